@@ -1,0 +1,1 @@
+"""Perturbation crafting and transfer evaluation."""

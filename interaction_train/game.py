@@ -1,0 +1,154 @@
+"""v(S): a network evaluated on inputs in which only the players of S are present."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from interaction_train.chunking import chunk_rows
+from interaction_train.errors import InputError
+from interaction_train.evaluation import Network, evaluation_mode, without_grad
+from interaction_train.payoffs import Payoff, all_logits, get_payoff, margin
+from interaction_train.players import Players
+
+
+class MaskedGame:
+    """The game v(S) = payoff(model(where(mask of S, present, absent))), for a batch of samples.
+
+    One class serves attribution (present = image, absent = baseline), losses at a layer (present =
+    features, absent = 0) and perturbations (present = adversarial image, absent = clean image).
+
+    Coalitions run in eval mode and leave no trace: module modes come back as they were, BatchNorm
+    statistics, ``requires_grad``, hooks and the global RNG state are not touched.
+
+    Args:
+        model: maps ``(rows, ...)`` to logits ``(rows, classes)``.
+        present: ``(B, ...)``, what a sample shows where a player is present.
+        absent: a number, or a tensor that broadcasts to ``present``, shown elsewhere.
+        players: how a sample splits into n players.
+        payoff: a name in :data:`~interaction_train.payoffs.PAYOFFS` or a callable
+            ``(logits, labels) -> values``.
+        labels: ``(B,)`` int64; may be left out for the payoff ``"all"``.
+        rivals: ``(B,)`` int64, the fixed rival class for the payoff ``"margin"``.
+        chunk_size: rows sent through the model at once. By default evaluation uses the fastest
+            size (timed once per model and shape), and a differentiable call sends all rows at
+            once. A differentiable call with a ``chunk_size`` checkpoints every chunk, so its
+            memory is flat in the number of coalitions too, for one more forward.
+        owner: the module whose modes are held in eval while coalitions run; default: ``model``.
+
+    Raises:
+        InputError: shapes, labels, rivals or chunk size that do not fit.
+    """
+
+    def __init__(
+        self,
+        model: Network,
+        present: Tensor,
+        absent: Tensor | float,
+        players: Players,
+        payoff: str | Payoff = "logit",
+        labels: Tensor | None = None,
+        *,
+        rivals: Tensor | None = None,
+        chunk_size: int | None = None,
+        owner: nn.Module | None = None,
+    ) -> None:
+        self.payoff = get_payoff(payoff)
+        self.n = players.count(present.shape[1:])
+        batch = (len(present),)
+        if labels is None and self.payoff is not all_logits:
+            raise InputError("labels", None, f"class indices for the payoff {payoff!r}")
+        for name, value in (("labels", labels), ("rivals", rivals)):
+            if value is not None and (value.shape != batch or value.dtype != torch.int64):
+                raise InputError(name, f"{value.dtype} {tuple(value.shape)}", f"int64 {batch}")
+        if rivals is not None and self.payoff is not margin:
+            raise InputError("rivals", "a tensor", "None for payoffs other than 'margin'")
+        if chunk_size is not None and chunk_size < 1:
+            raise InputError("chunk_size", chunk_size, "at least 1")
+        absent = torch.as_tensor(absent, dtype=present.dtype, device=present.device)
+        try:
+            self._absent = absent.expand_as(present)
+        except RuntimeError:
+            raise InputError(
+                "absent",
+                f"shape {tuple(absent.shape)}",
+                f"one that broadcasts to {tuple(present.shape)}",
+            ) from None
+        self.model, self.present, self.players = model, present, players
+        self.labels, self.rivals, self.chunk_size = labels, rivals, chunk_size
+        self.owner = owner if owner is not None else model if isinstance(model, nn.Module) else None
+
+    def __call__(self, coalitions: Tensor, *, grad: bool = False) -> Tensor:
+        """Payoffs of coalitions.
+
+        Args:
+            coalitions: bool ``(K, n)``, the same for all samples, or ``(B, K, n)``.
+            grad: whether the result is differentiable (with respect to whatever requires grad).
+
+        Returns:
+            ``(B, K)``, or ``(B, K, classes)`` for the payoff ``"all"``; float32 at least.
+
+        Raises:
+            InputError: coalitions of another dtype or shape, or a model that does not return
+                logits.
+        """
+        batch = len(self.present)
+        shape = tuple(coalitions.shape)
+        fits = shape[-1:] == (self.n,) and 0 not in shape and shape[:-2] in ((), (batch,))
+        if coalitions.dtype != torch.bool or len(shape) < 2 or not fits:
+            raise InputError(
+                "coalitions",
+                f"{coalitions.dtype} {shape}",
+                f"bool (K, {self.n}) or ({batch}, K, {self.n}) with K at least 1",
+            )
+        coalitions = coalitions.to(self.present.device).expand(batch, -1, -1)
+        with nullcontext() if grad else without_grad():
+            return self._blocks(coalitions, grad and torch.is_grad_enabled())
+
+    def _blocks(self, coalitions: Tensor, grad: bool) -> Tensor:
+        batch, count, _ = coalitions.shape
+        rows = self.chunk_size or (batch * count if grad else self._fastest(batch * count))
+        saving = grad and rows < batch * count
+        samples, per_sample = min(batch, rows), max(1, rows // batch)
+        parts = []
+        for b in _slices(batch, samples):
+            row = []
+            for k in _slices(count, per_sample):
+                arguments = (self.present[b], self._absent[b], coalitions[b, k], b)
+                if saving:
+                    part = checkpoint(
+                        self._evaluate, *arguments, use_reentrant=False, preserve_rng_state=False
+                    )
+                else:
+                    part = self._evaluate(*arguments)
+                row.append(part)
+            parts.append(torch.cat(row, 1) if len(row) > 1 else row[0])
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _fastest(self, rows: int) -> int:
+        with evaluation_mode(self.owner):
+            return chunk_rows(self.model, self.owner, self.present[:1], rows)
+
+    def _evaluate(self, present: Tensor, absent: Tensor, coalitions: Tensor, b: slice) -> Tensor:
+        # The mode is set here, not around the whole call: a checkpointed chunk runs again in the
+        # backward pass, when the caller's modes are back.
+        masks = self.players.mask(coalitions, present.shape[1:])
+        rows = torch.where(masks, present.unsqueeze(1), absent.unsqueeze(1)).flatten(0, 1)
+        with evaluation_mode(self.owner):
+            logits = self.model(rows)
+        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(rows):
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise InputError("model", f"an output of {got}", f"logits ({len(rows)}, classes)")
+        logits = logits.unflatten(0, coalitions.shape[:2])
+        labels = None if self.labels is None else self.labels[b, None]
+        if self.rivals is not None:
+            return self.payoff(logits, labels, self.rivals[b, None])
+        return self.payoff(logits, labels)
+
+
+def _slices(length: int, size: int) -> Iterator[slice]:
+    return (slice(i, i + size) for i in range(0, length, size))

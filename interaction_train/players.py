@@ -1,0 +1,114 @@
+"""How a tensor splits into the players of a cooperative game."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from interaction_train.errors import InputError
+
+
+class Players(ABC):
+    """A partition of a sample's elements into n players.
+
+    A coalition is a boolean mask of shape ``(..., n)``, true where the player is present.
+    ``shape`` is always the shape of one sample, without the batch.
+    """
+
+    @abstractmethod
+    def count(self, shape: Sequence[int]) -> int:
+        """Number of players n in a sample of this shape.
+
+        Raises:
+            InputError: the sample cannot be split this way.
+        """
+
+    @abstractmethod
+    def mask(self, coalitions: Tensor, shape: Sequence[int]) -> Tensor:
+        """Turn coalitions ``(..., n)`` into element masks that broadcast to ``(..., *shape)``."""
+
+
+class GridPlayers(Players):
+    """The cells of a ``rows`` x ``cols`` grid over the last two axes; channels share a cell.
+
+    Pixel row y of an image of height H belongs to grid row ``floor(y * rows / H)``, and columns
+    likewise, so every pixel lies in exactly one cell and every cell has at least one pixel, also
+    when the size does not divide. Player ``r * cols + c`` is the cell in grid row r, column c.
+
+    Args:
+        rows: cells along the height.
+        cols: cells along the width.
+
+    Raises:
+        InputError: ``rows`` or ``cols`` is below 1.
+    """
+
+    def __init__(self, rows: int, cols: int) -> None:
+        for name, value in (("rows", rows), ("cols", cols)):
+            if value < 1:
+                raise InputError(name, value, "at least 1")
+        self.rows, self.cols = rows, cols
+
+    def __repr__(self) -> str:
+        return f"GridPlayers({self.rows}, {self.cols})"
+
+    def count(self, shape: Sequence[int]) -> int:
+        if len(shape) < 2:
+            raise InputError("players", f"a sample of shape {tuple(shape)}", "(..., height, width)")
+        height, width = shape[-2], shape[-1]
+        if self.rows > height or self.cols > width:
+            raise InputError(
+                "players",
+                f"a grid of {self.rows} x {self.cols} cells",
+                f"no more cells than the {height} x {width} pixels of the sample",
+            )
+        return self.rows * self.cols
+
+    def cells(self, shape: Sequence[int], device: torch.device | None = None) -> Tensor:
+        """The player that each pixel belongs to, ``(height, width)`` int64."""
+        self.count(shape)
+        rows = torch.arange(shape[-2], device=device) * self.rows // shape[-2]
+        cols = torch.arange(shape[-1], device=device) * self.cols // shape[-1]
+        return rows[:, None] * self.cols + cols
+
+    def mask(self, coalitions: Tensor, shape: Sequence[int]) -> Tensor:
+        cells = self.cells(shape, coalitions.device).flatten()
+        pixels = coalitions.index_select(-1, cells).unflatten(-1, (shape[-2], shape[-1]))
+        for _ in shape[:-2]:
+            pixels = pixels.unsqueeze(-3)
+        return pixels
+
+
+class UnitPlayers(Players):
+    """Units of a feature tensor: every element, or every channel (the first axis), is a player.
+
+    Args:
+        unit: ``"element"`` or ``"channel"``.
+
+    Raises:
+        InputError: another ``unit``.
+    """
+
+    def __init__(self, unit: Literal["element", "channel"] = "element") -> None:
+        if unit not in ("element", "channel"):
+            raise InputError("unit", repr(unit), "'element' or 'channel'")
+        self.unit = unit
+
+    def __repr__(self) -> str:
+        return f"UnitPlayers({self.unit!r})"
+
+    def _axes(self, shape: Sequence[int]) -> tuple[int, ...]:
+        if not shape:
+            raise InputError("players", "a sample of shape ()", "at least one axis")
+        return tuple(shape) if self.unit == "element" else (shape[0], *(1 for _ in shape[1:]))
+
+    def count(self, shape: Sequence[int]) -> int:
+        return math.prod(self._axes(shape))
+
+    def mask(self, coalitions: Tensor, shape: Sequence[int]) -> Tensor:
+        return coalitions.unflatten(-1, self._axes(shape))

@@ -1,0 +1,1 @@
+"""Interaction losses, one per file."""
