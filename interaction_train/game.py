@@ -69,7 +69,8 @@ class MaskedGame:
             raise InputError("rivals", "a tensor", "None for payoffs other than 'margin'")
         if chunk_size is not None and chunk_size < 1:
             raise InputError("chunk_size", chunk_size, "at least 1")
-        absent = torch.as_tensor(absent, dtype=present.dtype, device=present.device)
+        # A number is filled in on the device, without a host sync.
+        absent = absent.to(present) if isinstance(absent, Tensor) else present.new_full((), absent)
         try:
             self._absent = absent.expand_as(present)
         except RuntimeError:

@@ -57,6 +57,11 @@ def margin(logits: Tensor, labels: Tensor, rivals: Tensor | None = None) -> Tens
     return logit(logits, labels) - other
 
 
+def best_rival(logits: Tensor, labels: Tensor) -> Tensor:
+    """The best class other than the label, int64 ``(...)``."""
+    return _others(logits, labels).argmax(-1)
+
+
 def all_logits(logits: Tensor, labels: Tensor | None = None) -> Tensor:
     """Every logit, ``(..., classes)``."""
     return _wide(logits)

@@ -1,0 +1,209 @@
+"""The interaction loss, which takes the place of dropout."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from interaction_train import coalitions
+from interaction_train.draws import Draws, content_hash
+from interaction_train.errors import InputError
+from interaction_train.evaluation import Network, unwrap
+from interaction_train.game import MaskedGame
+from interaction_train.layers import ForwardRecord, LayerSuffix, features
+from interaction_train.losses.groups import (
+    check_groups,
+    group_coalitions,
+    group_differences,
+    row_count,
+)
+from interaction_train.payoffs import Payoff, best_rival, get_payoff, margin
+from interaction_train.players import Players, UnitPlayers
+from interaction_train.terms import InteractionTerm
+
+Form = Literal["squared", "abs_mean", "unbiased_square"]
+Scope = Literal["context", "sample", "batch"]
+
+
+class InteractionLoss(InteractionTerm):
+    """Strength of the interactions between random groups of units (survey, Sec. 5.3, Eq. 20).
+
+    Disjoint groups A, B of players and a context S outside them, with a keep rate drawn from
+    U(0, 1), give Δ = v(S∪A∪B) − v(S∪A) − v(S∪B) + v(S). The loss is 0 for a network that is
+    additive over the players, for the payoffs ``logit``, ``all``, ``margin`` and, with two classes,
+    ``log_odds``.
+
+    Players are the units of a layer's output (``layer``; absent units are 0), or a partition of the
+    input (``players`` without ``layer``; absent cells show ``baseline``).
+
+    Args:
+        layer: dotted name of the layer, such as ``"features.5"``.
+        players: how the layer's output, or the input, splits into players; default at a layer:
+            every element.
+        baseline: what absent input cells show: a number or one per channel. Needed without
+            ``layer``.
+        group_fraction: size of each group as a fraction of the players, at least one player.
+        contexts: contexts K per sample and step.
+        groups: number of groups per context. More than two share their evaluations: 5 groups give
+            10 differences for 16 rows instead of 40.
+        fresh_groups: whether groups are drawn afresh per ``"context"``, per ``"sample"``, or once
+            per ``"batch"`` as in the released code. Default: per context for the form
+            ``"squared"``, else per sample.
+        payoff: a name in :data:`~interaction_train.payoffs.PAYOFFS`. ``margin`` fixes the rival to
+            the best other class of the unmasked sample.
+        form: ``"squared"``: mean over contexts and samples of Δ², what the released code trains.
+            ``"abs_mean"``: per sample and pair of groups |mean over contexts of Δ|, Eq. 20 read
+            literally. ``"unbiased_square"``: the product of the means over two halves of the
+            contexts, whose expectation is the square of the mean.
+        batch_fraction: the share of the batch that the loss looks at, its first rows.
+        chunk_size: rows per forward pass; chunks are checkpointed, so memory stays flat. Default:
+            all rows at once.
+        suffix: what follows the layer, for networks in which the layer's output cannot be replaced
+            though the layer is legal.
+        seed: seed of the draws.
+        name: name of the draws.
+
+    Raises:
+        InputError: an argument out of its range, or two that do not go together.
+    """
+
+    def __init__(
+        self,
+        layer: str | None = None,
+        players: Players | None = None,
+        baseline: float | Sequence[float] | None = None,
+        group_fraction: float = 0.05,
+        contexts: int = 1,
+        groups: int = 2,
+        fresh_groups: Scope | None = None,
+        payoff: str | Payoff = "logit",
+        form: Form = "squared",
+        batch_fraction: float = 1.0,
+        chunk_size: int | None = None,
+        suffix: Network | None = None,
+        seed: int = 0,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(seed, name)
+        check_groups(groups)
+        if form not in ("squared", "abs_mean", "unbiased_square"):
+            raise InputError("form", repr(form), "'squared', 'abs_mean' or 'unbiased_square'")
+        scope = fresh_groups or ("context" if form == "squared" else "sample")
+        if scope not in ("context", "sample", "batch"):
+            raise InputError("fresh_groups", repr(scope), "'context', 'sample' or 'batch'")
+        if scope == "context" and form != "squared":
+            raise InputError(
+                "fresh_groups",
+                repr(scope),
+                f"'sample' or 'batch': form {form!r} averages over contexts",
+            )
+        if contexts < 1 or (form == "unbiased_square" and contexts % 2):
+            expected = "an even number" if form == "unbiased_square" else "at least 1"
+            raise InputError("contexts", contexts, expected)
+        if not 0 < group_fraction < 1 / groups:
+            raise InputError(
+                "group_fraction",
+                group_fraction,
+                f"between 0 and 1/{groups}, so that contexts remain",
+            )
+        if not 0 < batch_fraction <= 1:
+            raise InputError("batch_fraction", batch_fraction, "in (0, 1]")
+        if layer is None and (players is None or baseline is None or suffix is not None):
+            raise InputError("layer", None, "a layer's name, or players and baseline for the input")
+        if layer is not None and baseline is not None:
+            raise InputError("baseline", baseline, "None at a layer, whose absent units are 0")
+        self.layer, self.suffix, self.baseline = layer, suffix, baseline
+        self.players: Players = UnitPlayers() if players is None else players
+        self.group_fraction, self.contexts, self.groups = group_fraction, contexts, groups
+        self.fresh_groups, self.form = scope, form
+        self.payoff = get_payoff(payoff)
+        self.batch_fraction, self.chunk_size = batch_fraction, chunk_size
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return () if self.layer is None else (self.layer,)
+
+    def rows(self, batch: int) -> int:
+        """Rows that a step sends through the network, or through what follows the layer."""
+        return self._share(batch) * self.contexts * row_count(self.groups)
+
+    def compute(
+        self, model: nn.Module, x: Tensor, y: Tensor, forward: ForwardRecord, step: int
+    ) -> Tensor:
+        delta = self.differences(model, x, y, forward, step)
+        if self.form == "squared":
+            return delta.square().mean()
+        if self.form == "abs_mean":
+            return delta.mean(1).abs().mean()
+        first, second = delta.chunk(2, dim=1)
+        return (first.mean(1) * second.mean(1)).mean()
+
+    def differences(
+        self, model: nn.Module, x: Tensor, y: Tensor, forward: ForwardRecord, step: int
+    ) -> Tensor:
+        """Δ of every sample, context and pair of groups.
+
+        Returns:
+            ``(samples, contexts, pairs)``, and ``classes`` as a last axis for the payoff ``all``.
+        """
+        share = self._share(len(x))
+        x, y = x[:share], y[:share]
+        network, present, absent = self._game(model, x, forward)
+        build = partial(MaskedGame, network, present, absent, self.players, owner=unwrap(model))
+        rivals = None
+        if self.payoff is margin:
+            logits = forward.logits
+            if logits is None:
+                everyone = torch.ones(
+                    1, self.players.count(present.shape[1:]), dtype=torch.bool, device=x.device
+                )
+                logits = build("all")(everyone).squeeze(1)
+            rivals = best_rival(logits[:share].detach(), y)
+        game = build(self.payoff, y, rivals=rivals, chunk_size=self.chunk_size)
+        group, context = self._draw(x, game.n, step)
+        rows = group_coalitions(group, context, self.groups)
+        values = game(rows.flatten(1, 2), grad=True)
+        return group_differences(values.unflatten(1, rows.shape[1:3]), self.groups)
+
+    def _share(self, batch: int) -> int:
+        return math.ceil(self.batch_fraction * batch)
+
+    def _game(
+        self, model: nn.Module, x: Tensor, forward: ForwardRecord
+    ) -> tuple[Network, Tensor, Tensor | float]:
+        """The network over the players, what it sees where they are present, and elsewhere."""
+        if self.layer is None:
+            baseline = x.new_tensor(self.baseline)
+            return model, x, baseline.view(-1, 1, 1) if baseline.dim() else baseline
+        network = LayerSuffix(model, self.layer, x) if self.suffix is None else self.suffix
+        recorded = forward.features.get(self.layer)
+        present = features(model, self.layer, x) if recorded is None else recorded[: len(x)]
+        return network, present, 0.0
+
+    def _draw(self, x: Tensor, n: int, step: int) -> tuple[Tensor, Tensor]:
+        """Groups and contexts, ``(samples, contexts, n)`` each."""
+        size = max(1, round(self.group_fraction * n))
+        if size * self.groups >= n:
+            raise InputError(
+                "group_fraction",
+                f"{self.group_fraction} ({self.groups} groups of {size} players)",
+                f"fewer than the {n} players, so that contexts remain",
+            )
+        draws = Draws(content_hash(x), self.seed, self.name, step)
+        # The rank of a key decides its group, its low bits the context: they are independent.
+        keys = draws.bits("contexts", self.contexts, n)
+        if self.fresh_groups == "context":
+            group_keys = keys
+        elif self.fresh_groups == "sample":
+            group_keys = draws.bits("groups", 1, n)
+        else:
+            one = Draws(torch.zeros_like(draws.content[:1]), self.seed, self.name, step)
+            group_keys = one.bits("groups", 1, n)
+        group = coalitions.disjoint_groups(group_keys, [size] * self.groups)
+        keep = draws.uniform("keep", self.contexts, 1)
+        return group.expand_as(keys), coalitions.bernoulli(keys, keep)
