@@ -33,7 +33,7 @@ def chunk_rows(network: Network, owner: nn.Module | None, sample: Tensor, rows: 
         tuple(sample.shape),
         sample.dtype,
         sample.device,
-        torch.is_autocast_enabled(),
+        torch.is_autocast_enabled(sample.device.type),
         torch.get_num_threads(),
     )
     if key not in known:

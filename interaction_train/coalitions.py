@@ -40,7 +40,7 @@ def uniform(keys: Tensor, size: int | Tensor) -> Tensor:
         if size == 0:
             return torch.zeros_like(keys, dtype=torch.bool)
         return keys <= keys.topk(size, largest=False).values[..., -1:]
-    size = size.to(keys.device).expand(keys.shape[:-1]).unsqueeze(-1)
+    size = size.to(keys.device, torch.int64).expand(keys.shape[:-1]).unsqueeze(-1)
     threshold = keys.sort(-1).values.gather(-1, (size - 1).clamp(0, n - 1))
     return (keys <= threshold) & (size > 0)
 

@@ -8,6 +8,7 @@ generator, no loop and no host synchronisation, and the global RNG state is neve
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 import torch
@@ -52,11 +53,12 @@ def content_hash(x: Tensor) -> Tensor:
     """
     if x.dim() == 0 or x.is_complex():
         raise InputError("x", f"{x.dtype} of shape {tuple(x.shape)}", "a real batch (B, ...)")
-    flat = x.detach().reshape(len(x), -1).contiguous()
+    flat = x.detach().reshape(len(x), math.prod(x.shape[1:])).contiguous()
     words = flat.view(_BYTES_AS_INT[flat.element_size()]).to(torch.int64)
-    # Multilinear hashing with pseudo-random odd multipliers, one per position.
-    places = torch.arange(1, words.shape[1] + 1, device=x.device).mul_(_STEP)
-    return _mix((words * (_mix(places) | 1)).sum(-1) + words.shape[1])
+    # Every word is mixed with its place before the sum. A weighted sum of the words would not do:
+    # small numbers in float64 end in 48 zero bits, so that few bits of the sum would vary.
+    places = _mix(torch.arange(1, words.shape[1] + 1, device=x.device).mul_(_STEP))
+    return _mix(_mix(words + places).sum(-1) + words.shape[1])
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Draws:
         Returns:
             ``(B, *axes)`` int64, uniform over all 2^64 values.
         """
-        key = f"{self.seed}|{self.name}|{self.step}|{stream}".encode()
+        key = f"{self.seed}|{self.name!r}|{self.step}|{stream!r}".encode()
         root = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big", signed=True)
         state = _mix(self.content ^ root)
         for axis in axes:

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from interaction_train.chunking import chunk_rows
 from interaction_train.errors import InputError
 from interaction_train.evaluation import Network, evaluation_mode, without_grad
+from interaction_train.layers import LayerSuffix
 from interaction_train.payoffs import Payoff, all_logits, get_payoff, margin
 from interaction_train.players import Players
 
@@ -38,7 +39,8 @@ class MaskedGame:
             size (timed once per model and shape), and a differentiable call sends all rows at
             once. A differentiable call with a ``chunk_size`` checkpoints every chunk, so its
             memory is flat in the number of coalitions too, for one more forward.
-        owner: the module whose modes are held in eval while coalitions run; default: ``model``.
+        owner: the module whose modes are held in eval while coalitions run; default: ``model``, or
+            the network of a :class:`~interaction_train.layers.LayerSuffix`.
 
     Raises:
         InputError: shapes, labels, rivals or chunk size that do not fit.
@@ -58,6 +60,8 @@ class MaskedGame:
         owner: nn.Module | None = None,
     ) -> None:
         self.payoff = get_payoff(payoff)
+        if len(present) == 0:
+            raise InputError("present", f"shape {tuple(present.shape)}", "at least one sample")
         self.n = players.count(present.shape[1:])
         batch = (len(present),)
         if labels is None and self.payoff is not all_logits:
@@ -81,7 +85,10 @@ class MaskedGame:
             ) from None
         self.model, self.present, self.players = model, present, players
         self.labels, self.rivals, self.chunk_size = labels, rivals, chunk_size
-        self.owner = owner if owner is not None else model if isinstance(model, nn.Module) else None
+        if owner is None:
+            inner = model.model if isinstance(model, LayerSuffix) else model
+            owner = inner if isinstance(inner, nn.Module) else None
+        self.owner = owner
 
     def __call__(self, coalitions: Tensor, *, grad: bool = False) -> Tensor:
         """Payoffs of coalitions.

@@ -127,7 +127,8 @@ class LayerSuffix:
 
 
 def _replaced(model: nn.Module, module: nn.Module, token: Tensor, output: Tensor) -> Tensor:
-    handle = module.register_forward_hook(lambda *_: output)
+    # A clone, because an in-place operation may follow: the caller keeps the output as it was.
+    handle = module.register_forward_hook(lambda *_: output.clone())
     try:
         return model(token)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
@@ -16,7 +17,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from interaction_train.errors import InputError
 from interaction_train.evaluation import unwrap
 from interaction_train.layers import find_layer, record
-from interaction_train.terms import WeightedTerm
+from interaction_train.terms import WeightedTerm, add_terms, wanted_layers
 
 _INJECTED = ["model", "losses", "optimizer", "lr_scheduler"]
 
@@ -25,7 +26,8 @@ class InteractionClassifier(L.LightningModule):
     """Trains a classifier with cross entropy plus weighted interaction losses.
 
     Logs ``train/loss``, ``train/loss/cross_entropy``, ``train/loss/<name>`` for every loss that is
-    past its warm-up, ``train/acc``, and ``val/loss``, ``val/acc``, ``test/loss``, ``test/acc``.
+    past its warm-up, ``train/weight/<name>`` where a weight changes in training, ``train/acc``, and
+    ``val/loss``, ``val/acc``, ``test/loss``, ``test/acc``.
 
     Args:
         model: network, ``(B, ...)`` with values in [0, 1] → logits ``(B, num_classes)``.
@@ -84,33 +86,33 @@ class InteractionClassifier(L.LightningModule):
             )
 
     def on_fit_start(self) -> None:
-        early = [name for name, weighted in self.losses.items() if weighted.active(epoch=0)]
-        norms = (nn.modules.batchnorm._BatchNorm,)
-        if early and any(isinstance(m, norms) for m in unwrap(self.model).modules()):
-            rank_zero_warn(
-                f"losses {early} start in epoch 0 on a network with BatchNorm, whose running "
-                "statistics lag at first and blow the terms up: give them warmup_epochs."
-            )
+        warn_of_early_losses(self.losses, self.model)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = {name: weighted.state_dict() for name, weighted in self.losses.items()}
+        checkpoint["interaction_losses"] = {name: part for name, part in state.items() if part}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint.get("interaction_losses", {})
+        for name, weighted in self.losses.items():
+            weighted.load_state_dict(state.get(name, {}))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch
-        active = {n: w for n, w in self.losses.items() if w.active(self.current_epoch)}
-        layers = [layer for weighted in active.values() for layer in weighted.term.layers]
-        with record(self.model, layers) as forward:
+        step, epoch = progress(self.trainer)
+        with record(self.model, wanted_layers(self.losses, epoch)) as forward:
             forward.logits = logits = self.model(x)
-        loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
-        parts = {"cross_entropy": loss}
-        # Counts micro-batches over all epochs and is part of the checkpoint's loop state.
-        step = self.trainer.fit_loop.total_batch_idx
-        for name, weighted in active.items():
-            parts[name] = weighted.term(self.model, x, y, forward=forward, step=step)
-            loss = loss + weighted.weight * parts[name]
+        cross_entropy = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
+        loss, logs = add_terms(
+            self.losses, cross_entropy, self.model, x, y, forward=forward, step=step, epoch=epoch
+        )
+        logs["loss/cross_entropy"] = cross_entropy.detach()
         self.train_acc(logits, y)
         self.log("train/loss", loss.detach(), prog_bar=True)
-        self.log_dict({f"train/loss/{name}": part.detach() for name, part in parts.items()})
+        self.log_dict({f"train/{name}": value for name, value in logs.items()})
         self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, prog_bar=True)
         return loss
 
@@ -144,3 +146,27 @@ class InteractionClassifier(L.LightningModule):
 
 def _adamw(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=1e-3)
+
+
+def progress(trainer: L.Trainer) -> tuple[int, float]:
+    """Where training is, as the loss terms count it.
+
+    Returns:
+        the number of micro-batches before this one, over all epochs; and the epoch, with the
+        fraction of it that is done (without it where the loader's length is unknown). Both are part
+        of a checkpoint's loop state, so a resumed run goes on with them.
+    """
+    loop = trainer.fit_loop
+    done = loop.batch_idx / trainer.num_training_batches
+    return loop.total_batch_idx, trainer.current_epoch + done
+
+
+def warn_of_early_losses(losses: Mapping[str, WeightedTerm], model: nn.Module) -> None:
+    """Warn where losses start in epoch 0 on a network with BatchNorm."""
+    early = [name for name, weighted in losses.items() if weighted.active(0)]
+    norms = (nn.modules.batchnorm._BatchNorm,)
+    if early and any(isinstance(m, norms) for m in unwrap(model).modules()):
+        rank_zero_warn(
+            f"losses {early} start in epoch 0 on a network with BatchNorm, whose running "
+            "statistics lag at first and blow the terms up: give them warmup_epochs."
+        )

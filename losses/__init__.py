@@ -1,5 +1,15 @@
 """Interaction losses, one per file."""
 
+from interaction_train.losses.band import BandLoss
 from interaction_train.losses.interaction import InteractionLoss
+from interaction_train.losses.order import OrderLoss
+from interaction_train.losses.orders import OrderWeights, order_weights, order_weights_figure
 
-__all__ = ["InteractionLoss"]
+__all__ = [
+    "BandLoss",
+    "InteractionLoss",
+    "OrderLoss",
+    "OrderWeights",
+    "order_weights",
+    "order_weights_figure",
+]

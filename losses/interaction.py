@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Literal
@@ -15,22 +14,23 @@ from interaction_train.draws import Draws, content_hash
 from interaction_train.errors import InputError
 from interaction_train.evaluation import Network, unwrap
 from interaction_train.game import MaskedGame
-from interaction_train.layers import ForwardRecord, LayerSuffix, features
+from interaction_train.layers import ForwardRecord
 from interaction_train.losses.groups import (
     check_groups,
     group_coalitions,
     group_differences,
     row_count,
 )
+from interaction_train.losses.orders import OrderWeights, order_weights
+from interaction_train.losses.player_term import PlayerTerm
 from interaction_train.payoffs import Payoff, best_rival, get_payoff, margin
-from interaction_train.players import Players, UnitPlayers
-from interaction_train.terms import InteractionTerm
+from interaction_train.players import Players
 
 Form = Literal["squared", "abs_mean", "unbiased_square"]
 Scope = Literal["context", "sample", "batch"]
 
 
-class InteractionLoss(InteractionTerm):
+class InteractionLoss(PlayerTerm):
     """Strength of the interactions between random groups of units (survey, Sec. 5.3, Eq. 20).
 
     Disjoint groups A, B of players and a context S outside them, with a keep rate drawn from
@@ -45,8 +45,8 @@ class InteractionLoss(InteractionTerm):
         layer: dotted name of the layer, such as ``"features.5"``.
         players: how the layer's output, or the input, splits into players; default at a layer:
             every element.
-        baseline: what absent input cells show: a number or one per channel. Needed without
-            ``layer``.
+        baseline: what absent input cells show: a number or one per channel; default: the training
+            mean per channel that the network's ``Normalize`` layer holds.
         group_fraction: size of each group as a fraction of the players, at least one player.
         contexts: contexts K per sample and step.
         groups: number of groups per context. More than two share their evaluations: 5 groups give
@@ -89,7 +89,7 @@ class InteractionLoss(InteractionTerm):
         seed: int = 0,
         name: str | None = None,
     ) -> None:
-        super().__init__(seed, name)
+        super().__init__(layer, players, baseline, batch_fraction, chunk_size, suffix, seed, name)
         check_groups(groups)
         if form not in ("squared", "abs_mean", "unbiased_square"):
             raise InputError("form", repr(form), "'squared', 'abs_mean' or 'unbiased_square'")
@@ -111,26 +111,13 @@ class InteractionLoss(InteractionTerm):
                 group_fraction,
                 f"between 0 and 1/{groups}, so that contexts remain",
             )
-        if not 0 < batch_fraction <= 1:
-            raise InputError("batch_fraction", batch_fraction, "in (0, 1]")
-        if layer is None and (players is None or baseline is None or suffix is not None):
-            raise InputError("layer", None, "a layer's name, or players and baseline for the input")
-        if layer is not None and baseline is not None:
-            raise InputError("baseline", baseline, "None at a layer, whose absent units are 0")
-        self.layer, self.suffix, self.baseline = layer, suffix, baseline
-        self.players: Players = UnitPlayers() if players is None else players
         self.group_fraction, self.contexts, self.groups = group_fraction, contexts, groups
         self.fresh_groups, self.form = scope, form
         self.payoff = get_payoff(payoff)
-        self.batch_fraction, self.chunk_size = batch_fraction, chunk_size
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return () if self.layer is None else (self.layer,)
 
     def rows(self, batch: int) -> int:
         """Rows that a step sends through the network, or through what follows the layer."""
-        return self._share(batch) * self.contexts * row_count(self.groups)
+        return self.samples(batch) * self.contexts * row_count(self.groups)
 
     def compute(
         self, model: nn.Module, x: Tensor, y: Tensor, forward: ForwardRecord, step: int
@@ -151,9 +138,9 @@ class InteractionLoss(InteractionTerm):
         Returns:
             ``(samples, contexts, pairs)``, and ``classes`` as a last axis for the payoff ``all``.
         """
-        share = self._share(len(x))
+        share = self.samples(len(x))
         x, y = x[:share], y[:share]
-        network, present, absent = self._game(model, x, forward)
+        network, present, absent = self.place(model, x, forward)
         build = partial(MaskedGame, network, present, absent, self.players, owner=unwrap(model))
         rivals = None
         if self.payoff is margin:
@@ -170,30 +157,19 @@ class InteractionLoss(InteractionTerm):
         values = game(rows.flatten(1, 2), grad=True)
         return group_differences(values.unflatten(1, rows.shape[1:3]), self.groups)
 
-    def _share(self, batch: int) -> int:
-        return math.ceil(self.batch_fraction * batch)
-
-    def _game(
-        self, model: nn.Module, x: Tensor, forward: ForwardRecord
-    ) -> tuple[Network, Tensor, Tensor | float]:
-        """The network over the players, what it sees where they are present, and elsewhere."""
-        if self.layer is None:
-            baseline = x.new_tensor(self.baseline)
-            return model, x, baseline.view(-1, 1, 1) if baseline.dim() else baseline
-        network = LayerSuffix(model, self.layer, x) if self.suffix is None else self.suffix
-        recorded = forward.features.get(self.layer)
-        present = features(model, self.layer, x) if recorded is None else recorded[: len(x)]
-        return network, present, 0.0
+    def order_weights(self, n: int) -> OrderWeights:
+        """The weights of E Δ; the forms of the loss then take its square or absolute value."""
+        size = self._group_size(n)
+        sizes = range(n - self.groups * size + 1)  # of the context, which are equally likely
+        curve = dict.fromkeys(range(n + 1), 0.0)
+        for s in sizes:
+            for more, coefficient in ((2, 1), (1, -2), (0, 1)):
+                curve[s + more * size] += coefficient / len(sizes)
+        return order_weights(n, curve)
 
     def _draw(self, x: Tensor, n: int, step: int) -> tuple[Tensor, Tensor]:
         """Groups and contexts, ``(samples, contexts, n)`` each."""
-        size = max(1, round(self.group_fraction * n))
-        if size * self.groups >= n:
-            raise InputError(
-                "group_fraction",
-                f"{self.group_fraction} ({self.groups} groups of {size} players)",
-                f"fewer than the {n} players, so that contexts remain",
-            )
+        size = self._group_size(n)
         draws = Draws(content_hash(x), self.seed, self.name, step)
         # The rank of a key decides its group, its low bits the context: they are independent.
         keys = draws.bits("contexts", self.contexts, n)
@@ -207,3 +183,13 @@ class InteractionLoss(InteractionTerm):
         group = coalitions.disjoint_groups(group_keys, [size] * self.groups)
         keep = draws.uniform("keep", self.contexts, 1)
         return group.expand_as(keys), coalitions.bernoulli(keys, keep)
+
+    def _group_size(self, n: int) -> int:
+        size = max(1, round(self.group_fraction * n))
+        if size * self.groups >= n:
+            raise InputError(
+                "group_fraction",
+                f"{self.group_fraction} ({self.groups} groups of {size} players)",
+                f"fewer than the {n} players, so that contexts remain",
+            )
+        return size

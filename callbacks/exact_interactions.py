@@ -1,0 +1,189 @@
+"""Exact interactions of a trained network, in a figure, a file and a closing table."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+from rich.table import Column, Table
+from torch import Tensor, nn
+
+from interaction_train.baselines import input_baseline
+from interaction_train.errors import InputError
+from interaction_train.evaluation import unwrap
+from interaction_train.figures import save_figure, spectrum_figure
+from interaction_train.game import MaskedGame
+from interaction_train.indices import exact_values, multi_order_interactions
+from interaction_train.payoffs import log_odds, logit
+from interaction_train.players import GridPlayers
+
+Statistics = dict[str, Any]
+
+
+class ExactInteractions(L.Callback):
+    """Measures exact interactions on a coarse grid of the test images, after ``test``.
+
+    Over all pairs of cells and some test images, spread evenly over the test set:
+
+    - mean |I|: mean of |I^Shap(i,j)| for the payoff ``logit``;
+    - strength: the same divided by the mean of |z_y − mean of the other logits| over the images
+      (formula of the dropout paper);
+    - J(m): the spectrum of the multi-order interactions for the payoff ``log_odds`` (survey,
+      Eq. 21, over all orders; all images, correctly classified or not), also of the network as it
+      was before training when ``fit`` ran in the same process.
+
+    Means have standard errors over the images. Results go to ``summary.json`` and
+    ``interactions.png`` in the run's folder, to the loggers as ``test/interaction/…``, and into a
+    table, next to another run's where its file is found.
+
+    Args:
+        rows: rows of the grid; all 2^(rows·cols) coalitions are evaluated.
+        cols: columns of the grid.
+        samples: number of test images.
+        compare_to: name of a run beside this one (``runs/<name>``); the newest that has a
+            ``summary.json`` is shown.
+        baseline: what absent cells show, a number or one per channel; default: the training mean
+            of the network's ``Normalize`` layer.
+
+    Raises:
+        InputError: ``samples`` below 1, or no baseline to be found.
+    """
+
+    def __init__(
+        self,
+        rows: int = 4,
+        cols: int = 4,
+        samples: int = 16,
+        compare_to: str | None = None,
+        baseline: float | list[float] | None = None,
+    ) -> None:
+        if samples < 1:
+            raise InputError("samples", samples, "at least 1")
+        self.players = GridPlayers(rows, cols)
+        self.samples, self.compare_to, self.baseline = samples, compare_to, baseline
+        self._untrained: nn.Module | None = None
+        self._summary: Statistics | None = None
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.ckpt_path is None:
+            self._untrained = copy.deepcopy(_network(pl_module))
+
+    @rank_zero_only
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        network = _network(pl_module)
+        x, y = (part.to(pl_module.device) for part in self._images(trainer))
+        summary: Statistics = {
+            "samples": len(x),
+            "test/acc": float(trainer.callback_metrics.get("test/acc", torch.nan)),
+            **self.measure(network, x, y),
+        }
+        spectra = {"after training": summary["J"]}
+        if self._untrained is not None:
+            summary["J_before"] = self.measure(self._untrained.to(x.device), x, y)["J"]
+            spectra = {"before training": summary["J_before"], **spectra}
+        for key in ("mean_abs", "strength"):
+            for logger in trainer.loggers:
+                value = summary[key]["value"]
+                logger.log_metrics({f"test/interaction/{key}": value}, step=trainer.global_step)
+        if trainer.log_dir:
+            grid = f"{self.players.rows} × {self.players.cols} grid, {len(x)} test images"
+            figure = spectrum_figure(spectra, f"Exact interactions, {grid}")
+            save_figure(figure, Path(trainer.log_dir, "interactions.png"))
+            Path(trainer.log_dir, "summary.json").write_text(json.dumps(summary, indent=2))
+        self._summary = summary
+
+    @rank_zero_only
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        # Printed here, so that it comes last, below Lightning's own table of test results.
+        if stage == "test" and self._summary is not None:
+            self._print(trainer, self._summary)
+            self._summary = None
+
+    def measure(self, network: nn.Module, x: Tensor, y: Tensor) -> Statistics:
+        """Mean |I|, strength and spectrum of a network on images ``(B, C, H, W)`` in [0, 1]."""
+        absent = input_baseline(network, self.baseline, x)
+        game = MaskedGame(network, x, absent, self.players, "all")
+        logits = exact_values(game).movedim(1, -1).double()
+        orders = multi_order_interactions(logit(logits, y[:, None]))
+        upper = torch.triu_indices(game.n, game.n, 1)
+        strengths = orders.mean(1)[:, upper[0], upper[1]].abs().mean(-1)
+        own = logit(logits[:, -1], y)
+        rest = (logits[:, -1].sum(-1) - own) / (logits.shape[-1] - 1)
+        scale = (own - rest).abs().mean()
+        spectrum = multi_order_interactions(log_odds(logits, y[:, None]))
+        per_image = spectrum[:, :, upper[0], upper[1]].abs().mean(-1)
+        total = per_image.mean()
+        return {
+            "mean_abs": _mean(strengths),
+            "strength": _mean(strengths / scale),
+            "J": {
+                "orders": list(range(game.n - 1)),
+                "value": (per_image.mean(0) / total).tolist(),
+                "stderr": (_deviation(per_image) / total).tolist(),
+            },
+        }
+
+    def _images(self, trainer: L.Trainer) -> tuple[Tensor, Tensor]:
+        loader: Any = trainer.test_dataloaders
+        loader = loader[0] if isinstance(loader, list) else loader
+        dataset = loader.dataset
+        count = min(self.samples, len(dataset))
+        places = [i * len(dataset) // count for i in range(count)]
+        x, y = torch.utils.data.default_collate([dataset[i] for i in places])
+        return x, y
+
+    def _print(self, trainer: L.Trainer, summary: Statistics) -> None:
+        other = self._other(trainer)
+        columns = {"this run": summary}
+        if other is not None:
+            columns[f"{other.parent.parent.name}/{other.parent.name}"] = json.loads(
+                other.read_text()
+            )
+        table = Table("", *(Column(title, justify="right") for title in columns), title="Summary")
+        table.add_row("test accuracy", *(f"{c['test/acc']:.4f}" for c in columns.values()))
+        n = self.players.rows * self.players.cols
+        for key, label in (("mean_abs", f"mean |I|, {n} cells"), ("strength", "strength")):
+            cells = (f"{c[key]['value']:.4f} ± {c[key]['stderr']:.4f}" for c in columns.values())
+            table.add_row(label, *cells)
+        console = Console()
+        console.print(table)
+        if trainer.log_dir:
+            folder = Path(trainer.log_dir)
+            names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+            console.print(f"{folder}: {', '.join(names)}", soft_wrap=True, highlight=False)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                run = Path(logger.experiment.dir).parent
+                console.print(f"W&B run: {os.path.relpath(run)}", soft_wrap=True, highlight=False)
+
+    def _other(self, trainer: L.Trainer) -> Path | None:
+        if self.compare_to is None or not trainer.log_dir:
+            return None
+        runs = Path(trainer.log_dir).parent.parent / self.compare_to
+        found = sorted(runs.glob("*/summary.json"), key=lambda path: path.stat().st_mtime)
+        return found[-1] if found else None
+
+
+def _network(pl_module: L.LightningModule) -> nn.Module:
+    network = getattr(pl_module, "model", None)
+    if not isinstance(network, nn.Module):
+        raise InputError("model", type(pl_module).__name__, "a module with its network as .model")
+    return unwrap(network)
+
+
+def _deviation(values: Tensor) -> Tensor:
+    """Standard error of the mean over the first axis; NaN for a single sample."""
+    return values.std(0) / len(values) ** 0.5
+
+
+def _mean(values: Tensor) -> dict[str, float]:
+    return {"value": float(values.mean()), "stderr": float(_deviation(values))}

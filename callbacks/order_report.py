@@ -1,0 +1,73 @@
+"""Says at the start of training which orders of interaction the losses really weigh."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from interaction_train.figures import save_figure
+from interaction_train.losses.orders import OrderWeights, order_weights_figure
+from interaction_train.losses.player_term import PlayerTerm
+from interaction_train.terms import WeightedTerm
+
+
+def report_orders(
+    losses: Mapping[str, WeightedTerm], model: nn.Module, x: Tensor
+) -> dict[str, OrderWeights]:
+    """Tell, on the first process, which orders each loss weighs on inputs such as ``x``.
+
+    Args:
+        losses: name → weighted term; those without players are left out.
+        model: the network.
+        x: inputs ``(B, ...)``.
+
+    Returns:
+        name → weights.
+
+    Raises:
+        InputError: a loss whose sizes do not exist for so few players.
+    """
+    result = {}
+    for name, weighted in losses.items():
+        term = weighted.term
+        if isinstance(term, PlayerTerm):
+            n = term.count(model, x)
+            result[name] = term.order_weights(n)
+            where = "cells of the input" if term.layer is None else f"units of {term.layer}"
+            kind = type(term).__name__
+            rank_zero_info(f"Loss {name!r} ({kind}, {n} {where}): {result[name]}")
+    return result
+
+
+class OrderReport(L.Callback):
+    """Reports the orders that an :class:`~interaction_train.module.InteractionClassifier` weighs.
+
+    At the first training batch it tells for every loss which orders of interaction its expected
+    difference weighs, and how much. (:class:`InteractionRegularizer` does so by itself.)
+
+    Args:
+        plot: whether to draw them too, into ``orders.png`` in the run's folder.
+    """
+
+    def __init__(self, plot: bool = False) -> None:
+        self.plot = plot
+        self._done = False
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._done = False
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        losses = getattr(pl_module, "losses", None)
+        if self._done or not losses or not isinstance(losses, Mapping):
+            return
+        self._done = True
+        weights = report_orders(losses, pl_module.model, batch[0])
+        if self.plot and weights and trainer.is_global_zero and trainer.log_dir:
+            save_figure(order_weights_figure(weights), Path(trainer.log_dir, "orders.png"))

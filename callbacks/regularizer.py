@@ -1,0 +1,260 @@
+"""The project's losses for LightningModules that know nothing of them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import lightning as L
+from interaction_train.callbacks.order_report import report_orders
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
+from torch import Tensor, nn
+
+from interaction_train.errors import InputError
+from interaction_train.layers import ForwardRecord, find_layer, record
+from interaction_train.module import progress, warn_of_early_losses
+from interaction_train.terms import WeightedTerm, add_terms, wanted_layers
+
+FindModel = Callable[[L.LightningModule], nn.Module]
+FindBatch = Callable[[Any], tuple[Tensor, Tensor]]
+_MODELS = ("model", "net", "network")
+_HOOK = "add_interaction_losses"
+
+
+class InteractionRegularizer(L.Callback):
+    """Adds interaction losses to the loss of any LightningModule.
+
+    ``training_step`` is wrapped in ``setup`` and put back in ``teardown``. The loss that it returns,
+    alone or under the key ``"loss"``, becomes loss + Σ factor · term; the terms run inside the step,
+    so DDP, accumulation, mixed precision and compiled models work as for the module's own loss. The
+    step's own forward pass is used for the terms where it runs the network on the batch's inputs as
+    they are. Logs ``<prefix>loss/<name>``, ``<prefix>weight/<name>`` where a weight changes in
+    training, and ``<prefix>loss/task``, what the module returned.
+
+    With manual optimisation nothing can be added to a loss that the step has used already. There
+    ``training_step`` calls the hook that this callback gives the module, before its backward:
+    ``self.manual_backward(self.add_interaction_losses(loss, batch))``; if the first step does not,
+    an error says so.
+
+    Under ``torch.compile`` of the whole LightningModule the terms run outside the compiled step and
+    make their own forward passes.
+
+    Args:
+        losses: name → loss term with its weight, warm-up and ramp.
+        model: the network, ``(B, ...)`` → logits ``(B, classes)``: the name of an attribute of the
+            module (dots allowed), or a function of the module. Default: its attribute ``model``,
+            ``net`` or ``network``, else the module itself.
+        batch: where inputs and int64 labels lie in a batch: two indices or keys, or a function of
+            the batch. Default: the first two parts.
+        log_prefix: prefix of the logged keys; None logs nothing.
+
+    Raises:
+        InputError: no losses, a model, layer, batch or ``training_step`` that does not fit.
+    """
+
+    def __init__(
+        self,
+        losses: dict[str, WeightedTerm],
+        model: str | FindModel | None = None,
+        batch: Sequence[int | str] | FindBatch = (0, 1),
+        log_prefix: str | None = "train/",
+    ) -> None:
+        if not losses:
+            raise InputError("losses", losses, "at least one")
+        if not callable(batch) and (isinstance(batch, str) or len(batch) != 2):
+            raise InputError("batch", batch, "two indices or keys, of inputs and labels")
+        self.losses, self.model, self.batch = losses, model, batch
+        self.log_prefix = log_prefix
+        self._attached: L.LightningModule | None = None
+        self._original: Any = None  # an instance attribute that the wrapper hides
+        self._wrapper: Any = None
+        self._recorder: _Recorder | None = None
+        self._first = True
+        self._hook_called = False
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        self._detach()
+        step = pl_module.training_step
+        if is_param_in_hook_signature(step, "dataloader_iter", explicit=True):
+            raise InputError("training_step", "one that takes dataloader_iter", "one with a batch")
+
+        @functools.wraps(step)
+        def training_step(*args: Any, **kwargs: Any) -> Any:
+            batch = args[0] if args else next(iter(kwargs.values()))
+            return self._step(trainer, pl_module, batch, lambda: step(*args, **kwargs))
+
+        self._original = pl_module.__dict__.get("training_step")
+        self._attached, self._wrapper, self._first = pl_module, training_step, True
+        pl_module.__dict__["training_step"] = training_step
+        if not pl_module.automatic_optimization:
+            self._hook_called = False
+
+            def hook(loss: Tensor, batch: Any) -> Tensor:
+                self._hook_called = True
+                return self._add(trainer, pl_module, loss, batch)
+
+            pl_module.__dict__[_HOOK] = hook
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._detach()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        self._detach()  # Lightning calls no teardown then
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        model = self.find_model(pl_module)
+        for weighted in self.losses.values():
+            for layer in weighted.term.layers:
+                find_layer(model, layer)
+        warn_of_early_losses(self.losses, model)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._first:
+            report_orders(self.losses, self.find_model(pl_module), self.find_batch(batch)[0])
+
+    def state_dict(self) -> dict[str, Any]:
+        state = {name: weighted.state_dict() for name, weighted in self.losses.items()}
+        return {name: part for name, part in state.items() if part}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for name, weighted in self.losses.items():
+            weighted.load_state_dict(state_dict.get(name, {}))
+
+    def find_model(self, pl_module: L.LightningModule) -> nn.Module:
+        """The network of a module."""
+        if callable(self.model):
+            return self.model(pl_module)
+        found: Any = None
+        if self.model is not None:
+            found = functools.reduce(
+                lambda part, name: getattr(part, name, None), self.model.split("."), pl_module
+            )
+        elif type(pl_module).forward is not L.LightningModule.forward:
+            found = pl_module
+        for name in _MODELS if self.model is None else ():
+            if isinstance(getattr(pl_module, name, None), nn.Module):
+                found = getattr(pl_module, name)
+                break
+        if not isinstance(found, nn.Module):
+            names = ", ".join(name for name, _ in pl_module.named_children())
+            raise InputError(
+                "model",
+                repr(self.model),
+                f"the attribute of {type(pl_module).__name__} that is the network; "
+                f"its submodules are: {names}",
+            )
+        return found
+
+    def find_batch(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of a batch."""
+        if callable(self.batch):
+            return self.batch(batch)
+        try:
+            x, y = (batch[key] for key in self.batch)
+        except (KeyError, IndexError, TypeError):
+            keys = list(batch) if isinstance(batch, Mapping) else type(batch).__name__
+            raise InputError("batch", tuple(self.batch), f"indices or keys of {keys}") from None
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            raise InputError("batch", tuple(self.batch), "indices or keys of two tensors")
+        return x, y
+
+    def _detach(self) -> None:
+        module, self._attached = self._attached, None
+        if module is None:
+            return
+        module.__dict__.pop(_HOOK, None)
+        # Another wrapper around ours is left alone; ours is then inert.
+        if module.__dict__.get("training_step") is self._wrapper:
+            del module.__dict__["training_step"]
+            if self._original is not None:
+                module.__dict__["training_step"] = self._original
+
+    def _step(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        batch: Any,
+        step: Callable[[], Any],
+    ) -> Any:
+        if self._attached is not pl_module:
+            return step()
+        # Hooks would be traced into a compiled step, and outlive it there.
+        if getattr(pl_module, "_compiler_ctx", None) is None:
+            _, epoch = progress(trainer)
+            model, (x, _) = self.find_model(pl_module), self.find_batch(batch)
+            self._recorder = _Recorder(model, wanted_layers(self.losses, epoch), x, self._first)
+        first, self._first = self._first, False
+        try:
+            output = step()
+            if not pl_module.automatic_optimization:
+                if first and not self._hook_called:
+                    raise InputError(
+                        "training_step",
+                        "one with manual optimisation",
+                        f"that it runs backward from self.{_HOOK}(loss, batch)",
+                    )
+                return output
+            if output is None:
+                return None
+            if isinstance(output, Mapping):
+                return {**output, "loss": self._add(trainer, pl_module, output["loss"], batch)}
+            return self._add(trainer, pl_module, output, batch)
+        finally:
+            self._take()
+
+    def _take(self) -> ForwardRecord:
+        """What was recorded in this step, once: weights may change after it."""
+        recorder, self._recorder = self._recorder, None
+        return ForwardRecord() if recorder is None else recorder.take()
+
+    def _add(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor, batch: Any
+    ) -> Tensor:
+        forward = self._take()
+        x, y = self.find_batch(batch)
+        step, epoch = progress(trainer)
+        total, logs = add_terms(
+            self.losses, loss, self.find_model(pl_module), x, y,
+            forward=forward, step=step, epoch=epoch,
+        )  # fmt: skip
+        if self.log_prefix is not None:
+            logs["loss/task"] = loss.detach()
+            pl_module.log_dict({self.log_prefix + name: value for name, value in logs.items()})
+        return total
+
+
+class _Recorder:
+    """Records the network's forward passes until what it saw is taken."""
+
+    def __init__(self, model: nn.Module, layers: Sequence[str], x: Tensor, warn: bool) -> None:
+        self.x, self.warn = x, warn
+        self.same: list[bool] = []  # per forward pass, whether its input was x itself
+        self.hooks = ExitStack()
+        self.forward = self.hooks.enter_context(record(model, layers))
+        handle = model.register_forward_hook(self._note, with_kwargs=True)
+        self.hooks.callback(handle.remove)
+
+    def _note(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        self.same.append(next(iter((*args, *kwargs.values())), None) is self.x)
+        # An in-place operation may follow.
+        self.forward.logits = output.clone() if isinstance(output, Tensor) else None
+
+    def take(self) -> ForwardRecord:
+        self.hooks.close()
+        if self.warn and self.same and not any(self.same):
+            rank_zero_warn(
+                "training_step runs the network on something other than the batch's inputs; the "
+                "losses take the batch's. If they shall take others, give batch= a function."
+            )
+        # After several passes nobody knows which one the record is of.
+        return self.forward if self.same == [True] else ForwardRecord()

@@ -1,0 +1,42 @@
+"""What an absent part of the input shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from interaction_train.errors import InputError
+from interaction_train.models import default_baseline
+
+
+def input_baseline(model: nn.Module, baseline: float | Sequence[float] | None, x: Tensor) -> Tensor:
+    """The baseline for inputs ``x``, as a tensor that broadcasts to them.
+
+    Args:
+        model: searched for a ``Normalize`` layer when no baseline is given.
+        baseline: a number, one number per channel, or None for the training mean per channel that
+            the model's ``Normalize`` layer holds.
+        x: inputs ``(B, C, ...)``.
+
+    Returns:
+        a scalar or ``(C, 1, …)``, with the dtype and device of ``x``.
+
+    Raises:
+        InputError: no baseline is given and the model has no ``Normalize`` layer, or the number
+            of channels differs.
+    """
+    if baseline is None:
+        mean = default_baseline(model)
+        if mean is None:
+            raise InputError(
+                "baseline", None, "numbers, as the network has no Normalize layer to take them from"
+            )
+    elif isinstance(baseline, Sequence):
+        mean = x.new_tensor(list(baseline))
+    else:
+        return x.new_full((), baseline)
+    mean = mean.flatten().to(x)
+    if x.dim() < 2 or len(mean) != x.shape[1]:
+        raise InputError("baseline", f"{len(mean)} numbers", f"one per channel of {tuple(x.shape)}")
+    return mean.view(-1, *(1 for _ in x.shape[2:]))

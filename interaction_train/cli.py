@@ -1,0 +1,136 @@
+"""The command line: a thin LightningCLI.
+
+``interaction-train fit --config digits.yaml``; a config that is no file is looked up among those
+of the package.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+from jsonargparse import ArgumentError
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+
+# Imported so that YAML can use bare class names.
+import interaction_train.callbacks
+import interaction_train.data
+import interaction_train.losses
+import interaction_train.models
+import interaction_train.module  # noqa: F401
+from interaction_train import __version__
+from interaction_train.errors import InputError
+from interaction_train.run_log import continue_log
+
+
+class InteractionCLI(LightningCLI):
+    """LightningCLI with a run's name, default loggers and an optional test after fit."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--name",
+            type=str,
+            default="run",
+            help="Folder of the run under runs/, and its W&B name.",
+        )
+        parser.add_argument(
+            "--wandb",
+            type=Literal["offline", "online", "disabled"],
+            default="offline",
+            help="How the default W&B logger works; offline needs no account.",
+        )
+        parser.add_argument(
+            "--test_after_fit", type=bool, default=False, help="Test the best checkpoint after fit."
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(_with_packaged_configs(args or sys.argv[1:]))
+
+    def _parse_ckpt_path(self) -> None:
+        """Check the checkpoint; the network is what the configuration says, never overridden."""
+        path = self.config[self.config.subcommand].get("ckpt_path")
+        if path and path not in ("best", "last", "hpc", "registry") and not Path(path).is_file():
+            raise InputError("ckpt_path", repr(path), "a checkpoint file, or 'best' or 'last'")
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        trainer = self._get(self.config_init, "trainer")
+        if trainer["logger"] is None and not trainer["fast_dev_run"]:
+            kwargs["logger"] = self._default_loggers(trainer["default_root_dir"])
+        return super().instantiate_trainer(**kwargs)
+
+    def _default_loggers(self, root: str) -> list[Logger]:
+        name, mode = self._get(self.config, "name"), self._get(self.config, "wandb")
+        loggers: list[Logger] = [CSVLogger(root, name=name, flush_logs_every_n_steps=20)]
+        if mode != "disabled":
+            os.environ.setdefault("WANDB_SILENT", "true")
+            loggers.append(
+                WandbLogger(
+                    name=name,
+                    project="interaction-train",
+                    save_dir=os.path.join(root, name),
+                    offline=mode == "offline",
+                )
+            )
+        return loggers
+
+    def before_fit(self) -> None:
+        path, logger = self._get(self.config, "ckpt_path"), self.trainer.logger
+        if path and Path(path).is_file() and isinstance(logger, CSVLogger):
+            continue_log(logger, Path(path))
+
+    def after_fit(self) -> None:
+        if self._get(self.config, "test_after_fit"):
+            fast = self._get(self.config_init, "trainer")["fast_dev_run"]
+            best = None if fast else "best"
+            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line.
+
+    Bad input ends with one line on stderr and exit status 2.
+
+    Args:
+        args: arguments without the program's name; default: those of the process.
+    """
+    # Lightning's own, of which a user can mend nothing.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    try:
+        InteractionCLI(
+            L.LightningModule,
+            L.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=0,
+            trainer_defaults={"default_root_dir": "runs"},
+            parser_kwargs={"version": __version__, "exit_on_error": False},
+            args=args,
+        )
+    except (InputError, ArgumentError) as error:
+        print(f"interaction-train: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _with_packaged_configs(args: list[str]) -> list[str]:
+    """Replace the value of every ``--config`` that is no file by the packaged one of that name."""
+    result = list(args)
+    for i, arg in enumerate(result):
+        flag, equals, value = arg.partition("=")
+        if equals and flag in ("--config", "-c"):
+            result[i] = f"{flag}={_config_path(value)}"
+        elif i and result[i - 1] in ("--config", "-c"):
+            result[i] = _config_path(arg)
+    return result
+
+
+def _config_path(value: str) -> str:
+    packaged = files("interaction_train.configs").joinpath(Path(value).name)
+    return str(packaged) if not Path(value).is_file() and packaged.is_file() else value

@@ -1,0 +1,157 @@
+"""A loss that encourages or penalises one band of orders, and no order outside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from interaction_train import coalitions
+from interaction_train.errors import InputError
+from interaction_train.evaluation import Network
+from interaction_train.layers import ForwardRecord
+from interaction_train.losses.difference import DifferenceLoss, Expectation, Mode
+from interaction_train.losses.groups import (
+    check_groups,
+    group_coalitions,
+    group_differences,
+    row_count,
+)
+from interaction_train.losses.orders import OrderWeights, order_weights
+from interaction_train.players import Players
+
+
+class BandLoss(DifferenceLoss):
+    """Classification by the interaction of groups at fixed sizes: a band-pass over the orders.
+
+    Disjoint S, A, B of c−h, h and h of the n players are drawn per sample, and on all logits
+
+        Δ = v(S∪A∪B) − v(S∪A) − v(S∪B) + v(S).
+
+    It is the difference of :class:`~interaction_train.losses.InteractionLoss` at fixed sizes. With
+    f(s) the mean of v over the coalitions of size s,
+
+        E Δ = f(c+h) − 2 f(c) + f(c−h) = Σ_m (h − |m − (c−1)|)_+ Ī^(m),
+
+    a triangle over the orders, centred at m = c−1, that is 0 at and beyond c−1 ± h: no order
+    outside takes part, while Δu of :class:`~interaction_train.losses.OrderLoss` keeps all low ones.
+    Main effects and v(∅) cancel in every single draw, so Δ = 0 for a network that is additive over
+    the players.
+
+    Rows per step for a batch of B, one draw and two groups: 4B; v(∅) for c = h is a single row, and
+    v(N) for c + h = n is the main forward pass's where that has no active BatchNorm or Dropout.
+
+    Args:
+        center: c as a fraction of the players.
+        half_width: h as a fraction of the players (at least one player), at most ``center`` and
+            1 − ``center``.
+        mode: ``"encourage"``: cross entropy of softmax(Δ). ``"penalize"``: minus its entropy.
+        players: how the input, or a layer's output, splits into players; default at a layer: every
+            element.
+        layer: dotted name of a layer whose units are the players; absent units are 0.
+        baseline: what absent input cells show: a number or one per channel; default: the training
+            mean per channel that the network's ``Normalize`` layer holds.
+        draws: draws per sample and step.
+        groups: groups per draw. More than two share their evaluations: 4 groups give 6
+            differences for 11 rows instead of 24. They need c + (groups − 1)·h ≤ n players.
+        expectation: with several draws or groups, ``"inside"`` classifies by the mean of Δ over
+            them, ``"outside"`` takes the mean of their losses.
+        batch_fraction: the share of the batch that the loss looks at, its first rows.
+        chunk_size: rows per forward pass; chunks are checkpointed, so memory stays flat. Default:
+            all rows at once.
+        suffix: what follows the layer, for networks in which the layer's output cannot be replaced
+            though the layer is legal.
+        seed: seed of the draws.
+        name: name of the draws.
+
+    Raises:
+        InputError: an argument out of its range, two that do not go together, or too few players.
+    """
+
+    def __init__(
+        self,
+        center: float,
+        half_width: float,
+        mode: Mode = "encourage",
+        players: Players | None = None,
+        layer: str | None = None,
+        baseline: float | Sequence[float] | None = None,
+        draws: int = 1,
+        groups: int = 2,
+        expectation: Expectation = "inside",
+        batch_fraction: float = 1.0,
+        chunk_size: int | None = None,
+        suffix: Network | None = None,
+        seed: int = 0,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(
+            mode, draws, expectation, layer, players, baseline, batch_fraction, chunk_size, suffix,
+            seed, name,
+        )  # fmt: skip
+        check_groups(groups)
+        if not 0 < center < 1:
+            raise InputError("center", center, "between 0 and 1")
+        most = min(center, 1 - center)
+        if not 0 < half_width <= most + 1e-9:
+            raise InputError("half_width", half_width, f"in (0, {most:g}], for center = {center}")
+        self.center, self.half_width, self.groups = center, half_width, groups
+
+    def sizes(self, n: int) -> tuple[int, int]:
+        """c and h for n players.
+
+        Raises:
+            InputError: fewer than 2 players, or too few for the groups.
+        """
+        if n < 2:
+            raise InputError("players", f"{n} of them", "at least 2")
+        half = min(max(1, round(self.half_width * n)), n // 2)
+        # Rounding may push an edge of the band over the end by one player.
+        middle = min(max(half, round(self.center * n)), n - half)
+        if middle + (self.groups - 1) * half > n:
+            raise InputError(
+                "groups",
+                f"{self.groups} groups of {half} players, beside {middle - half} in the context",
+                f"at most {n} players in all",
+            )
+        return middle, half
+
+    def order_weights(self, n: int) -> OrderWeights:
+        middle, half = self.sizes(n)
+        return order_weights(n, {middle + half: 1.0, middle: -2.0, middle - half: 1.0})
+
+    def differences(self, model: nn.Module, x: Tensor, forward: ForwardRecord, step: int) -> Tensor:
+        """Δ of every sample, draw and pair of groups.
+
+        Returns:
+            ``(samples, draws · pairs, classes)``.
+        """
+        x = x[: self.samples(len(x))]
+        place = self.place(model, x, forward)
+        n = self.players.count(place[1].shape[1:])
+        middle, half = self.sizes(n)
+        empty, everyone = middle == half, middle + half == n
+        group, context = self._draw(x, n, middle - half, half, step)
+        masks = group_coalitions(group, context, self.groups)
+        first, last = int(empty), row_count(self.groups) - int(everyone)
+        masks = masks[:, :, first:last]  # ∅ is the first row, N (of two groups only) the last
+        rows, v_empty, v_all = self._evaluate(
+            model, place, forward, masks.flatten(1, 2), empty=empty, everyone=everyone
+        )
+        assert rows is not None  # S∪A is neither ∅ nor N
+        parts = [
+            None if v_empty is None else v_empty.unsqueeze(1).expand(len(x), self.draws, 1, -1),
+            rows.unflatten(1, masks.shape[1:3]),
+            None if v_all is None else v_all.unsqueeze(1).expand(-1, self.draws, 1, -1),
+        ]
+        values = torch.cat([part for part in parts if part is not None], 2)
+        return group_differences(values, self.groups).flatten(1, 2)
+
+    def _draw(self, x: Tensor, n: int, context: int, half: int, step: int) -> tuple[Tensor, Tensor]:
+        """A player's group (``groups`` where it is in none) and the context, ``(B, draws, n)``."""
+        keys = self._keys(x, n, step)
+        sizes = [half] * self.groups + ([context] if context else [])
+        group = coalitions.disjoint_groups(keys, sizes)
+        inside = group == self.groups if context else torch.zeros_like(group, dtype=torch.bool)
+        return group.clamp(max=self.groups), inside

@@ -1,0 +1,132 @@
+"""Losses that encourage or penalise interactions of chosen orders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from interaction_train import coalitions
+from interaction_train.errors import InputError
+from interaction_train.evaluation import Network
+from interaction_train.layers import ForwardRecord
+from interaction_train.losses.difference import DifferenceLoss, Expectation, Mode
+from interaction_train.losses.orders import OrderWeights, order_weights
+from interaction_train.players import Players
+
+
+class OrderLoss(DifferenceLoss):
+    """L+(r1, r2) and L−(r1, r2): classification by Δu (survey, Sec. 5.4, Eq. 22, 23).
+
+    S1 ⊂ S2 are drawn per sample from one permutation of the n players, of sizes s1 = r1·n and
+    s2 = r2·n (rounded, s1 at least 1 where r1 > 0), and Δu = v(S2) − (s2/s1) v(S1), on all logits.
+    The factor is the exact ratio of the sizes: with r2/r1 main effects would leak in. In
+    expectation over the draws,
+
+        E Δu = (1 − s2/s1) v(∅) + Σ_m [(s2−1−m)_+ − (s2/s1)(s1−1−m)_+] Ī^(m),
+
+    a tent over the orders 0 … s2−2 with its peak at m = s1−1: every order below s2−1 takes part
+    (:meth:`order_weights`); a single draw also keeps zero-mean noise of the main effects. With
+    r1 = 0 the factor is 1 and Δu = v(S2) − v(∅), main effects included. Where only a band of orders
+    shall take part, see :class:`~interaction_train.losses.BandLoss`.
+
+    The reference settings: ``(0, .5, "penalize")`` for high-order models, ``(.3, .7, "encourage")``
+    for middle orders and ``(.7, 1, "penalize")`` for low-order models, weight 1, input cells.
+
+    Rows per step for a batch of B and one draw: 2B, B + 1 for r1 = 0 (the empty coalition is one
+    row), and B for r2 = 1 where the main forward pass's logits are v(N): without active BatchNorm
+    or Dropout, else 2B.
+
+    Args:
+        r1: size of the smaller coalition as a fraction of the players.
+        r2: size of the larger one.
+        mode: ``"encourage"``: cross entropy of softmax(Δu), L+. ``"penalize"``: minus its entropy,
+            L−.
+        players: how the input, or a layer's output, splits into players; default at a layer: every
+            element.
+        layer: dotted name of a layer whose units are the players; absent units are 0.
+        baseline: what absent input cells show: a number or one per channel; default: the training
+            mean per channel that the network's ``Normalize`` layer holds.
+        draws: draws of (S1, S2) per sample and step.
+        expectation: with several draws, ``"inside"`` classifies by the mean of Δu over them, as the
+            expectation in Eq. 22 says; ``"outside"`` takes the mean of the draws' losses.
+        batch_fraction: the share of the batch that the loss looks at, its first rows.
+        chunk_size: rows per forward pass; chunks are checkpointed, so memory stays flat. Default:
+            all rows at once.
+        suffix: what follows the layer, for networks in which the layer's output cannot be replaced
+            though the layer is legal.
+        seed: seed of the draws.
+        name: name of the draws.
+
+    Raises:
+        InputError: an argument out of its range, two that do not go together, or so few players
+            that the sizes coincide.
+    """
+
+    def __init__(
+        self,
+        r1: float,
+        r2: float,
+        mode: Mode = "encourage",
+        players: Players | None = None,
+        layer: str | None = None,
+        baseline: float | Sequence[float] | None = None,
+        draws: int = 1,
+        expectation: Expectation = "inside",
+        batch_fraction: float = 1.0,
+        chunk_size: int | None = None,
+        suffix: Network | None = None,
+        seed: int = 0,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(
+            mode, draws, expectation, layer, players, baseline, batch_fraction, chunk_size, suffix,
+            seed, name,
+        )  # fmt: skip
+        if not 0 <= r1 < r2 <= 1:
+            raise InputError("r1, r2", (r1, r2), "0 <= r1 < r2 <= 1")
+        self.r1, self.r2 = r1, r2
+
+    def sizes(self, n: int) -> tuple[int, int]:
+        """s1 and s2 for n players.
+
+        Raises:
+            InputError: so few players that the two coincide.
+        """
+        small = max(1, round(self.r1 * n)) if self.r1 > 0 else 0
+        large = round(self.r2 * n)
+        if small >= large:
+            raise InputError(
+                "r1, r2",
+                f"{(self.r1, self.r2)}, coalitions of {small} and {large} of the {n} players",
+                "sizes that differ; more players or a larger r2 - r1 will do",
+            )
+        return small, large
+
+    def order_weights(self, n: int) -> OrderWeights:
+        small, large = self.sizes(n)
+        return order_weights(n, {large: 1.0, small: -large / small if small else -1.0})
+
+    def differences(self, model: nn.Module, x: Tensor, forward: ForwardRecord, step: int) -> Tensor:
+        """Δu of every sample and draw.
+
+        Returns:
+            ``(samples, draws, classes)``; a single draw where r1 = 0 and r2 = 1 leave no choice.
+        """
+        x = x[: self.samples(len(x))]
+        place = self.place(model, x, forward)
+        n = self.players.count(place[1].shape[1:])
+        small, large = self.sizes(n)
+        sizes = [size for size in (small, large) if 0 < size < n]
+        masks = None
+        if sizes:
+            keys = self._keys(x, n, step)
+            masks = torch.cat([coalitions.uniform(keys, size) for size in sizes], 1)
+        rows, v_empty, v_all = self._evaluate(
+            model, place, forward, masks, empty=small == 0, everyone=large == n
+        )
+        drawn = [] if rows is None else list(rows.chunk(len(sizes), dim=1))
+        first = v_empty if v_empty is not None else drawn.pop(0)
+        second = v_all if v_all is not None else drawn.pop(0)
+        return second - (large / small if small else 1.0) * first
