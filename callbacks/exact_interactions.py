@@ -47,7 +47,7 @@ class ExactInteractions(L.Callback):
     Args:
         rows: rows of the grid; all 2^(rows·cols) coalitions are evaluated.
         cols: columns of the grid.
-        samples: number of test images.
+        samples: number of test images; ``fast_dev_run`` takes one.
         compare_to: name of a run beside this one (``runs/<name>``); the newest that has a
             ``summary.json`` is shown.
         baseline: what absent cells show, a number or one per channel; default: the training mean
@@ -136,7 +136,8 @@ class ExactInteractions(L.Callback):
         loader: Any = trainer.test_dataloaders
         loader = loader[0] if isinstance(loader, list) else loader
         dataset = loader.dataset
-        count = min(self.samples, len(dataset))
+        fast = getattr(trainer, "fast_dev_run", False)
+        count = min(1 if fast else self.samples, len(dataset))
         places = [i * len(dataset) // count for i in range(count)]
         x, y = torch.utils.data.default_collate([dataset[i] for i in places])
         return x, y

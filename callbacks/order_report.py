@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from interaction_train.figures import save_figure
 from interaction_train.losses.orders import OrderWeights, order_weights_figure
 from interaction_train.losses.player_term import PlayerTerm
+from interaction_train.module import InteractionClassifier
 from interaction_train.terms import WeightedTerm
 
 
@@ -45,10 +46,10 @@ def report_orders(
 
 
 class OrderReport(L.Callback):
-    """Reports the orders that an :class:`~interaction_train.module.InteractionClassifier` weighs.
+    """Tells which orders of interaction the losses of an ``InteractionClassifier`` weigh.
 
-    At the first training batch it tells for every loss which orders of interaction its expected
-    difference weighs, and how much. (:class:`InteractionRegularizer` does so by itself.)
+    It does so at the first training batch, for every loss that has players.
+    (``InteractionRegularizer`` does it by itself.)
 
     Args:
         plot: whether to draw them too, into ``orders.png`` in the run's folder.
@@ -64,10 +65,9 @@ class OrderReport(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        losses = getattr(pl_module, "losses", None)
-        if self._done or not losses or not isinstance(losses, Mapping):
+        if self._done or not isinstance(pl_module, InteractionClassifier):
             return
         self._done = True
-        weights = report_orders(losses, pl_module.model, batch[0])
+        weights = report_orders(pl_module.losses, pl_module.model, batch[0])
         if self.plot and weights and trainer.is_global_zero and trainer.log_dir:
             save_figure(order_weights_figure(weights), Path(trainer.log_dir, "orders.png"))

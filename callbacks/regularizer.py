@@ -8,10 +8,11 @@ from contextlib import ExitStack
 from typing import Any
 
 import lightning as L
-from interaction_train.callbacks.order_report import report_orders
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
 
+from interaction_train.callbacks.order_report import report_orders
 from interaction_train.errors import InputError
 from interaction_train.layers import ForwardRecord, find_layer, record
 from interaction_train.module import progress, warn_of_early_losses
@@ -26,12 +27,12 @@ _HOOK = "add_interaction_losses"
 class InteractionRegularizer(L.Callback):
     """Adds interaction losses to the loss of any LightningModule.
 
-    ``training_step`` is wrapped in ``setup`` and put back in ``teardown``. The loss that it returns,
-    alone or under the key ``"loss"``, becomes loss + Σ factor · term; the terms run inside the step,
-    so DDP, accumulation, mixed precision and compiled models work as for the module's own loss. The
-    step's own forward pass is used for the terms where it runs the network on the batch's inputs as
-    they are. Logs ``<prefix>loss/<name>``, ``<prefix>weight/<name>`` where a weight changes in
-    training, and ``<prefix>loss/task``, what the module returned.
+    ``training_step`` is wrapped in ``setup`` and put back in ``teardown``. The loss that it
+    returns, alone or under the key ``"loss"``, becomes loss + Σ factor · term; the terms run inside
+    the step, so DDP, accumulation, mixed precision and compiled models work as for the module's own
+    loss. The step's own forward pass is used for the terms where it runs the network once, on the
+    batch's inputs as they are. Logs ``<prefix>loss/<name>``, ``<prefix>weight/<name>`` where a
+    weight changes in training, and ``<prefix>loss/task``, what the module returned.
 
     With manual optimisation nothing can be added to a loss that the step has used already. There
     ``training_step`` calls the hook that this callback gives the module, before its backward:
@@ -134,9 +135,9 @@ class InteractionRegularizer(L.Callback):
             return self.model(pl_module)
         found: Any = None
         if self.model is not None:
-            found = functools.reduce(
-                lambda part, name: getattr(part, name, None), self.model.split("."), pl_module
-            )
+            found = pl_module
+            for name in self.model.split("."):
+                found = getattr(found, name, None)
         elif type(pl_module).forward is not L.LightningModule.forward:
             found = pl_module
         for name in _MODELS if self.model is None else ():

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+import torch
 from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
@@ -25,6 +26,7 @@ import interaction_train.losses
 import interaction_train.models
 import interaction_train.module  # noqa: F401
 from interaction_train import __version__
+from interaction_train.cli_errors import one_line
 from interaction_train.errors import InputError
 from interaction_train.run_log import continue_log
 
@@ -114,9 +116,20 @@ def main(args: list[str] | None = None) -> None:
             parser_kwargs={"version": __version__, "exit_on_error": False},
             args=args,
         )
-    except (InputError, ArgumentError) as error:
-        print(f"interaction-train: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    except (ArgumentError, ValueError) as error:
+        # The parser wraps what a constructor raises; only its text tells the two apart.
+        if isinstance(error, ArgumentError | InputError) or "Given value type" in str(error):
+            message = one_line(str(error), _class_names())
+            print(f"interaction-train: error: {message}", file=sys.stderr)
+            sys.exit(2)
+        raise
+
+
+def _class_names() -> list[str]:
+    """Names that YAML may use bare: the package's classes, optimizers and schedulers."""
+    spaces = [m for n, m in sys.modules.items() if n.startswith("interaction_train.")]
+    spaces += [torch.optim, torch.optim.lr_scheduler, L.pytorch.callbacks]
+    return [n for space in spaces for n, v in vars(space).items() if isinstance(v, type)]
 
 
 def _with_packaged_configs(args: list[str]) -> list[str]:

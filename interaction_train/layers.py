@@ -60,15 +60,15 @@ def record(model: nn.Module, layers: Iterable[str]) -> Iterator[ForwardRecord]:
     """
     result = ForwardRecord()
     handles = []
-    if unwrap(model) is model or not hasattr(model, "_orig_mod"):
-        for name in dict.fromkeys(layers):
-
-            def keep(module: nn.Module, inputs: object, output: object, name: str = name) -> None:
-                if isinstance(output, Tensor):
-                    result.features[name] = output.clone()
-
-            handles.append(find_layer(model, name).register_forward_hook(keep))
     try:
+        if unwrap(model) is model or not hasattr(model, "_orig_mod"):
+            for name in dict.fromkeys(layers):
+
+                def keep(module: nn.Module, inputs: object, output: object, n: str = name) -> None:
+                    if isinstance(output, Tensor):
+                        result.features[n] = output.clone()
+
+                handles.append(find_layer(model, name).register_forward_hook(keep))
         yield result
     finally:
         for handle in handles:

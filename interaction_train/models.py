@@ -232,6 +232,7 @@ class CIFARAlexNet(_FeatureNet):
             nn.Linear(hidden, num_classes),
         )
         super().__init__(features, classifier, mean, std, image_size=32)
+        _he_initialization(self)
 
 
 class CIFARVGG(_FeatureNet):
@@ -277,12 +278,7 @@ class CIFARVGG(_FeatureNet):
             nn.Linear(hidden, num_classes),
         )
         super().__init__(features, classifier, mean, std, image_size=32)
-        # torch's default halves the signal's variance and more at every layer, so that the deeper
-        # nets without BatchNorm would not start to learn.
-        for module in self.features:
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.constant_(cast(Tensor, module.bias), 0.0)
+        _he_initialization(self)
 
 
 class CIFARResNet(ResNet):
@@ -321,6 +317,15 @@ class CIFARResNet(ResNet):
 
     def forward(self, x: Tensor) -> Tensor:
         return self._forward_impl(self.normalize(x))
+
+
+def _he_initialization(network: _FeatureNet) -> None:
+    # For all layers that a ReLU follows. torch's default shrinks the signal at every layer: on
+    # CIFAR-10, AlexNet with SGD at 0.01 had learned nothing after five epochs of 1800 images.
+    layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    for layer in layers[:-1]:
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.constant_(cast(Tensor, layer.bias), 0.0)
 
 
 def _dropout(p: float) -> nn.Module:

@@ -2,6 +2,7 @@ import os
 import pickle
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -148,6 +149,20 @@ def test_two_ranks_cover_an_epoch_once_when_it_divides():
         assert [key for pair in zip(*keys, strict=True) for key in pair] == list(single)
 
 
+def test_loaders_take_seed_and_rank():
+    modules = [DigitsDataModule(seed=seed, batch_size=2000) for seed in (0, 1)]
+    x, other = (epoch_of(module, 0)[0] for module in modules)
+    assert rows(x) == rows(other)
+    assert not torch.equal(x, other)
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    ranks = []
+    for rank in (0, 1):
+        module = DigitsDataModule(batch_size=2000)
+        module.trainer = SimpleNamespace(world_size=2, global_rank=rank, strategy=strategy)
+        ranks.append(epoch_of(module, 0)[0])
+    assert torch.equal(torch.stack(ranks, 1).flatten(0, 1), x)
+
+
 def test_two_ranks_repeat_samples_only_to_equal_length():
     ranks = [list(KeyedSampler(range(7), num_replicas=2, rank=rank)) for rank in (0, 1)]
     assert [len(keys) for keys in ranks] == [4, 4]
@@ -201,6 +216,16 @@ def test_augmentation_depends_on_seed_epoch_and_sample_alone(tmp_path, transform
     assert not torch.equal(x, parts[0].__getitems__(list(range(n)))[0])  # by plain index: as it is
 
 
+def test_a_transform_does_not_reseed_accelerators(tmp_path, monkeypatch):
+    def refuse(seed):
+        raise AssertionError("the accelerator was reseeded")
+
+    write_npz(tmp_path / "a.npz")
+    module = ImageDataModule(tmp_path / "a.npz", transform=v2.RandomErasing(p=0.5))
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", refuse)  # what torch.manual_seed calls
+    assert len(epoch_of(module, 0)[0]) == 36
+
+
 def test_a_transform_leaves_the_global_generator_alone_on_an_exception(tmp_path):
     class Broken(nn.Module):
         def forward(self, x):
@@ -250,8 +275,10 @@ def test_modules_and_datasets_survive_pickling(augment):
     again = epoch_of(pickle.loads(pickle.dumps(module)), 1)
     assert torch.equal(x, again[0])
     assert torch.equal(y, again[1])
+    assert pickle.loads(pickle.dumps(module.train_dataloader().collate_fn)) is as_is
 
 
+@pytest.mark.slow  # seven seconds of imports in the new process
 def test_spawned_workers_give_the_same_batches():
     module = DigitsDataModule(augment=True, batch_size=500)
     expected = epoch_of(module, 1)
@@ -293,32 +320,38 @@ class Classifier(LightningModule):
         return torch.optim.AdamW(self.parameters(), lr=5e-3)
 
 
-def fit(folder, epochs, resume=None, **arguments):
+def fit(folder, epochs, when, resume=None):
     # Sanity checking and validation may differ between a run and its resumption.
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=epochs,
         default_root_dir=folder,
         logger=False,
-        callbacks=[ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)],
+        callbacks=[
+            ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=when)
+        ],
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0 if resume else 1,
     )
-    module, data = Classifier(), DigitsDataModule(augment=True, **arguments)
+    module, data = Classifier(), DigitsDataModule(augment=True)
     trainer.fit(module, data, ckpt_path=resume, weights_only=True if resume else None)
     return trainer, module, data
 
 
 @pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
-def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path):
-    trainer, straight, data = fit(tmp_path / "a", epochs=3)
+@pytest.mark.filterwarnings("ignore:The dirpath has changed:UserWarning")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory:UserWarning")
+@pytest.mark.parametrize("when", [True, None])  # before or after validation
+def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, when):
+    trainer, straight, data = fit(tmp_path / "a", 3, when)
     assert sorted(set(straight.epochs)) == [0, 1, 2]
     trainer.test(straight, data, verbose=False)
     assert torch.cat(straight.correct).shape == (359,)
     assert torch.cat(straight.correct).mean() > 0.8
     for epoch in (0, 1):
-        _, resumed, _ = fit(tmp_path / "b", epochs=3, resume=tmp_path / f"a/epoch={epoch}.ckpt")
+        _, resumed, _ = fit(tmp_path / "b", 3, when, resume=tmp_path / f"a/epoch={epoch}.ckpt")
+        assert sorted(set(resumed.epochs)) == list(range(epoch + 1, 3))
         for name, weight in straight.state_dict().items():
             assert torch.equal(weight, resumed.state_dict()[name]), name
     checkpoint = torch.load(tmp_path / "a" / "epoch=2.ckpt", weights_only=True)
@@ -493,7 +526,7 @@ def test_real_cifar_and_mnist():
     if not folder:
         pytest.skip("INTERACTION_TRAIN_DATA is not set")
     module = ImageDataModule(Path(folder) / "cifar10_5k.npz", train_fraction=0.1)
-    x, y = next(iter(module.train_dataloader()))
+    x, _ = next(iter(module.train_dataloader()))
     assert x.shape == (128, 3, 32, 32)
     assert {name: len(part) for name, part in module.parts.items()} == {
         "train": 360,
@@ -505,7 +538,7 @@ def test_real_cifar_and_mnist():
     pixels = torch.cat([x for x, _ in module.test_dataloader()])
     assert pixels.mean((0, 2, 3)).tolist() == pytest.approx((0.4914, 0.4822, 0.4465), abs=0.02)
     module = ImageDataModule(Path(folder) / "mnist.npz", image_size=32, batch_size=8)
-    x, y = next(iter(module.val_dataloader()))
+    x, _ = next(iter(module.val_dataloader()))
     assert x.shape == (8, 1, 32, 32)
     assert len(module.parts["val"]) == 6000
 

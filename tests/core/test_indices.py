@@ -755,15 +755,15 @@ def network(dtype=torch.float64, classes=3):
 
 
 class Oracle(nn.Module):
-    """Logits with a number planted where the marked pixel of a sample is absent."""
+    """Logits with a number planted where pixel 1 of a row is 0."""
 
     def __init__(self, planted):
         super().__init__()
         self.planted = planted
 
     def forward(self, x):
-        logits = x.flatten(1)[:, :2].clone()
-        logits[x.flatten(1)[:, 1] == 0] = self.planted
+        logits = x[:, :2].clone()
+        logits[x[:, 1] == 0] = self.planted
         return logits
 
 
@@ -870,13 +870,12 @@ class TestExactValues:
             exact_values(game)
 
     @pytest.mark.parametrize("planted", [math.nan, math.inf, -math.inf])
-    def test_names_the_sample_of_a_broken_payoff(self, planted):
+    def test_names_the_sample_of_a_broken_payoff(self, planted, monkeypatch):
         x = torch.ones(4, 3)
-        x[[0, 1, 3]] += 1  # pixel 1 is never 0 for these, but for absent players
-        absent = torch.ones(4, 3)
-        absent[2, 1] = 0  # sample 2 meets the planted number where player 1 is absent
-        game = MaskedGame(
-            Oracle(planted), x, absent, UnitPlayers(), "logit", torch.zeros(4, dtype=torch.int64)
-        )
-        with pytest.raises(InputError, match=rf"payoff {planted} for sample 2 \(coalition 0\)"):
-            exact_values(game)
+        x[2, 1] = 0  # sample 2 meets the planted number where player 1 is present
+        labels = torch.zeros(4, dtype=torch.int64)
+        game = MaskedGame(Oracle(planted), x, 2.0, UnitPlayers(), "logit", labels)
+        for rows in (1000, 4):  # all coalitions in one block, and one by one
+            monkeypatch.setattr("interaction_train.indices._ROWS", rows)
+            with pytest.raises(InputError, match=rf"payoff {planted} for sample 2 \(coalition 2\)"):
+                exact_values(game)

@@ -1,0 +1,64 @@
+"""What all benchmarks share: arguments, interleaved timing, and the closing table and JSON line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+
+def parse_arguments(description: str) -> argparse.Namespace:
+    """``--quick`` (under a minute on two cores) and ``--device``."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="smaller batches and fewer rounds")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return parser.parse_args()
+
+
+def interleaved(
+    steps: Mapping[str, Callable[[], object]], rounds: int, device: str
+) -> dict[str, float]:
+    """Median seconds of each step; all take turns, so that a busy machine slows all alike."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for step in steps.values():
+        step()
+    for _ in range(rounds):
+        for name, step in steps.items():
+            synchronize(device)
+            start = time.perf_counter()
+            step()
+            synchronize(device)
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def synchronize(device: str) -> None:
+    """Wait for a CUDA device."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def report(
+    benchmark: str, device: str, metrics: Mapping[str, float], wanted: Mapping[str, str]
+) -> None:
+    """Print the table of ratios, then one JSON object as the last line."""
+    if device.startswith("cuda"):
+        hardware = torch.cuda.get_device_name()
+    else:
+        hardware = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    table = Table(
+        "ratio", "measured", "wanted", title=f"{benchmark} on {hardware}, torch {torch.__version__}"
+    )
+    for name, value in metrics.items():
+        table.add_row(
+            name, f"{value:.3f}", next((w for k, w in wanted.items() if name.startswith(k)), "")
+        )
+    Console().print(table)
+    print(json.dumps({"benchmark": benchmark, "device": hardware, "metrics": dict(metrics)}))

@@ -1,0 +1,44 @@
+"""Pieces that several tests, and processes started by tests, use."""
+
+import os
+import signal
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+
+from interaction_train.cli import main
+
+
+class KillAt(L.Callback):
+    """Kills its own process, as a scheduler would, in the middle of an epoch."""
+
+    def __init__(self, epoch: int, batch: int) -> None:
+        self.at = epoch, batch
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        if (trainer.current_epoch, batch_idx) == self.at:
+            for logger in trainer.loggers:
+                logger.save()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_cli(*args: str) -> None:
+    """Run the command line in this process, without progress bar."""
+    main([*args, "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"])
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return torch.load(checkpoint, weights_only=True)["state_dict"]
+
+
+def colour_npz(path: Path, count: int = 60) -> Path:
+    """Real images in CIFAR's format without a download: digits, enlarged to 32 x 32 x 3."""
+    digits = load_digits()
+    x = np.kron(digits.images * 15, np.ones((4, 4)))[:count, :, :, None].repeat(3, -1)
+    x, y = x.astype(np.uint8), digits.target[:count].astype(np.int64)
+    half = count * 2 // 3
+    np.savez(path, x_train=x[:half], y_train=y[:half], x_test=x[half:], y_test=y[half:])
+    return path
