@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
+import wandb
 from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
@@ -123,6 +124,9 @@ def main(args: list[str] | None = None) -> None:
             print(f"interaction-train: error: {message}", file=sys.stderr)
             sys.exit(2)
         raise
+    finally:
+        if wandb.run is not None:  # a command is a run; the next one in this process is another
+            wandb.finish(exit_code=int(sys.exc_info()[0] is not None))
 
 
 def _class_names() -> list[str]:

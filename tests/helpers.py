@@ -2,12 +2,15 @@
 
 import os
 import signal
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import lightning as L
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
+from wandb.proto import wandb_internal_pb2
 
 from interaction_train.cli import main
 
@@ -42,3 +45,31 @@ def colour_npz(path: Path, count: int = 60) -> Path:
     half = count * 2 // 3
     np.savez(path, x_train=x[:half], y_train=y[:half], x_test=x[half:], y_test=y[half:])
     return path
+
+
+def wandb_history(path: Path) -> list[dict[str, str]]:
+    """The history rows that W&B's offline writer put on disk, values as JSON text."""
+    rows = []
+    for data in _log_records(path.read_bytes()):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        if record.HasField("history"):
+            items = record.history.item
+            rows.append({item.key or "/".join(item.nested_key): item.value_json for item in items})
+    return rows
+
+
+def _log_records(data: bytes) -> Iterator[bytes]:
+    """Records of a LevelDB log (blocks of 32 KiB, 7 bytes of header) after W&B's own 7 bytes."""
+    at, record = 7, b""
+    while at + 7 <= len(data):
+        left = 32768 - at % 32768
+        if left < 7:
+            at += left
+            continue
+        length, kind = struct.unpack("<HB", data[at + 4 : at + 7])
+        record += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # a full record, or the last part of one
+            yield record
+            record = b""

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from wandb.proto import wandb_internal_pb2
-from wandb.sdk.internal.datastore import DataStore
 
 from interaction_train import __version__
 from interaction_train.module import InteractionClassifier
-from tests.helpers import run_cli, weights
+from tests.helpers import run_cli, wandb_history, weights
 
 ROOT = Path(__file__).parent.parent
 
@@ -69,20 +67,6 @@ def test_main_job_leaves_everything_in_its_folder(tmp_path, capsys):
     logged = {key for record in wandb_history(stored) for key in record}
     assert {"train/loss", "train/loss/interaction", "val/acc", "test/acc"} <= logged
     assert "test/interaction/mean_abs" in logged
-
-
-def wandb_history(path: Path) -> list[dict[str, str]]:
-    """The rows that the offline writer put on disk."""
-    store = DataStore()
-    store.open_for_scan(str(path))
-    rows = []
-    while data := store.scan_data():
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        if record.HasField("history"):
-            items = record.history.item
-            rows.append({item.key or "/".join(item.nested_key): item.value_json for item in items})
-    return rows
 
 
 def test_resumed_run_ends_with_the_weights_of_the_uninterrupted_one(tmp_path):
