@@ -129,7 +129,7 @@ def measure(norm: bool, width: int, batch: int, rounds: int, device: str) -> dic
 def main() -> None:
     arguments = parse_arguments(__doc__.splitlines()[0])
     torch.manual_seed(0)
-    width, batch, rounds = (16, 32, 5) if arguments.quick else (32, 128, 11)
+    width, batch, rounds = (24, 32, 5) if arguments.quick else (32, 64, 7)
     metrics: dict[str, float] = {}
     for norm in (False, True):
         metrics |= measure(norm, width, batch, rounds, arguments.device)
