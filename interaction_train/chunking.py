@@ -18,7 +18,7 @@ _chosen: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], int]] = WeakKeyDi
 def chunk_rows(network: Network, owner: nn.Module | None, sample: Tensor, rows: int) -> int:
     """The fastest chunk size for evaluation, timed once per model, shape, dtype and device.
 
-    Small jobs, which timing would only delay, take a fixed size.
+    Small jobs, which timing would only delay, take what is known or else a fixed size.
 
     Args:
         network: what is timed, called on ``(chunk, ...)``.
@@ -26,9 +26,9 @@ def chunk_rows(network: Network, owner: nn.Module | None, sample: Tensor, rows: 
         sample: one sample ``(1, ...)`` of the network's input.
         rows: how many rows the job has.
     """
-    if owner is None or rows < 4 * sum(CANDIDATES):
+    if owner is None:
         return _FALLBACK
-    known = _chosen.setdefault(owner, {})
+    known = _chosen.get(owner, {})
     key = (
         tuple(sample.shape),
         sample.dtype,
@@ -37,6 +37,9 @@ def chunk_rows(network: Network, owner: nn.Module | None, sample: Tensor, rows: 
         torch.get_num_threads(),
     )
     if key not in known:
+        if rows < 4 * sum(CANDIDATES):
+            return _FALLBACK
+        known = _chosen.setdefault(owner, known)
         known[key] = _fastest(network, sample)
     return known[key]
 

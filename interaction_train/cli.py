@@ -27,6 +27,7 @@ import interaction_train.losses
 import interaction_train.models
 import interaction_train.module  # noqa: F401
 from interaction_train import __version__
+from interaction_train.callbacks import OrderReport
 from interaction_train.cli_errors import one_line
 from interaction_train.errors import InputError
 from interaction_train.run_log import continue_log
@@ -113,7 +114,7 @@ def main(args: list[str] | None = None) -> None:
             subclass_mode_data=True,
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
-            trainer_defaults={"default_root_dir": "runs"},
+            trainer_defaults={"default_root_dir": "runs", "callbacks": [OrderReport()]},
             parser_kwargs={"version": __version__, "exit_on_error": False},
             args=args,
         )

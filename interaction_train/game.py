@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import nullcontext
 
 import torch
@@ -15,6 +14,8 @@ from interaction_train.evaluation import Network, evaluation_mode, without_grad
 from interaction_train.layers import LayerSuffix
 from interaction_train.payoffs import Payoff, all_logits, get_payoff, margin
 from interaction_train.players import Players
+
+_CPU_ROWS = 64  # of a differentiable pass; far larger ones take longer per row on processors
 
 
 class MaskedGame:
@@ -36,9 +37,10 @@ class MaskedGame:
         labels: ``(B,)`` int64; may be left out for the payoff ``"all"``.
         rivals: ``(B,)`` int64, the fixed rival class for the payoff ``"margin"``.
         chunk_size: rows sent through the model at once. By default evaluation uses the fastest
-            size (timed once per model and shape), and a differentiable call sends all rows at
-            once. A differentiable call with a ``chunk_size`` checkpoints every chunk, so its
-            memory is flat in the number of coalitions too, for one more forward.
+            size (timed once per model and shape); a differentiable call sends all rows at once, or
+            on a CPU 64 at a time, which is faster. A differentiable call with a ``chunk_size``
+            checkpoints every chunk, so its memory is flat in the number of coalitions too, for one
+            more forward.
         owner: the module whose modes are held in eval while coalitions run; default: ``model``, or
             the network of a :class:`~interaction_train.layers.LayerSuffix`.
 
@@ -119,25 +121,46 @@ class MaskedGame:
 
     def _blocks(self, coalitions: Tensor, grad: bool) -> Tensor:
         batch, count, _ = coalitions.shape
-        rows = self.chunk_size or (batch * count if grad else self._fastest(batch * count))
-        saving = grad and rows < batch * count
-        samples, per_sample = min(batch, rows), max(1, rows // batch)
-        parts = []
-        for b in _slices(batch, samples):
+        total = batch * count
+        if not grad:
+            rows = self.choose_chunk(total)
+        elif self.chunk_size is not None:
+            rows = self.chunk_size
+        else:
+            rows = _CPU_ROWS if self.present.device.type == "cpu" else total
+        saving = grad and self.chunk_size is not None and rows < total
+        # Whole samples while they fit, so that chunks are as full as they can be.
+        samples, per_sample = min(batch, max(1, rows // count)), min(count, rows)
+        parts, first = [], 0
+        # Split, not sliced: the backward pass of a slice would fill the whole batch each time.
+        for present, absent, wanted in zip(
+            self.present.split(samples),
+            self._absent.split(samples),
+            coalitions.split(samples),
+            strict=True,
+        ):
+            b = slice(first, first + len(present))
+            first = b.stop
             row = []
-            for k in _slices(count, per_sample):
-                arguments = (self.present[b], self._absent[b], coalitions[b, k], b)
+            for piece in wanted.split(per_sample, dim=1):
                 if saving:
                     part = checkpoint(
-                        self._evaluate, *arguments, use_reentrant=False, preserve_rng_state=False
-                    )
+                        self._evaluate, present, absent, piece, b,
+                        use_reentrant=False, preserve_rng_state=False,
+                    )  # fmt: skip
                 else:
-                    part = self._evaluate(*arguments)
+                    part = self._evaluate(present, absent, piece, b)
                 row.append(part)
             parts.append(torch.cat(row, 1) if len(row) > 1 else row[0])
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
-    def _fastest(self, rows: int) -> int:
+    def choose_chunk(self, rows: int) -> int:
+        """The chunk size for a job of so many rows, chosen and remembered when it is large.
+
+        A job that comes in several calls says here how large it is.
+        """
+        if self.chunk_size is not None:
+            return self.chunk_size
         with evaluation_mode(self.owner):
             return chunk_rows(self.model, self.owner, self.present[:1], rows)
 
@@ -158,5 +181,11 @@ class MaskedGame:
         return self.payoff(logits, labels)
 
 
-def _slices(length: int, size: int) -> Iterator[slice]:
-    return (slice(i, i + size) for i in range(0, length, size))
+def _split(batch: int, count: int, rows: int) -> tuple[int, int]:
+    """Samples and coalitions of each in a chunk of at most ``rows``, for the fewest chunks."""
+
+    def chunks(samples: int) -> int:
+        return -(-batch // samples) * -(-count // (rows // samples))
+
+    samples = min(range(min(batch, rows), 0, -1), key=chunks)
+    return samples, rows // samples

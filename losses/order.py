@@ -53,7 +53,7 @@ class OrderLoss(DifferenceLoss):
             expectation in Eq. 22 says; ``"outside"`` takes the mean of the draws' losses.
         batch_fraction: the share of the batch that the loss looks at, its first rows.
         chunk_size: rows per forward pass; chunks are checkpointed, so memory stays flat. Default:
-            all rows at once.
+            all rows at once (on a CPU 64 at a time, which is faster).
         suffix: what follows the layer, for networks in which the layer's output cannot be replaced
             though the layer is legal.
         seed: seed of the draws.

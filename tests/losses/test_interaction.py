@@ -38,10 +38,15 @@ class Spy:
 
     def __init__(self, suffix: nn.Module) -> None:
         self.suffix = suffix
+        self.calls: list[tuple[Tensor, Tensor]] = []
 
     def __call__(self, rows: Tensor) -> Tensor:
-        self.rows, self.logits = rows.detach(), self.suffix(rows)
-        return self.logits
+        self.calls.append((rows.detach(), self.suffix(rows)))
+        return self.calls[-1][1]
+
+    def seen(self) -> tuple[Tensor, Tensor]:
+        rows, logits = zip(*self.calls, strict=True)
+        return torch.cat(rows), torch.cat(logits)
 
 
 @pytest.mark.parametrize("groups", [2, 3, 5])
@@ -63,8 +68,9 @@ def test_each_form_equals_a_loop_over_the_rows_that_were_evaluated(form, scope, 
     value = loss(model, x, y, step=3)
 
     rows = 1 + groups + groups * (groups - 1) // 2
-    masks = (spy.rows != 0).view(len(x), contexts, rows, n)
-    logits = spy.logits.view(len(x), contexts, rows, -1)
+    masked, logits = spy.seen()
+    masks = (masked != 0).view(len(x), contexts, rows, n)
+    logits = logits.view(len(x), contexts, rows, -1)
     pairs = list(itertools.combinations(range(groups), 2))
     delta = torch.zeros(len(x), contexts, len(pairs), dtype=torch.float64)
     drawn = {}
@@ -159,7 +165,8 @@ def test_margin_fixes_the_best_rival_of_the_unmasked_sample():
     value = InteractionLoss("prefix", payoff="margin", suffix=spy)(model, x, y, step=0)
     clean = model(x).scatter(1, y[:, None], -torch.inf)
     rival = clean.argmax(1)
-    v = spy.logits.view(len(x), 4, -1)
+    # The first call is the unmasked sample's.
+    v = spy.calls[-1][1].view(len(x), 4, -1)
     v = v[range(5), :, y] - v[range(5), :, rival]
     expected = (v[:, 3] - v[:, 1] - v[:, 2] + v[:, 0]).square().mean()
     torch.testing.assert_close(value, expected)
@@ -293,7 +300,7 @@ def test_coalitions_run_in_eval_mode_also_when_a_chunk_runs_again_in_backward():
         forward.logits = model(x)
     modes.clear()
     loss(model, x, y, forward=forward).backward()
-    assert len(modes) == 8  # four chunks, forward and again in backward
+    assert len(modes) == 10  # five chunks, forward and again in backward
     assert not any(modes)
     assert model.suffix[0].training
 

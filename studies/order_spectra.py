@@ -1,7 +1,7 @@
 """Trains networks with each order-targeted loss and measures their exact spectra J(m).
 
-``python docs/order_spectra.py digits --seeds 0 1 2`` or, with a CIFAR-10 .npz file,
-``python docs/order_spectra.py /path/to/cifar10_5k.npz``. Prints a table in Markdown.
+``python studies/order_spectra.py digits --seeds 0 1 2`` or, with a CIFAR-10 .npz file,
+``python studies/order_spectra.py /path/to/cifar10_5k.npz``. Prints a table in Markdown.
 
 Digits: 4 x 4 cells, all 65,536 coalitions. CIFAR-10: 3 x 3 cells, all 512 coalitions. The losses
 are trained on the same cells that the spectra are measured on. Measured are correctly classified
