@@ -47,14 +47,14 @@ class ExactInteractions(L.Callback):
     Args:
         rows: rows of the grid; all 2^(rows·cols) coalitions are evaluated.
         cols: columns of the grid.
-        samples: number of test images; ``fast_dev_run`` takes one.
+        samples: number of test images; ``fast_dev_run`` takes two.
         compare_to: name of a run beside this one (``runs/<name>``); the newest that has a
             ``summary.json`` is shown.
         baseline: what absent cells show, a number or one per channel; default: the training mean
             of the network's ``Normalize`` layer.
 
     Raises:
-        InputError: ``samples`` below 1, or no baseline to be found.
+        InputError: ``samples`` below 2, or no baseline to be found.
     """
 
     def __init__(
@@ -65,8 +65,8 @@ class ExactInteractions(L.Callback):
         compare_to: str | None = None,
         baseline: float | list[float] | None = None,
     ) -> None:
-        if samples < 1:
-            raise InputError("samples", samples, "at least 1")
+        if samples < 2:
+            raise InputError("samples", samples, "at least 2, for a standard error")
         self.players = GridPlayers(rows, cols)
         self.samples, self.compare_to, self.baseline = samples, compare_to, baseline
         self._untrained: nn.Module | None = None
@@ -137,7 +137,7 @@ class ExactInteractions(L.Callback):
         loader = loader[0] if isinstance(loader, list) else loader
         dataset = loader.dataset
         fast = getattr(trainer, "fast_dev_run", False)
-        count = min(1 if fast else self.samples, len(dataset))
+        count = min(2 if fast else self.samples, len(dataset))
         places = [i * len(dataset) // count for i in range(count)]
         x, y = torch.utils.data.default_collate([dataset[i] for i in places])
         return x, y
@@ -182,7 +182,7 @@ def _network(pl_module: L.LightningModule) -> nn.Module:
 
 
 def _deviation(values: Tensor) -> Tensor:
-    """Standard error of the mean over the first axis; NaN for a single sample."""
+    """Standard error of the mean over the first axis."""
     return values.std(0) / len(values) ** 0.5
 
 

@@ -1,0 +1,349 @@
+"""Cost and error of sampled multi-order interactions, against the released procedure.
+
+The released procedure is rebuilt here from its description: for every pair and order it draws
+contexts of its own, one by one in NumPy, and makes four batched passes over them; the two end
+orders, which have one context each, are treated like the others.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from common import interleaved, parse_arguments, report
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from interaction_train.absolute import plug_in, split_sign
+from interaction_train.chunking import CANDIDATES
+from interaction_train.cifar_resnet import CIFARThinResNet
+from interaction_train.data import DigitsDataModule
+from interaction_train.draws import Draws, content_hash
+from interaction_train.estimators import REFERENCE_RATIOS, resolve_orders, sample_multi_order
+from interaction_train.estimators.flips import order_plan, sample
+from interaction_train.figures import save_figure
+from interaction_train.game import MaskedGame
+from interaction_train.models import CIFARResNet, DigitsNet, default_baseline
+from interaction_train.pairs import GivenPairs, NeighbourPairs, RandomPairs
+from interaction_train.players import GridPlayers, UnitPlayers
+
+RADIUS = 2  # pairs of the reference protocol
+GRID = GridPlayers(16, 16)
+
+
+def sharing(size: int) -> float:
+    """Useful differences per evaluation, averaged over the reference's orders."""
+    rows = 0
+
+    class Count(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            nonlocal rows
+            rows += len(x)
+            return x[:, :2]
+
+    x, y = torch.ones(1, 256), torch.zeros(1, dtype=torch.int64)
+    game = MaskedGame(Count(), x, 0.0, UnitPlayers(), "logit", y, chunk_size=8192)
+    ratios = []
+    for order in resolve_orders(256):
+        rows = 0
+        estimates = sample_multi_order(game, RandomPairs(1, size), 30, orders=[order])
+        ratios.append(int(estimates.count.sum()) / rows)
+    return sum(ratios) / len(ratios)
+
+
+def released(game: MaskedGame, order: int, pairs: list, contexts: int, seed: int) -> Tensor:
+    """Δ of every pair and context ``(pairs, contexts)``, as released; one sample."""
+    rng = np.random.default_rng(seed)
+    result = []
+    for i, j in pairs:
+        rest = np.setdiff1d(np.arange(game.n), [i, j])
+        masks = np.zeros((contexts, game.n), dtype=bool)
+        for k in range(contexts):
+            masks[k, rng.choice(rest, order, replace=False)] = True
+        context = torch.as_tensor(masks, device=game.present.device)
+        values = []
+        for extra in ([i, j], [i], [j], []):
+            mask = context.clone()
+            mask[:, extra] = True
+            values.append(game(mask)[0])
+        result.append(values[0] - values[1] - values[2] + values[3])
+    return torch.stack(result)
+
+
+def colour(count: int, device: str) -> Tensor:
+    """Images without a download."""
+    x = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    return F.interpolate(x, size=32, mode="bilinear").to(device)
+
+
+def speed(quick: bool, device: str) -> dict[str, float]:
+    """Differences per second on a ResNet-18, over the released procedure's."""
+    net = CIFARResNet().eval().to(device)
+    y = torch.zeros(1, dtype=torch.int64, device=device)
+    game = MaskedGame(net, colour(1, device), 0.5, GRID, "log_odds", y)
+    contexts = 10 if quick else 100
+    orders = [13, 127] if quick else resolve_orders(256)
+    # The released procedure sends all contexts of a pair through the network at once.
+    theirs = MaskedGame(net, game.present, 0.5, GRID, "log_odds", y, chunk_size=contexts)
+    gained = 0
+
+    def ours() -> None:
+        nonlocal gained
+        wanted = 2 if quick else 20
+        gained = sample_multi_order(game, RandomPairs(1, 16), wanted, orders=orders).differences
+
+    def reference() -> None:
+        for order in orders:
+            released(theirs, order, [(3, 77)], contexts, 0)
+
+    seconds = interleaved({"ours": ours, "reference": reference}, 2 if quick else 3, device)
+    theirs_rate = len(orders) * contexts / seconds["reference"]
+    return {"differences_per_second_over_reference": gained / seconds["ours"] / theirs_rate}
+
+
+def thin(device: str) -> nn.Module:
+    """ResNet-20, with its published weights where they are."""
+    folder = os.environ.get("INTERACTION_TRAIN_DATA", "../shared/data")
+    path = Path(folder, "cifar_resnet20.safetensors")
+    return CIFARThinResNet(weights=path if path.is_file() else None).eval().to(device)
+
+
+def throughput(quick: bool, device: str) -> dict[str, float]:
+    """Rows per second through the estimator over the bare model's, at the same chunk size."""
+    net, chunk = thin(device), 64
+    y = torch.zeros(1, dtype=torch.int64, device=device)
+    game = MaskedGame(net, colour(1, device), 0.5, GRID, "log_odds", y, chunk_size=chunk)
+    batch = colour(chunk, device)
+    rows = 0
+
+    def ours() -> None:
+        nonlocal rows
+        contexts = 8 if quick else 50
+        rows = sample_multi_order(game, RandomPairs(1, 16), contexts, orders=[127]).evaluations
+
+    def bare() -> None:
+        with torch.no_grad():
+            for _ in range(rows // chunk):
+                net(batch)
+            if rows % chunk:
+                net(batch[: rows % chunk])
+
+    seconds = interleaved({"ours": ours, "bare": bare}, 4 if quick else 9, device)
+    return {"throughput_over_bare_model": seconds["bare"] / seconds["ours"]}
+
+
+def chunks(quick: bool, device: str) -> dict[str, float]:
+    """The chosen chunk size against the best fixed one."""
+    net = thin(device)
+    y = torch.zeros(1, dtype=torch.int64, device=device)
+    x = colour(1, device)
+    masks = torch.rand(512, 256, generator=torch.Generator().manual_seed(0)) < 0.5
+    masks = masks.to(device)
+    auto = MaskedGame(net, x, 0.5, GRID, "log_odds", y)
+    auto.choose_chunk(10**6)
+    steps = {"auto": lambda: auto(masks)}
+    for size in CANDIDATES:
+        game = MaskedGame(net, x, 0.5, GRID, "log_odds", y, chunk_size=size)
+        steps[str(size)] = lambda game=game: game(masks)
+    seconds = interleaved(steps, 4 if quick else 11, device)
+    best = min(value for name, value in seconds.items() if name != "auto")
+    return {"auto_chunk_over_best_fixed": best / seconds["auto"]}
+
+
+def memory(device: str) -> dict[str, float]:
+    """Peak memory above what was there, with ten times as many coalitions."""
+    net = DigitsNet().eval().to(device)
+    x = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)).to(device)
+    y = torch.zeros(1, dtype=torch.int64, device=device)
+    peaks = []
+    for contexts in (100, 100, 1000):  # the first run fills the allocator's caches
+        game = MaskedGame(net, x, 0.3, GridPlayers(8, 8), "log_odds", y, chunk_size=256)
+        before = _peak(device, reset=True)
+        sample_multi_order(game, RandomPairs(1, 16), contexts, orders=[31])
+        peaks.append(_peak(device) - before + 2**20)
+    return {"memory_growth_10x_coalitions": peaks[2] / max(peaks[:2])}
+
+
+def _peak(device: str, reset: bool = False) -> int:
+    if device.startswith("cuda"):
+        if reset:
+            torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.max_memory_allocated()
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
+    status = Path("/proc/self/status").read_text()
+    key = "VmRSS:" if reset else "VmHWM:"
+    return int(status.split(key)[1].split()[0]) * 1024
+
+
+def digits_network() -> tuple[nn.Module, Tensor, Tensor, GridPlayers]:
+    """A network trained here, and a test image."""
+    torch.manual_seed(0)
+    net, data = DigitsNet(), DigitsDataModule()
+    data.setup()
+    optimizer = torch.optim.Adam(net.parameters(), 2e-3)
+    for _ in range(4):
+        for x, y in data.train_dataloader():
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            optimizer.step()
+    x, y = next(iter(data.test_dataloader()))
+    return net.eval(), x[:1], y[:1], GridPlayers(8, 8)
+
+
+def resnet_network(device: str) -> tuple[nn.Module, Tensor, Tensor, GridPlayers] | None:
+    """ResNet-20 and a real image, where both are there."""
+    folder = Path(os.environ.get("INTERACTION_TRAIN_DATA", "../shared/data"))
+    if not (folder / "cifar_resnet20.safetensors").is_file():
+        return None
+    data = np.load(folder / "cifar10_5k.npz")
+    x = torch.as_tensor(data["x_test"][:1]).permute(0, 3, 1, 2).float() / 255
+    y = torch.as_tensor(data["y_test"][:1]).long()
+    return thin(device), x.to(device), y.to(device), GRID
+
+
+def curve(absolute: Tensor) -> Tensor:
+    """J ``(orders,)`` from strengths."""
+    return absolute / absolute.mean()
+
+
+def equal_rmse(quick: bool, device: str) -> dict[str, float]:
+    """Forwards for the same RMSE of the J curve of a fixed image, against a long reference run."""
+    setting = None if quick else resnet_network(device)
+    net, x, y, grid = setting or digits_network()
+    net, x, y = net.to(device), x.to(device), y.to(device)
+    n = grid.rows * grid.cols
+    mean = default_baseline(net)
+    game = MaskedGame(net, x, 0.3 if mean is None else mean, grid, "log_odds", y)
+    ratios = tuple({round(r * (n - 2)): r for r in REFERENCE_RATIOS}.values())
+    near = [
+        (i, j)
+        for i, j in combinations(range(n), 2)
+        if abs(i // grid.cols - j // grid.cols) <= RADIUS
+        and abs(i % grid.cols - j % grid.cols) <= RADIUS
+    ]
+
+    def reference(pairs: int, contexts: int, seed: int) -> tuple[Tensor, int]:
+        # Statistically the released procedure; the end orders give one context's value again.
+        chosen = np.random.default_rng(seed).choice(len(near), pairs, replace=False)
+        given = GivenPairs([near[k] for k in chosen])
+        run = sample_multi_order(game, given, contexts, ratios=ratios, share=False, seed=seed)
+        return curve(run.over_pairs(plug_in(run))[0]), len(ratios) * pairs * contexts * 4
+
+    def ours(patches: int, contexts: int, seed: int) -> tuple[Tensor, int]:
+        pairs = NeighbourPairs(RADIUS, patches, 4)
+        run = sample_multi_order(game, pairs, contexts, ratios=ratios, seed=seed)
+        middle = (plug_in(run) + split_sign(run)) / 2
+        return curve(run.over_pairs(middle)[0]), run.evaluations
+
+    repeats = 6 if quick else 4
+    # As in the protocol, half as many contexts as pairs.
+    base = (20, 10) if quick else (16, 8)
+    long = (min(len(near), base[0] * 8), base[1] * 30) if quick else (base[0] * 5, base[1] * 10)
+    truth, long_forwards = reference(*long, 10**6)
+    points = {"reference": [_errors(reference, *base, truth, repeats)]}
+    assert long_forwards >= 10 * points["reference"][0][0]
+    settings = [(1, 2), (1, 4), (2, 4), (2, 8)]
+    points["flip sharing"] = [_errors(ours, *s, truth, repeats) for s in settings]
+    save_figure(_figure(points), Path("runs", "benchmarks", "estimators_rmse.png"))
+    for name, rows in points.items():
+        for forwards, rmse, bias, spread in rows:
+            print(
+                f"{name}: {forwards:.0f} forwards, RMSE of J {rmse:.3f} "
+                f"(bias {bias:.3f}, spread {spread:.3f})"
+            )
+    forwards, wanted = points["reference"][0][:2]
+    enough = [row[0] for row in points["flip sharing"] if row[1] <= wanted]
+    return {
+        "forwards_over_reference_equal_rmse": min(enough, default=float("inf")) / forwards,
+        "long_reference_over_reference_forwards": long_forwards / forwards,
+    }
+
+
+def _errors(
+    run: object, first: int, second: int, truth: Tensor, repeats: int
+) -> tuple[float, float, float, float]:
+    """Mean forwards, RMSE of the curve, and its bias and spread (roots of means over orders)."""
+    runs = [run(first, second, seed) for seed in range(repeats)]
+    curves = torch.stack([c for c, _ in runs])
+    rmse = (curves - truth).square().mean().sqrt()
+    spread = curves.var(0).mean().sqrt()
+    # The squared mean error also holds 1/repeats of the variance.
+    bias = ((curves.mean(0) - truth).square().mean() - spread.square() / repeats).clamp(min=0)
+    forwards = sum(f for _, f in runs) / repeats
+    return forwards, float(rmse), float(bias.sqrt()), float(spread)
+
+
+def _figure(points: dict[str, list[tuple[float, float, float, float]]]) -> Figure:
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for name, rows in points.items():
+        forwards, *errors = zip(*rows, strict=True)
+        for label, values, style in zip(("RMSE", "bias", "spread"), errors, "osx", strict=True):
+            axes.loglog(forwards, values, marker=style, label=f"{name}, {label}")
+    axes.set(xlabel="forwards per image", ylabel="error of J(m)")
+    axes.legend(fontsize="small")
+    return figure
+
+
+def cuda() -> dict[str, float]:
+    """No host sync (an error otherwise), channels last, and what bfloat16 adds."""
+    net = CIFARResNet().eval().cuda().to(memory_format=torch.channels_last)
+    x = colour(8, "cuda").contiguous(memory_format=torch.channels_last)
+    y = torch.zeros(8, dtype=torch.int64, device="cuda")
+    game = MaskedGame(net, x, 0.5, GRID, "log_odds", y, chunk_size=512)
+    draws = Draws(content_hash(x), 0, "sync")
+    blocks = RandomPairs(2, 16).blocks(GRID, x.shape[1:], draws)
+    plans = {str(m): order_plan(256, m, blocks, 20, draws) for m in (0, 13, 127)}
+    sample(game, blocks, plans, draws)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        sample(game, blocks, plans, draws)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    full = sample_multi_order(game, RandomPairs(2, 16), 20, orders=[13, 127])
+    with torch.autocast("cuda", torch.bfloat16):
+        half = sample_multi_order(game, RandomPairs(2, 16), 20, orders=[13, 127])
+    added = (half.value - full.value).nan_to_num().square().mean()
+    sampling = full.stderr.nan_to_num().square().mean()
+    return {"bf16_noise_over_sampling_noise": float((added / sampling).sqrt())}
+
+
+def main() -> None:
+    arguments = parse_arguments(__doc__.splitlines()[0])
+    quick, device = arguments.quick, arguments.device
+    torch.manual_seed(0)
+    start = time.perf_counter()
+    metrics = {f"differences_per_evaluation_p{size}": sharing(size) for size in (16, 32)}
+    metrics |= memory(device)
+    metrics |= speed(quick, device)
+    metrics |= throughput(quick, device)
+    metrics |= chunks(quick, device)
+    metrics |= equal_rmse(quick, device)
+    if device.startswith("cuda"):
+        metrics |= cuda()
+    print(f"{time.perf_counter() - start:.0f} s")
+    report(
+        "estimators",
+        device,
+        metrics,
+        {
+            "differences_per_evaluation_p16": "≥ 0.75",
+            "differences_per_evaluation_p32": "≥ 0.85",
+            "differences_per_second_over_reference": "≥ 3",
+            "throughput_over_bare_model": "≥ 0.9",
+            "forwards_over_reference_equal_rmse": "≤ 0.25",
+            "auto_chunk_over_best_fixed": "≥ 0.95",
+            "memory_growth_10x_coalitions": "≤ 1.1",
+            "long_reference_over_reference_forwards": "≥ 10",
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
