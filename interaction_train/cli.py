@@ -103,6 +103,8 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: arguments without the program's name; default: those of the process.
     """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # class paths of the user's own modules
     # Lightning's own, of which a user can mend nothing.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")

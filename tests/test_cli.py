@@ -139,11 +139,15 @@ def test_a_defect_keeps_its_traceback(tmp_path, monkeypatch):
         fit(tmp_path)
 
 
-def test_installed_command(tmp_path):
+def test_installed_command_finds_the_user_s_own_classes(tmp_path):
     command = Path(sys.executable).with_name("interaction-train")
     version = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
     assert version.stdout.split()[-1] == __version__
+    (tmp_path / "my_nets.py").write_text(
+        "from interaction_train.models import DigitsNet\n\n\nclass MyNet(DigitsNet):\n    pass\n"
+    )
     args = [command, "fit", "--config", "digits_plain.yaml", "--trainer.fast_dev_run", "1"]
+    args += ["--model.model", "my_nets.MyNet"]
     environment = {**os.environ, "COLUMNS": "120"}
     result = subprocess.run(
         args, cwd=tmp_path, capture_output=True, text=True, check=True, env=environment
