@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from rich.console import Console
 from rich.table import Column, Table
 from torch import Tensor, nn
@@ -40,7 +42,7 @@ class SpectrumMonitor(L.Callback):
     - In ``validate`` and ``test``: a table, ``spectrum.csv``, ``spectrum.json`` and
       ``spectrum.png`` in the run's folder, and the same keys (``test/…``) to the loggers.
 
-    ``fast_dev_run`` measures one sample with two contexts, right or wrong.
+    ``fast_dev_run`` measures one sample, right or wrong, with two contexts, at three orders.
 
     Args:
         rows: rows of the grid.
@@ -151,19 +153,25 @@ class SpectrumMonitor(L.Callback):
         )
         self._result = None
 
-    @rank_zero_only
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         # Reported here, so that the table comes below Lightning's own.
         if stage not in ("validate", "test") or self._result is None:
             return
         result, self._result = self._result, None
+        folder = trainer.log_dir  # on every process: the first one sends it to the others
+        if trainer.is_global_zero:
+            self._report(trainer, stage, result, folder)
+
+    def _report(
+        self, trainer: L.Trainer, stage: str, result: dict[str, Any], folder: str | None
+    ) -> None:
         split = "val" if stage == "validate" else "test"
         for logger in trainer.loggers:
             logger.log_metrics(self._keys(split, result), step=trainer.global_step)
         console = Console()
         console.print(self._table(result))
-        if trainer.log_dir:
-            for path in self._write(Path(trainer.log_dir), result):
+        if folder:
+            for path in self._write(Path(folder), result):
                 console.print(str(path), soft_wrap=True, highlight=False)
 
     def _measure(
@@ -173,10 +181,11 @@ class SpectrumMonitor(L.Callback):
         fast = bool(getattr(trainer, "fast_dev_run", False))
         network = getattr(pl_module, "model", None)
         network = unwrap(network if isinstance(network, nn.Module) else pl_module)
-        metric = self.metric.clone()
+        metric = copy.deepcopy(self.metric)
         metric.to(pl_module.device)
         if fast:
-            metric.contexts, metric.only_correct = 2, False
+            metric.contexts, metric.only_correct, metric.chunk_size = 2, False, 64
+            metric.ratios = metric.ratios[:: max(1, len(metric.ratios) // 2)]
         x, y = self._samples(loader, 1 if fast else self.samples, trainer)
         for part_x, part_y in zip(x.split(_BATCH), y.split(_BATCH), strict=True):
             if len(part_x):
@@ -229,11 +238,11 @@ class SpectrumMonitor(L.Callback):
         title = (
             f"J(m) on {result['samples']} samples, {self.players.rows} × {self.players.cols} grid"
         )
-        columns = ["m", "m/(n−2)", "J plug-in", "J split", "J rms", "|I| plug-in", "mean I"]
+        columns = ["m", "m/(n−2)", "J plug-in", "J split", "J rms", "mean I"]
         table = Table(*(Column(name, justify="right") for name in columns), title=title)
-        shown = [*(f"J_{reading}" for reading in READINGS), "plug_in", "signed"]
+        shown = [*(f"J_{reading}" for reading in READINGS), "signed"]
         for k, (order, ratio) in enumerate(zip(result["orders"], result["ratios"], strict=True)):
-            cells = (f"{result[key][k]:.3g}±{result[key + '_stderr'][k]:.2g}" for key in shown)
+            cells = (_with_error(result[key][k], result[f"{key}_stderr"][k]) for key in shown)
             table.add_row(str(order), f"{ratio:g}", *cells)
         table.caption = (
             "± one standard error over samples; plug-in is biased up, split-sign down, each most "
@@ -257,6 +266,10 @@ class SpectrumMonitor(L.Callback):
 def _distinct(n: int) -> tuple[float, ...]:
     orders = {round(ratio * (n - 2)): ratio for ratio in reversed(REFERENCE_RATIOS)}
     return tuple(sorted(orders.values()))
+
+
+def _with_error(value: float, error: float) -> str:
+    return f"{value:.3g}" if math.isnan(error) else f"{value:.3g} ± {error:.2g}"
 
 
 def _rounded(counts: list[float]) -> str:

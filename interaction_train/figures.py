@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 
@@ -18,19 +22,52 @@ def spectrum_figure(spectra: Mapping[str, Mapping[str, Any]], title: str) -> Fig
     """
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
+    draw_spectrum(axes, spectra)
+    axes.set(xlabel="order m (players in the context)", ylabel="J(m)", title=title)
+    return figure
+
+
+def draw_spectrum(axes: Axes, spectra: Mapping[str, Mapping[str, Any]]) -> None:
+    """Draw curves with bands of one standard error.
+
+    Args:
+        axes: where to draw.
+        spectra: as in :func:`spectrum_figure`.
+    """
     for name, spectrum in spectra.items():
         orders, value, stderr = (spectrum[key] for key in ("orders", "value", "stderr"))
         low = [v - s for v, s in zip(value, stderr, strict=True)]
         high = [v + s for v, s in zip(value, stderr, strict=True)]
         axes.plot(orders, value, marker="o", markersize=3, label=name)
         axes.fill_between(orders, low, high, alpha=0.2)
-    axes.set(xlabel="order m (players in the context)", ylabel="J(m)", title=title)
     axes.set_ylim(bottom=0)
     axes.legend()
-    return figure
 
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, making the folder when needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
+
+
+def log_figure(loggers: Iterable[Logger], key: str, figure: Figure, step: int) -> None:
+    """Send a figure to the loggers that take one: W&B and TensorBoard.
+
+    Args:
+        loggers: a trainer's loggers.
+        key: its name there.
+        figure: the figure.
+        step: the global step.
+    """
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(key, [_pixels(figure)], step=step)
+        elif isinstance(logger, TensorBoardLogger):
+            experiment: Any = logger.experiment
+            experiment.add_figure(key, figure, step)
+
+
+def _pixels(figure: Figure) -> Any:
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())
