@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from weakref import WeakKeyDictionary
 
 import torch
@@ -12,6 +13,7 @@ from interaction_train.evaluation import Network, without_grad
 
 CANDIDATES = (16, 32, 64, 128, 256, 512)
 _FALLBACK = 64
+_ROUNDS = 4
 _chosen: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], int]] = WeakKeyDictionary()
 
 
@@ -45,18 +47,27 @@ def chunk_rows(network: Network, owner: nn.Module | None, sample: Tensor, rows: 
 
 
 def _fastest(network: Network, sample: Tensor) -> int:
-    best, best_time = CANDIDATES[0], float("inf")
+    best: dict[int, float] = {}
+    with suppress(torch.OutOfMemoryError):
+        _per_row(network, sample, CANDIDATES[0])  # the first call of all is slower
     for candidate in CANDIDATES:
-        batch = sample.expand(candidate, *sample.shape[1:]).contiguous()
         try:
-            per_row = min(_seconds(network, batch) for _ in range(3)) / candidate
+            best[candidate] = _per_row(network, sample, candidate)
         except torch.OutOfMemoryError:
             break
-        if per_row < best_time:
-            best, best_time = candidate, per_row
-        elif per_row > 1.5 * best_time:
-            break  # the caches are full; larger chunks only get slower
-    return best
+        if all(best[c] > 1.05 * min(best.values()) for c in list(best)[-2:]):
+            break  # twice slower: the caches are full, and larger chunks only get slower
+    # The best few take turns, so that a busy machine slows all alike.
+    limit = 1.3 * min(best.values(), default=0.0)
+    good = [c for c, seconds in best.items() if seconds <= limit]
+    for _ in range(_ROUNDS):
+        for candidate in good:
+            best[candidate] = min(best[candidate], _per_row(network, sample, candidate))
+    return min(good, key=best.__getitem__, default=CANDIDATES[0])
+
+
+def _per_row(network: Network, sample: Tensor, rows: int) -> float:
+    return _seconds(network, sample.expand(rows, *sample.shape[1:]).contiguous()) / rows
 
 
 def _seconds(network: Network, batch: Tensor) -> float:

@@ -1,0 +1,24 @@
+"""Metrics of a network's interactions: torchmetrics shells over functions of per-sample rows."""
+
+from interaction_train.metrics.orders import Disentanglement, InteractionSpectrum
+from interaction_train.metrics.rows import (
+    COLUMNS,
+    disentanglement,
+    interaction_rows,
+    spectrum,
+    strength,
+    unique_rows,
+)
+from interaction_train.metrics.shapley import InteractionStrength
+
+__all__ = [
+    "COLUMNS",
+    "Disentanglement",
+    "InteractionSpectrum",
+    "InteractionStrength",
+    "disentanglement",
+    "interaction_rows",
+    "spectrum",
+    "strength",
+    "unique_rows",
+]

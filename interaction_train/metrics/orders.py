@@ -1,0 +1,154 @@
+"""J(m) and D(m): how strong, and how consistent, interactions of each order are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from interaction_train.absolute import Reading, check_reading
+from interaction_train.errors import InputError
+from interaction_train.estimators.multi_order import (
+    REFERENCE_RATIOS,
+    PairEstimates,
+    sample_multi_order,
+)
+from interaction_train.figures import draw_spectrum
+from interaction_train.game import MaskedGame
+from interaction_train.metrics.base import PairMetric
+from interaction_train.metrics.rows import Statistics, disentanglement, spectrum
+from interaction_train.pairs import NeighbourPairs, Pairs
+from interaction_train.payoffs import Payoff
+from interaction_train.players import GridPlayers, Players
+
+
+class OrderMetric(PairMetric):
+    """A metric with one value per order.
+
+    Args:
+        players: how a sample splits into players; default: a 16 × 16 grid.
+        payoff: what the game reads off the logits, one number per sample.
+        ratios: orders as parts m/(n−2), ascending; ratios that are one order of the players at
+            hand are refused.
+        pairs: which pairs; default: cells at most two rows and columns apart.
+        contexts: contexts per pair and order, in the mean; at least 2.
+        more: see :class:`~interaction_train.metrics.base.PairMetric`.
+
+    Raises:
+        InputError: ratios or contexts out of their range.
+    """
+
+    def __init__(
+        self,
+        players: Players | None = None,
+        payoff: str | Payoff = "log_odds",
+        ratios: Sequence[float] = REFERENCE_RATIOS,
+        pairs: Pairs | None = None,
+        contexts: int = 100,
+        **more: Any,
+    ) -> None:
+        players = GridPlayers(16, 16) if players is None else players
+        pairs = NeighbourPairs() if pairs is None else pairs
+        super().__init__(players, payoff, pairs, contexts, **more)
+        self.ratios = tuple(float(ratio) for ratio in ratios)
+        if not self.ratios or list(self.ratios) != sorted(set(self.ratios)):
+            raise InputError("ratios", self.ratios, "ascending numbers from 0 to 1")
+        if not 0 <= self.ratios[0] <= self.ratios[-1] <= 1:
+            raise InputError("ratios", self.ratios, "numbers from 0 to 1")
+
+    @property
+    def width(self) -> int:
+        return len(self.ratios)
+
+    def estimate(self, game: MaskedGame) -> PairEstimates:
+        return sample_multi_order(
+            game, self.pairs, self.contexts, ratios=self.ratios, seed=self.seed
+        )
+
+    def _draw(
+        self, value: Statistics | None, axes: Axes | None, letter: str, reading: Reading
+    ) -> tuple[Figure, Axes]:
+        check_reading(reading)
+        value = self.compute() if value is None else value
+        figure, axes = self._axes(axes)
+        curve = {
+            "orders": list(self.ratios),
+            "value": value[f"{letter}_{reading}"].tolist(),
+            "stderr": value[f"{letter}_{reading}_stderr"].tolist(),
+        }
+        draw_spectrum(axes, {reading.replace("_", "-"): curve})
+        axes.set(xlabel="m/(n−2)", ylabel=f"{letter}(m)")
+        return figure, axes
+
+
+class InteractionSpectrum(OrderMetric):
+    """J^(m) = E_x E_ij |I^(m)(i,j|x)| / E_m [same] (survey, Eq. 21), with strengths and signs.
+
+    The denominator is the mean over ``ratios``, so spectra compare only over the same ones. The
+    defaults are the reference protocol: a 16 × 16 grid, 13 orders, pairs at most two cells apart,
+    log-odds of the true class, correctly classified samples, 100 contexts per pair.
+
+    ``compute()`` returns a dict of tensors ``(M,)`` (see
+    :func:`~interaction_train.metrics.rows.spectrum`): ``J_plug_in``, ``J_split_sign`` (readings
+    that bracket |I|), ``J_rms``, the strengths ``plug_in``, ``split_sign``, ``rms`` and ``signed``
+    in the unit of the payoff, each with ``_stderr`` over samples; ``contexts`` and ``samples``.
+
+    Args: see :class:`OrderMetric`.
+    """
+
+    def statistics(self, rows: Tensor) -> Statistics:
+        return spectrum(rows)
+
+    def plot(
+        self,
+        val: Statistics | None = None,
+        ax: Axes | None = None,
+        reading: Reading = "plug_in",
+    ) -> tuple[Figure, Axes]:
+        """J(m) with a band of one standard error.
+
+        Args:
+            val: a result of ``compute()``; default: the present one.
+            ax: where to draw; default: a new figure.
+            reading: which reading of |I|.
+        """
+        return self._draw(val, ax, "J", reading)
+
+
+class Disentanglement(OrderMetric):
+    """D^(m) = E_{x,ij} |E_S Δ| / E_{x,ij} E_S |Δ|, a ratio of global means (formula sheet, 11).
+
+    The payoff is log p of the true class by default. ``compute()`` returns ``D_plug_in`` and
+    ``D_split_sign``, which bracket D, each with ``_stderr`` over samples; ``contexts``; all
+    ``(M,)``; and ``samples``.
+
+    Args: see :class:`OrderMetric`.
+    """
+
+    def __init__(
+        self,
+        players: Players | None = None,
+        payoff: str | Payoff = "log_prob",
+        ratios: Sequence[float] = REFERENCE_RATIOS,
+        pairs: Pairs | None = None,
+        contexts: int = 100,
+        **more: Any,
+    ) -> None:
+        super().__init__(players, payoff, ratios, pairs, contexts, **more)
+
+    def statistics(self, rows: Tensor) -> Statistics:
+        return disentanglement(rows)
+
+    def plot(
+        self,
+        val: Statistics | None = None,
+        ax: Axes | None = None,
+        reading: Reading = "plug_in",
+    ) -> tuple[Figure, Axes]:
+        """D(m) with a band of one standard error; arguments as in ``InteractionSpectrum.plot``."""
+        if reading == "rms":
+            raise InputError("reading", repr(reading), "'plug_in' or 'split_sign'")
+        return self._draw(val, ax, "D", reading)

@@ -1,0 +1,220 @@
+"""The functional core of the metrics: one row of numbers per sample, and statistics of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from interaction_train.absolute import READINGS, Reading, plug_in, product, split_sign
+from interaction_train.baselines import input_baseline
+from interaction_train.draws import content_hash
+from interaction_train.errors import InputError
+from interaction_train.estimators.multi_order import PairEstimates
+from interaction_train.evaluation import evaluation_mode, without_grad
+from interaction_train.game import MaskedGame
+from interaction_train.payoffs import Payoff, logit
+from interaction_train.players import Players
+
+COLUMNS = ("signed", "plug_in", "split_sign", "product", "size", "count", "scale")
+"""What a row holds for every order: means over pairs of the interaction, of the three readings of
+its absolute value (``product`` is that of two halves), of the mean |Δ| over contexts and of the
+number of contexts; and |z_y − mean of the other logits| of the sample."""
+
+Statistics = dict[str, Tensor]
+
+
+def interaction_rows(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    estimate: Callable[[MaskedGame], PairEstimates],
+    *,
+    players: Players,
+    payoff: str | Payoff,
+    baseline: float | Sequence[float] | None = None,
+    only_correct: bool = True,
+    chunk_size: int | None = None,
+) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    """One row per sample.
+
+    Args:
+        model: the network, ``(rows, ...)`` → logits ``(rows, classes)``.
+        x: samples ``(B, C, ...)``.
+        y: labels ``(B,)`` int64.
+        estimate: the estimator.
+        players: how a sample splits into players.
+        payoff: what the game reads off the logits, one number per sample.
+        baseline: what absent players show (:func:`~interaction_train.baselines.input_baseline`).
+        only_correct: leave out samples that the network gets wrong.
+        chunk_size: rows sent through the network at once; default: the fastest.
+
+    Returns:
+        the rows' content hashes (of sample and label) ``(b,)`` int64, the rows
+        ``(b, columns, M)`` float64 (:data:`COLUMNS`), and the M orders; b counts the samples that
+        are kept, and without any the orders are empty and M is 0.
+
+    Raises:
+        InputError: input that the game, the players or the estimator refuse; for payoffs that are
+            not finite the message gives the place among the samples that are kept.
+    """
+    with evaluation_mode(model), without_grad():
+        logits = model(x)
+    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    if logits.dim() != 2 or y.shape != (len(x),) or y.dtype != torch.int64:
+        raise InputError(
+            "x, y",
+            f"logits {tuple(logits.shape)}, labels {y.dtype} {tuple(y.shape)}",
+            f"logits ({len(x)}, classes), labels int64 ({len(x)},)",
+        )
+    if only_correct:
+        right = logits.argmax(-1) == y
+        x, y, logits = x[right], y[right], logits[right]
+    content = content_hash(torch.stack([content_hash(x), y], 1))
+    if len(x) == 0:
+        return content, x.new_zeros(0, len(COLUMNS), 0, dtype=torch.float64), ()
+    absent = input_baseline(model, baseline, x)
+    game = MaskedGame(model, x, absent, players, payoff, y, chunk_size=chunk_size)
+    estimates = estimate(game)
+    own = logit(logits, y).double()
+    others = (logits.double().sum(-1) - own) / max(1, logits.shape[-1] - 1)
+    parts = (
+        estimates.mean,
+        estimates.over_pairs(plug_in(estimates)),
+        estimates.over_pairs(split_sign(estimates)),
+        estimates.over_pairs(product(estimates)),
+        estimates.over_pairs(estimates.size),
+        estimates.count.double().mean(-1),
+        (own - others).abs()[:, None].expand_as(estimates.mean),
+    )
+    return content, torch.stack(parts, 1), estimates.orders
+
+
+def unique_rows(content: Tensor, rows: Tensor) -> Tensor:
+    """Each sample's row once, in an order that depends on the contents alone.
+
+    Args:
+        content: ``(B,)`` int64.
+        rows: ``(B, columns, M)``.
+    """
+    content, order = content.sort(stable=True)
+    first = torch.ones_like(content, dtype=torch.bool)
+    first[1:] = content[1:] != content[:-1]
+    return rows[order[first]]
+
+
+def strengths(rows: Tensor, reading: Reading) -> tuple[Tensor, Tensor]:
+    """Absolute strength E_x E_ij |I| per order, and what each sample adds to its error.
+
+    Args:
+        rows: ``(B, columns, M)``.
+        reading: which reading of |I|; ``"rms"`` is √max(0, E_x E_ij m1·m2).
+
+    Returns:
+        ``(M,)``, and deviations ``(B, M)`` whose spread over √B is the standard error (first
+        order).
+    """
+    if reading != "rms":
+        values = column(rows, reading)
+        return values.mean(0), values - values.mean(0)
+    values = column(rows, "product")
+    root = values.mean(0).clamp(min=0).sqrt()
+    return root, (values - values.mean(0)) / (2 * root)
+
+
+def column(rows: Tensor, name: str) -> Tensor:
+    """One column of the rows, ``(B, M)``."""
+    return rows[:, COLUMNS.index(name)]
+
+
+def standard_error(deviations: Tensor) -> Tensor:
+    """Standard error of a mean from its deviations ``(B, M)``; NaN for fewer than two samples."""
+    if len(deviations) < 2:
+        return deviations.new_full(deviations.shape[1:], torch.nan)
+    return deviations.std(0) / len(deviations) ** 0.5
+
+
+def ratio(top: tuple[Tensor, Tensor], bottom: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """A ratio of means and its standard error, by the delta method.
+
+    Args:
+        top: a mean ``(M,)`` and its deviations ``(B, M)``.
+        bottom: likewise.
+    """
+    value = top[0] / bottom[0]
+    return value, standard_error((top[1] - value * bottom[1]) / bottom[0])
+
+
+def spectrum(rows: Tensor) -> Statistics:
+    """J^(m) (survey, Eq. 21) and what it is made of.
+
+    J^(m) = E_x E_ij |I^(m)(i,j|x)| / E_m [same], over the orders that were evaluated.
+
+    Args:
+        rows: ``(B, columns, M)``, each sample once.
+
+    Returns:
+        ``signed``; per reading of |I| the strengths ``<reading>`` and ``J_<reading>``; each with
+        its standard error over samples ``<key>_stderr``; ``contexts``, the mean number per pair;
+        all ``(M,)``; and ``samples``, a scalar. NaN without samples.
+    """
+    signed = column(rows, "signed")
+    result = {"signed": signed.mean(0), "signed_stderr": standard_error(signed)}
+    for reading in READINGS:
+        value, deviations = strengths(rows, reading)
+        result[reading], result[f"{reading}_stderr"] = value, standard_error(deviations)
+        mean = value.mean(-1, keepdim=True), deviations.mean(-1, keepdim=True)
+        result[f"J_{reading}"], result[f"J_{reading}_stderr"] = ratio((value, deviations), mean)
+    return _with_counts(result, rows)
+
+
+def disentanglement(rows: Tensor) -> Statistics:
+    """D^(m) = E_{x,ij} |E_S Δ| / E_{x,ij} E_S |Δ|, a ratio of global means (formula sheet, 11).
+
+    1 at the end orders, which have one context. The plug-in reading has a floor of about 1/√K.
+
+    Args:
+        rows: ``(B, columns, M)``, each sample once.
+
+    Returns:
+        ``D_plug_in`` and ``D_split_sign``, an upper and a lower reading, each with its standard
+        error over samples ``<key>_stderr``; ``contexts``; all ``(M,)``; and ``samples``.
+    """
+    size = column(rows, "size")
+    bottom = size.mean(0), size - size.mean(0)
+    result: Statistics = {}
+    for reading in READINGS[:2]:
+        top = strengths(rows, reading)
+        result[f"D_{reading}"], result[f"D_{reading}_stderr"] = ratio(top, bottom)
+    return _with_counts(result, rows)
+
+
+def strength(rows: Tensor) -> Statistics:
+    """Interaction strength: E_x E_ij |I^Shap(i,j|x)| over E_x |z_y − mean of the other logits|.
+
+    As in the dropout paper (formula sheet, 12).
+
+    Args:
+        rows: ``(B, columns, 1)``, each sample once.
+
+    Returns:
+        ``strength_<reading>`` per reading, its numerator ``<reading>``, each with its standard
+        error over samples, the denominator ``scale``, ``contexts`` and ``samples``; scalars.
+    """
+    scale = column(rows, "scale")
+    bottom = scale.mean(0), scale - scale.mean(0)
+    result: Statistics = {"scale": bottom[0]}
+    for reading in READINGS:
+        value, deviations = strengths(rows, reading)
+        result[reading], result[f"{reading}_stderr"] = value, standard_error(deviations)
+        name = f"strength_{reading}"
+        result[name], result[f"{name}_stderr"] = ratio((value, deviations), bottom)
+    result = {key: value.squeeze(-1) for key, value in result.items()}
+    return {key: value.squeeze() for key, value in _with_counts(result, rows).items()}
+
+
+def _with_counts(result: Statistics, rows: Tensor) -> Statistics:
+    result["contexts"] = column(rows, "count").mean(0)
+    result["samples"] = torch.tensor(len(rows), device=rows.device)
+    return result
