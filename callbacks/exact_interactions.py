@@ -71,14 +71,18 @@ class ExactInteractions(L.Callback):
         self.samples, self.compare_to, self.baseline = samples, compare_to, baseline
         self._untrained: nn.Module | None = None
         self._summary: Statistics | None = None
+        self._folder: Path | None = None
 
     @rank_zero_only
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.ckpt_path is None:
             self._untrained = copy.deepcopy(_network(pl_module))
 
-    @rank_zero_only
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        folder = trainer.log_dir  # asked for on every process: rank 0 tells the others
+        self._folder = None if folder is None else Path(folder)
+        if not trainer.is_global_zero:
+            return
         network = _network(pl_module)
         x, y = (part.to(pl_module.device) for part in self._images(trainer))
         summary: Statistics = {
@@ -94,11 +98,11 @@ class ExactInteractions(L.Callback):
             for logger in trainer.loggers:
                 value = summary[key]["value"]
                 logger.log_metrics({f"test/interaction/{key}": value}, step=trainer.global_step)
-        if trainer.log_dir:
+        if self._folder is not None:
             grid = f"{self.players.rows} × {self.players.cols} grid, {len(x)} test images"
             figure = spectrum_figure(spectra, f"Exact interactions, {grid}")
-            save_figure(figure, Path(trainer.log_dir, "interactions.png"))
-            Path(trainer.log_dir, "summary.json").write_text(json.dumps(summary, indent=2))
+            save_figure(figure, self._folder / "interactions.png")
+            (self._folder / "summary.json").write_text(json.dumps(summary, indent=2))
         self._summary = summary
 
     @rank_zero_only
@@ -143,7 +147,7 @@ class ExactInteractions(L.Callback):
         return x, y
 
     def _print(self, trainer: L.Trainer, summary: Statistics) -> None:
-        other = self._other(trainer)
+        other = self._other()
         columns = {"this run": summary}
         if other is not None:
             columns[f"{other.parent.parent.name}/{other.parent.name}"] = json.loads(
@@ -157,19 +161,19 @@ class ExactInteractions(L.Callback):
             table.add_row(label, *cells)
         console = Console()
         console.print(table)
-        if trainer.log_dir:
-            folder = Path(trainer.log_dir)
-            names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-            console.print(f"{folder}: {', '.join(names)}", soft_wrap=True, highlight=False)
+        if self._folder is not None:
+            found = (p for p in self._folder.rglob("*") if p.is_file())
+            names = sorted(str(p.relative_to(self._folder)) for p in found)
+            console.print(f"{self._folder}: {', '.join(names)}", soft_wrap=True, highlight=False)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 run = Path(logger.experiment.dir).parent
                 console.print(f"W&B run: {os.path.relpath(run)}", soft_wrap=True, highlight=False)
 
-    def _other(self, trainer: L.Trainer) -> Path | None:
-        if self.compare_to is None or not trainer.log_dir:
+    def _other(self) -> Path | None:
+        if self.compare_to is None or self._folder is None:
             return None
-        runs = Path(trainer.log_dir).parent.parent / self.compare_to
+        runs = self._folder.parent.parent / self.compare_to
         found = sorted(runs.glob("*/summary.json"), key=lambda path: path.stat().st_mtime)
         return found[-1] if found else None
 

@@ -1,4 +1,5 @@
 import csv
+import json
 from pathlib import Path
 
 import lightning as L
@@ -7,6 +8,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
+from interaction_train.callbacks import ExactInteractions
 from interaction_train.data import DigitsDataModule
 from interaction_train.errors import InputError
 from interaction_train.losses import InteractionLoss
@@ -122,10 +124,19 @@ def test_bf16_autocast_trains_close_to_full_precision(tmp_path):
 
 def test_two_processes_equal_one_on_the_joined_batch(tmp_path):
     one = classifier(InteractionLoss("features.2", contexts=2))
-    fit(one, tmp_path / "one", batch_size=32)
+    exact = {"callbacks": [ExactInteractions(3, 3, samples=4)]}
+    trainer = fit(one, tmp_path / "one", batch_size=32, **exact)
+    trainer.test(one, DigitsDataModule(), verbose=False)
     two = classifier(InteractionLoss("features.2", contexts=2))
-    fit(two, tmp_path / "two", batch_size=16, strategy="ddp_spawn", devices=2)
+    trainer = fit(two, tmp_path / "two", batch_size=16, strategy="ddp_spawn", devices=2, **exact)
+    trainer.test(two, DigitsDataModule(), verbose=False)
     torch.testing.assert_close(two.model.state_dict(), one.model.state_dict(), rtol=1e-4, atol=1e-6)
+    first, second = (
+        json.loads((tmp_path / name / "log" / "version_0" / "summary.json").read_text())
+        for name in ("one", "two")
+    )
+    assert second["mean_abs"]["value"] == pytest.approx(first["mean_abs"]["value"], rel=1e-3)
+    assert second["test/acc"] == pytest.approx(first["test/acc"], abs=0.01)
     start = classifier().model.state_dict()
     assert not torch.allclose(start["features.0.weight"], one.model.features[0].weight)
 
