@@ -177,7 +177,7 @@ def main() -> None:
             batch, contexts, rounds, repeats = (8, 2, 2, 15) if deep else (8, CONTEXTS, 3, 30)
         else:
             batch = 16 if deep and arguments.device == "cpu" else 128
-            contexts, rounds, repeats = CONTEXTS, 3, 60
+            contexts, rounds, repeats = CONTEXTS, 2, 20 if deep else 40
         for key, value in measure(net, batch, contexts, rounds, repeats).items():
             metrics[f"{key}_{name}"] = value
     report(

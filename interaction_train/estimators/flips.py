@@ -339,7 +339,7 @@ class _Slice:
         # Keep rates are stratified over each half: one from each of its equal parts of (0, 1).
         half = int(span.start >= plan.halves[0])
         start = half * plan.halves[0]
-        part = torch.tensor(span, device=draws.content.device) - start
+        part = torch.arange(span.start, span.stop, device=draws.content.device) - start
         keep = (part + draws.uniform(f"keep {name}", number, span)) / plan.halves[half]
         keys = draws.bits(f"contexts {name}", number, span, self.n)
         return coalitions.bernoulli(keys, keep.unsqueeze(-1))
