@@ -88,7 +88,10 @@ def test_killed_in_mid_epoch_nothing_is_logged_twice(tmp_path):
     command += ["--test_after_fit", "false", "--wandb", "disabled"]
     command += ["--trainer.callbacks+", "tests.helpers.KillAt"]
     command += ["--trainer.callbacks.epoch", "2", "--trainer.callbacks.batch", "15"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: sums depend on it
+    result = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment
+    )
     assert result.returncode == -signal.SIGKILL, result.stderr
     killed = tmp_path / "digits" / "version_1"
     assert {row["epoch"] for row in metrics(killed) if row["train/loss"]} == {"0", "1", "2"}
