@@ -179,13 +179,3 @@ class MaskedGame:
         if self.rivals is not None:
             return self.payoff(logits, labels, self.rivals[b, None])
         return self.payoff(logits, labels)
-
-
-def _split(batch: int, count: int, rows: int) -> tuple[int, int]:
-    """Samples and coalitions of each in a chunk of at most ``rows``, for the fewest chunks."""
-
-    def chunks(samples: int) -> int:
-        return -(-batch // samples) * -(-count // (rows // samples))
-
-    samples = min(range(min(batch, rows), 0, -1), key=chunks)
-    return samples, rows // samples
