@@ -21,6 +21,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 # Imported so that YAML can use bare class names.
+import interaction_train.attacks
 import interaction_train.callbacks
 import interaction_train.data
 import interaction_train.losses
