@@ -22,10 +22,11 @@ from interaction_train.absolute import READINGS, Reading, check_reading
 from interaction_train.errors import InputError
 from interaction_train.estimators import REFERENCE_RATIOS
 from interaction_train.evaluation import unwrap
-from interaction_train.figures import log_figure, save_figure, spectrum_figure
+from interaction_train.figures import save_figure, spectrum_figure
 from interaction_train.metrics import InteractionSpectrum
 from interaction_train.pairs import NeighbourPairs, Pairs
 from interaction_train.players import GridPlayers
+from interaction_train.trackers import log_figure
 
 _BATCH = 16  # samples measured together; no result depends on it
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 
@@ -48,26 +45,3 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, making the folder when needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
-
-
-def log_figure(loggers: Iterable[Logger], key: str, figure: Figure, step: int) -> None:
-    """Send a figure to the loggers that take one: W&B and TensorBoard.
-
-    Args:
-        loggers: a trainer's loggers.
-        key: its name there.
-        figure: the figure.
-        step: the global step.
-    """
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            logger.log_image(key, [_pixels(figure)], step=step)
-        elif isinstance(logger, TensorBoardLogger):
-            experiment: Any = logger.experiment
-            experiment.add_figure(key, figure, step)
-
-
-def _pixels(figure: Figure) -> Any:
-    canvas: Any = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())

@@ -1,0 +1,160 @@
+"""Figures, tables and images to whatever loggers a trainer has, through one call each.
+
+| call | W&B | TensorBoard | CSV |
+|---|---|---|---|
+| :func:`log_figure` | image | image | ``figures/<key>.png`` in the run's folder, the latest |
+| :func:`log_table` | table | text | ``tables/<key>.csv``, the latest |
+| :func:`log_images` | images with captions | images, captions as text | ``images/<key>.png``, the latest |
+
+(A slash in the key becomes an underscore in a file's name.) Other loggers get nothing. Call them on
+rank zero; on other processes they do nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from interaction_train.errors import InputError
+
+_DPI = 150
+
+
+@rank_zero_only
+def log_figure(loggers: Iterable[Logger], key: str, figure: Figure, step: int) -> None:
+    """Send a figure to the loggers.
+
+    Args:
+        loggers: a trainer's loggers.
+        key: its name there, with slashes.
+        figure: the figure, drawn once for all of them.
+        step: the global step.
+    """
+    pixels = None
+    for logger in loggers:
+        if not isinstance(logger, WandbLogger | TensorBoardLogger | CSVLogger):
+            continue
+        pixels = _pixels(figure) if pixels is None else pixels
+        if isinstance(logger, WandbLogger):
+            logger.log_image(key, [pixels], step=step)
+        elif isinstance(logger, TensorBoardLogger):
+            _tensorboard(logger).add_image(key, pixels, step, dataformats="HWC")
+        else:
+            Image.fromarray(pixels).save(_file(logger, "figures", key, "png"))
+
+
+@rank_zero_only
+def log_table(
+    loggers: Iterable[Logger],
+    key: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    step: int,
+) -> None:
+    """Send a table to the loggers.
+
+    Args:
+        loggers: a trainer's loggers.
+        key: its name there, with slashes.
+        columns: the columns' names.
+        rows: numbers, texts or booleans, one per column.
+        step: the global step.
+
+    Raises:
+        InputError: a row of another length than ``columns``.
+    """
+    if any(len(row) != len(columns) for row in rows):
+        lengths = sorted({len(row) for row in rows})
+        raise InputError("rows", f"lengths {lengths}", f"{len(columns)} values, one per column")
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_table(key, list(columns), [list(row) for row in rows], step=step)
+        elif isinstance(logger, TensorBoardLogger):
+            _tensorboard(logger).add_text(key, _markdown(columns, rows), step)
+        elif isinstance(logger, CSVLogger):
+            with _file(logger, "tables", key, "csv").open("w", newline="") as file:
+                csv.writer(file).writerows([columns, *rows])
+
+
+@rank_zero_only
+def log_images(
+    loggers: Iterable[Logger], key: str, images: Tensor, captions: Sequence[str], step: int
+) -> None:
+    """Send a batch of images to the loggers.
+
+    Args:
+        loggers: a trainer's loggers.
+        key: its name there, with slashes.
+        images: ``(N, C, H, W)`` in [0, 1], with one or three channels.
+        captions: one per image.
+        step: the global step.
+
+    Raises:
+        InputError: images of another shape, or another number of captions.
+    """
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
+        shape = tuple(images.shape)
+        raise InputError("images", f"shape {shape}", "(N, C, H, W) with one or three channels")
+    if len(captions) != len(images):
+        raise InputError("captions", len(captions), f"{len(images)}, one per image")
+    pixels = images.detach().float().clamp(0, 1).mul(255).round().byte()
+    colour = pixels.movedim(1, -1).expand(-1, -1, -1, 3).cpu().numpy()
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(key, list(colour), step=step, caption=list(captions))
+        elif isinstance(logger, TensorBoardLogger):
+            writer = _tensorboard(logger)
+            writer.add_images(key, colour, step, dataformats="NHWC")
+            rows = [(i, caption) for i, caption in enumerate(captions)]
+            writer.add_text(f"{key}/captions", _markdown(["image", "caption"], rows), step)
+        elif isinstance(logger, CSVLogger):
+            figure = _grid(colour, captions)
+            figure.savefig(_file(logger, "images", key, "png"), dpi=_DPI)
+
+
+def _tensorboard(logger: TensorBoardLogger) -> Any:
+    return logger.experiment
+
+
+def _file(logger: CSVLogger, folder: str, key: str, suffix: str) -> Path:
+    path = Path(logger.log_dir, folder, f"{key.strip('/').replace('/', '_')}.{suffix}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _pixels(figure: Figure) -> Any:
+    """RGB values ``(H, W, 3)``, uint8."""
+    figure.set_dpi(_DPI)
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [[str(cell).replace("|", "\\|") for cell in row] for row in (columns, *rows)]
+    lines.insert(1, ["---"] * len(columns))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _grid(images: Any, captions: Sequence[str]) -> Figure:
+    """Images ``(N, H, W, 3)`` side by side, each below its caption."""
+    columns = min(8, math.ceil(len(images) ** 0.5))
+    rows = math.ceil(len(images) / columns)
+    figure = Figure(figsize=(1.5 * columns, 1.8 * rows), layout="constrained")
+    for axes in figure.subplots(rows, columns, squeeze=False).flat:
+        axes.set_axis_off()
+    for axes, image, caption in zip(figure.axes, images, captions, strict=False):
+        axes.imshow(image, interpolation="nearest")
+        axes.set_title(caption, fontsize=7)
+    return figure
