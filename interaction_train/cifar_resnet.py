@@ -34,10 +34,10 @@ class _Block(nn.Module):
 
 
 class CIFARThinResNet(nn.Module):
-    """ResNet-20, -32, -44, … for small colour images: 16, 32 and 64 channels, no downsampling stem.
+    """ResNet-20, -32, -44, … for small images: 16, 32 and 64 channels, no downsampling stem.
 
     The default normalisation is ImageNet's, with which the weights that ``weights`` is for were
-    trained.
+    trained. Images have as many channels C as ``mean`` has numbers.
 
     Args:
         depth: 6k + 2 layers, k blocks in each of three stages.
@@ -47,12 +47,13 @@ class CIFARThinResNet(nn.Module):
             ``running_mean`` and ``running_var``; a prefix ``module.`` is dropped. Default: random.
         mean: training mean per channel.
         std: standard deviation per channel.
+        width: channels of the first stage; the others have twice and four times as many.
 
     Shapes:
-        ``(B, 3, H, W)`` in [0, 1] → ``(B, num_classes)``.
+        ``(B, C, H, W)`` in [0, 1] → ``(B, num_classes)``.
 
     Raises:
-        InputError: another depth, or a file that is missing or does not fit.
+        InputError: another depth, an odd width, or a file that is missing or does not fit.
     """
 
     def __init__(
@@ -62,19 +63,22 @@ class CIFARThinResNet(nn.Module):
         weights: str | Path | None = None,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        width: int = 16,
     ) -> None:
         super().__init__()
         if depth < 8 or depth % 6 != 2:
             raise InputError("depth", depth, "8, 14, 20, 26, 32 and so on")
         if num_classes < 1:
             raise InputError("num_classes", num_classes, "at least 1")
+        if width < 2 or width % 2:  # the shortcut pads as many channels before as after
+            raise InputError("width", width, "an even number from 2 on")
         self.normalize = Normalize(mean, std)
-        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = _stage(16, 16, 1, depth // 6)
-        self.layer2 = _stage(16, 32, 2, depth // 6)
-        self.layer3 = _stage(32, 64, 2, depth // 6)
-        self.linear = nn.Linear(64, num_classes)
+        self.conv1 = nn.Conv2d(len(self.normalize.mean), width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = _stage(width, width, 1, depth // 6)
+        self.layer2 = _stage(width, 2 * width, 2, depth // 6)
+        self.layer3 = _stage(2 * width, 4 * width, 2, depth // 6)
+        self.linear = nn.Linear(4 * width, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -7,6 +7,7 @@ first layer from :func:`normalized`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -174,6 +175,47 @@ class DigitsNet(_FeatureNet):
         super().__init__(features, classifier, mean, std, image_size)
         # On a CPU, max-pooling 8x8 images is several times faster with the channels last.
         self.features.to(memory_format=torch.channels_last)
+
+
+class DigitsMLP(_FeatureNet):
+    """A multilayer perceptron for 8x8 digits, an architecture without convolutions to compare with.
+
+    Args:
+        num_classes: number of logits.
+        in_channels: channels C of the images.
+        hidden: units of each hidden layer.
+        image_size: height and width of the images.
+        mean: training mean per channel; the default is that of scikit-learn's digits.
+        std: standard deviation per channel.
+
+    Shapes:
+        ``(B, C, image_size, image_size)`` → ``(B, num_classes)``.
+
+    Raises:
+        InputError: an argument out of its range, or inputs of another shape.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        in_channels: int = 1,
+        hidden: Sequence[int] = (128, 64),
+        image_size: int = 8,
+        mean: Sequence[float] = DIGITS_MEAN,
+        std: Sequence[float] = DIGITS_STD,
+    ) -> None:
+        sizes = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+        for name, value in sizes.items():
+            _at_least(name, value, 1)
+        if not hidden or min(hidden) < 1:
+            raise InputError("hidden", hidden, "one size per hidden layer, each at least 1")
+        if len(mean) != in_channels:
+            raise InputError("mean", mean, f"in_channels = {in_channels} numbers")
+        layers: list[nn.Module] = [nn.Flatten()]
+        for before, after in pairwise([in_channels * image_size**2, *hidden]):
+            layers += [nn.Linear(before, after), nn.ReLU(inplace=True)]
+        classifier = nn.Sequential(nn.Linear(hidden[-1], num_classes))
+        super().__init__(nn.Sequential(*layers), classifier, mean, std, image_size)
 
 
 class CIFARAlexNet(_FeatureNet):

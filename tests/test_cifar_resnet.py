@@ -34,6 +34,14 @@ def test_layers_are_those_of_the_paper():
     assert net(torch.rand(1, 3, 32, 32)).shape == (1, 10)
 
 
+def test_width_and_channels():
+    net = CIFARThinResNet(8, mean=[0.3], std=[0.4], width=8)
+    assert net.linear.in_features == 32
+    assert net(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+    with pytest.raises(InputError, match="width: got 5, expected an even number"):
+        CIFARThinResNet(8, width=5)
+
+
 def test_a_file_that_does_not_fit(tmp_path):
     path = tmp_path / "net.safetensors"
     saved(path, CIFARThinResNet(14))

@@ -15,6 +15,7 @@ from interaction_train.models import (
     CIFARVGG,
     CIFARAlexNet,
     CIFARResNet,
+    DigitsMLP,
     DigitsNet,
     Normalize,
     default_baseline,
@@ -24,6 +25,7 @@ from interaction_train.models import (
 CIFAR = (0.4914, 0.4822, 0.4465)
 NETWORKS = {
     "DigitsNet": (lambda: DigitsNet(), (1, 8, 8)),
+    "DigitsMLP": (lambda: DigitsMLP(), (1, 8, 8)),
     "CIFARAlexNet": (lambda: CIFARAlexNet(), (3, 32, 32)),
     "CIFARVGG": (lambda: CIFARVGG(), (3, 32, 32)),
     "CIFARVGG with BatchNorm": (lambda: CIFARVGG(batch_norm=True), (3, 32, 32)),
@@ -271,6 +273,8 @@ def test_digits_net_takes_other_sizes_channels_and_classes(size):
     ("make", "arguments", "message"),
     [
         (DigitsNet, {"num_classes": 0}, "num_classes: got 0, expected at least 1"),
+        (DigitsMLP, {"hidden": ()}, r"hidden: got \(\), expected one size per hidden layer"),
+        (DigitsMLP, {"mean": CIFAR}, "mean: got .*, expected in_channels = 1 numbers"),
         (DigitsNet, {"width": 0}, "width: got 0, expected at least 1"),
         (DigitsNet, {"image_size": 7}, "image_size: got 7, expected at least 8"),
         (DigitsNet, {"dropout": 1.0}, r"dropout: got 1\.0, expected a probability"),
