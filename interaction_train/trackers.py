@@ -4,7 +4,7 @@
 |---|---|---|---|
 | :func:`log_figure` | image | image | ``figures/<key>.png`` in the run's folder, the latest |
 | :func:`log_table` | table | text | ``tables/<key>.csv``, the latest |
-| :func:`log_images` | images with captions | images, captions as text | ``images/<key>.png``, the latest |
+| :func:`log_images` | images | images, captions as text | ``images/<key>.png``, the latest |
 
 (A slash in the key becomes an underscore in a file's name.) Other loggers get nothing. Call them on
 rank zero; on other processes they do nothing.
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import wandb
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -79,7 +80,9 @@ def log_table(
         raise InputError("rows", f"lengths {lengths}", f"{len(columns)} values, one per column")
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            logger.log_table(key, list(columns), [list(row) for row in rows], step=step)
+            data, mixed = [list(row) for row in rows], _mixed(rows)
+            table: Any = wandb.Table(columns=list(columns), data=data, allow_mixed_types=mixed)
+            logger.log_metrics({key: table}, step=step)
         elif isinstance(logger, TensorBoardLogger):
             _tensorboard(logger).add_text(key, _markdown(columns, rows), step)
         elif isinstance(logger, CSVLogger):
@@ -128,6 +131,7 @@ def _tensorboard(logger: TensorBoardLogger) -> Any:
 
 
 def _file(logger: CSVLogger, folder: str, key: str, suffix: str) -> Path:
+    _ = logger.experiment  # it claims the run's folder, and would warn of files that it finds there
     path = Path(logger.log_dir, folder, f"{key.strip('/').replace('/', '_')}.{suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
@@ -139,6 +143,15 @@ def _pixels(figure: Figure) -> Any:
     canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def _mixed(rows: Sequence[Sequence[Any]]) -> bool:
+    """Whether a column holds values of several kinds, which W&B refuses unless told."""
+    numbers = {int: float}
+    columns = zip(*rows, strict=True)
+    return any(
+        len({numbers.get(type(v), type(v)) for v in col} - {type(None)}) > 1 for col in columns
+    )
 
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
