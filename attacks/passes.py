@@ -1,0 +1,54 @@
+"""What an attack costs: the rows that a network really takes forward and backward."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+
+class PassCounter:
+    """Counts, while it is entered, the rows of every call of a network.
+
+    Every call counts, whoever makes it. A backward pass counts with all rows of the logits it
+    begins at, each time one is made. An ensemble that is one module counts as one network. Calls
+    of a part of the network, and calls under ``torch.compile``, are not seen.
+
+    Args:
+        network: ``(rows, ...)`` → logits ``(rows, classes)``.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self.forwards = 0
+        """Rows forward so far."""
+        self.backwards = 0
+        """Rows backward so far."""
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> PassCounter:
+        self._handles = [self.network.register_forward_hook(self._forward)]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def _forward(self, network: nn.Module, inputs: tuple[Any, ...], logits: Any) -> None:
+        if not isinstance(logits, Tensor):
+            return
+        rows = len(logits)
+        self.forwards += rows
+        if logits.requires_grad:
+            self._handles.append(logits.register_hook(lambda gradient: self._backward(rows)))
+
+    def _backward(self, rows: int) -> None:
+        self.backwards += rows
