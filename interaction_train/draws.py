@@ -105,6 +105,13 @@ class Draws:
         """Uniform numbers in [0, 1), ``(B, *axes)`` float32 with 24 random bits."""
         return to_uniform(self.bits(stream, *axes))
 
+    def normal(self, stream: str, *axes: int | range | Tensor) -> Tensor:
+        """Standard normal numbers, ``(B, *axes)`` float32, by Box and Muller's transform."""
+        bits = self.bits(stream, *axes)
+        # One minus the first number lies in (0, 1], whose logarithm is finite.
+        radius = to_uniform(bits).neg_().add_(1).log_().mul_(-2).sqrt_()
+        return radius.mul_(to_uniform(bits >> 32).mul_(2 * math.pi).cos_())
+
 
 def to_uniform(bits: Tensor) -> Tensor:
     """The low 24 bits as a float32 in [0, 1)."""

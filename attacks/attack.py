@@ -1,0 +1,247 @@
+"""One loop for all transferable attacks, in torchattacks' interface."""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+import torchattacks
+from torch import Tensor, nn
+
+from interaction_train.attacks.norms import Norm, check_norm, random_start, step_and_project
+from interaction_train.attacks.objectives import Objective
+from interaction_train.attacks.parts import Part, Step
+from interaction_train.attacks.problem import Problem
+from interaction_train.attacks.surrogate import Surrogate
+from interaction_train.draws import Draws, content_hash
+from interaction_train.errors import InputError
+from interaction_train.evaluation import without_grad
+
+_ROUNDING = 1e-5  # beyond [0, 1], of images that come back from a normalisation
+
+
+class TransferAttack(torchattacks.attack.Attack):
+    """Projected gradient ascent on an objective, changed by parts: momentum, diversity, and so on.
+
+    Without parts and with the default objective this is PGD. A ``torchattacks`` attack in all its
+    ways: ``attack(images, labels)``, ``set_mode_targeted_by_label()`` and the other modes,
+    ``set_normalization_used``, ``save``, and the wrappers such as ``MultiAttack``. Beyond these:
+
+    - all random draws are stateless, so a sample's result depends on neither its batch nor the
+      global RNG state, which is left alone;
+    - modes of all modules come back one by one, also after an exception; gradients, statistics and
+      hooks of the network stay as they were; works under ``no_grad`` and ``inference_mode``;
+    - a sample whose gradient was zero in every step is named in a warning, one whose gradient was
+      not finite in an error: it never comes back clean in silence.
+
+    Args:
+        model: maps ``(B, C, H, W)`` in [0, 1] to logits ``(B, classes)``.
+        eps: bound on the perturbation in pixel values (L∞ per pixel, L2 per sample).
+        alpha: step size, in the same unit.
+        steps: number of steps.
+        objective: what is maximised; default: the cross entropy.
+        parts: changes to the loop, applied in this order.
+        norm: ``"Linf"`` or ``"L2"``.
+        random_start: start at a random point instead of the clean image; the same point for every
+            attack with this seed, so that methods can be compared.
+        seed: seed of the draws.
+        chunk_size: rows sent through the network at once, at least one per sample of the batch;
+            default: 64 on a CPU, on CUDA as many as large networks leave memory for.
+        name: shown by torchattacks' representation.
+
+    Attributes:
+        on_step: called with (step number from 1, adversarial images) after every step.
+
+    Shapes:
+        images ``(B, C, H, W)`` float in [0, 1], labels ``(B,)`` int64 → ``(B, C, H, W)``.
+
+    Raises:
+        InputError: arguments out of range; on a call, images that are no floats in [0, 1], labels
+            that do not fit, a model that returns anything but logits, or a gradient that is not
+            finite.
+    """
+
+    on_step: Callable[[int, Tensor], None] | None = None
+
+    def __init__(
+        self,
+        model: nn.Module,
+        eps: float = 8 / 255,
+        alpha: float = 2 / 255,
+        steps: int = 10,
+        *,
+        objective: Objective | None = None,
+        parts: Sequence[Part] = (),
+        norm: Norm = "Linf",
+        random_start: bool = False,
+        seed: int = 0,
+        chunk_size: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise InputError("model", type(model).__name__, "a torch.nn.Module")
+        for argument, value in (("eps", eps), ("alpha", alpha)):
+            if not 0 <= value < float("inf"):
+                raise InputError(argument, value, "a finite number, at least 0")
+        if steps < 1:
+            raise InputError("steps", steps, "at least 1")
+        if chunk_size is not None and chunk_size < 1:
+            raise InputError("chunk_size", chunk_size, "at least 1")
+        check_norm(norm)
+        super().__init__(name or type(self).__name__, model)
+        self.supported_mode = ["default", "targeted"]
+        self.eps, self.alpha, self.steps, self.norm = eps, alpha, steps, norm
+        self.objective = Objective() if objective is None else objective
+        self.parts = list(parts)
+        self.random_start, self.seed, self.chunk_size = random_start, seed, chunk_size
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Not torchattacks', which looks for attacks inside of all values and never lets go of them.
+        object.__setattr__(self, name, value)
+
+    def __call__(self, inputs: Tensor, labels: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
+        if any(p.is_inference() for p in self.model.parameters()):
+            got = "parameters made under torch.inference_mode"
+            raise InputError("model", got, "a network made outside it: gradients are needed")
+        # Leaving inference mode makes room for autograd; the images are cloned below.
+        with torch.inference_mode(False), torch.enable_grad(), self._modes():
+            device = next((p.device for p in self.model.parameters()), inputs.device)
+            inputs = inputs.detach().to(device, copy=True)
+            labels = None if labels is None else labels.detach().to(device, copy=True)
+            outside = self._normalization_applied is True
+            if not outside:
+                return self.forward(inputs, labels)
+            self._set_normalization_applied(False)
+            try:
+                return self.normalize(self.forward(self.inverse_normalize(inputs), labels))
+            finally:
+                self._set_normalization_applied(True)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Craft; called by ``__call__``, which sees to modes, devices and normalisation."""
+        clean = _checked_images(images)
+        labels = _checked_labels(labels, len(clean))
+        if self.targeted:
+            labels = self.get_target_label(clean, labels)
+            labels = _checked_labels(labels, len(clean), "targets").to(clean.device)
+        draws = Draws(content_hash(clean), self.seed, "attack")
+        adversarial = clean
+        if self.random_start:
+            adversarial = random_start(clean, self.norm, self.eps, draws)
+        normalized = self._normalization_applied is False
+        surrogate = Surrogate(
+            self.model,
+            self.normalize if normalized else None,
+            self.parts,
+            self.chunk_size,
+            inspect=lambda logits: _check_outlook(logits, labels),
+        )
+        problem = Problem(surrogate, self.objective.value, clean, labels, self.targeted)
+        memory: defaultdict[Part, dict[str, Any]] = defaultdict(dict)
+        broken = torch.zeros_like(labels, dtype=torch.bool)
+        moved = torch.zeros_like(broken)
+        with ExitStack() as stack:
+            for part in self.parts:
+                stack.enter_context(part.around(self.model))
+            for number in range(1, self.steps + 1):
+                step = Step(
+                    number, clean, adversarial, self.eps, self.alpha,
+                    Draws(draws.content, self.seed, "attack", number), problem.at_copies, memory,
+                )  # fmt: skip
+                point = adversarial
+                for part in self.parts:
+                    point = part.lookahead(point, step)
+                gradient = self.objective.gradient(problem, point, step)
+                broken |= ~gradient.isfinite().flatten(1).all(1)
+                moved |= (gradient != 0).flatten(1).any(1)
+                for part in self.parts:
+                    gradient = part.update(gradient, step)
+                adversarial = step_and_project(
+                    adversarial, gradient, clean, self.norm, self.eps, self.alpha
+                )
+                if self.on_step is not None:
+                    self.on_step(number, adversarial)
+        _report(broken, moved)
+        return adversarial
+
+    @contextmanager
+    def _modes(self) -> Iterator[None]:
+        modules = [(module, module.training) for module in self.model.modules()]
+        try:
+            # The flags are set directly, as train() may be overridden (frozen BatchNorm).
+            for module, _ in modules:
+                module.training = False
+            if self._model_training:
+                self._change_model_mode(True)
+            yield
+        finally:
+            for module, training in modules:
+                module.training = training
+
+    def get_random_target_label(self, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Random classes other than the labels (or the predicted classes), ``(B,)`` int64."""
+        logits, labels = self._outlook(inputs, labels)
+        shift = Draws(content_hash(inputs), self.seed, "attack").uniform("target", 1).squeeze(1)
+        classes = logits.shape[1]
+        return (labels + 1 + (shift * (classes - 1)).long()) % classes
+
+    def get_least_likely_label(self, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The classes with the k-th smallest logits, the labels left out, ``(B,)`` int64."""
+        logits, labels = self._outlook(inputs, labels)
+        others = logits.scatter(1, labels.unsqueeze(1), torch.inf)
+        return others.argsort(1)[:, self._kth_min - 1]
+
+    def _outlook(self, inputs: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        with without_grad():
+            logits = self.get_logits(inputs)
+        labels = logits.argmax(1) if labels is None else labels
+        _check_outlook(logits, labels)
+        return logits, labels
+
+
+def _checked_images(images: Tensor) -> Tensor:
+    if not images.is_floating_point():
+        raise InputError("images", images.dtype, "floating point values in [0, 1]")
+    if images.dim() < 2 or len(images) == 0:
+        raise InputError("images", f"shape {tuple(images.shape)}", "a batch (B, C, H, W)")
+    low, high = (float(bound) for bound in images.aminmax())
+    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # also when NaN
+        raise InputError("images", f"values from {low:.6g} to {high:.6g}", "values in [0, 1]")
+    return images.clamp(0, 1)
+
+
+def _checked_labels(labels: Tensor | None, batch: int, argument: str = "labels") -> Tensor:
+    if labels is None or labels.dtype != torch.int64 or labels.shape != (batch,):
+        got = None if labels is None else f"{labels.dtype} {tuple(labels.shape)}"
+        raise InputError(argument, got, f"int64 ({batch},), one per image")
+    return labels
+
+
+def _check_outlook(logits: Tensor, labels: Tensor) -> None:
+    """Once per call: logits, not probabilities, of all the classes that the labels name."""
+    total = logits.detach().double().sum(-1)
+    if bool((logits >= 0).all()) and bool(((total - 1).abs() < 1e-4).all()):
+        raise InputError("model", "outputs that look like probabilities", "logits")
+    low, high = (int(bound) for bound in labels.aminmax())
+    if low < 0 or high >= logits.shape[-1]:
+        raise InputError(
+            "labels", f"classes from {low} to {high}", f"classes from 0 to {logits.shape[-1] - 1}"
+        )
+
+
+def _report(broken: Tensor, moved: Tensor) -> None:
+    """What happened to samples without a usable gradient; the attack's one host sync at its end."""
+    if bool(broken.any()):
+        samples = broken.nonzero().flatten().tolist()
+        raise InputError("model", f"NaN or infinite gradients for samples {samples}", "finite ones")
+    if not bool(moved.all()):
+        samples = (~moved).nonzero().flatten().tolist()
+        warnings.warn(
+            f"the gradient was zero in every step for samples {samples}, which come back as they "
+            "started; the margin as loss, or a random start, may help",
+            stacklevel=4,
+        )

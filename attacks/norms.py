@@ -1,0 +1,72 @@
+"""The two norms that bound a perturbation: steps, projections and random starts."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from interaction_train.draws import Draws
+from interaction_train.errors import InputError
+
+Norm = Literal["Linf", "L2"]
+
+
+def check_norm(norm: str) -> None:
+    """Raise InputError unless ``norm`` is ``"Linf"`` or ``"L2"``."""
+    if norm not in ("Linf", "L2"):
+        raise InputError("norm", repr(norm), "'Linf' or 'L2'")
+
+
+def step_and_project(
+    adversarial: Tensor, direction: Tensor, clean: Tensor, norm: Norm, eps: float, alpha: float
+) -> Tensor:
+    """One step of steepest ascent, kept within ``eps`` of the clean images and within [0, 1].
+
+    Args:
+        adversarial: ``(B, ...)``.
+        direction: a gradient of the same shape; a zero gradient leaves the sample where it is.
+        clean: the clean images.
+        norm: L∞: a step of ``alpha`` per pixel; L2: of length ``alpha`` per sample.
+        eps: the bound.
+        alpha: the step size.
+    """
+    unit = direction.sign() if norm == "Linf" else direction / _length(direction)
+    return project(adversarial + alpha * unit, clean, norm, eps)
+
+
+def project(adversarial: Tensor, clean: Tensor, norm: Norm, eps: float) -> Tensor:
+    """The nearest images within ``eps`` of the clean ones, then clamped to [0, 1]."""
+    delta = adversarial - clean
+    if norm == "Linf":
+        delta = delta.clamp(-eps, eps)
+    else:
+        delta = delta * (eps / _length(delta)).clamp(max=1)
+    return (clean + delta).clamp(0, 1)
+
+
+def random_start(clean: Tensor, norm: Norm, eps: float, draws: Draws) -> Tensor:
+    """Uniform in the cube (L∞); in the ball, in a random direction at a uniform radius (L2)."""
+    size = clean[0].numel()
+    if norm == "Linf":
+        delta = (2 * draws.uniform("start", size) - 1) * eps
+    else:
+        delta = draws.normal("start", size)
+        delta = delta / _length(delta) * eps * draws.uniform("radius", 1)
+    return project(clean + delta.view_as(clean).to(clean), clean, norm, eps)
+
+
+def normalize(gradient: Tensor, by: Literal["L1", "L2"]) -> Tensor:
+    """Per sample: to a mean absolute value of 1 (L1), or to length 1 (L2); zero stays zero."""
+    if by == "L2":
+        return gradient / _length(gradient)
+    axes = tuple(range(1, gradient.dim()))
+    scale = gradient.abs().mean(axes, keepdim=True)
+    return gradient / torch.where(scale == 0, 1, scale)
+
+
+def _length(values: Tensor) -> Tensor:
+    """The L2 norm per sample, 1 in the place of 0, with axes kept."""
+    length = values.flatten(1).norm(dim=1).view(-1, *(1 for _ in values.shape[1:]))
+    return torch.where(length == 0, 1, length)
