@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
 
+from interaction_train.callbacks.adapter import (
+    FindBatch,
+    FindModel,
+    Keys,
+    check_keys,
+    find_batch,
+    find_model,
+)
 from interaction_train.callbacks.order_report import report_orders
+from interaction_train.callbacks.step_wrapper import StepWrapper
 from interaction_train.errors import InputError
 from interaction_train.layers import ForwardRecord, find_layer, record
 from interaction_train.module import progress, warn_of_early_losses
 from interaction_train.terms import WeightedTerm, add_terms, wanted_layers
 
-FindModel = Callable[[L.LightningModule], nn.Module]
-FindBatch = Callable[[Any], tuple[Tensor, Tensor]]
-_MODELS = ("model", "net", "network")
 _HOOK = "add_interaction_losses"
 
 
@@ -59,18 +63,15 @@ class InteractionRegularizer(L.Callback):
         self,
         losses: dict[str, WeightedTerm],
         model: str | FindModel | None = None,
-        batch: Sequence[int | str] | FindBatch = (0, 1),
+        batch: Keys | FindBatch = (0, 1),
         log_prefix: str | None = "train/",
     ) -> None:
         if not losses:
             raise InputError("losses", losses, "at least one")
-        if not callable(batch) and (isinstance(batch, str) or len(batch) != 2):
-            raise InputError("batch", batch, "two indices or keys, of inputs and labels")
+        check_keys(batch)
         self.losses, self.model, self.batch = losses, model, batch
         self.log_prefix = log_prefix
-        self._attached: L.LightningModule | None = None
-        self._original: Any = None  # an instance attribute that the wrapper hides
-        self._wrapper: Any = None
+        self._layer: StepWrapper | None = None
         self._recorder: _Recorder | None = None
         self._first = True
         self._hook_called = False
@@ -79,18 +80,11 @@ class InteractionRegularizer(L.Callback):
         if stage != "fit":
             return
         self._detach()
-        step = pl_module.training_step
-        if is_param_in_hook_signature(step, "dataloader_iter", explicit=True):
-            raise InputError("training_step", "one that takes dataloader_iter", "one with a batch")
 
-        @functools.wraps(step)
-        def training_step(*args: Any, **kwargs: Any) -> Any:
-            batch = args[0] if args else next(iter(kwargs.values()))
-            return self._step(trainer, pl_module, batch, lambda: step(*args, **kwargs))
+        def around(step: Callable[[Any], Any], batch: Any) -> Any:
+            return self._step(trainer, pl_module, batch, step)
 
-        self._original = pl_module.__dict__.get("training_step")
-        self._attached, self._wrapper, self._first = pl_module, training_step, True
-        pl_module.__dict__["training_step"] = training_step
+        self._layer, self._first = StepWrapper(pl_module, around), True
         if not pl_module.automatic_optimization:
             self._hook_called = False
 
@@ -131,62 +125,25 @@ class InteractionRegularizer(L.Callback):
 
     def find_model(self, pl_module: L.LightningModule) -> nn.Module:
         """The network of a module."""
-        if callable(self.model):
-            return self.model(pl_module)
-        found: Any = None
-        if self.model is not None:
-            found = pl_module
-            for name in self.model.split("."):
-                found = getattr(found, name, None)
-        elif type(pl_module).forward is not L.LightningModule.forward:
-            found = pl_module
-        for name in _MODELS if self.model is None else ():
-            if isinstance(getattr(pl_module, name, None), nn.Module):
-                found = getattr(pl_module, name)
-                break
-        if not isinstance(found, nn.Module):
-            names = ", ".join(name for name, _ in pl_module.named_children())
-            raise InputError(
-                "model",
-                repr(self.model),
-                f"the attribute of {type(pl_module).__name__} that is the network; "
-                f"its submodules are: {names}",
-            )
-        return found
+        return find_model(pl_module, self.model)
 
     def find_batch(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Inputs and labels of a batch."""
-        if callable(self.batch):
-            return self.batch(batch)
-        try:
-            x, y = (batch[key] for key in self.batch)
-        except (KeyError, IndexError, TypeError):
-            keys = list(batch) if isinstance(batch, Mapping) else type(batch).__name__
-            raise InputError("batch", tuple(self.batch), f"indices or keys of {keys}") from None
-        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
-            raise InputError("batch", tuple(self.batch), "indices or keys of two tensors")
-        return x, y
+        return find_batch(batch, self.batch)
 
     def _detach(self) -> None:
-        module, self._attached = self._attached, None
-        if module is None:
-            return
-        module.__dict__.pop(_HOOK, None)
-        # Another wrapper around ours is left alone; ours is then inert.
-        if module.__dict__.get("training_step") is self._wrapper:
-            del module.__dict__["training_step"]
-            if self._original is not None:
-                module.__dict__["training_step"] = self._original
+        if self._layer is not None:
+            self._layer.module.__dict__.pop(_HOOK, None)
+            self._layer.detach()
+            self._layer = None
 
     def _step(
         self,
         trainer: L.Trainer,
         pl_module: L.LightningModule,
         batch: Any,
-        step: Callable[[], Any],
+        step: Callable[[Any], Any],
     ) -> Any:
-        if self._attached is not pl_module:
-            return step()
         # Hooks would be traced into a compiled step, and outlive it there.
         if getattr(pl_module, "_compiler_ctx", None) is None:
             _, epoch = progress(trainer)
@@ -194,7 +151,7 @@ class InteractionRegularizer(L.Callback):
             self._recorder = _Recorder(model, wanted_layers(self.losses, epoch), x, self._first)
         first, self._first = self._first, False
         try:
-            output = step()
+            output = step(batch)
             if not pl_module.automatic_optimization:
                 if first and not self._hook_called:
                     raise InputError(
