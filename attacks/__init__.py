@@ -1,6 +1,8 @@
 """Perturbation crafting and transfer evaluation."""
 
+from interaction_train.attacks.adversarial_set import AdversarialSet, read_adversarial_set
 from interaction_train.attacks.attack import TransferAttack
+from interaction_train.attacks.crafting import AdversarialCrafter
 from interaction_train.attacks.ensemble import Ensemble
 from interaction_train.attacks.gradients import (
     Momentum,
@@ -12,9 +14,14 @@ from interaction_train.attacks.inputs import GaussianAveraging, InputDiversity, 
 from interaction_train.attacks.objectives import InteractionObjective, MaskedObjective, Objective
 from interaction_train.attacks.parts import Part, Step
 from interaction_train.attacks.presets import HybridIRAttack, IRAttack
+from interaction_train.attacks.rounding import round_to_bytes
 from interaction_train.attacks.skip import SkipGradient, residual_branches, skip_gradient
+from interaction_train.attacks.transfer import TransferRate
+from interaction_train.attacks.transfer_module import TransferEvaluation
 
 __all__ = [
+    "AdversarialCrafter",
+    "AdversarialSet",
     "Ensemble",
     "GaussianAveraging",
     "HybridIRAttack",
@@ -30,8 +37,12 @@ __all__ = [
     "SkipGradient",
     "Step",
     "TransferAttack",
+    "TransferEvaluation",
+    "TransferRate",
     "TranslationInvariance",
     "VarianceTuning",
+    "read_adversarial_set",
     "residual_branches",
+    "round_to_bytes",
     "skip_gradient",
 ]

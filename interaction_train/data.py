@@ -217,6 +217,7 @@ class ImageSplits(LightningDataModule, ABC):
         train_fraction: part of the remaining training samples that is used, stratified too.
         seed: seed of the order and the augmentation, not of the splits (see ``SPLIT_SEED``).
         num_workers: processes that load data beside the main one.
+        predict_split: the part that ``predict`` goes over, in order and without augmentation.
 
     Raises:
         InputError: an argument out of its range.
@@ -231,6 +232,7 @@ class ImageSplits(LightningDataModule, ABC):
         train_fraction: float,
         seed: int,
         num_workers: int,
+        predict_split: Split = "test",
     ) -> None:
         super().__init__()
         _at_least("batch_size", batch_size, 1)
@@ -240,7 +242,10 @@ class ImageSplits(LightningDataModule, ABC):
             raise InputError("train_fraction", train_fraction, "a number above 0 and up to 1")
         if not 0 <= seed < 1 << 32:
             raise InputError("seed", seed, "an integer from 0 to 2^32 - 1")
+        if predict_split not in ("train", "val", "test"):
+            raise InputError("predict_split", repr(predict_split), "'train', 'val' or 'test'")
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.predict_split: Split = predict_split
         self.val_fraction, self.train_fraction = val_fraction, train_fraction
         self.parts: dict[Split, KeyedDataset] = {}
 
@@ -278,7 +283,7 @@ class ImageSplits(LightningDataModule, ABC):
         self.parts["train"] = KeyedDataset(source, train, self.augmentation(source), self.seed)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return self._loader("train")
+        return self._loader("train", shuffled=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._loader("val")
@@ -286,14 +291,17 @@ class ImageSplits(LightningDataModule, ABC):
     def test_dataloader(self) -> DataLoader[Batch]:
         return self._loader("test")
 
-    def _loader(self, name: Split) -> DataLoader[Batch]:
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        return self._loader(self.predict_split)
+
+    def _loader(self, name: Split, shuffled: bool = False) -> DataLoader[Batch]:
         self.setup()
         part, sampler, pin = self.parts[name], None, False
         world, rank = 1, 0
         if self.trainer is not None:
             world, rank = self.trainer.world_size, self.trainer.global_rank
             pin = self.trainer.strategy.root_device.type == "cuda"
-        if name == "train":
+        if shuffled:
             sampler = KeyedSampler(part, self.seed, world, rank)
         return DataLoader(
             part,
@@ -321,6 +329,7 @@ class DigitsDataModule(ImageSplits):
         seed: seed of the order and the augmentation; the splits are always the same.
         num_workers: processes that load data beside the main one.
         augment: whether training images are shifted by up to one pixel.
+        predict_split: the part that ``predict`` goes over, in order and without augmentation.
 
     Raises:
         InputError: an argument out of its range.
@@ -335,8 +344,9 @@ class DigitsDataModule(ImageSplits):
         seed: int = 0,
         num_workers: int = 0,
         augment: bool = False,
+        predict_split: Split = "test",
     ) -> None:
-        super().__init__(batch_size, val_fraction, train_fraction, seed, num_workers)
+        super().__init__(batch_size, val_fraction, train_fraction, seed, num_workers, predict_split)
         _part("test_fraction", test_fraction)
         self.test_fraction, self.augment = test_fraction, augment
         self.num_classes = 10
@@ -400,6 +410,7 @@ class ImageDataModule(ImageSplits):
             ``setup()`` the highest label plus one.
         seed: seed of the order and the augmentation; the splits are always the same.
         num_workers: processes that load data beside the main one.
+        predict_split: the part that ``predict`` goes over, in order and without augmentation.
 
     Raises:
         InputError: an argument out of its range, or a source that does not exist.
@@ -420,8 +431,9 @@ class ImageDataModule(ImageSplits):
         num_classes: int | None = None,
         seed: int = 0,
         num_workers: int = 0,
+        predict_split: Split = "test",
     ) -> None:
-        super().__init__(batch_size, val_fraction, train_fraction, seed, num_workers)
+        super().__init__(batch_size, val_fraction, train_fraction, seed, num_workers, predict_split)
         _at_least("padding", padding, 0)
         for name, value in (("image_size", image_size), ("num_classes", num_classes)):
             if value is not None:

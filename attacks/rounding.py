@@ -1,0 +1,101 @@
+"""8-bit pixels that keep an attack's bound exactly."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from interaction_train.attacks.norms import Norm, check_norm
+from interaction_train.errors import InputError
+
+_SNAP = 1e-6  # relative: 8/255 written with six digits, or kept in float32, still means 8 levels
+_SHRINKS = 256
+
+
+def to_floats(pixels: Tensor) -> Tensor:
+    """uint8 ``(...)`` → float32 in [0, 1] on the CPU; floats pass through.
+
+    On the CPU, because CUDA divides by 255 another way, which differs in the last bit.
+    """
+    return pixels.cpu().float().div_(255) if pixels.dtype == torch.uint8 else pixels
+
+
+def exact_bytes(images: Tensor) -> Tensor | None:
+    """The uint8 pixels that ``images`` (floats) were made from; None if they were not."""
+    images = images.cpu()
+    pixels = images.mul(255).round_().clamp_(0, 255).to(torch.uint8)
+    return pixels if torch.equal(to_floats(pixels), images) else None
+
+
+def round_to_bytes(
+    adversarial: Tensor, clean: Tensor, eps: float | None, norm: Norm = "Linf"
+) -> Tensor:
+    """Round adversarial images to 8 bits without leaving the ball around the clean images.
+
+    L∞: a pixel that is k/255 in the clean image becomes one of the levels k ± floor(255·eps); any
+    other becomes the nearest level within ``eps`` of the clean value. L2: to the nearest levels;
+    where that leaves the ball, the sample's perturbation is first shrunk, in steps of 1/256, until
+    it does not.
+
+    Args:
+        adversarial: ``(B, ...)`` in [0, 1].
+        clean: ``(B, ...)`` float32 in [0, 1].
+        eps: the bound, in units of a pixel value in [0, 1]; None for an attack without a bound.
+        norm: ``"Linf"`` per pixel or ``"L2"`` per sample.
+
+    Returns:
+        uint8 of the same shape, on the CPU. The distances hold for :func:`to_floats` of it.
+
+    Raises:
+        InputError: an unknown norm, values that are not finite, or a bound so small that no 8-bit
+            image is within it (clean images that are 8-bit are always within it).
+    """
+    check_norm(norm)
+    if not adversarial.isfinite().all():
+        raise InputError("adversarial", "NaN or infinite values", "values in [0, 1]")
+    wanted, origin = adversarial.cpu().double(), clean.cpu().float().double()
+    if eps is None:
+        return _nearest(wanted)
+    return (_in_box if norm == "Linf" else _in_ball)(wanted, origin, eps)
+
+
+def _in_box(wanted: Tensor, origin: Tensor, eps: float) -> Tensor:
+    levels = _levels()
+    lowest = torch.bucketize(origin - eps, levels)  # the first level that is not below
+    highest = torch.bucketize(origin + eps, levels, right=True) - 1  # the last that is not above
+    at = _nearest(origin).long()
+    on_level = levels[at] == origin
+    count = round(255 * eps)
+    if abs(255 * eps - count) > _SNAP * max(1.0, 255 * eps):
+        count = int(255 * eps)
+    lowest = torch.where(on_level, at - count, lowest).clamp(min=0)
+    highest = torch.where(on_level, at + count, highest).clamp(max=255)
+    if bool((lowest > highest).any()):
+        raise _too_small(eps)
+    return _nearest(wanted).long().clamp(lowest, highest).to(torch.uint8)
+
+
+def _in_ball(wanted: Tensor, origin: Tensor, eps: float) -> Tensor:
+    levels = _levels()
+    result = _nearest(wanted)
+    outside = torch.arange(len(wanted))
+    for shrunk in range(1, _SHRINKS + 2):
+        delta = levels[result[outside].long()] - origin[outside]
+        outside = outside[torch.linalg.vector_norm(delta.flatten(1), dim=1) > eps]
+        if not len(outside):
+            return result
+        near = origin[outside]
+        result[outside] = _nearest(near + (wanted[outside] - near) * (1 - shrunk / _SHRINKS))
+    raise _too_small(eps)
+
+
+def _levels() -> Tensor:
+    return to_floats(torch.arange(256, dtype=torch.uint8)).double()
+
+
+def _nearest(images: Tensor) -> Tensor:
+    return images.mul(255).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _too_small(eps: float) -> InputError:
+    return InputError("eps", eps, "a bound that 8-bit images can keep, or pixels kept as float32")
