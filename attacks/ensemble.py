@@ -1,0 +1,83 @@
+"""Several surrogate models as one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from interaction_train.errors import InputError
+from interaction_train.payoffs import all_logits
+
+Average = Literal["logits", "probabilities", "losses"]
+
+
+class Ensemble(nn.Module):
+    """A weighted mean of models, to attack several at once (Liu et al., ICLR 2017; MI, CVPR 2018).
+
+    ``average`` says what the mean is taken of: ``"logits"``; ``"probabilities"``, so that the
+    output is log Σ_k w_k p_k, whose softmax is the mean probability; or ``"losses"``, which an
+    attack averages itself, by :attr:`members` and :attr:`weights` (the forward pass then gives the
+    mean logits).
+
+    Args:
+        models: the members, each ``(B, C, H, W)`` in [0, 1] → logits ``(B, classes)``.
+        average: what is averaged.
+        weights: positive numbers, one per model, taken relative to their sum; default: all equal.
+
+    Attributes:
+        members: the models, an ``nn.ModuleList``.
+        average: as given.
+        weights: floats that sum to 1.
+
+    Shapes:
+        ``(B, C, H, W)`` → ``(B, classes)``; half precision gives float32.
+
+    Raises:
+        InputError: no model, weights that do not fit, another ``average``; in the forward pass,
+            members that do not return logits of equally many classes.
+    """
+
+    def __init__(
+        self,
+        models: list[nn.Module],
+        average: Average = "logits",
+        weights: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if not models:
+            raise InputError("models", "none", "at least one")
+        if average not in ("logits", "probabilities", "losses"):
+            raise InputError("average", repr(average), "'logits', 'probabilities' or 'losses'")
+        weights = [1.0] * len(models) if weights is None else list(weights)
+        if len(weights) != len(models) or not all(0 < w < math.inf for w in weights):
+            raise InputError("weights", weights, f"{len(models)} positive numbers, one per model")
+        self.members = nn.ModuleList(models)
+        self.average = average
+        self.weights = tuple(weight / math.fsum(weights) for weight in weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = [all_logits(_logits(k, member(x), x)) for k, member in enumerate(self.members)]
+        counts = [part.shape[1] for part in logits]
+        if len(set(counts)) > 1:
+            raise InputError("models", f"outputs of {counts} classes", "equally many of each")
+        if self.average == "probabilities":
+            parts = [
+                part.log_softmax(-1) + math.log(weight)
+                for part, weight in zip(logits, self.weights, strict=True)
+            ]
+            return torch.stack(parts).logsumexp(0)
+        total = logits[0] * self.weights[0]
+        for part, weight in zip(logits[1:], self.weights[1:], strict=True):
+            total = total + part * weight
+        return total
+
+
+def _logits(place: int, output: object, x: Tensor) -> Tensor:
+    if isinstance(output, Tensor) and output.dim() == 2 and len(output) == len(x):
+        return output
+    got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    raise InputError("models", f"an output of {got} from model {place}", "logits (B, classes)")
