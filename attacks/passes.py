@@ -8,20 +8,24 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from interaction_train.attacks.ensemble import Ensemble
+
 
 class PassCounter:
     """Counts, while it is entered, the rows of every call of a network.
 
     Every call counts, whoever makes it. A backward pass counts with all rows of the logits it
-    begins at, each time one is made. An ensemble that is one module counts as one network. Calls
-    of a part of the network, and calls under ``torch.compile``, are not seen.
+    begins at, each time one is made. The members of an :class:`Ensemble` are counted one by one.
+    Calls of a part of the network, and calls under ``torch.compile``, are not seen.
 
     Args:
         network: ``(rows, ...)`` → logits ``(rows, classes)``.
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self.network = network
+        self.networks: list[nn.Module] = [network]
+        if isinstance(network, Ensemble):
+            self.networks = list(network.members)
         self.forwards = 0
         """Rows forward so far."""
         self.backwards = 0
@@ -29,7 +33,7 @@ class PassCounter:
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> PassCounter:
-        self._handles = [self.network.register_forward_hook(self._forward)]
+        self._handles = [n.register_forward_hook(self._forward) for n in self.networks]
         return self
 
     def __exit__(

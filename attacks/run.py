@@ -34,8 +34,8 @@ def run_attack(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Crafte
     Works under ``no_grad`` and ``inference_mode``. The random numbers of torch, NumPy and Python
     that an attack takes from their global states are seeded from the batch's content and ``seed``
     and the states put back, so no result depends on what ran before; for such attacks it does
-    depend on how samples are batched. Training modes are put back module by module. All of that
-    also when the attack fails.
+    depend on how samples are batched. Training modes are put back module by module, and no gradient
+    reaches a weight. All of that also when the attack fails.
 
     Args:
         attack: built on a network on the device of ``x``.
@@ -53,7 +53,7 @@ def run_attack(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Crafte
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(_modes_kept(attack.model))
+        stack.enter_context(_kept(attack.model))
         stack.enter_context(seeded(int(batch_seed) & 0xFFFF_FFFF, x.device))
         if attack.targeted:
             stack.enter_context(_recorded_targets(attack, targets))
@@ -95,13 +95,18 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _modes_kept(network: nn.Module) -> Iterator[None]:
+def _kept(network: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in network.modules()]
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    for weight in weights:  # some attacks call backward(), which would add to weight.grad
+        weight.requires_grad_(False)
     try:
         yield
     finally:
         for module, mode in modes:
             module.training = mode
+        for weight in weights:
+            weight.requires_grad_(True)
 
 
 @contextmanager
