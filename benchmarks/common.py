@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -20,6 +22,12 @@ def parse_arguments(description: str) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="smaller batches and fewer rounds")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args()
+
+
+def data_folder() -> Path | None:
+    """The folder with CIFAR-10 and trained networks that INTERACTION_TRAIN_DATA names."""
+    folder = os.environ.get("INTERACTION_TRAIN_DATA")
+    return Path(folder) if folder else None
 
 
 def interleaved(
@@ -43,6 +51,18 @@ def synchronize(device: str) -> None:
     """Wait for a CUDA device."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
+
+
+def peak_memory(device: str, reset: bool = False) -> int:
+    """Bytes at the peak since the last reset: of the process, on CUDA of its tensors."""
+    if device.startswith("cuda"):
+        if reset:
+            torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.max_memory_allocated()
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def report(

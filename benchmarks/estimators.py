@@ -7,7 +7,6 @@ orders, which have one context each, are treated like the others.
 
 from __future__ import annotations
 
-import os
 import time
 from itertools import combinations
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import interleaved, parse_arguments, report
+from common import data_folder, interleaved, parse_arguments, peak_memory, report
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -108,9 +107,9 @@ def speed(quick: bool, device: str) -> dict[str, float]:
 
 def thin(device: str) -> nn.Module:
     """ResNet-20, with its published weights where they are."""
-    folder = os.environ.get("INTERACTION_TRAIN_DATA", "../shared/data")
-    path = Path(folder, "cifar_resnet20.safetensors")
-    return CIFARThinResNet(weights=path if path.is_file() else None).eval().to(device)
+    folder = data_folder()
+    path = folder / "cifar_resnet20.safetensors" if folder else None
+    return CIFARThinResNet(weights=path).eval().to(device)
 
 
 def throughput(quick: bool, device: str) -> dict[str, float]:
@@ -166,21 +165,10 @@ def memory(device: str) -> dict[str, float]:
     peaks = []
     for contexts in (200, 2000):
         game = MaskedGame(net, x, 0.3, GridPlayers(8, 8), "log_odds", y, chunk_size=256)
-        _peak(device, reset=True)
+        peak_memory(device, reset=True)
         sample_multi_order(game, RandomPairs(1, 16), contexts, orders=[31])
-        peaks.append(_peak(device))
+        peaks.append(peak_memory(device))
     return {"memory_growth_10x_coalitions": peaks[1] / peaks[0]}
-
-
-def _peak(device: str, reset: bool = False) -> int:
-    if device.startswith("cuda"):
-        if reset:
-            torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.max_memory_allocated()
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def digits_network() -> tuple[nn.Module, Tensor, Tensor, GridPlayers]:
@@ -200,8 +188,8 @@ def digits_network() -> tuple[nn.Module, Tensor, Tensor, GridPlayers]:
 
 def resnet_network(device: str) -> tuple[nn.Module, Tensor, Tensor, GridPlayers] | None:
     """ResNet-20 and a real image, where both are there."""
-    folder = Path(os.environ.get("INTERACTION_TRAIN_DATA", "../shared/data"))
-    if not (folder / "cifar_resnet20.safetensors").is_file():
+    folder = data_folder()
+    if folder is None:
         return None
     data = np.load(folder / "cifar10_5k.npz")
     x = torch.as_tensor(data["x_test"][:1]).permute(0, 3, 1, 2).float() / 255

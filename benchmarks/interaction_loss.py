@@ -9,14 +9,12 @@ a CPU 16 for ResNet-18).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import interleaved, parse_arguments, report
+from common import data_folder, interleaved, parse_arguments, report
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
@@ -72,9 +70,9 @@ def released_loss(net: AlexNet | ResNet18, x: Tensor, y: Tensor, contexts: int) 
 
 def data(batch: int, device: str) -> tuple[Tensor, Tensor]:
     """CIFAR-10 where INTERACTION_TRAIN_DATA has it, else digits, enlarged to 32 x 32 x 3."""
-    folder = os.environ.get("INTERACTION_TRAIN_DATA")
+    folder = data_folder()
     if folder:
-        with np.load(Path(folder, "cifar10_5k.npz")) as file:
+        with np.load(folder / "cifar10_5k.npz") as file:
             x, y = file["x_train"][:batch], file["y_train"][:batch]
         images = torch.as_tensor(x / 255, dtype=torch.float32).movedim(-1, 1)
     else:
