@@ -88,11 +88,11 @@ class InteractionObjective(Objective):
     one of the full adversarial example in that step (targeted: target's − best other).
 
     Args:
-        loss: as in :class:`Objective`.
+        loss: as in :class:`Objective`. With the cross entropy, as published, Î alone decides the
+            first steps on a confident network, where the gradient of the loss is near 0.
         weight: λ; 0 leaves the interactions out, at no cost.
-        mix: ``"losses"``: the gradient of loss − λ·Î, as published. On a confident network the
-            gradient of the cross entropy is near 0 at first and Î alone decides the first steps.
-            ``"gradients"``: both gradients are normalised per sample (L1) before they are mixed.
+        mix: ``"losses"``: the gradient of loss − λ·Î. ``"gradients"``: both gradients are
+            normalised per sample (L1) before they are mixed.
         reduction: the form of Î; default: the paper's, 32 groups of 32 of 16 × 16 cells.
 
     Raises:
@@ -101,9 +101,9 @@ class InteractionObjective(Objective):
 
     def __init__(
         self,
-        loss: Loss = "cross_entropy",
+        loss: Loss = "margin",
         weight: float = 1.0,
-        mix: Literal["losses", "gradients"] = "gradients",
+        mix: Literal["losses", "gradients"] = "losses",
         reduction: InteractionReduction | None = None,
     ) -> None:
         super().__init__(loss)

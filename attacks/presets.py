@@ -20,10 +20,10 @@ from interaction_train.players import GridPlayers
 class IRAttack(TransferAttack):
     """The interaction-reduced attack (survey, Sec. 5.1, Eq. 18 and 19).
 
-    Maximises loss − λ·Î, with Î the interactions inside the perturbation. The defaults mix the
-    gradients of both, normalised per sample; ``loss="cross_entropy", mix="losses"`` is the form
-    that was published, in which Î alone decides the first steps on a confident network. The
-    published settings are eps = 16/255, 100 steps, a 16 × 16 grid and 32 draws of 32 cells.
+    Maximises loss − λ·Î, with Î the interactions inside the perturbation. The default loss is the
+    margin; ``loss="cross_entropy"`` gives the published form, in which Î alone decides the first
+    steps on a confident network. The published settings are eps = 16/255, 100 steps, a 16 × 16 grid
+    and 32 draws of 32 cells.
 
     Args:
         model: as in :class:`TransferAttack`.
@@ -34,8 +34,8 @@ class IRAttack(TransferAttack):
         grid: cells along each side of the image.
         draws: groups per step; a step costs 2·draws + 1 forward passes.
         size: cells in a group.
-        loss: ``"cross_entropy"`` or ``"margin"``.
-        mix: ``"gradients"`` or ``"losses"``.
+        loss: ``"margin"`` or ``"cross_entropy"``.
+        mix: ``"losses"`` or ``"gradients"``, as in :class:`InteractionObjective`.
         decay: of momentum; None for no momentum.
         norm: as there.
         random_start: as there.
@@ -56,8 +56,8 @@ class IRAttack(TransferAttack):
         grid: int = 16,
         draws: int = 32,
         size: int = 32,
-        loss: Loss = "cross_entropy",
-        mix: Literal["losses", "gradients"] = "gradients",
+        loss: Loss = "margin",
+        mix: Literal["losses", "gradients"] = "losses",
         decay: float | None = None,
         norm: Norm = "Linf",
         random_start: bool = False,
@@ -93,8 +93,8 @@ class HybridIRAttack(TransferAttack):
         grid: cells along each side of the image.
         draws: groups per step.
         size: cells in a group.
-        loss: ``"cross_entropy"`` or ``"margin"``.
-        mix: ``"gradients"`` or ``"losses"``, as in :class:`IRAttack`.
+        loss: as in :class:`IRAttack`.
+        mix: as there.
         decay: of momentum (MI).
         samples: noisy copies per step (VR).
         sigma: standard deviation of their noise (VR).
@@ -123,8 +123,8 @@ class HybridIRAttack(TransferAttack):
         grid: int = 16,
         draws: int = 32,
         size: int = 32,
-        loss: Loss = "cross_entropy",
-        mix: Literal["losses", "gradients"] = "gradients",
+        loss: Loss = "margin",
+        mix: Literal["losses", "gradients"] = "losses",
         decay: float = 1.0,
         samples: int = 20,
         sigma: float = 15 / 255,

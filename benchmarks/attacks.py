@@ -117,7 +117,7 @@ def speed(quick: bool, device: str) -> dict[str, float]:
     rows = batch * (2 * DRAWS + 1)
     chunk = 64 if device == "cpu" else rows
     objective = InteractionObjective(
-        mix="losses", reduction=GroupReduction(GridPlayers(GRID, GRID), DRAWS, SIZE)
+        "cross_entropy", reduction=GroupReduction(GridPlayers(GRID, GRID), DRAWS, SIZE)
     )
     ours = TransferAttack(net, EPS, ALPHA, 1, objective=objective, random_start=True)
     random = np.random.RandomState(0)

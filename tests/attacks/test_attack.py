@@ -70,8 +70,8 @@ ATTACKS = {
     "plain": {},
     "margin": {"objective": Objective("margin")},
     "masked": {"objective": MaskedObjective(reduction=GROUPS)},
-    "published": {"objective": InteractionObjective(mix="losses", reduction=GROUPS)},
-    "normalized": {"objective": InteractionObjective("margin", reduction=GROUPS)},
+    "published": {"objective": InteractionObjective("cross_entropy", reduction=GROUPS)},
+    "normalized": {"objective": InteractionObjective(mix="gradients", reduction=GROUPS)},
     "partition": {
         "objective": InteractionObjective(reduction=PartitionReduction(GridPlayers(4, 4), 4))
     },
@@ -142,7 +142,7 @@ def test_without_parts_it_is_pgd_bit_for_bit(batch, project_data):
     images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     labels = torch.arange(8)
     pgd = torchattacks.PGD(net, EPS, ALPHA, STEPS, random_start=False)
-    for objective in (None, InteractionObjective(weight=0, mix="losses")):
+    for objective in (None, InteractionObjective("cross_entropy", weight=0)):
         ours = TransferAttack(net, EPS, ALPHA, STEPS, objective=objective)
         assert torch.equal(ours(images, labels), pgd(images, labels))
         ours.set_mode_targeted_by_label(quiet=True)

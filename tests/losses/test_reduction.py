@@ -187,7 +187,7 @@ def test_normalized_gradients_are_mixed_per_sample():
     net = Curved()
     adversarial, clean, labels = pair()
     reduction = GroupReduction(GRID, 5, 2)
-    loss = direction(net, adversarial, clean, labels, InteractionObjective(weight=0))
+    loss = direction(net, adversarial, clean, labels, InteractionObjective("cross_entropy", 0))
     point = adversarial.clone().requires_grad_()
     rivals = best_rival(net(point).detach(), labels)
     coalition_game = MaskedGame(net, point, clean, GRID, "margin", rivals, rivals=labels)
@@ -207,7 +207,7 @@ def test_at_the_clean_image_interactions_have_no_gradient_and_no_say():
     net = Curved()
     _, clean, labels = pair()
     reduction = GroupReduction(GRID, 5, 2)
-    plain = direction(net, clean, clean, labels, InteractionObjective(weight=0))
+    plain = direction(net, clean, clean, labels, InteractionObjective("cross_entropy", 0))
     for mix in ("losses", "gradients"):
         mixed = InteractionObjective("cross_entropy", 50.0, mix, reduction)
         got = direction(net, clean, clean, labels, mixed)
