@@ -17,6 +17,9 @@ from rich.table import Column, Table
 from torch import Tensor, nn
 
 from interaction_train.baselines import input_baseline
+from interaction_train.callbacks.adapter import find_batch, find_model
+from interaction_train.callbacks.monitor import is_fast
+from interaction_train.callbacks.samples import fetch, first_loader, spread
 from interaction_train.errors import InputError
 from interaction_train.evaluation import unwrap
 from interaction_train.figures import save_figure, spectrum_figure
@@ -76,14 +79,14 @@ class ExactInteractions(L.Callback):
     @rank_zero_only
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.ckpt_path is None:
-            self._untrained = copy.deepcopy(_network(pl_module))
+            self._untrained = copy.deepcopy(unwrap(find_model(pl_module)))
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         folder = trainer.log_dir  # asked for on every process: rank 0 tells the others
         self._folder = None if folder is None else Path(folder)
         if not trainer.is_global_zero:
             return
-        network = _network(pl_module)
+        network = unwrap(find_model(pl_module))
         x, y = (part.to(pl_module.device) for part in self._images(trainer))
         summary: Statistics = {
             "samples": len(x),
@@ -137,14 +140,9 @@ class ExactInteractions(L.Callback):
         }
 
     def _images(self, trainer: L.Trainer) -> tuple[Tensor, Tensor]:
-        loader: Any = trainer.test_dataloaders
-        loader = loader[0] if isinstance(loader, list) else loader
-        dataset = loader.dataset
-        fast = getattr(trainer, "fast_dev_run", False)
-        count = min(2 if fast else self.samples, len(dataset))
-        places = [i * len(dataset) // count for i in range(count)]
-        x, y = torch.utils.data.default_collate([dataset[i] for i in places])
-        return x, y
+        loader = first_loader(trainer.test_dataloaders)
+        count = 2 if is_fast(trainer) else self.samples
+        return find_batch(fetch(loader, spread(len(loader.dataset), count)))
 
     def _print(self, trainer: L.Trainer, summary: Statistics) -> None:
         other = self._other()
@@ -176,13 +174,6 @@ class ExactInteractions(L.Callback):
         runs = self._folder.parent.parent / self.compare_to
         found = sorted(runs.glob("*/summary.json"), key=lambda path: path.stat().st_mtime)
         return found[-1] if found else None
-
-
-def _network(pl_module: L.LightningModule) -> nn.Module:
-    network = getattr(pl_module, "model", None)
-    if not isinstance(network, nn.Module):
-        raise InputError("model", type(pl_module).__name__, "a module with its network as .model")
-    return unwrap(network)
 
 
 def _deviation(values: Tensor) -> Tensor:

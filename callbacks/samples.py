@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import lightning as L
 import torch
@@ -77,5 +77,5 @@ def gather(rows: Tensor) -> Tensor:
         rows: ``(b, columns)``; b may differ between processes, and be 0.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        rows = torch.cat(cast(list[Tensor], gather_all_tensors(rows.contiguous())))
+        rows = torch.cat(gather_all_tensors(rows.contiguous()))
     return rows[rows[:, 0].argsort(stable=True)]

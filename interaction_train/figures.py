@@ -2,25 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 
-def spectrum_figure(spectra: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
-    """J(m) against the order m, one curve per spectrum, with bands of one standard error.
+def spectrum_figure(
+    spectra: Mapping[str, Mapping[str, Any]], title: str, label: str = "J(m)"
+) -> Figure:
+    """J(m) or the like against the order m, a curve each, with bands of one standard error.
 
     Args:
         spectra: name → ``{"orders": …, "value": …, "stderr": …}``, lists of equal length.
         title: the figure's title.
+        label: the vertical axis's label.
     """
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     draw_spectrum(axes, spectra)
-    axes.set(xlabel="order m (players in the context)", ylabel="J(m)", title=title)
+    axes.set(xlabel="order m (players in the context)", ylabel=label, title=title)
+    return figure
+
+
+def heat_map_figure(
+    values: Sequence[Sequence[float]],
+    epochs: Sequence[int],
+    ratios: Sequence[str],
+    label: str,
+    title: str,
+) -> Figure:
+    """A quantity per order over training: epochs across, orders up.
+
+    Args:
+        values: one row per epoch, one number per order; NaN is left blank.
+        epochs: the rows' epochs.
+        ratios: the orders, as parts m/(n−2).
+        label: what the colours show.
+        title: the figure's title.
+    """
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    table = np.asarray(values, dtype=float).T
+    image = axes.imshow(table, origin="lower", aspect="auto", interpolation="nearest", vmin=0)
+    shown = range(0, len(epochs), max(1, -(-len(epochs) // 12)))
+    axes.set_xticks(list(shown), [str(epochs[k]) for k in shown])
+    axes.set_yticks(range(len(ratios)), list(ratios))
+    axes.set(xlabel="epoch", ylabel="order m/(n−2)", title=title)
+    figure.colorbar(image, label=label)
     return figure
 
 

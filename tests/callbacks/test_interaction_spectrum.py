@@ -6,16 +6,18 @@ import json
 import lightning as L
 import pytest
 import torch
+import torchattacks
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from interaction_train.callbacks import SpectrumMonitor
+from interaction_train.callbacks.samples import share
 from interaction_train.data import DigitsDataModule
 from interaction_train.errors import InputError
 from interaction_train.models import DigitsNet
 from interaction_train.module import InteractionClassifier
 from interaction_train.pairs import RandomPairs
 from tests.helpers import run_cli
-from tests.metrics.watch import RATIOS, Watch, images, loader, metric, network, trainer
+from tests.metrics.watch import RATIOS, images, loader, metric, network, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -49,7 +51,8 @@ class Memory(Logger):
         pass
 
 
-KEYS = {f"val/interaction/{name}/{r}" for name in ("J", "J_stderr") for r in ("0", "0.5", "1")}
+NAMES = ("J", "J_stderr", "signed", "signed_stderr")
+KEYS = {f"val/interaction/{name}/{r}" for name in NAMES for r in ("0", "0.5", "1")}
 
 
 def fit(tmp_path, *callbacks, **options):
@@ -89,11 +92,86 @@ def test_logged_values_are_those_of_the_metric(tmp_path):
         assert last[f"val/interaction/J/{ratio}"] == pytest.approx(float(value), rel=1e-4)
 
 
-def test_resuming_keeps_the_count():
-    one, other = monitor(), monitor()
-    one._validations = 7
-    other.load_state_dict(one.state_dict())
-    assert other._validations == 7
+def test_history_over_a_resumed_run(tmp_path):
+    """Every point once, and what the table says is what was logged."""
+    save = L.pytorch.callbacks.ModelCheckpoint(tmp_path, filename="first", save_top_k=-1)
+    options = {"enable_checkpointing": True, "limit_val_batches": 1, "limit_train_batches": 2}
+
+    def run(name, epochs, checkpoint=None):
+        L.seed_everything(0)
+        logger = CSVLogger(tmp_path, name=name)
+        every_second = monitor(every=2)
+        run = trainer(
+            tmp_path, max_epochs=epochs, logger=logger, callbacks=[every_second, save], **options
+        )
+        run.fit(
+            InteractionClassifier(network()), datamodule=DigitsDataModule(), ckpt_path=checkpoint
+        )
+        return every_second.history, tmp_path / name / "version_0"
+
+    whole, folder = run("whole", 5)
+    assert [point["epoch"] for point in whole] == [0, 2, 4]
+    with (folder / "tables" / "val_interaction_history.csv").open() as file:
+        table = list(csv.DictReader(file))
+    with (folder / "metrics.csv").open() as file:
+        key = "val/interaction/signed/0.5"
+        logged = [row for row in csv.DictReader(file) if row[key]]
+    assert [float(row[key]) for row in table] == pytest.approx([float(r[key]) for r in logged])
+    assert [int(row["epoch"]) for row in table] == [0, 2, 4]
+    assert (folder / "figures" / "val_interaction_J_over_training.png").stat().st_size > 1000
+    run("first", 2)
+    last = sorted(tmp_path.glob("first*.ckpt"), key=lambda path: path.stat().st_mtime)[-1]
+    torch.load(last, weights_only=True)
+    resumed, _ = run("resumed", 5, last)
+    assert resumed == whole
+
+
+def test_test_after_fit_measures_the_test_images(tmp_path):
+    data = DigitsDataModule()
+    run = trainer(
+        tmp_path, max_epochs=1, limit_train_batches=1, callbacks=[monitor()],
+        logger=CSVLogger(tmp_path, name="run"),
+    )  # fmt: skip
+    run.fit(InteractionClassifier(network()), datamodule=data)
+    run.test(run.lightning_module, datamodule=data, verbose=False)
+    found = json.loads((tmp_path / "run" / "version_0" / "spectrum.json").read_text())
+    measured = metric()
+    part = data.parts["test"]
+    measured.update(
+        run.lightning_module.model, *part.__getitems__([i * len(part) // 5 for i in range(5)])
+    )
+    assert found["J_rms"] == pytest.approx(measured.compute()["J_rms"].tolist(), rel=1e-4)
+
+
+def test_adversarial_versions_of_the_same_samples(tmp_path):
+    """The adversarial part is the metric on what the attack makes of the correct samples."""
+
+    def attack(net):
+        return torchattacks.FGSM(net, eps=1.0)
+
+    net, (x, _) = network(), images(12)
+    y = net(x).argmax(-1)
+    y[::3] = (y[::3] + 1) % 10  # a third is wrong
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=4)
+    run = trainer(
+        tmp_path, callbacks=[monitor(samples=12, attack=attack, only_correct=True)],
+        logger=CSVLogger(tmp_path, name="run"),
+    )  # fmt: skip
+    run.validate(InteractionClassifier(net), data, verbose=False)
+    found = json.loads((tmp_path / "run" / "version_0" / "spectrum.json").read_text())
+    right = net(x).argmax(-1) == y
+    adversarial = torchattacks.FGSM(net.eval(), eps=1.0)(x[right], y[right])
+    assert (net(adversarial).argmax(-1) != y[right]).any()
+    for part, inputs in ((found, x[right]), (found["adversarial"], adversarial)):
+        measured = metric()
+        measured.update(net, inputs, y[right])
+        assert part["samples"] == int(right.sum()) == 8
+        for key, value in measured.compute().items():
+            assert part[key] == pytest.approx(value.tolist(), rel=1e-4, abs=1e-6), key
+    with (tmp_path / "run" / "version_0" / "metrics.csv").open() as file:
+        row = next(row for row in csv.DictReader(file) if row.get("val/interaction/adv/J/0.5"))
+    expected = found["adversarial"]["signed"][1]
+    assert float(row["val/interaction/adv/signed/0.5"]) == pytest.approx(expected)
 
 
 def test_validate_writes_and_prints(tmp_path, capsys):
@@ -117,35 +195,11 @@ def test_validate_writes_and_prints(tmp_path, capsys):
     assert result["J_rms"] == pytest.approx(measured.compute()["J_rms"].tolist(), rel=1e-4)
 
 
-def test_two_processes_equal_one(tmp_path):
-    """A metric over padded samples, and the callback, whose 5 samples divide unevenly."""
-    results = []
-    for name, options in (
-        ("one", {}),
-        ("two", {"devices": 2, "strategy": "ddp_spawn"}),
-    ):
-        path = tmp_path / f"{name}.pt"
-        logger = CSVLogger(tmp_path, name=name)
-        run = trainer(tmp_path, callbacks=[monitor()], logger=logger, **options)
-        run.validate(Watch(path), loader(), verbose=False)
-        written = json.loads((tmp_path / name / "version_0" / "spectrum.json").read_text())
-        results.append((torch.load(path), written))
-    (one, file_one), (two, file_two) = results
-    assert one["samples"] == two["samples"] == 9
-    for key, value in one.items():
-        torch.testing.assert_close(two[key], value, rtol=1e-4, atol=1e-6)
-    assert file_one["samples"] == 5
-    for key, value in file_one.items():
-        assert file_two[key] == pytest.approx(value, rel=1e-4, abs=1e-6), key
-
-
 def test_more_processes_than_samples_does_not_fail():
     class Two:
         global_rank, world_size = 1, 2
 
-    x, y = monitor()._samples(loader(), 1, Two())
-    assert x.shape == (0, 1, 8, 8)
-    assert len(y) == 0
+    assert share([0], Two()) == []
     assert metric().compute()["J_plug_in"].isnan().all()
 
 
@@ -156,7 +210,7 @@ def test_no_correct_sample_is_warned_about(tmp_path):
 
     run = trainer(tmp_path, callbacks=[monitor(only_correct=True, baseline=0.0)])
     data = torch.utils.data.TensorDataset(images()[0], torch.ones(9, dtype=torch.int64))
-    with pytest.warns(UserWarning, match="No sample for the interaction spectrum"):
+    with pytest.warns(UserWarning, match=r"No sample for J\(m\)"):
         run.validate(
             InteractionClassifier(Wrong()), torch.utils.data.DataLoader(data), verbose=False
         )

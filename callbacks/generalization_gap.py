@@ -1,0 +1,170 @@
+"""How a network does on training samples against samples that it has never seen."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor, nn
+
+from interaction_train.callbacks.adapter import FindBatch, FindModel, Keys, find_batch
+from interaction_train.callbacks.monitor import Monitor, Result, Split, at_least_one, is_fast
+from interaction_train.callbacks.samples import fetch, first_loader, gather, share, spread
+from interaction_train.errors import InputError
+from interaction_train.evaluation import evaluation_mode, without_grad
+from interaction_train.metrics import InteractionStrength
+from interaction_train.pairs import Pairs, RandomPairs
+from interaction_train.players import GridPlayers
+
+_BATCH = 64  # no result depends on it
+
+
+class GeneralizationGap(Monitor):
+    """Loss, accuracy and interaction strength on training samples against validation samples.
+
+    In ``fit`` alone, after every k-th validation, on a fixed subset of the training set and one of
+    the same size of the (first) validation set, both spread evenly. Both are measured here, in the
+    same way: in eval mode, with the present weights, by cross entropy. So their difference is the
+    gap and nothing else; the module's own metrics may be of other weights (training's are averaged
+    over an epoch), other losses and augmented images, and have names of their own. Training
+    samples come without augmentation from this package's data modules; for others a warning says
+    so where the data set changes its samples at random.
+
+    Logs ``val/gap/train_acc``, ``val/gap/val_acc``, ``val/gap/train_loss``, ``val/gap/val_loss``
+    and, positive where the network has overfitted, ``val/gap/acc`` (training − validation) and
+    ``val/gap/loss`` (validation − training). With ``strength_samples`` the interaction strength too
+    (:class:`~interaction_train.metrics.InteractionStrength`, plug-in) on some of the same
+    samples: ``val/gap/train_strength``, ``val/gap/val_strength``, each with ``_stderr``, and
+    ``val/gap/strength`` (validation − training).
+
+    Args:
+        samples: number of samples of each set, over all processes.
+        every: k, how often; the first validation is one of them.
+        strength_samples: how many of each are measured for the strength, spread evenly; 0 leaves
+            it out.
+        rows: rows of the grid of players.
+        cols: columns of it.
+        contexts: contexts per pair, at least 2.
+        pairs: which pairs; default: the 120 of 16 random cells.
+        baseline: what absent cells show, a number or one per channel; default: the training mean
+            of the network's ``Normalize`` layer.
+        seed: seed of the draws.
+        chunk_size: rows sent through the network at once; default: the fastest, timed once.
+        model: where the network is (:func:`~interaction_train.callbacks.adapter.find_model`).
+        batch: where inputs and int64 labels lie in a batch: two indices or keys, or a function.
+
+    Raises:
+        InputError: an argument out of its range, or a training loader without a data set.
+    """
+
+    name, after_fit = "gap", False
+
+    def __init__(
+        self,
+        samples: int = 512,
+        every: int = 1,
+        strength_samples: int = 0,
+        rows: int = 16,
+        cols: int = 16,
+        contexts: int = 8,
+        pairs: Pairs | None = None,
+        baseline: float | list[float] | None = None,
+        seed: int = 0,
+        chunk_size: int | None = None,
+        model: str | FindModel | None = None,
+        batch: Keys | FindBatch = (0, 1),
+    ) -> None:
+        super().__init__(every, model, batch)
+        at_least_one("samples", samples)
+        if not 0 <= strength_samples <= samples:
+            raise InputError("strength_samples", strength_samples, f"0 … samples = {samples}")
+        self.count, self.strength_samples = samples, strength_samples
+        self.metric = InteractionStrength(
+            GridPlayers(rows, cols),
+            pairs=RandomPairs(blocks=1) if pairs is None else pairs,
+            contexts=contexts,
+            baseline=baseline,
+            seed=seed,
+            chunk_size=chunk_size,
+        )
+        self._warned = False
+
+    def measure(self, trainer: L.Trainer, pl_module: L.LightningModule, loader: Any) -> Result:
+        train = first_loader(trainer.train_dataloader)
+        self._warn_of_augmentation(train)
+        count = min(self.count, len(train.dataset), len(loader.dataset))
+        count = min(count, 2) if is_fast(trainer) else count
+        network = self.find_model(pl_module)
+        result: Result = {"samples": count}
+        for part, source in (("train", train), ("val", loader)):
+            places = spread(len(source.dataset), count)
+            mine = [place for block in share(places, trainer) for place in block]
+            found = [torch.zeros(0, 3, device=pl_module.device)]
+            for k in range(0, len(mine), _BATCH):
+                block = mine[k : k + _BATCH]
+                x, y = self.samples(trainer, pl_module, source, block)
+                found.append(_rows(network, x, y, block))
+            _, loss, right = gather(torch.cat(found)).double().mean(0).tolist()
+            result |= {f"{part}_acc": right, f"{part}_loss": loss}
+            if self.strength_samples:
+                result |= self._strength(trainer, pl_module, source, network, places, part)
+        return result
+
+    def keys(self, split: Split, result: Result) -> dict[str, float]:
+        keys = {key: value for key, value in result.items() if key != "samples"}
+        keys["acc"] = result["train_acc"] - result["val_acc"]
+        keys["loss"] = result["val_loss"] - result["train_loss"]
+        if self.strength_samples:
+            keys["strength"] = result["val_strength"] - result["train_strength"]
+        return {f"{split}/gap/{key}": value for key, value in keys.items()}
+
+    def _strength(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        loader: Any,
+        network: nn.Module,
+        places: list[int],
+        part: str,
+    ) -> dict[str, float]:
+        metric = copy.deepcopy(self.metric).to(pl_module.device)
+        count = self.strength_samples
+        if is_fast(trainer):
+            count, metric.contexts, metric.chunk_size = 1, 2, 64
+        chosen = [places[k] for k in spread(len(places), count)]
+        mine = [place for block in share(chosen, trainer) for place in block]
+        for k in range(0, len(mine), _BATCH):
+            metric.update(network, *self.samples(trainer, pl_module, loader, mine[k : k + _BATCH]))
+        found = metric.compute()
+        return {
+            f"{part}_strength": float(found["strength_plug_in"]),
+            f"{part}_strength_stderr": float(found["strength_plug_in_stderr"]),
+        }
+
+    def _warn_of_augmentation(self, loader: Any) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        looks = []
+        for seed in (0, 1):
+            with isolate_rng():
+                torch.default_generator.manual_seed(seed)
+                looks.append(find_batch(fetch(loader, spread(len(loader.dataset), 4)), self.batch))
+        if not torch.equal(looks[0][0], looks[1][0]):
+            rank_zero_warn(
+                "The training data set changes its samples at random, so the generalization gap "
+                "compares augmented training samples with validation samples."
+            )
+
+
+def _rows(network: nn.Module, x: Tensor, y: Tensor, places: list[int]) -> Tensor:
+    """Place, loss and whether it is right, per sample: float32 ``(B, 3)``."""
+    with evaluation_mode(network), without_grad():
+        logits = network(x).float()
+    loss = F.cross_entropy(logits, y, reduction="none")
+    return torch.stack([torch.tensor(places).to(loss), loss, (logits.argmax(-1) == y).float()], 1)

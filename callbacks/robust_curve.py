@@ -1,0 +1,201 @@
+"""The smallest ε at which an attack breaks each sample, and signs of masked gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+import torchattacks
+from torch import Tensor, nn
+from torchattacks.attack import Attack
+
+from interaction_train.callbacks.crafting import AttackFactory, craft, set_epsilon
+from interaction_train.errors import InputError
+from interaction_train.evaluation import evaluation_mode, without_grad
+
+_QUERIES = 100  # of the default black-box attack
+_ENOUGH = 0.95  # success that is "all of them" at the largest ε there is
+
+
+class RobustCurve(NamedTuple):
+    """What an attack does to B samples.
+
+    Args:
+        smallest: ``(B,)`` float64: the smallest ε that broke a sample, 0 for one that the network
+            gets wrong without an attack, infinite for one that stands. Without a list of ε the size
+            of the perturbation that broke it (L∞).
+        adversarial: ``(B, C, H, W)``: the image that broke a sample, else the last one tried.
+    """
+
+    smallest: Tensor
+    adversarial: Tensor
+
+
+def predictions(network: nn.Module, x: Tensor) -> Tensor:
+    """Predicted classes ``(B,)`` int64, in eval mode."""
+    return _logits(network, x).argmax(-1)
+
+
+def robust_curve(
+    make: AttackFactory,
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    epsilons: Sequence[float] | None,
+    *,
+    seed: int = 0,
+) -> RobustCurve:
+    """Attack with growing ε, each time only what still stands.
+
+    A sample that is broken at some ε counts as broken at every larger one, where its adversarial
+    image is allowed too. So the curve never rises, and costs less than as many attacks.
+
+    Args:
+        make: makes the attack; its step size goes with ε.
+        network: the network, ``(B, ...)`` → logits ``(B, classes)``.
+        x: images ``(B, C, H, W)`` in [0, 1].
+        y: labels ``(B,)`` int64.
+        epsilons: ascending; None takes the attack as it is.
+        seed: seed of attacks that draw from the global random states.
+
+    Raises:
+        InputError: an attack without a bound to set, or one that leaves its bound.
+    """
+    stands = predictions(network, x) == y
+    smallest = torch.where(stands, math.inf, 0.0).double()
+    adversarial = x.clone()
+    for epsilon in (None,) if epsilons is None else epsilons:
+        left = stands.nonzero().flatten()
+        if not len(left):
+            break
+        attack = make(network)
+        if epsilon is not None:
+            set_epsilon(attack, epsilon)
+        crafted = craft(attack, x[left], y[left], seed=seed)
+        sizes = (crafted - x[left]).flatten(1).double()
+        if epsilon is not None:
+            _check_bound(attack, sizes, epsilon)
+        broken = predictions(network, crafted) != y[left]
+        reached = sizes.abs().amax(1) if epsilon is None else torch.full_like(sizes[:, 0], epsilon)
+        smallest[left[broken]] = reached[broken]
+        adversarial[left], stands[left] = crafted, ~broken
+    return RobustCurve(smallest, adversarial)
+
+
+def masking_signs(
+    make: AttackFactory,
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    epsilon: float | None,
+    *,
+    black_box: AttackFactory | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """What tells that an attack fails because gradients are masked (Athalye et al., 2018).
+
+    Args:
+        make: makes the attack.
+        network: the network.
+        x: images ``(B, C, H, W)``, all of which it gets right.
+        y: labels ``(B,)``.
+        epsilon: the bound; None: the attack's own.
+        black_box: makes an attack without gradients; default: Square with 100 queries, in the
+            attack's norm.
+        seed: seed of attacks that draw from the global random states.
+
+    Returns:
+        ``(B, 4)`` float64: the cross entropy after half of the steps and after all; whether the
+        black-box attack breaks the sample at this ε, and the attack itself at the largest ε there
+        is. NaN where there is no such thing: one-step attacks, attacks without a bound.
+    """
+    attack = make(network)
+    epsilon = getattr(attack, "eps", None) if epsilon is None else epsilon
+    steps = getattr(attack, "steps", 1)
+    found = torch.full((len(x), 4), torch.nan, dtype=torch.float64, device=x.device)
+    if epsilon is None or not len(x):
+        return found
+
+    def at(bound: float, factory: AttackFactory, wanted: int | None = None) -> Tensor:
+        made = factory(network)
+        set_epsilon(made, bound)
+        if wanted is not None:
+            made.steps = wanted
+        return _logits(network, craft(made, x, y, seed=seed)).double()
+
+    if isinstance(steps, int) and steps > 1:
+        for column, count in enumerate((steps // 2, steps)):
+            found[:, column] = F.cross_entropy(at(epsilon, make, count), y, reduction="none")
+        whole = 1.0 if _norm(attack) == "Linf" else x[0].numel() ** 0.5
+        found[:, 3] = (at(whole, make).argmax(-1) != y).double()
+    if black_box is None:
+        norm = _norm(attack)
+
+        def square(model: nn.Module) -> Attack:
+            return torchattacks.Square(model, norm=norm, n_queries=_QUERIES)
+
+        black_box = square
+    found[:, 2] = (at(epsilon, black_box).argmax(-1) != y).double()
+    return found
+
+
+def masking_warnings(name: str, signs: Tensor, broken: Tensor) -> list[str]:
+    """In words what :func:`masking_signs` shows, beyond two standard errors.
+
+    Args:
+        name: the attack's name.
+        signs: ``(B, 4)``.
+        broken: ``(B,)`` bool, what the attack breaks at that ε.
+    """
+    half, full, black, large = signs.T
+    found = []
+    if _clearly_positive(half - full):
+        found.append(
+            f"{name}: the loss falls with more steps, from {float(half.nanmean()):.3g} to "
+            f"{float(full.nanmean()):.3g}; gradients may be masked, or steps too large."
+        )
+    if _clearly_positive(black - broken.double()):
+        found.append(
+            f"{name}: a black-box attack breaks {float(black.mean()):.1%} of the samples and it "
+            f"{float(broken.double().mean()):.1%}; gradients may be masked."
+        )
+    if large.numel() and float(large.mean()) < _ENOUGH:
+        found.append(
+            f"{name}: with the largest ε there is it breaks only {float(large.mean()):.1%} of the "
+            "samples; gradients may be masked, or the steps too few."
+        )
+    return found
+
+
+def _clearly_positive(differences: Tensor) -> bool:
+    if not differences.numel():
+        return False
+    mean = float(differences.mean())
+    spread = float(differences.std(correction=0)) / len(differences) ** 0.5
+    return mean > max(2 * spread, 1e-6)  # False for NaN
+
+
+def _check_bound(attack: Attack, sizes: Tensor, epsilon: float) -> None:
+    largest = float(sizes.abs().amax()), float(sizes.norm(dim=1).amax())
+    if min(largest) > epsilon * 1.001 + 1e-6:
+        raise InputError(
+            "epsilons",
+            f"{type(attack).__name__} with a perturbation of {largest[0]:.4g} (L∞) and "
+            f"{largest[1]:.4g} (L2)",
+            f"one within eps = {epsilon:.4g}",
+        )
+
+
+def _norm(attack: Attack) -> str:
+    norm = getattr(attack, "norm", None)
+    if norm is None:
+        norm = "L2" if "L2" in type(attack).__name__ else "Linf"
+    return str(norm)
+
+
+def _logits(network: nn.Module, x: Tensor) -> Tensor:
+    with evaluation_mode(network), without_grad():
+        return network(x)

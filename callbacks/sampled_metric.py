@@ -1,0 +1,254 @@
+"""A metric of sampled interactions, one value per order, followed on a fixed sample."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_warn
+from matplotlib.figure import Figure
+from rich.table import Column, Table
+from torch import Tensor, nn
+
+from interaction_train.absolute import Reading, check_reading
+from interaction_train.callbacks.adapter import FindBatch, FindModel, Keys
+from interaction_train.callbacks.crafting import AttackFactory, craft
+from interaction_train.callbacks.monitor import Monitor, Result, Split, at_least_one, is_fast
+from interaction_train.callbacks.samples import share, spread
+from interaction_train.estimators import REFERENCE_RATIOS
+from interaction_train.evaluation import evaluation_mode, without_grad
+from interaction_train.figures import heat_map_figure, save_figure
+from interaction_train.metrics.orders import OrderMetric
+from interaction_train.pairs import NeighbourPairs, Pairs
+from interaction_train.players import GridPlayers
+
+_BATCH = 16  # samples measured together; no result depends on it
+_ATTACKED = 8  # samples attacked together, on which some attacks' results do depend
+
+
+class SampledMetric(Monitor):
+    """Follows a metric with one value per order, on clean and on adversarial images.
+
+    The samples are spread evenly over the first validation (or test) loader's data set, the same
+    ones every time. With an attack the same samples are measured again in their adversarial
+    versions, for their true labels, whatever the network makes of them.
+
+    Args:
+        rows: rows of the grid.
+        cols: columns of the grid.
+        samples: number of samples, over all processes.
+        every: k, how often in ``fit``; the first validation is one of them.
+        contexts: contexts per pair and order, in the mean; at least 2.
+        ratios: orders as parts m/(n−2), ascending; default: the reference grid's, without those
+            that are the same order on this grid.
+        pairs: which pairs; default: cells at most two rows and columns apart.
+        payoff: what the game reads off the logits.
+        baseline: what absent cells show, a number or one per channel; default: the training mean
+            of the network's ``Normalize`` layer.
+        only_correct: leave out samples that the network gets wrong.
+        reading: which reading of an absolute value is logged: ``plug_in`` (biased up),
+            ``split_sign`` (biased down) or ``rms``; table and files have all of them.
+        attack: makes an attack on the network, to measure its adversarial images too.
+        seed: seed of the draws, and of attacks that draw from the global random states.
+        chunk_size: rows sent through the network at once; default: the fastest, timed once.
+        model: where the network is (:func:`~interaction_train.callbacks.adapter.find_model`).
+        batch: where inputs and int64 labels lie in a batch: two indices or keys, or a function.
+
+    Raises:
+        InputError: an argument out of its range.
+    """
+
+    metric_class: type[OrderMetric]
+
+    letter: str
+    """What the metric is called, ``"J"`` for instance."""
+
+    stem: str
+    """The name of the files."""
+
+    signed = False
+    """Whether the metric has signed means, which are logged too."""
+
+    def __init__(
+        self,
+        rows: int = 16,
+        cols: int = 16,
+        samples: int = 32,
+        every: int = 1,
+        contexts: int = 32,
+        ratios: Sequence[float] | None = None,
+        pairs: Pairs | None = None,
+        payoff: str = "log_odds",
+        baseline: float | list[float] | None = None,
+        only_correct: bool = True,
+        reading: Reading = "plug_in",
+        attack: AttackFactory | None = None,
+        seed: int = 0,
+        chunk_size: int | None = None,
+        model: str | FindModel | None = None,
+        batch: Keys | FindBatch = (0, 1),
+    ) -> None:
+        super().__init__(every, model, batch)
+        at_least_one("samples", samples)
+        check_reading(reading)
+        self.count, self.reading, self.attack, self.seed = samples, reading, attack, seed
+        self.players = GridPlayers(rows, cols)
+        self.metric = self.metric_class(
+            self.players,
+            payoff,
+            distinct_ratios(rows * cols) if ratios is None else ratios,
+            NeighbourPairs() if pairs is None else pairs,
+            contexts,
+            baseline=baseline,
+            only_correct=only_correct,
+            seed=seed,
+            chunk_size=chunk_size,
+        )
+
+    @property
+    @abstractmethod
+    def shown(self) -> Mapping[str, str]:
+        """Columns of the printed table: key of the metric's result → title."""
+
+    @abstractmethod
+    def curves(self, result: Result) -> dict[str, dict[str, Any]]:
+        """Curves of the figure."""
+
+    @abstractmethod
+    def caption(self, result: Result) -> str:
+        """What the table's numbers are to be read with."""
+
+    def measure(self, trainer: L.Trainer, pl_module: L.LightningModule, loader: Any) -> Result:
+        network = self.find_model(pl_module)
+        metric = copy.deepcopy(self.metric).to(pl_module.device)
+        if is_fast(trainer):
+            metric.contexts, metric.only_correct, metric.chunk_size = 2, False, 64
+            metric.ratios = metric.ratios[:: max(1, len(metric.ratios) // 2)]
+        attacked = copy.deepcopy(metric)
+        attacked.only_correct = False  # they are chosen by the clean image
+        attack = None if self.attack is None else self.attack(network)
+        for x, y in self._batches(trainer, pl_module, loader):
+            metric.update(network, x, y)
+            if attack is not None:
+                x, y = _correct(network, x, y) if metric.only_correct else (x, y)
+                if len(x):
+                    attacked.update(network, craft(attack, x, y, seed=self.seed), y)
+        n = self.players.rows * self.players.cols
+        orders = [round(ratio * (n - 2)) for ratio in metric.ratios]
+        result = {"players": n, "ratios": list(metric.ratios), "orders": orders, **_plain(metric)}
+        if attack is not None:
+            result["adversarial"] = _plain(attacked)
+        if result["samples"] == 0:
+            rank_zero_warn(f"No sample for {self.letter}(m) is classified correctly.")
+        return result
+
+    def keys(self, split: Split, result: Result) -> dict[str, float]:
+        keys = {}
+        parts = {"": result}
+        if "adversarial" in result:
+            parts["adv/"] = result["adversarial"]
+        for prefix, part in parts.items():
+            for name, column in self._logged.items():
+                for ratio, value in zip(result["ratios"], part[column], strict=True):
+                    keys[f"{split}/{self.name}/{prefix}{name}/{ratio:g}"] = value
+        return keys
+
+    @property
+    def _logged(self) -> dict[str, str]:
+        logged = {self.letter: f"{self.letter}_{self.reading}"}
+        logged |= {"signed": "signed"} if self.signed else {}
+        return logged | {f"{key}_stderr": f"{column}_stderr" for key, column in logged.items()}
+
+    def history_figures(self) -> Mapping[str, Figure]:
+        points = [point for point in self.history if "epoch" in point]
+        figures = {}
+        for prefix in ("", "adv/"):
+            start = f"val/{self.name}/{prefix}{self.letter}/"
+            ratios = [key[len(start) :] for key in points[-1]["values"] if key.startswith(start)]
+            if ratios:
+                values = [[p["values"].get(start + r, math.nan) for r in ratios] for p in points]
+                epochs = [point["epoch"] for point in points]
+                images = "adversarial" if prefix else "clean"
+                title = f"{self.letter}(m) over training, {images} images, {self._grid}"
+                figure = heat_map_figure(values, epochs, ratios, f"{self.letter}(m)", title)
+                figures[f"{self.name}/{prefix}{self.letter}_over_training"] = figure
+        return figures
+
+    def table(self, result: Result) -> Table:
+        title = f"{self.letter}(m) on {result['samples']} samples, {self._grid}"
+        shown = [(result, key, title) for key, title in self.shown.items()]
+        if "adversarial" in result:
+            logged = [key for key in self.shown if key in self._logged.values()]
+            shown += [(result["adversarial"], key, f"adv. {self.shown[key]}") for key in logged]
+        columns = ["m", "m/(n−2)", *(name for _, _, name in shown)]
+        table = Table(*(Column(name, justify="right") for name in columns), title=title)
+        for k, (order, ratio) in enumerate(zip(result["orders"], result["ratios"], strict=True)):
+            cells = (_with_error(part[key][k], part[f"{key}_stderr"][k]) for part, key, _ in shown)
+            table.add_row(str(order), f"{ratio:g}", *cells)
+        table.caption = self.caption(result)
+        return table
+
+    def write(self, folder: Path, result: Result) -> list[Path]:
+        paths = [folder / f"{self.stem}.{kind}" for kind in ("csv", "json", "png")]
+        lists = {key: value for key, value in result.items() if isinstance(value, list)}
+        attacked = result.get("adversarial", {})
+        lists |= {f"adv_{k}": v for k, v in attacked.items() if isinstance(v, list)}
+        with paths[0].open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(lists)
+            writer.writerows(zip(*lists.values(), strict=True))
+        paths[1].write_text(json.dumps(result, indent=2))
+        for figure in self.figures(result).values():
+            save_figure(figure, paths[2])
+        return paths
+
+    @property
+    def _grid(self) -> str:
+        return f"{self.players.rows} × {self.players.cols} grid"
+
+    def _batches(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, loader: Any
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's samples, which may be none."""
+        places = spread(len(loader.dataset), 1 if is_fast(trainer) else self.count)
+        if self.attack is not None:
+            blocks = share(places, trainer, _ATTACKED)
+        else:
+            mine = [place for block in share(places, trainer) for place in block]
+            blocks = [mine[k : k + _BATCH] for k in range(0, len(mine), _BATCH)]
+        for block in blocks:
+            yield self.samples(trainer, pl_module, loader, block)
+
+
+def distinct_ratios(n: int) -> tuple[float, ...]:
+    """The reference grid's ratios, without those that are the same order of n players."""
+    orders = {round(ratio * (n - 2)): ratio for ratio in reversed(REFERENCE_RATIOS)}
+    return tuple(sorted(orders.values()))
+
+
+def contexts_range(result: Result) -> str:
+    """How many contexts pairs had, "29 to 33" for instance; end orders, with one each, left out."""
+    counts = result["contexts"]
+    inner = [count for count in counts if count > 1.5] or counts
+    return f"{min(inner):.0f} to {max(inner):.0f}" if inner else "0"
+
+
+def _correct(network: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    with evaluation_mode(network), without_grad():
+        right = network(x).argmax(-1) == y
+    return x[right], y[right]
+
+
+def _plain(metric: OrderMetric) -> Result:
+    return {key: value.tolist() for key, value in metric.compute().items()}
+
+
+def _with_error(value: float, error: float) -> str:
+    return f"{value:.3g}" if math.isnan(error) else f"{value:.3g} ± {error:.2g}"
