@@ -21,8 +21,8 @@ from interaction_train.payoffs import Payoff
 from interaction_train.players import Players
 
 
-class PairMetric(Metric):
-    """A metric of sampled pair interactions, with one row per sample.
+class RowMetric(Metric):
+    """A metric with one row of numbers per sample (:data:`~interaction_train.metrics.COLUMNS`).
 
     Rows carry the hash of their sample, so that samples which a distributed sampler repeats count
     once, and no result depends on batches, their order or the number of processes. Metrics of
@@ -30,19 +30,7 @@ class PairMetric(Metric):
     rows are part of the state dict.
 
     Args:
-        players: how a sample splits into players.
-        payoff: what the game reads off the logits, one number per sample.
-        pairs: which pairs of players.
-        contexts: contexts per pair and order, in the mean; at least 2.
-        baseline: what absent players show, a number or one per channel; default: the training mean
-            of the network's ``Normalize`` layer.
-        only_correct: leave out samples that the network gets wrong.
-        seed: seed of the draws.
-        chunk_size: rows sent through the network at once; default: the fastest, timed once.
         kwargs: those of ``torchmetrics.Metric``.
-
-    Raises:
-        InputError: ``contexts`` below 2.
     """
 
     is_differentiable = False
@@ -52,25 +40,8 @@ class PairMetric(Metric):
     content: list[Tensor]
     rows: list[Tensor]
 
-    def __init__(
-        self,
-        players: Players,
-        payoff: str | Payoff,
-        pairs: Pairs | None = None,
-        contexts: int = 100,
-        baseline: float | Sequence[float] | None = None,
-        only_correct: bool = True,
-        seed: int = 0,
-        chunk_size: int | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if contexts < 2:
-            raise InputError("contexts", contexts, "at least 2")
-        self.players, self.payoff, self.contexts = players, payoff, contexts
-        self.pairs = RandomPairs() if pairs is None else pairs
-        self.baseline, self.only_correct = baseline, only_correct
-        self.seed, self.chunk_size = seed, chunk_size
         self.add_state("content", [], dist_reduce_fx="cat")
         self.add_state("rows", [], dist_reduce_fx="cat")
 
@@ -80,35 +51,11 @@ class PairMetric(Metric):
         """Number of orders M."""
 
     @abstractmethod
-    def estimate(self, game: MaskedGame) -> PairEstimates:
-        """Estimates for a batch of samples."""
-
-    @abstractmethod
     def statistics(self, rows: Tensor) -> Statistics:
         """The result for rows ``(B, columns, M)``, each sample once."""
 
-    def update(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
-        """Measure a batch.
-
-        Args:
-            model: the network; its modes, statistics and gradients stay as they are.
-            x: samples ``(B, C, ...)``.
-            y: labels ``(B,)`` int64.
-
-        Raises:
-            InputError: see :func:`~interaction_train.metrics.rows.interaction_rows`.
-        """
-        content, rows, _ = interaction_rows(
-            model,
-            x,
-            y,
-            self.estimate,
-            players=self.players,
-            payoff=self.payoff,
-            baseline=self.baseline,
-            only_correct=self.only_correct,
-            chunk_size=self.chunk_size,
-        )
+    def add(self, content: Tensor, rows: Tensor) -> None:
+        """Take the rows ``(b, columns, M)`` of b more samples, with their hashes ``(b,)``."""
         if len(rows):
             self.content.append(content)
             self.rows.append(rows)
@@ -139,3 +86,71 @@ class PairMetric(Metric):
             return cast(Figure, axes.figure), axes
         figure = Figure(figsize=(6, 4), layout="constrained")
         return figure, figure.add_subplot()
+
+
+class PairMetric(RowMetric):
+    """A metric of sampled pair interactions.
+
+    Args:
+        players: how a sample splits into players.
+        payoff: what the game reads off the logits, one number per sample.
+        pairs: which pairs of players.
+        contexts: contexts per pair and order, in the mean; at least 2.
+        baseline: what absent players show, a number or one per channel; default: the training mean
+            of the network's ``Normalize`` layer.
+        only_correct: leave out samples that the network gets wrong.
+        seed: seed of the draws.
+        chunk_size: rows sent through the network at once; default: the fastest, timed once.
+        kwargs: those of ``torchmetrics.Metric``.
+
+    Raises:
+        InputError: ``contexts`` below 2.
+    """
+
+    def __init__(
+        self,
+        players: Players,
+        payoff: str | Payoff,
+        pairs: Pairs | None = None,
+        contexts: int = 100,
+        baseline: float | Sequence[float] | None = None,
+        only_correct: bool = True,
+        seed: int = 0,
+        chunk_size: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if contexts < 2:
+            raise InputError("contexts", contexts, "at least 2")
+        self.players, self.payoff, self.contexts = players, payoff, contexts
+        self.pairs = RandomPairs() if pairs is None else pairs
+        self.baseline, self.only_correct = baseline, only_correct
+        self.seed, self.chunk_size = seed, chunk_size
+
+    @abstractmethod
+    def estimate(self, game: MaskedGame) -> PairEstimates:
+        """Estimates for a batch of samples."""
+
+    def update(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
+        """Measure a batch.
+
+        Args:
+            model: the network; its modes, statistics and gradients stay as they are.
+            x: samples ``(B, C, ...)``.
+            y: labels ``(B,)`` int64.
+
+        Raises:
+            InputError: see :func:`~interaction_train.metrics.rows.interaction_rows`.
+        """
+        content, rows, _ = interaction_rows(
+            model,
+            x,
+            y,
+            self.estimate,
+            players=self.players,
+            payoff=self.payoff,
+            baseline=self.baseline,
+            only_correct=self.only_correct,
+            chunk_size=self.chunk_size,
+        )
+        self.add(content, rows)

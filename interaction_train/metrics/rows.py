@@ -79,16 +79,30 @@ def interaction_rows(
     estimates = estimate(game)
     own = logit(logits, y).double()
     others = (logits.double().sum(-1) - own) / max(1, logits.shape[-1] - 1)
+    return content, estimate_rows(estimates, (own - others).abs()), estimates.orders
+
+
+def estimate_rows(estimates: PairEstimates, scale: Tensor, signed: Tensor | None = None) -> Tensor:
+    """Rows out of estimates.
+
+    Args:
+        estimates: of B samples and M orders.
+        scale: ``(B,)``, what the column of that name holds.
+        signed: ``(B, M)``, mean interactions known better than from the estimates.
+
+    Returns:
+        ``(B, columns, M)`` float64 (:data:`COLUMNS`).
+    """
     parts = (
-        estimates.mean,
+        estimates.mean if signed is None else signed,
         estimates.over_pairs(plug_in(estimates)),
         estimates.over_pairs(split_sign(estimates)),
         estimates.over_pairs(product(estimates)),
         estimates.over_pairs(estimates.size),
         estimates.count.double().mean(-1),
-        (own - others).abs()[:, None].expand_as(estimates.mean),
+        scale[:, None].expand_as(estimates.mean),
     )
-    return content, torch.stack(parts, 1), estimates.orders
+    return torch.stack(parts, 1)
 
 
 def unique_rows(content: Tensor, rows: Tensor) -> Tensor:
