@@ -13,6 +13,12 @@ from interaction_train.attacks.gradients import (
 from interaction_train.attacks.inputs import GaussianAveraging, InputDiversity, ScaleInvariance
 from interaction_train.attacks.objectives import InteractionObjective, MaskedObjective, Objective
 from interaction_train.attacks.parts import Part, Step
+from interaction_train.attacks.perturbation import (
+    PerturbationInteraction,
+    mean_interaction,
+    perturbation_game,
+    sampled_interactions,
+)
 from interaction_train.attacks.presets import HybridIRAttack, IRAttack
 from interaction_train.attacks.rounding import round_to_bytes
 from interaction_train.attacks.skip import SkipGradient, residual_branches, skip_gradient
@@ -33,6 +39,7 @@ __all__ = [
     "Nesterov",
     "Objective",
     "Part",
+    "PerturbationInteraction",
     "ScaleInvariance",
     "SkipGradient",
     "Step",
@@ -41,8 +48,11 @@ __all__ = [
     "TransferRate",
     "TranslationInvariance",
     "VarianceTuning",
+    "mean_interaction",
+    "perturbation_game",
     "read_adversarial_set",
     "residual_branches",
     "round_to_bytes",
+    "sampled_interactions",
     "skip_gradient",
 ]
