@@ -6,6 +6,7 @@ of the package.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import warnings
@@ -17,8 +18,9 @@ import lightning as L
 import torch
 import wandb
 from jsonargparse import ArgumentError
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_info
 
 # Imported so that YAML can use bare class names.
 import interaction_train.attacks
@@ -31,7 +33,33 @@ from interaction_train import __version__
 from interaction_train.callbacks import OrderReport
 from interaction_train.cli_errors import one_line
 from interaction_train.errors import InputError
-from interaction_train.run_log import continue_log
+from interaction_train.run_log import Origin, RunMark, continue_run
+from interaction_train.wandb_run import describe
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves the resolved configuration in the run's folder, and in its W&B run with versions.
+
+    A resumed run keeps the configurations before it, as ``config_1.yaml`` and so on.
+    """
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        folder = trainer.log_dir  # asked for on every process: rank 0 tells the others
+        if folder and not self.already_saved and trainer.is_global_zero:
+            _set_aside(Path(folder, self.config_filename))
+        super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        config = json.loads(self.parser.dump(self.config, skip_none=False, format="json"))
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                describe(logger, config)
+
+
+def _set_aside(path: Path) -> None:
+    if path.is_file():
+        earlier = len(list(path.parent.glob(f"{path.stem}_*{path.suffix}")))
+        path.rename(path.with_name(f"{path.stem}_{earlier + 1}{path.suffix}"))
 
 
 class InteractionCLI(LightningCLI):
@@ -59,21 +87,40 @@ class InteractionCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Check the checkpoint; the network is what the configuration says, never overridden."""
-        path = self.config[self.config.subcommand].get("ckpt_path")
-        if path and path not in ("best", "last", "hpc", "registry") and not Path(path).is_file():
-            raise InputError("ckpt_path", repr(path), "a checkpoint file, or 'best' or 'last'")
+        config = self.config[self.config.subcommand]
+        path = config.get("ckpt_path")
+        if path == "last" and self.config.subcommand == "fit":
+            config["ckpt_path"] = self._last_checkpoint(config)
+        elif path and path not in ("best", "last", "hpc", "registry") and not Path(path).exists():
+            raise InputError("ckpt_path", repr(path), "a checkpoint, or 'best' or 'last'")
+
+    def _last_checkpoint(self, config: Any) -> str | None:
+        """The ``last.ckpt`` of the newest run of this name; None where there is none yet."""
+        runs = Path(config["trainer"]["default_root_dir"], config["name"])
+        found = sorted(runs.glob("*/checkpoints/last*.ckpt"), key=lambda path: path.stat().st_mtime)
+        if not found:
+            rank_zero_info(f"No run in {runs} has a last checkpoint: this one starts anew.")
+        return str(found[-1]) if found else None
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         trainer = self._get(self.config_init, "trainer")
-        if trainer["logger"] is None and not trainer["fast_dev_run"]:
-            kwargs["logger"] = self._default_loggers(trainer["default_root_dir"])
+        loggers = trainer["logger"]
+        if loggers is None and not trainer["fast_dev_run"]:
+            loggers = kwargs["logger"] = self._default_loggers(trainer["default_root_dir"])
+        path = self._get(self.config, "ckpt_path")
+        if path and Path(path).is_file() and self.subcommand == "fit":
+            warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty")
+            several = loggers if isinstance(loggers, list) else [loggers]
+            continue_run(several, Origin.of(Path(path)))
         return super().instantiate_trainer(**kwargs)
 
     def _default_loggers(self, root: str) -> list[Logger]:
         name, mode = self._get(self.config, "name"), self._get(self.config, "wandb")
-        loggers: list[Logger] = [CSVLogger(root, name=name, flush_logs_every_n_steps=20)]
+        loggers: list[Logger] = [CSVLogger(root, name=name, flush_logs_every_n_steps=1)]
         if mode != "disabled":
             os.environ.setdefault("WANDB_SILENT", "true")
+            # Seconds until an offline run's rows are on disk, where a kill leaves them.
+            os.environ.setdefault("WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL", "2")
             loggers.append(
                 WandbLogger(
                     name=name,
@@ -83,11 +130,6 @@ class InteractionCLI(LightningCLI):
                 )
             )
         return loggers
-
-    def before_fit(self) -> None:
-        path, logger = self._get(self.config, "ckpt_path"), self.trainer.logger
-        if path and Path(path).is_file() and isinstance(logger, CSVLogger):
-            continue_log(logger, Path(path))
 
     def after_fit(self) -> None:
         if self._get(self.config, "test_after_fit"):
@@ -115,9 +157,9 @@ def main(args: list[str] | None = None) -> None:
             L.LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=SaveConfig,
             seed_everything_default=0,
-            trainer_defaults={"default_root_dir": "runs", "callbacks": [OrderReport()]},
+            trainer_defaults={"default_root_dir": "runs", "callbacks": [OrderReport(), RunMark()]},
             parser_kwargs={"version": __version__, "exit_on_error": False},
             args=args,
         )

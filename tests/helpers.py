@@ -1,10 +1,12 @@
 """Pieces that several tests, and processes started by tests, use."""
 
+import json
 import os
 import signal
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -49,14 +51,38 @@ def colour_npz(path: Path, count: int = 60) -> Path:
 
 def wandb_history(path: Path) -> list[dict[str, str]]:
     """The history rows that W&B's offline writer put on disk, values as JSON text."""
-    rows = []
+    histories = (record.history for record in _records(path) if record.HasField("history"))
+    return [_texts(history.item) for history in histories]
+
+
+def wandb_config(path: Path) -> dict[str, Any]:
+    """The config of an offline run, as all its updates leave it."""
+    config: dict[str, Any] = {}
+    for record in _records(path):
+        update = record.run.config if record.HasField("run") else record.config
+        config |= {key: json.loads(value) for key, value in _texts(update.update).items()}
+    return config
+
+
+def wandb_summaries(path: Path) -> dict[str, set[str]]:
+    """What an offline run's summary keeps of its metrics: key → some of min, max, last."""
+    metrics = [record.metric for record in _records(path) if record.HasField("metric")]
+    kinds = ("min", "max", "last")
+    return {
+        metric.name or metric.glob_name: {k for k in kinds if getattr(metric.summary, k)}
+        for metric in metrics
+    }
+
+
+def _records(path: Path) -> Iterator[Any]:
     for data in _log_records(path.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
-        if record.HasField("history"):
-            items = record.history.item
-            rows.append({item.key or "/".join(item.nested_key): item.value_json for item in items})
-    return rows
+        yield record
+
+
+def _texts(items: Any) -> dict[str, str]:
+    return {item.key or "/".join(item.nested_key): item.value_json for item in items}
 
 
 def _log_records(data: bytes) -> Iterator[bytes]:

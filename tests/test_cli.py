@@ -11,18 +11,29 @@ import torch
 
 from interaction_train import __version__
 from interaction_train.module import InteractionClassifier
-from tests.helpers import run_cli, wandb_history, weights
+from tests.helpers import (
+    run_cli,
+    wandb_config,
+    wandb_history,
+    wandb_summaries,
+    weights,
+)
 
 ROOT = Path(__file__).parent.parent
+
+
+def command(folder: Path) -> list[str]:
+    """The main job, without its test and W&B."""
+    return [
+        "fit", "--config", "digits.yaml", "--trainer.default_root_dir", str(folder),
+        "--test_after_fit", "false", "--wandb", "disabled",
+    ]  # fmt: skip
 
 
 def fit(folder: Path, *args: str) -> Path:
     """Train the main job in this process; returns the folder of the run."""
     before = set(folder.glob("digits/version_*"))
-    run_cli(
-        "fit", "--config", "digits.yaml", "--trainer.default_root_dir", str(folder),
-        "--test_after_fit", "false", "--wandb", "disabled", *args,
-    )  # fmt: skip
+    run_cli(*command(folder), *args)
     return (set(folder.glob("digits/version_*")) - before).pop()
 
 
@@ -35,6 +46,23 @@ def losses(run: Path) -> list[tuple[int, float]]:
     return [
         (int(row["step"]), float(row["train/loss"])) for row in metrics(run) if row["train/loss"]
     ]
+
+
+def without_spectra(run: Path) -> list[dict[str, str]]:
+    """All rows. (Spectra may differ in the last digits, as their chunks are timed.)"""
+    return [
+        {key: value for key, value in row.items() if "interaction/" not in key}
+        for row in metrics(run)
+    ]
+
+
+def wandb_files(folder: Path) -> list[Path]:
+    """W&B's offline files, oldest first."""
+    return sorted(folder.glob("digits/wandb/offline-run-*/run-*.wandb"))
+
+
+def points(rows: list[dict[str, str]], key: str) -> list[tuple[str, str]]:
+    return [(row["trainer/global_step"], row[key]) for row in rows if key in row]
 
 
 def test_main_job_leaves_everything_in_its_folder(tmp_path, capsys):
@@ -69,35 +97,89 @@ def test_main_job_leaves_everything_in_its_folder(tmp_path, capsys):
     assert "test/interaction/mean_abs" in logged
 
 
-def test_resumed_run_ends_with_the_weights_of_the_uninterrupted_one(tmp_path):
+def test_resumed_run_goes_on_in_its_folder(tmp_path):
+    """Same weights, curves, best checkpoint as without the stop; nothing twice, nothing lost."""
     augment = ("--data.augment", "true")
-    whole = fit(tmp_path, "--trainer.max_epochs", "4", *augment)
+    whole = fit(tmp_path / "whole", "--trainer.max_epochs", "4", *augment)
     half = fit(tmp_path, "--trainer.max_epochs", "2", *augment)
     last = half / "checkpoints" / "last.ckpt"
-    resumed = fit(tmp_path, "--trainer.max_epochs", "4", "--ckpt_path", str(last), *augment)
-    end = "checkpoints/last.ckpt"
-    torch.testing.assert_close(weights(resumed / end), weights(whole / end), rtol=0, atol=0)
-    assert losses(resumed) == losses(whole)
-    assert metrics(half)[-1]["epoch"] == "1"  # the first half's own log stays as it was
+    run_cli(*command(tmp_path), "--trainer.max_epochs", "4", "--ckpt_path", str(last), *augment)
+    assert [path.name for path in tmp_path.glob("digits/version_*")] == ["version_0"]
+    for name in ("last", "best"):
+        end = f"checkpoints/{name}.ckpt"
+        torch.testing.assert_close(weights(half / end), weights(whole / end), rtol=0, atol=0)
+    assert without_spectra(half) == without_spectra(whole)
+    assert {path.name for path in half.glob("config*")} == {"config.yaml", "config_1.yaml"}
+    assert not list(half.glob("*.earlier"))
 
 
-def test_killed_in_mid_epoch_nothing_is_logged_twice(tmp_path):
-    whole = fit(tmp_path, "--trainer.max_epochs", "3")
-    command = [sys.executable, "-m", "interaction_train", "fit", "--config", "digits.yaml"]
-    command += ["--trainer.default_root_dir", str(tmp_path), "--trainer.max_epochs", "3"]
-    command += ["--test_after_fit", "false", "--wandb", "disabled"]
-    command += ["--trainer.callbacks+", "tests.helpers.KillAt"]
-    command += ["--trainer.callbacks.epoch", "2", "--trainer.callbacks.batch", "15"]
+def test_resuming_from_an_older_checkpoint_is_a_branch(tmp_path):
+    run = fit(tmp_path, "--trainer.max_epochs", "1")
+    older = run / "checkpoints" / "older.ckpt"
+    older.write_bytes((run / "checkpoints" / "last.ckpt").read_bytes())
+    last = run / "checkpoints" / "last.ckpt"
+    run_cli(*command(tmp_path), "--trainer.max_epochs", "2", "--ckpt_path", str(last))
+    before = metrics(run)
+    branch = fit(tmp_path, "--trainer.max_epochs", "2", "--ckpt_path", str(older))
+    assert branch.name == "version_1"
+    assert losses(branch) == losses(run)
+    assert metrics(run) == before
+
+
+def test_last_finds_the_newest_run_and_starts_anew_where_there_is_none(tmp_path):
+    first = fit(tmp_path, "--trainer.max_epochs", "1", "--ckpt_path", "last")
+    run_cli(*command(tmp_path), "--trainer.max_epochs", "2", "--ckpt_path", "last")
+    assert [path.name for path in tmp_path.glob("digits/version_*")] == ["version_0"]
+    assert {row["epoch"] for row in metrics(first)} == {"0", "1"}
+
+
+def killed(folder: Path, epoch: int, batch: int, *args: str) -> Path:
+    """A run killed as a scheduler would, in a process of its own; returns its folder."""
+    program = [sys.executable, "-m", "interaction_train", *command(folder), *args]
+    program += ["--trainer.callbacks+", "tests.helpers.KillAt"]
+    program += ["--trainer.callbacks.epoch", str(epoch), "--trainer.callbacks.batch", str(batch)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: sums depend on it
+    environment.pop("WANDB_SERVICE", None)  # else its run lives on in this process's service
     result = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment
+        program, cwd=ROOT, capture_output=True, text=True, check=False, env=environment
     )
     assert result.returncode == -signal.SIGKILL, result.stderr
-    killed = tmp_path / "digits" / "version_1"
-    assert {row["epoch"] for row in metrics(killed) if row["train/loss"]} == {"0", "1", "2"}
-    last = killed / "checkpoints" / "last.ckpt"
-    resumed = fit(tmp_path, "--trainer.max_epochs", "3", "--ckpt_path", str(last))
-    assert losses(resumed) == losses(whole)
+    (run,) = folder.glob("digits/version_*")
+    return run
+
+
+def test_killed_in_mid_epoch_no_curve_has_a_point_twice(tmp_path):
+    """In the CSV file, in TensorBoard's events and in the offline W&B runs of one id."""
+    offline = ("--trainer.max_epochs", "3", "--wandb", "offline")
+    whole = fit(tmp_path / "whole", *offline)
+    run = killed(tmp_path, 2, 15, *offline)
+    assert {row["epoch"] for row in metrics(run) if row["train/loss"]} == {"0", "1", "2"}
+    with (run / "metrics.csv").open("a") as file:
+        file.write("0.5,2,0.1")  # a torn line
+    last = run / "checkpoints" / "last.ckpt"
+    run_cli(*command(tmp_path), *offline, "--ckpt_path", str(last))
+    assert without_spectra(run) == without_spectra(whole)
+
+    (expected,) = wandb_files(tmp_path / "whole")
+    first, second = wandb_files(tmp_path)
+    assert first.name == second.name  # the id
+    joined = [*wandb_history(first), *wandb_history(second)]
+    for key in ("train/loss", "train/acc", "val/acc", "val/interaction/J/0.5"):
+        assert points(joined, key) == points(wandb_history(expected), key)
+    counts = [int(row["_step"]) for row in joined]
+    assert counts == sorted(set(counts))
+
+
+def test_wandb_run_knows_configuration_and_versions(tmp_path):
+    fit(tmp_path, "--trainer.max_epochs", "1", "--wandb", "offline")
+    (stored,) = wandb_files(tmp_path)
+    config = wandb_config(stored)
+    assert config["config"]["model"]["init_args"]["losses"]["interaction"]["weight"] == 2.0
+    assert config["versions"]["interaction-train"] == __version__
+    assert config["versions"]["torch"] == torch.__version__
+    summaries = wandb_summaries(stored)
+    assert summaries["val/acc"] == {"max", "last"}
+    assert summaries["val/loss"] == {"min", "last"}
 
 
 @pytest.mark.parametrize(
