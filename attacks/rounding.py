@@ -8,7 +8,7 @@ from torch import Tensor
 from interaction_train.attacks.norms import Norm, check_norm
 from interaction_train.errors import InputError
 
-_SNAP = 1e-6  # relative: 8/255 written with six digits, or kept in float32, still means 8 levels
+_SNAP = 1e-7  # 8/255 written with six digits, or kept in float32, still means 8 levels
 _SHRINKS = 256
 
 
@@ -66,7 +66,7 @@ def _in_box(wanted: Tensor, origin: Tensor, eps: float) -> Tensor:
     at = _nearest(origin).long()
     on_level = levels[at] == origin
     count = round(255 * eps)
-    if abs(255 * eps - count) > _SNAP * max(1.0, 255 * eps):
+    if abs(count / 255 - eps) > _SNAP:
         count = int(255 * eps)
     lowest = torch.where(on_level, at - count, lowest).clamp(min=0)
     highest = torch.where(on_level, at + count, highest).clamp(max=255)

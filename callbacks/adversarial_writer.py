@@ -60,9 +60,9 @@ class AdversarialWriter(BasePredictionWriter):
         overwrite: replace another job's set in the folder instead of raising.
 
     Raises:
-        InputError: an argument out of its range, a module that does not craft, several predict
-            loaders or one whose order is not known, or a folder that holds something else. Nothing
-            in the folder is touched then.
+        InputError: an argument out of its range, a module that does not craft, a predict loader
+            whose order is not known, or a folder that holds something else. Nothing in the folder
+            is touched then.
     """
 
     def __init__(
@@ -166,10 +166,7 @@ class AdversarialWriter(BasePredictionWriter):
 
     def _job(self, trainer: L.Trainer, crafter: AdversarialCrafter) -> dict[str, Any]:
         loaders = trainer.predict_dataloaders
-        loaders = loaders if isinstance(loaders, list) else [loaders]
-        if len(loaders) != 1:
-            raise InputError("predict_dataloader", f"{len(loaders)} loaders", "one")
-        loader = loaders[0]
+        loader = loaders[0] if isinstance(loaders, list) else loaders  # Lightning refuses several
         data = trainer.datamodule if hasattr(trainer, "datamodule") else None
         return {
             "attack": describe_attack(crafter.attack),
