@@ -1,0 +1,390 @@
+"""What all studies share: arguments, resumable runs, intervals, and where results go.
+
+A study is a script with this shape::
+
+    def main() -> None:
+        study = Study.from_command_line(__file__, __doc__)
+        if study.wants("digits"):
+            with study.part("digits", seeds=(0, 1, 2)) as part:
+                found = part.runs(plan, work)        # or ends here with --dry_run
+                part.table(rows)                     # studies/results/<scale>/NAME_digits.csv
+                part.figure(figure)                  # docs/images/studies/NAME_digits.png
+                part.verdict("holds in part", "strength .21 with dropout, .25 without")
+
+The verdict is printed, and stands in ``NAME_digits.json`` beside the table, with the command, the
+seeds, the hardware and the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import json
+import logging
+import math
+import os
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, get_args
+
+import lightning as L
+import torch
+from matplotlib.figure import Figure
+from scipy import stats
+from torch import Tensor, nn
+
+from interaction_train.figures import save_figure
+from interaction_train.module import InteractionClassifier
+from interaction_train.terms import WeightedTerm
+
+ROOT = Path(__file__).parent.parent
+DATA_VARIABLE = "INTERACTION_TRAIN_DATA"
+
+Scale = Literal["smoke", "quick", "full"]
+Data = Literal["digits", "cifar10"]
+Kind = Literal["holds", "holds in part", "does not hold here"]
+Settings = Mapping[str, Any]
+Summary = dict[str, Any]
+
+
+class PlanOnly(Exception):
+    """Ends a part that was to print its plan of runs."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A script and what the command line asked it for.
+
+    Args:
+        name: the script's name.
+        scale: ``"smoke"``: seconds, says nothing; ``"quick"``: minutes on two cores; ``"full"``:
+            the papers' settings.
+        only: the data sets to use.
+        given_seeds: seeds in place of the study's own.
+        dry_run: print the plan of runs and do nothing.
+        out: the folder below which ``studies/results``, ``docs/images`` and ``runs`` are written.
+    """
+
+    name: str
+    scale: Scale
+    only: tuple[Data, ...]
+    given_seeds: tuple[int, ...] | None
+    dry_run: bool
+    out: Path
+
+    @classmethod
+    def from_command_line(cls, script: str, description: str | None) -> Study:
+        """Parse ``--scale``, ``--only``, ``--seeds``, ``--dry_run`` and ``--out``."""
+        parser = argparse.ArgumentParser(description=(description or "").split("\n")[0])
+        parser.add_argument("--scale", choices=get_args(Scale), default="quick")
+        parser.add_argument("--only", choices=get_args(Data), help="one of the data sets")
+        parser.add_argument("--seeds", type=int, nargs="+", help="in place of the study's own")
+        parser.add_argument("--dry_run", action="store_true", help="print the plan of runs")
+        parser.add_argument("--out", type=Path, help="write below this folder, not the repository")
+        given = parser.parse_args()
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module="lightning")
+        return cls(
+            Path(script).stem,
+            given.scale,
+            (given.only,) if given.only else get_args(Data),
+            tuple(given.seeds) if given.seeds else None,
+            given.dry_run,
+            given.out or (ROOT / "runs" / "smoke" if given.scale == "smoke" else ROOT),
+        )
+
+    def wants(self, data: Data) -> bool:
+        """Whether to use a data set; where its files are missing a line says what to do."""
+        if data not in self.only:
+            return False
+        if data == "cifar10" and self.scale != "full" and not os.environ.get(DATA_VARIABLE):
+            print(
+                f"{self.name}: CIFAR-10 is left out. Set {DATA_VARIABLE} to a folder with"
+                " cifar10_5k.npz and cifar_resnet20.safetensors to have it."
+            )
+            return False
+        return True
+
+    def file(self, name: str) -> Path:
+        """A file of the folder that INTERACTION_TRAIN_DATA names."""
+        return Path(os.environ.get(DATA_VARIABLE, "."), name)
+
+    @property
+    def cifar10(self) -> str:
+        """The source of CIFAR-10 for ``ImageDataModule``: the small file, or torchvision's set."""
+        return "CIFAR10" if self.scale == "full" else str(self.file("cifar10_5k.npz"))
+
+    def pick(self, smoke: Any, quick: Any, full: Any) -> Any:
+        """What belongs to the scale."""
+        return {"smoke": smoke, "quick": quick, "full": full}[self.scale]
+
+    def part(self, data: Data, seeds: Sequence[int] = (0,)) -> Part:
+        """The study on one data set; ``with`` closes it by writing the sidecar."""
+        return Part(self, data, self.given_seeds or tuple(seeds))
+
+
+@dataclass
+class Part:
+    """A study on one data set: its runs, tables, figure and verdict."""
+
+    study: Study
+    data: Data
+    seeds: tuple[int, ...]
+    _begin: float = field(default_factory=time.perf_counter)
+    _before: float = 0.0
+    _verdict: dict[str, str] = field(default_factory=dict)
+
+    def __enter__(self) -> Part:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> bool:
+        if error is None:
+            if not self._verdict:
+                raise RuntimeError(f"{self.stem} has no verdict")
+            self._write_sidecar()
+        return isinstance(error, PlanOnly)
+
+    @property
+    def stem(self) -> str:
+        """``<study>_<data>``."""
+        return f"{self.study.name}_{self.data}"
+
+    def runs(
+        self, plan: Mapping[str, Settings], work: Callable[..., Summary], label: str = "runs"
+    ) -> dict[str, Summary]:
+        """Do every run of a plan that is not on disk yet, and return all summaries.
+
+        Args:
+            plan: name of the run, ``"dropout_0.5/seed_0"`` say → the arguments of ``work``, plain
+                values that JSON can hold. A run on disk that was made with other ones is repeated.
+            work: settings → a summary of plain numbers and lists.
+            label: what the runs are, for the plan.
+
+        Raises:
+            PlanOnly: the plan was to be printed, and is.
+        """
+        if self.study.dry_run:
+            print(f"{self.stem}, {self.study.scale}: {len(plan)} {label}")
+            for name, settings in plan.items():
+                print(f"  {name}: " + ", ".join(f"{k} {v}" for k, v in settings.items()))
+            raise PlanOnly
+        found = {}
+        folder = self.study.out / "runs" / "studies" / self.study.scale / self.stem
+        for place, (name, settings) in enumerate(plan.items(), 1):
+            wanted = json.loads(json.dumps(dict(settings)))
+            path = folder / f"{name}.json"
+            record = json.loads(path.read_text()) if path.is_file() else None
+            if record is not None and record["settings"] == wanted:
+                self._before += record["seconds"]
+            else:
+                start = time.perf_counter()
+                summary = work(**settings)
+                seconds = time.perf_counter() - start
+                record = {"settings": wanted, "summary": summary, "seconds": seconds}
+                _write(path, json.dumps(record))
+                shown = f"{self.stem}, {place} of {len(plan)} {label}: {name}, {seconds:.1f} s"
+                print(shown, file=sys.stderr, flush=True)
+            found[name] = record["summary"]
+        return found
+
+    def table(self, rows: Sequence[Mapping[str, Any]], name: str = "") -> Path:
+        """Write rows as CSV, floats with four digits; beside it stands the sidecar.
+
+        Columns ``a`` and ``a_stderr`` are shown as "a ± stderr" in documents, ``a``, ``a_low`` and
+        ``a_high`` as "a [low, high]" (``tables.py``).
+
+        Args:
+            rows: column → value, all with the same columns.
+            name: set for several tables of one part: ``NAME_<data>_<name>.csv``.
+        """
+        path = self._results / f"{self.stem}{'_' * bool(name)}{name}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(rows[0])
+            writer.writerows([cell(value) for value in row.values()] for row in rows)
+        return path
+
+    def figure(self, figure: Figure, name: str = "") -> Path:
+        """Write a figure as PNG."""
+        folder = self.study.out / "docs" / "images" / "studies"
+        folder = folder / "full" if self.study.scale == "full" else folder
+        path = folder / f"{self.stem}{'_' * bool(name)}{name}.png"
+        save_figure(figure, path)
+        return path
+
+    def verdict(self, kind: Kind, numbers: str) -> None:
+        """Print the verdict and keep it for the sidecar.
+
+        Args:
+            kind: what became of the claim.
+            numbers: the rest of the sentence, with the numbers that say so; no full stop.
+        """
+        sentence = f"{kind.capitalize()}: {numbers}."
+        self._verdict = {"kind": kind, "verdict": sentence}
+        print(f"{self.stem}: {sentence}")
+
+    @property
+    def _results(self) -> Path:
+        return self.study.out / "studies" / "results" / self.study.scale
+
+    def _write_sidecar(self) -> None:
+        arguments = [arg for arg in sys.argv[1:] if arg]
+        record = {
+            **self._verdict,
+            "command": " ".join(["python", f"studies/{self.study.name}.py", *arguments]),
+            "seeds": list(self.seeds),
+            "hardware": hardware(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "wall_time_s": round(time.perf_counter() - self._begin + self._before, 1),
+            "date": datetime.date.today().isoformat(),
+        }
+        text = json.dumps(record, indent=2, ensure_ascii=False)
+        _write(self._results / f"{self.stem}.json", text + "\n")
+
+
+class Mean(NamedTuple):
+    """A mean over seeds or the like.
+
+    Args:
+        value: the mean.
+        stderr: its standard error; NaN for a single value.
+        low: lower end of Student's 95 % interval.
+        high: upper end.
+    """
+
+    value: float
+    stderr: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Mean:
+        """Of independent values."""
+        data = torch.tensor(list(values), dtype=torch.float64)
+        value, count = float(data.mean()), len(data)
+        if count < 2:
+            return cls(value, math.nan, math.nan, math.nan)
+        stderr = float(data.std()) / count**0.5
+        reach = stderr * float(stats.t.ppf(0.975, count - 1))
+        return cls(value, stderr, value - reach, value + reach)
+
+    def __str__(self) -> str:
+        if math.isnan(self.stderr):
+            return f"{self.value:.3g}"
+        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+    def columns(self, name: str, interval: bool = False) -> dict[str, float]:
+        """Columns of a table: with the standard error, or with the interval."""
+        if interval:
+            return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+        return {name: self.value, f"{name}_stderr": self.stderr}
+
+
+def paired(first: Iterable[float], second: Iterable[float]) -> Mean:
+    """The mean of ``first`` − ``second``, seed by seed."""
+    return Mean.of(a - b for a, b in zip(first, second, strict=True))
+
+
+def fit(
+    network: Callable[[], nn.Module],
+    data: L.LightningDataModule,
+    *,
+    seed: int,
+    epochs: int,
+    lr: float,
+    losses: dict[str, WeightedTerm] | None = None,
+    callbacks: Sequence[L.Callback] = (),
+    validate: bool = False,
+) -> nn.Module:
+    """Train with SGD (momentum .9, weight decay 5e-4, cosine schedule); the last weights count.
+
+    Args:
+        network: builds the network, after the seed is set.
+        data: gives the batches, in an order of its own seed.
+        seed: of the network's first weights and of dropout.
+        epochs: number of epochs.
+        lr: the first learning rate.
+        losses: added to the cross entropy.
+        callbacks: Lightning's.
+        validate: whether to validate after each epoch, for callbacks that measure then.
+
+    Returns:
+        the network in eval mode, on the CPU or the accelerator that trained it.
+    """
+    L.seed_everything(seed, verbose=False)
+    module = InteractionClassifier(
+        network(),
+        losses=losses,
+        optimizer=lambda p: torch.optim.SGD(p, lr=lr, momentum=0.9, weight_decay=5e-4),
+        lr_scheduler=lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=epochs),
+    )
+    trainer = L.Trainer(
+        max_epochs=epochs, devices=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, callbacks=list(callbacks),
+        limit_val_batches=1.0 if validate else 0, num_sanity_val_steps=0,
+    )  # fmt: skip
+    trainer.fit(module, data)
+    return module.model.eval()
+
+
+def tensors(data: Any, split: Literal["train", "val", "test"]) -> tuple[Tensor, Tensor]:
+    """All images of a split, not augmented, and their labels."""
+    data.setup()
+    x, y = data.parts[split].__getitems__(range(len(data.parts[split])))
+    return x, y
+
+
+@torch.no_grad()
+def logits(network: nn.Module, x: Tensor, batch: int = 256) -> Tensor:
+    """Logits ``(B, classes)`` on the CPU, in eval mode and in batches."""
+    network.eval()
+    device = next(network.parameters()).device
+    return torch.cat([network(part.to(device)).cpu() for part in x.split(batch)])
+
+
+def accuracy(network: nn.Module, data: Any, split: Literal["train", "val", "test"]) -> float:
+    """The share of a split that the network gets right."""
+    x, y = tensors(data, split)
+    return float((logits(network, x).argmax(1) == y).double().mean())
+
+
+def hardware() -> str:
+    """The processor, or the GPU where there is one."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{(names or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores"
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it: floats with four significant digits, NaN empty."""
+    if not isinstance(value, float):
+        return str(value)
+    return "" if math.isnan(value) else f"{value:.4g}"
+
+
+def spread(count: int, length: int) -> list[int]:
+    """``count`` places, at most ``length``, evenly over 0 … length−1."""
+    count = min(count, length)
+    return [i * length // count for i in range(count)]
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file at once or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(text)
+    part.replace(path)
