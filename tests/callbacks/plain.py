@@ -1,17 +1,12 @@
-"""A user's LightningModule, the same with the loss written inside, and cases for two processes.
+"""A user's LightningModule, the same with the loss written inside, and how both are fitted."""
 
-``python -m tests.callbacks.plain FILE`` runs the cases as one process of a group and saves weights.
-"""
-
-import os
-import sys
 from typing import Any
 
 import lightning as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from interaction_train.callbacks import InteractionRegularizer
 from interaction_train.losses import BandLoss, InteractionLoss, OrderLoss
@@ -125,10 +120,3 @@ def both(batch_size: int, **arguments: Any) -> dict[str, Any]:
     module = fit(Plain(), share(), batch_size=batch_size, **arguments)
     result["share"], result["share/weight"] = weights(module), module.logged["train/weight/band"]
     return result
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    mine = DistributedSampler(data(), 2, int(os.environ["LOCAL_RANK"]), shuffle=False)
-    ddp = {"strategy": "ddp", "devices": 2, "use_distributed_sampler": False}
-    torch.save(both(4, sampler=mine, **ddp), sys.argv[1])

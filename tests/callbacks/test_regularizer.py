@@ -1,8 +1,4 @@
 import inspect
-import os
-import socket
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -21,7 +17,6 @@ from tests.callbacks.plain import (
     GRID,
     Inside,
     Plain,
-    both,
     fit,
     network,
     share,
@@ -62,42 +57,6 @@ def test_mixed_precision(precision):
     close(weights(fit(Plain(), regularized(), precision=precision)), inside, 0.02)
     exact = weights(fit(Inside()))
     assert 0 < (inside - exact).abs().max() < 0.3
-
-
-def test_two_processes_and_accumulation(tmp_path):
-    """One group of two processes runs all cases; one process with the whole batch is the truth."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    root = Path(__file__).parents[2]
-    group = []
-    for rank in range(2):
-        environment = {
-            **os.environ, "LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
-        }  # fmt: skip
-        command = [sys.executable, "-m", "tests.callbacks.plain", str(tmp_path / f"{rank}.pt")]
-        group.append(
-            subprocess.Popen(
-                command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-            )
-        )
-    single = both(8)
-    for process in group:
-        output, _ = process.communicate(timeout=240)
-        assert process.returncode == 0, output.decode()[-3000:]
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    assert first.keys() == single.keys()
-    for name, value in single.items():
-        if isinstance(value, torch.Tensor):
-            assert torch.equal(first[name], second[name])
-            close(first[name], value)
-    assert first["share/weight"] == second["share/weight"]
-    assert first["share/weight"] == pytest.approx(single["share/weight"], rel=1e-3)
-    for result in (first, single):
-        for accumulate in (1, 2):
-            close(result[f"regularizer/{accumulate}"], result[f"inside/{accumulate}"])
-    assert (single["inside/1"] - single["inside/2"]).abs().max() > 0.01
 
 
 def test_training_step_keeps_its_signature_and_comes_back():
