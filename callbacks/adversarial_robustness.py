@@ -49,8 +49,8 @@ class AdversarialRobustness(Monitor):
     - In ``fit``, after every k-th validation: ``val/robust_acc/<attack>`` at the largest ε,
       ``val/robust_acc/clean`` on the same samples, and with several ε ``…/<attack>/eps_<ε>`` and
       ``val/robust_eps/<attack>/mean`` and ``…/median`` of the smallest ε that breaks a sample, over
-      the samples that are right without an attack; one that stands counts with the largest ε, so
-      both are lower bounds. Some adversarial images go to the loggers too.
+      the samples that are right without an attack, where one that stands counts with the largest ε.
+      Some adversarial images go to the loggers too.
     - In ``validate`` and ``test`` the same under ``val/…`` and ``test/…``, a table with 95 %
       intervals, and ``robustness.csv``, ``robustness_samples.csv`` (the smallest ε of every sample;
       empty where it stands), ``robustness.json`` and ``robustness.png`` in the run's folder.
@@ -147,7 +147,7 @@ class AdversarialRobustness(Monitor):
                     f"{split}/robust_eps/{name}/median",
                 )
                 keys[mean] = float(attacked.mean()) if some else math.nan
-                keys[median] = float(attacked.quantile(0.5)) if some else math.nan
+                keys[median] = float(attacked.median()) if some else math.nan
         return keys
 
     def figures(self, result: Result) -> Mapping[str, Figure]:

@@ -109,6 +109,59 @@ class PerSample:
         return torch.stack(out)
 
 
+@dataclass(frozen=True)
+class Cutout:
+    """Cover a square at a random place (DeVries and Taylor, 2017).
+
+    The centre is any pixel with equal probability, so that squares may reach over the border.
+
+    Args:
+        size: the square's side in pixels.
+        fill: what it shows, in [0, 1]. (The paper's zeros come after the normalisation, which here
+            is the network's: they are the training mean.)
+
+    Raises:
+        InputError: a size below 1 or a fill outside [0, 1].
+    """
+
+    size: int
+    fill: float = 0.5
+
+    def __post_init__(self) -> None:
+        _at_least("size", self.size, 1)
+        if not 0 <= self.fill <= 1:
+            raise InputError("fill", self.fill, "a number in [0, 1]")
+
+    def __call__(self, x: Tensor, draws: Draws) -> Tensor:
+        """``(B, C, H, W)`` → the same shape and dtype; the draws are one per sample."""
+        places = draws.uniform("cutout", 2) * torch.tensor(x.shape[2:])
+        row, column = (
+            (torch.arange(length) - (centre.long() - self.size // 2)[:, None])
+            for length, centre in zip(x.shape[2:], places.T, strict=True)
+        )
+        covered = [(part >= 0) & (part < self.size) for part in (row, column)]
+        square = covered[0][:, None, :, None] & covered[1][:, None, None, :]
+        fill = round(self.fill * 255) if x.dtype == torch.uint8 else self.fill
+        return x.masked_fill(square, fill)
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """Several augmentations, one after the other.
+
+    Args:
+        parts: the augmentations.
+    """
+
+    parts: Sequence[Augmentation]
+
+    def __call__(self, x: Tensor, draws: Draws) -> Tensor:
+        """``(B, C, H, W)`` → ``(B, ...)``; the draws are one per sample."""
+        for part in self.parts:
+            x = part(x, draws)
+        return x
+
+
 Augmentation = Callable[[Tensor, Draws], Tensor]
 
 
@@ -329,6 +382,7 @@ class DigitsDataModule(ImageSplits):
         seed: seed of the order and the augmentation; the splits are always the same.
         num_workers: processes that load data beside the main one.
         augment: whether training images are shifted by up to one pixel.
+        cutout: a square of training images that is covered, after the shift.
         predict_split: the part that ``predict`` goes over, in order and without augmentation.
 
     Raises:
@@ -344,11 +398,12 @@ class DigitsDataModule(ImageSplits):
         seed: int = 0,
         num_workers: int = 0,
         augment: bool = False,
+        cutout: Cutout | None = None,
         predict_split: Split = "test",
     ) -> None:
         super().__init__(batch_size, val_fraction, train_fraction, seed, num_workers, predict_split)
         _part("test_fraction", test_fraction)
-        self.test_fraction, self.augment = test_fraction, augment
+        self.test_fraction, self.augment, self.cutout = test_fraction, augment, cutout
         self.num_classes = 10
 
     def load(self) -> dict[Split, tuple[LabelledImages, Tensor]]:
@@ -360,7 +415,9 @@ class DigitsDataModule(ImageSplits):
         return {"train": (source, train), "test": (source, test)}
 
     def augmentation(self, train: LabelledImages) -> Augmentation | None:
-        return RandomCropFlip(padding=1, flip=False) if self.augment else None
+        return _in_turn(
+            RandomCropFlip(padding=1, flip=False) if self.augment else None, self.cutout
+        )
 
 
 class _Known(NamedTuple):
@@ -404,6 +461,8 @@ class ImageDataModule(ImageSplits):
         padding: zeros on each side before the crop.
         transform: augmentation in place of the standard one, applied to every training image
             ``(C, H, W)`` apart; a transform of ``torchvision.transforms.v2``, for instance.
+        cutout: a square of training images that is covered, after the other augmentation; also
+            without ``augment``.
         image_size: height and width; images are resized so that the shorter side fits, and cropped
             at the centre. Needed for folders of images that differ in size.
         num_classes: number of classes; by default the number of torchvision's data set, or after
@@ -427,6 +486,7 @@ class ImageDataModule(ImageSplits):
         flip: bool | None = None,
         padding: int = 4,
         transform: nn.Module | None = None,
+        cutout: Cutout | None = None,
         image_size: int | None = None,
         num_classes: int | None = None,
         seed: int = 0,
@@ -440,7 +500,7 @@ class ImageDataModule(ImageSplits):
                 _at_least(name, value, 1)
         self.source, self.root = str(source), str(root)
         self.augment, self.flip, self.padding = augment, flip, padding
-        self.transform, self.image_size = transform, image_size
+        self.transform, self.cutout, self.image_size = transform, cutout, image_size
         self.known = _TORCHVISION.get(self.source)
         self.num_classes = num_classes
         if num_classes is None and self.known is not None:
@@ -470,8 +530,9 @@ class ImageDataModule(ImageSplits):
         return {name: (part, torch.arange(len(part.labels))) for name, part in sources.items()}
 
     def augmentation(self, train: LabelledImages) -> Augmentation | None:
-        if not self.augment:
-            return None
+        return _in_turn(self._standard(train) if self.augment else None, self.cutout)
+
+    def _standard(self, train: LabelledImages) -> Augmentation:
         if self.transform is not None:
             return PerSample(self.transform)
         flip = self.flip
@@ -628,6 +689,11 @@ def _stratified(
         indices.numpy(), test_size=size, stratify=own.numpy(), random_state=SPLIT_SEED
     )
     return torch.from_numpy(np.sort(rest)), torch.from_numpy(np.sort(part))
+
+
+def _in_turn(*parts: Augmentation | None) -> Augmentation | None:
+    there = [part for part in parts if part is not None]
+    return InTurn(there) if len(there) > 1 else next(iter(there), None)
 
 
 def _at_least(argument: str, value: int, least: int) -> None:

@@ -19,8 +19,10 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from interaction_train.data import (
+    Cutout,
     DigitsDataModule,
     ImageDataModule,
+    InTurn,
     KeyedSampler,
     RandomCropFlip,
     as_is,
@@ -258,6 +260,47 @@ def test_crop_and_flip_draws_every_window_of_the_padded_image_alike(dtype, flip)
     assert max(abs(c - expected) for c in counts) < 5 * expected**0.5
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("size", [3, 4])
+def test_cutout_covers_one_square_centred_anywhere(dtype, size):
+    x = torch.ones(20000, 2, 5, 7).to(dtype)
+    covered = Cutout(size, 0.4)(x, Draws(torch.arange(20000), seed=3)) != x
+    assert set(Cutout(size, 0.4)(x, Draws(torch.arange(20000))).unique().tolist()) == {
+        1, 102 if dtype == torch.uint8 else pytest.approx(0.4)
+    }  # fmt: skip
+    assert (covered[:, 0] == covered[:, 1]).all()
+    # Brute force: how often each pixel lies within the square around a uniform centre.
+    expected = torch.zeros(5, 7)
+    for row in range(5):
+        for column in range(7):
+            top, left = row - size // 2, column - size // 2
+            expected[max(top, 0) : top + size, max(left, 0) : left + size] += 1 / 35
+    assert (covered[:, 0].float().mean(0) - expected).abs().max() < 0.015
+    assert (covered[:, 0].sum((1, 2)) <= size**2).all()
+    assert (covered[:, 0].sum((1, 2)) == size**2).any()
+
+
+def test_cutout_of_digits_changes_from_epoch_to_epoch():
+    module = DigitsDataModule(cutout=Cutout(3))
+    module.setup()
+    part = module.parts["train"]
+    keys = range(50)
+    plain, _ = part.__getitems__(keys)
+    first, again, second = (
+        part.__getitems__([(epoch, key) for key in keys])[0] for epoch in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    assert ((first != plain).flatten(1).sum(1) <= 9).all()
+    assert (first != plain).any()
+
+
+@pytest.mark.parametrize("arguments", [{"size": 0}, {"size": 2, "fill": 1.5}])
+def test_bad_cutouts(arguments):
+    with pytest.raises(InputError):
+        Cutout(**arguments)
+
+
 def test_digits_shift_by_one_pixel_and_never_flip():
     module = DigitsDataModule(augment=True)
     module.setup()
@@ -425,6 +468,8 @@ def test_npz_training_images_are_split_by_class(tmp_path):
         ((6, 6), {"flip": True}, RandomCropFlip(4, True)),
         ((6, 6, 3), {"flip": False, "padding": 2}, RandomCropFlip(2, False)),
         ((6, 6, 3), {"augment": False, "flip": True}, None),
+        ((6, 6), {"cutout": Cutout(2)}, InTurn([RandomCropFlip(4, False), Cutout(2)])),
+        ((6, 6), {"augment": False, "cutout": Cutout(2, 0.1)}, Cutout(2, 0.1)),
     ],
 )
 def test_which_augmentation(tmp_path, shape, arguments, expected):
