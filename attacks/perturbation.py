@@ -184,7 +184,8 @@ class PerturbationInteraction(RowMetric):
     v(N) − v(∅), what the whole perturbation adds to the attack's utility; each with ``_stderr``
     over images; ``contexts`` per pair, and ``samples``. NaN without samples.
 
-    An image costs 2n + 5 forward passes and those of the sampled pairs.
+    An image costs 2n + 5 forward passes and those of the sampled pairs: with the defaults 517 and
+    27 400. Where the exact mean is all that is wanted, :func:`mean_interaction` gives it alone.
 
     Args:
         players: how an image splits into n players; default: a 16 × 16 grid.
