@@ -38,4 +38,5 @@ class Proportion:
         centre = (self.rate + _Z95**2 / (2 * self.total)) / shrink
         spread = self.rate * (1 - self.rate) / self.total + (_Z95 / (2 * self.total)) ** 2
         half = _Z95 * math.sqrt(spread) / shrink
-        return max(0.0, centre - half), min(1.0, centre + half)
+        low = centre - half if self.successes else 0.0  # exactly
+        return low, centre + half if self.successes < self.total else 1.0

@@ -200,10 +200,10 @@ class TransferCell:
         targeted: predictions of the class that was aimed at; no trials for untargeted attacks.
         best_step: like ``fooled_correct``, at the step that is best for all other samples; no
             trials where steps were not looked at.
-        best_step_at: that step, in the mean over samples.
-        forwards: rows forward through the source per image.
-        backwards: rows backward through the source per image.
-        linf: the largest absolute pixel value of all perturbations.
+        best_step_at: that step, in the mean over samples; None where steps were not looked at.
+        forwards: rows forward through the source per image; None where not known.
+        backwards: rows backward through the source per image; None where not known.
+        linf: the largest absolute pixel value of all perturbations; None where not known.
     """
 
     source: str | None
@@ -217,15 +217,15 @@ class TransferCell:
     fooled_correct: Proportion
     targeted: Proportion
     best_step: Proportion
-    best_step_at: float
-    forwards: float
-    backwards: float
-    linf: float
+    best_step_at: float | None
+    forwards: float | None
+    backwards: float | None
+    linf: float | None
 
     def record(self) -> dict[str, Any]:
         """A flat dictionary: every proportion becomes its two counts, its rate and its interval.
 
-        What is not known, or a rate of nothing, is None.
+        A rate of nothing is None.
         """
         flat: dict[str, Any] = {}
         for name in asdict(self):
@@ -237,7 +237,7 @@ class TransferCell:
                     _known(number) for number in (value.rate, low, high)
                 )
             else:
-                flat[name] = _known(value) if isinstance(value, float) else value
+                flat[name] = value
         return flat
 
 
@@ -283,10 +283,10 @@ def transfer_cells(
                 fooled_correct=of("fooled_correct", "correct"),
                 targeted=of("hit", "aimed"),
                 best_step=of("best_step", "correct") if with_steps else Proportion(0, 0),
-                best_step_at=float(counts["best_step_at"][t]),
-                forwards=float(counts["forwards"]),
-                backwards=float(counts["backwards"]),
-                linf=float(counts["linf"]),
+                best_step_at=_known(counts["best_step_at"][t]),
+                forwards=_known(counts["forwards"]),
+                backwards=_known(counts["backwards"]),
+                linf=_known(counts["linf"]),
             )
         )
     return cells
@@ -339,5 +339,5 @@ def checked_logits(logits: Any, rows: int, name: str) -> Tensor:
     return logits
 
 
-def _known(number: float) -> float | None:
-    return None if math.isnan(number) else number
+def _known(number: Tensor | float) -> float | None:
+    return None if math.isnan(number) else float(number)

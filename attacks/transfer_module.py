@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,7 @@ class TransferEvaluation(L.LightningModule):
         self._rows: list[_Row] = []
         self._examples: Examples | None = None
         self._lines: list[Line] = []
+        self._classes = 0
 
     def on_test_start(self) -> None:
         for path in self.adversarial_sets.values():  # now, not after hours of crafting
@@ -149,13 +151,12 @@ class TransferEvaluation(L.LightningModule):
                     self._rows += [self._row(source, name, factory, eps) for eps in bounds]
 
     def _row(self, source: str, name: str, factory: AttackFactory, eps: float | None) -> _Row:
-        try:
+        with _named(name, source):
             attack = factory(self.networks[source])
-        except InputError as error:
-            where = f"attacks.{name} on {source}, {error.argument}"
-            raise InputError(where, error.got, error.expected) from error
-        if eps is not None:
-            scale_attack(attack, eps, name)
+            if not isinstance(attack, Attack):
+                raise InputError("attack", type(attack).__name__, "one of torchattacks' kind")
+            if eps is not None:
+                scale_attack(attack, eps)
         steps = int(attack.steps) if self.best_step and hasattr(attack, "on_step") else 0
         return _Row(source, name, getattr(attack, "eps", None), attack, steps, self._rate(steps))
 
@@ -167,13 +168,16 @@ class TransferEvaluation(L.LightningModule):
         x, y = batch
         _check_images(x, y)
         if batch_idx == 0:
-            self._check_networks(x, y)
+            self._classes = self._count_classes(x)
+        if int(y.max()) >= self._classes:
+            got = f"{self._classes} classes"
+            raise InputError("networks", got, f"more: a label is {int(y.max())}")
         content, right = sample_hash(x, y), self._predicted(x) == y.unsqueeze(1)
         shown: dict[str, Tensor] = {}
         for row in self._rows:
             adversarial, outcome = self._attack(row, x, y)
             row.rate.update(content, outcome._replace(right=right))
-            shown[f"{row.source}: {row.name}"] = adversarial
+            shown[_title(row)] = adversarial
         if batch_idx == 0 and self.examples and self._rows:
             self._keep(x, y, shown)
 
@@ -183,7 +187,7 @@ class TransferEvaluation(L.LightningModule):
         if row.steps:
             attack.on_step = lambda number, adversarial: at_step.append(adversarial.clone())
         try:
-            with PassCounter(self.networks[row.source]) as passes:
+            with PassCounter(self.networks[row.source]) as passes, _named(row.name, row.source):
                 adversarial, aims = run_attack(attack, x, y, seed=self.seed)
         finally:
             if row.steps:
@@ -207,7 +211,7 @@ class TransferEvaluation(L.LightningModule):
         """Predictions of all targets, ``(B, T)``."""
         return torch.stack([predicted(self.networks[name], x, name) for name in self.targets], 1)
 
-    def _check_networks(self, x: Tensor, y: Tensor) -> None:
+    def _count_classes(self, x: Tensor) -> int:
         classes = {}
         for name in dict.fromkeys([*self.sources, *self.targets]):
             network = self.networks[name]
@@ -216,12 +220,10 @@ class TransferEvaluation(L.LightningModule):
         if len(set(classes.values())) > 1:
             found = ", ".join(f"{name} with {count}" for name, count in classes.items())
             raise InputError("networks", found, "networks with the same number of classes")
-        if int(y.max()) >= min(classes.values()):
-            got = f"{min(classes.values())} classes"
-            raise InputError("networks", got, f"more: a label is {int(y.max())}")
+        return min(classes.values())
 
     def _keep(self, x: Tensor, y: Tensor, shown: dict[str, Tensor]) -> None:
-        last = {row.source: f"{row.source}: {row.name}" for row in self._rows}
+        last = {row.source: _title(row) for row in self._rows}
         n = min(self.examples, len(x))
         self._examples = Examples(
             x[:n].cpu(),
@@ -234,7 +236,7 @@ class TransferEvaluation(L.LightningModule):
 
     def _captions(self, x: Tensor) -> list[str]:
         return [
-            "\n".join(f"{name}: {label}" for name, label in zip(self.targets, labels, strict=True))
+            ", ".join(f"{name} {label}" for name, label in zip(self.targets, labels, strict=True))
             for labels in self._predicted(x).tolist()
         ]
 
@@ -340,13 +342,12 @@ class TransferEvaluation(L.LightningModule):
         return scalars
 
 
-def scale_attack(attack: Attack, eps: float, name: str = "attack") -> None:
+def scale_attack(attack: Attack, eps: float) -> None:
     """Change an attack's bound, and its step size alike, so that steps·alpha/eps stays.
 
     Args:
         attack: with ``eps``, and perhaps ``alpha``; changed in place.
         eps: the new bound, above 0.
-        name: what errors call it.
 
     Raises:
         InputError: an attack without a positive ``eps``, or one that runs others, whose bounds it
@@ -354,12 +355,22 @@ def scale_attack(attack: Attack, eps: float, name: str = "attack") -> None:
     """
     own = getattr(attack, "eps", None)
     if not isinstance(own, float | int) or own <= 0:
-        raise InputError("epsilons", f"{name}, with eps = {own}", "attacks with an eps above 0")
+        raise InputError("epsilons", f"an attack with eps = {own}", "one with an eps above 0")
     if getattr(attack, "_attacks", None):
-        raise InputError("epsilons", f"{name}, which runs other attacks", "attacks on their own")
+        raise InputError("epsilons", "an attack that runs others", "one on its own")
     if isinstance(getattr(attack, "alpha", None), float | int):
         attack.alpha = attack.alpha * eps / own
     attack.eps = eps
+
+
+@contextmanager
+def _named(attack: str, source: str) -> Iterator[None]:
+    """Errors in here say which attack on which network they are about."""
+    try:
+        yield
+    except InputError as error:
+        where = f"attacks.{attack} on {source}, {error.argument}"
+        raise InputError(where, error.got, error.expected) from error
 
 
 def _names(argument: str, names: Any, known: Any) -> list[str]:
@@ -380,9 +391,13 @@ def _check_images(x: Tensor, y: Tensor) -> None:
         raise InputError("labels", f"{y.dtype} {tuple(y.shape)}", f"int64 ({len(x)},), from 0 on")
 
 
+def _title(row: _Row) -> str:
+    return f"{row.name} on {row.source}"
+
+
 def _flat(examples: Examples) -> tuple[Tensor, list[str]]:
     images, captions = [examples.clean], list(examples.captions)
     for title, (adversarial, said) in examples.adversarial.items():
         images.append(adversarial)
-        captions += [f"{title}; {', '.join(text.splitlines())}" for text in said]
+        captions += [f"{title}: {text}" for text in said]
     return torch.cat(images), captions

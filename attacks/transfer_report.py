@@ -84,7 +84,7 @@ def _cell(cell: TransferCell, value: str) -> str:
     if not proportion.total:
         return "–"
     low, high = (f"{100 * bound:.0f}" for bound in proportion.interval)
-    at = f" @{cell.best_step_at:.0f}" if value == "best_step" else ""
+    at = f" @{cell.best_step_at:.1f}" if value == "best_step" else ""
     star = "*" if cell.white_box else " "
     return f"{_percent(proportion.rate)} ({low}–{high}){at}{star}"
 
@@ -137,7 +137,7 @@ def matrix_figure(lines: Sequence[Line]) -> Figure:
             colour = "black" if rate > 60 else "white"
             axes.text(j, i, _percent(rate / 100), ha="center", va="center", color=colour)
             if cell.white_box:
-                frame = Rectangle((j - 0.48, i - 0.46), 0.96, 0.92, fill=False, ec="red", lw=2)
+                frame = Rectangle((j - 0.47, i - 0.4), 0.94, 0.8, fill=False, ec="red", lw=1.5)
                 axes.add_patch(frame)
     axes.set(xlabel="target", title="attack success, % (framed: white box)")
     figure.colorbar(image)
@@ -193,7 +193,7 @@ def examples_figure(examples: Examples) -> Figure:
             _show(panels[i][1 + 2 * k], magnified, f"perturbation × {_factor(largest)}")
             _show(panels[i][2 + 2 * k], images[i], captions[i])
             if i == 0:
-                panels[0][2 + 2 * k].set_title(f"{title}\n{captions[0]}", fontsize=7)
+                panels[0][1 + 2 * k].text(0, 1.2, title, transform=panels[0][1 + 2 * k].transAxes)
     return figure
 
 
@@ -226,8 +226,8 @@ def _percent(rate: float) -> str:
     return "–" if math.isnan(rate) else f"{100 * rate:.1f}"
 
 
-def _count(passes: float) -> str:
-    return "–" if math.isnan(passes) else f"{passes:.4g}"
+def _count(passes: float | None) -> str:
+    return "–" if passes is None else f"{passes:.4g}"
 
 
 def _eps(eps: float) -> str:

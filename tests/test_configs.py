@@ -13,6 +13,7 @@ JOBS = {
         "white-box success",
     ),
     "spectrum": ("validate", FAST, "J(m) on"),
+    "transfer": ("test", FAST, "Transfer at the last step"),
 }
 TRAINING = ("fit", FAST, "test accuracy")
 
