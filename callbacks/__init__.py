@@ -9,6 +9,7 @@ from interaction_train.callbacks.generalization_gap import GeneralizationGap
 from interaction_train.callbacks.interaction_spectrum import SpectrumMonitor
 from interaction_train.callbacks.order_report import OrderReport
 from interaction_train.callbacks.regularizer import InteractionRegularizer
+from interaction_train.callbacks.run_report import RunReport
 
 __all__ = [
     "AdversarialRobustness",
@@ -19,5 +20,6 @@ __all__ = [
     "GeneralizationGap",
     "InteractionRegularizer",
     "OrderReport",
+    "RunReport",
     "SpectrumMonitor",
 ]

@@ -160,8 +160,7 @@ class ExactInteractions(L.Callback):
         console = Console()
         console.print(table)
         if self._folder is not None:
-            found = (p for p in self._folder.rglob("*") if p.is_file())
-            names = sorted(str(p.relative_to(self._folder)) for p in found)
+            names = sorted(f"{p.name}{'/' * p.is_dir()}" for p in self._folder.iterdir())
             console.print(f"{self._folder}: {', '.join(names)}", soft_wrap=True, highlight=False)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
