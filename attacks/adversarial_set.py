@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -202,8 +202,8 @@ def read_shard(path: Path) -> dict[str, Tensor]:
 
 def write_shard(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write one shard."""
-    content = {name: value.contiguous() for name, value in tensors.items()}
-    _whole(path, lambda file: save_file(content, file))
+    content = save({name: value.contiguous() for name, value in tensors.items()})
+    _whole(path, lambda file: file.write_bytes(content))
 
 
 def write_pngs(folder: Path, images: Tensor, indices: Tensor) -> None:
@@ -249,8 +249,11 @@ def count(folder: Path) -> Counts:
         seen.update(shard["indices"].tolist())
         correct += int(shard["correct"][new].sum())
         successes += int((shard["correct"] & shard["success"])[new].sum())
-        adversarial, clean = (to_floats(shard[name][new]) for name in ("adversarial", "clean"))
-        delta = adversarial.double() - clean.double()
+        adversarial, clean = shard["adversarial"][new], shard["clean"][new]
+        if adversarial.dtype == clean.dtype == torch.uint8:
+            delta = (adversarial.double() - clean.double()) / 255  # exactly so many levels
+        else:
+            delta = to_floats(adversarial).double() - to_floats(clean).double()
         distances += delta.flatten(1).abs().amax(1).tolist()
     mean = sum(distances) / max(1, len(distances))
     return Counts(len(seen), correct, successes, mean, max(distances, default=0.0))

@@ -118,10 +118,11 @@ class AdversarialCrafter(L.LightningModule):
         success = fooled != y if targets is None else fooled == targets
         self._correct += int(correct.sum())
         self._successes += int((correct & success).sum())
-        clean = exact_bytes(x)
+        shown = x.float().cpu()
+        clean = exact_bytes(shown)
         crafted = {
             "adversarial": kept,
-            "clean": x.cpu() if clean is None else clean,
+            "clean": shown if clean is None else clean,
             "labels": y.cpu(),
             "correct": correct.cpu(),
             "success": success.cpu(),

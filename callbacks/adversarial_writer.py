@@ -165,8 +165,9 @@ class AdversarialWriter(BasePredictionWriter):
         return shard_path(self._folder(trainer), number)
 
     def _job(self, trainer: L.Trainer, crafter: AdversarialCrafter) -> dict[str, Any]:
-        loaders = trainer.predict_dataloaders
-        loader = loaders[0] if isinstance(loaders, list) else loaders  # Lightning refuses several
+        loader: Any = trainer.predict_dataloaders
+        if isinstance(loader, list):  # of one: Lightning refuses several
+            (loader,) = loader
         data = trainer.datamodule if hasattr(trainer, "datamodule") else None
         return {
             "attack": describe_attack(crafter.attack),
@@ -212,7 +213,7 @@ class AdversarialWriter(BasePredictionWriter):
         shard = read_shard(path)
         place = torch.isin(shard["indices"], indices)
         same = torch.equal(shard["indices"][place], indices)
-        if not same or not torch.equal(to_floats(shard["clean"][place]), batch[0].cpu()):
+        if not same or not torch.equal(to_floats(shard["clean"][place]), batch[0].float().cpu()):
             raise InputError("folder", f"{str(path)!r} with other images", "those of the data set")
 
     def _flush(self, path: Path) -> None:

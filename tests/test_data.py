@@ -122,6 +122,22 @@ def test_validation_and_test_loaders_are_in_order_and_unchanged_by_augmentation(
 # --- order and augmentation -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_prediction_goes_over_one_split_in_order_without_augmentation(split):
+    data = DigitsDataModule(batch_size=100, augment=True, predict_split=split)
+    batches = list(data.predict_dataloader())
+    part = data.parts[split]
+    x = torch.from_numpy(load_digits().images[part.indices.numpy()]).float() / 16
+    assert torch.equal(torch.cat([x for x, _ in batches]), x.unsqueeze(1))
+    assert torch.equal(torch.cat([y for _, y in batches]), part.labels)
+
+
+def test_prediction_goes_over_the_test_split_by_default():
+    assert DigitsDataModule().predict_split == "test"
+    with pytest.raises(InputError, match="predict_split: got 'all'"):
+        DigitsDataModule(predict_split="all")
+
+
 def test_order_is_a_shuffle_keyed_by_seed_and_epoch():
     data = range(1000)
 

@@ -36,6 +36,7 @@ def test_wheel_holds_one_namespace_with_everything(wheel):
     configs = {f"interaction_train/configs/{p.name}" for p in (ROOT / "configs").glob("*.yaml")}
     assert "interaction_train/configs/digits.yaml" in configs
     assert configs <= names
+    assert "interaction_train/pretrained/digits_cnn.safetensors" in names
     assert "interaction_train/py.typed" in names
 
 

@@ -68,8 +68,8 @@ def test_counts_each_image_once(tmp_path):
     counts = count(folder_of(tmp_path, [0, 2, 4, 6, 8], [1, 3, 5], [7, 9, 0]))
     assert (counts.samples, counts.correct, counts.successes) == (10, 8, 4)
     distance = (pixels(0).double() - pixels(1).double()).abs().flatten(1).amax(1) / 255
-    assert counts.mean_linf == pytest.approx(float(distance.mean()), abs=1e-7)
-    assert counts.max_linf == pytest.approx(float(distance.max()), abs=1e-7)
+    assert counts.mean_linf == pytest.approx(float(distance.mean()), abs=1e-12)
+    assert counts.max_linf == pytest.approx(float(distance.max()), abs=1e-12)
 
 
 def test_shards_with_and_without_byte_pixels(tmp_path):
