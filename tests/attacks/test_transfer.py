@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import time
 
 import pytest
 import torch
@@ -440,6 +441,17 @@ SMALL = [
 ]  # fmt: skip
 
 
+def logged_to_wandb(path, last):
+    """All that is in the file, once ``last`` is: W&B's service writes it a little later."""
+    history = {}
+    for _ in range(100):
+        history = {key: value for row in wandb_history(path) for key, value in row.items()}
+        if last in history:
+            break
+        time.sleep(0.2)
+    return history
+
+
 def test_command_line(tmp_path, capsys):
     run_cli(*SMALL, "--trainer.default_root_dir", str(tmp_path))
     assert "Transfer at the last step" in capsys.readouterr().out
@@ -451,12 +463,15 @@ def test_command_line(tmp_path, capsys):
     assert {c["images"] for c in cells} == {16}
     assert [c["forwards"] for c in cells[2:4]] == [2, 10]
     (path,) = tmp_path.rglob("*.wandb")
-    history = {key: value for row in wandb_history(path) for key, value in row.items()}
+    history = logged_to_wandb(path, "test/transfer/examples/captions")
     found = json.loads(history["test/transfer/cnn/IR/mlp"])
     assert found == pytest.approx(cells[5]["fooled_correct_rate"])
-    for key, kind in (("table", "table-file"), ("matrix", "images"), ("examples", "images")):
-        texts = [v for k, v in history.items() if k.startswith(f"test/transfer/{key}")]
-        assert any(kind in text for text in texts), key
+    assert json.loads(history["test/transfer/table/nrows"]) == 6
+    assert json.loads(history["test/transfer/matrix/count"]) == 1
+    captions = json.loads(history["test/transfer/examples/captions"])
+    assert len(captions) == 8
+    assert captions[0].startswith("label ")
+    assert captions[4].startswith("IR on cnn: cnn ")
 
 
 BAD = {
