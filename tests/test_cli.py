@@ -85,6 +85,7 @@ def test_main_job_leaves_everything_in_its_folder(tmp_path, capsys):
         assert len(summary[curve]["value"]) == 15
         assert sum(summary[curve]["value"]) == pytest.approx(15, rel=1e-6)
     assert "digits_plain/version_0" in shown
+    assert shown.splitlines()[-1] == f"Report: {run / 'report.html'}"
 
     checkpoint = run / "checkpoints" / "best.ckpt"
     module = InteractionClassifier.load_from_checkpoint(checkpoint, weights_only=True)
@@ -168,6 +169,10 @@ def test_killed_in_mid_epoch_no_curve_has_a_point_twice(tmp_path):
         assert points(joined, key) == points(wandb_history(expected), key)
     counts = [int(row["_step"]) for row in joined]
     assert counts == sorted(set(counts))
+
+    report = (run / "report.html").read_text()
+    assert "3 epochs, 63 steps · started 2 times, resumed at step 42" in report
+    assert {path.name for path in run.glob("config*")} == {"config.yaml", "config_1.yaml"}
 
 
 def test_wandb_run_knows_configuration_and_versions(tmp_path):

@@ -56,6 +56,7 @@ details>*+*{margin-top:.8rem}
 table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums}
 th,td{text-align:right;padding:.25rem .7rem;border-bottom:1px solid var(--line);white-space:nowrap}
 th:first-child,td:first-child{text-align:left}
+.card td{text-align:left;white-space:normal;overflow-wrap:anywhere}
 thead th{color:var(--soft);font-weight:600}
 tbody th{font-weight:400}
 pre{margin:.8rem 0 0;overflow-x:auto;font:.8rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,
@@ -103,7 +104,7 @@ def _id(title: str) -> str:
 def _numbers(run: Run) -> str:
     cards = "".join(
         f'<div><dt>{escape(label)}</dt><dd><span class="value">{escape(value)}</span> '
-        f'<span class="where">{escape(where)}</span></dd></div>'
+        f'<span class="where">{escape(where).replace("/", "/<wbr>")}</span></dd></div>'
         for label, value, where in headlines(run.series)
     )
     return f'<dl class="numbers">{cards}</dl>' if cards else ""
@@ -140,7 +141,8 @@ def _tables(tables: Iterable[Table]) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.columns)
+    cells = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.columns)
+    head = f"<thead><tr>{cells}</tr></thead>" if cells else ""
     rows = "".join(
         f'<tr><th scope="row">{escape(first)}</th>'
         f"{''.join(f'<td>{escape(cell)}</td>' for cell in rest)}</tr>"
@@ -150,7 +152,7 @@ def _table(table: Table) -> str:
     note = f"<p>{left} more rows in {escape(table.name)}.</p>" if left > 0 else ""
     return (
         '<div class="scroll" tabindex="0" role="region" '
-        f'aria-label="Table: {escape(table.name)}"><table><thead><tr>{head}</tr></thead>'
+        f'aria-label="Table: {escape(table.name)}"><table>{head}'
         f"<tbody>{rows}</tbody></table></div>{note}"
     )
 
@@ -158,7 +160,7 @@ def _table(table: Table) -> str:
 def _origin(run: Run) -> str:
     starts = "".join(
         f'<div class="card"><h3>{escape(title)}</h3>'
-        f"{_table(Table(title, ['', 'value'], [list(fact) for fact in entries]))}</div>\n"
+        f"{_table(Table(title, [], [list(fact) for fact in entries]))}</div>\n"
         for title, entries in facts(run)
     )
     configs = "".join(

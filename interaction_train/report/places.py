@@ -41,12 +41,18 @@ def figure_title(figure: Path) -> str:
 
 
 def facts(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
-    """For each start of the run a title, and what is known of it."""
+    """For each start of the run a title, and what is known of it and was not so before."""
     found = []
+    known: dict[str, str] = {}
     for i, start in enumerate(run.starts, 1):
-        title = f"Start {i}: {start['stage']}, {start['time']}"
-        entries = [("command", start["command"]), ("from step", str(start["step"]))]
-        entries.append(("processes", str(start["processes"])))
-        entries += [*start["machine"].items(), *start["versions"].items()]
-        found.append((title, entries))
+        entries = {
+            "command": start["command"],
+            "from step": str(start["step"]),
+            "processes": str(start["processes"]),
+            **start["machine"],
+            **start["versions"],
+        }
+        new = [(key, value) for key, value in entries.items() if known.get(key) != value]
+        found.append((f"Start {i}: {start['stage']}, {start['time']}", new))
+        known = entries
     return found
