@@ -306,33 +306,43 @@ def fit(
     losses: dict[str, WeightedTerm] | None = None,
     callbacks: Sequence[L.Callback] = (),
     validate: bool = False,
+    exponential: bool = False,
 ) -> nn.Module:
-    """Train with SGD (momentum .9, weight decay 5e-4, cosine schedule); the last weights count.
+    """Train with SGD (momentum .9, weight decay 5e-4); the last weights count.
 
     Args:
         network: builds the network, after the seed is set.
         data: gives the batches, in an order of its own seed.
         seed: of the network's first weights and of dropout.
         epochs: number of epochs.
-        lr: the first learning rate.
+        lr: the first learning rate; it falls to 0 along a cosine.
         losses: added to the cross entropy.
         callbacks: Lightning's.
         validate: whether to validate after each epoch, for callbacks that measure then.
+        exponential: the rate falls to a hundredth, by the same factor in every epoch, instead.
+
+    Gradients are clipped at norm 1, as large weights of a loss need it.
 
     Returns:
         the network in eval mode, on the CPU or the accelerator that trained it.
     """
     L.seed_everything(seed, verbose=False)
+
+    def schedule(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+        if exponential:
+            return torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.01 ** (1 / epochs))
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
+
     module = InteractionClassifier(
         network(),
         losses=losses,
         optimizer=lambda p: torch.optim.SGD(p, lr=lr, momentum=0.9, weight_decay=5e-4),
-        lr_scheduler=lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=epochs),
+        lr_scheduler=schedule,
     )
     trainer = L.Trainer(
         max_epochs=epochs, devices=1, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, callbacks=list(callbacks),
-        limit_val_batches=1.0 if validate else 0, num_sanity_val_steps=0,
+        limit_val_batches=1.0 if validate else 0, num_sanity_val_steps=0, gradient_clip_val=1.0,
     )  # fmt: skip
     trainer.fit(module, data)
     return module.model.eval()

@@ -1,0 +1,112 @@
+"""Fills the tables, figures and verdicts of the documents from the committed results.
+
+``python studies/tables.py`` rewrites what stands between ``<!-- NAME_data -->`` and
+``<!-- end -->`` in ``docs/*.md``; with ``--check`` it only says which documents differ (exit status
+1). ``NAME_data`` is a file of ``studies/results/quick`` without its ending;
+``<!-- full/NAME_data -->`` one of another scale. Shown is what there is of: the table (``.csv``),
+the figure, and the verdict (``.json``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+from common import ROOT
+
+BLOCK = re.compile(r"<!-- ((?:\w+/)?\w+) -->\n.*?<!-- end -->", re.DOTALL)
+
+
+def block(stem: str, root: Path = ROOT) -> str:
+    """What stands between the markers of a result.
+
+    Args:
+        stem: ``NAME_data`` or ``scale/NAME_data``.
+        root: the folder that holds ``studies`` and ``docs``.
+
+    Raises:
+        FileNotFoundError: there is neither a table nor a verdict.
+    """
+    scale, _, name = stem.rpartition("/")
+    results = root / "studies" / "results" / (scale or "quick")
+    table, sidecar = results / f"{name}.csv", results / f"{name}.json"
+    image = Path("images", "studies", *([scale] if scale else []), f"{name}.png")
+    parts = [markdown(table)] if table.is_file() else []
+    if (root / "docs" / image).is_file():
+        parts.append(f"![{name.replace('_', ' ')}]({image.as_posix()})")
+    if sidecar.is_file():
+        record = json.loads(sidecar.read_text())
+        parts.append(f"**{record['verdict']}**")
+        parts.append(provenance(record))
+    if not parts:
+        raise FileNotFoundError(f"{table} and {sidecar}")
+    return "\n\n".join(parts)
+
+
+def markdown(path: Path) -> str:
+    """A CSV file as a table; standard errors and intervals join the number they belong to."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = list(rows[0])
+    shown = [name for name in columns if not _belongs(name, columns)]
+    lines = ["| " + " | ".join(name.replace("_", " ").replace("|", "\\|") for name in shown) + " |"]
+    lines.append("|---" * len(shown) + "|")
+    lines += ["| " + " | ".join(_cell(name, row) for name in shown) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def provenance(record: dict[str, object]) -> str:
+    """Where numbers come from, in a line."""
+    seeds = ", ".join(str(seed) for seed in record["seeds"])  # type: ignore[attr-defined]
+    minutes = float(str(record["wall_time_s"])) / 60
+    return (
+        f"<sub>`{record['command']}`; seeds {seeds}; {record['hardware']}, {record['threads']} "
+        f"thread(s), torch {record['torch']}; {minutes:.1f} min; {record['date']}.</sub>"
+    )
+
+
+def filled(text: str, root: Path = ROOT) -> str:
+    """A document with all its blocks as the results have them."""
+    return BLOCK.sub(lambda m: f"<!-- {m[1]} -->\n{block(m[1], root)}\n<!-- end -->", text)
+
+
+def _belongs(name: str, columns: list[str]) -> bool:
+    stem, _, ending = name.rpartition("_")
+    return ending in ("stderr", "low", "high") and stem in columns
+
+
+def _cell(name: str, row: dict[str, str]) -> str:
+    text = row[name].replace("|", "\\|")
+    if error := row.get(f"{name}_stderr"):
+        digits = max(0, 1 - math.floor(math.log10(float(error)))) if float(error) > 0 else 2
+        return f"{float(row[name]):.{digits}f} ± {float(error):.{digits}f}"
+    if row.get(f"{name}_low"):
+        return f"{text} [{row[f'{name}_low']}, {row[f'{name}_high']}]"
+    return text
+
+
+def main() -> None:
+    """Rewrite the documents, or say which differ."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="change nothing")
+    check = parser.parse_args().check
+    stale = []
+    for path in sorted((ROOT / "docs").glob("*.md")):
+        text = path.read_text()
+        new = filled(text)
+        if new != text:
+            stale.append(str(path.relative_to(ROOT)))
+            if not check:
+                path.write_text(new)
+    if stale:
+        print(("differ from the results: " if check else "rewritten: ") + ", ".join(stale))
+    sys.exit(1 if check and stale else 0)
+
+
+if __name__ == "__main__":
+    main()
