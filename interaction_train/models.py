@@ -21,7 +21,12 @@ from interaction_train.errors import InputError
 DIGITS_MEAN, DIGITS_STD = (0.3053,), (0.3760,)
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
-_VGG_CONFIGS = {11: "A", 13: "B", 16: "D"}
+_VGG_CONFIGS: dict[int, list[str | int]] = {
+    7: [32, "M", 64, 64, "M", 128, 128, "M"],
+    11: cfgs["A"],
+    13: cfgs["B"],
+    16: cfgs["D"],
+}
 _RESNET_BLOCKS = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3]}
 
 
@@ -281,7 +286,8 @@ class CIFARVGG(_FeatureNet):
     """VGG-11, -13 or -16 for 32x32 colour images: torchvision's features, a small classifier.
 
     Args:
-        depth: 11, 13 or 16 (which counts the three linear layers of the original).
+        depth: 11, 13 or 16 (which counts the three linear layers of the original); or 7, a small
+            one of the same kind: five convolutions of 32 to 128 channels, and two linear layers.
         batch_norm: whether a BatchNorm follows every convolution.
         num_classes: number of logits.
         dropout: probability before each of the two linear layers; 0 for none.
@@ -310,11 +316,14 @@ class CIFARVGG(_FeatureNet):
             raise InputError("depth", depth, f"one of {', '.join(map(str, _VGG_CONFIGS))}")
         _at_least("num_classes", num_classes, 1)
         _at_least("hidden", hidden, 1)
-        features = make_layers(cfgs[_VGG_CONFIGS[depth]], batch_norm=batch_norm)
+        config = _VGG_CONFIGS[depth]
+        channels = next(size for size in reversed(config) if isinstance(size, int))
+        units = channels * (32 >> config.count("M")) ** 2
+        features = make_layers(config, batch_norm=batch_norm)
         classifier = nn.Sequential(
             nn.Flatten(),
             _dropout(dropout),
-            nn.Linear(512, hidden),
+            nn.Linear(units, hidden),
             nn.ReLU(inplace=True),
             _dropout(dropout),
             nn.Linear(hidden, num_classes),
