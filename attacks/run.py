@@ -19,7 +19,7 @@ from interaction_train.errors import InputError
 class Crafted(NamedTuple):
     """What an attack returned.
 
-    Args:
+    Attributes:
         adversarial: ``(B, C, H, W)``, detached.
         targets: ``(B,)`` int64, the classes a targeted attack aimed at; None for others.
     """

@@ -21,7 +21,7 @@ from interaction_train.metrics.rows import unique_rows
 class Outcome(NamedTuple):
     """What became of a batch of B samples at T targets.
 
-    Args:
+    Attributes:
         fooled: ``(B, T)`` bool, the adversarial example is misclassified.
         right: ``(B, T)`` bool, the clean image is classified correctly; None where it is not known.
         hit: ``(B, T)`` bool, the adversarial example is taken for the class that was aimed at; None

@@ -203,7 +203,7 @@ class FileImages:
 class LabelledImages(NamedTuple):
     """A source's images and labels.
 
-    Args:
+    Attributes:
         images: indices ``(B,)`` → ``(B, C, H, W)``.
         labels: ``(N,)`` int64.
     """
