@@ -152,7 +152,7 @@ def _draw(title: str, summary: str, lines: dict[str, Series]) -> str:
             axes.set_yscale("log")
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.grid(axis="y", linewidth=0.6)
-        axes.tick_params(length=0)
+        axes.tick_params(which="both", length=0)
         if len(labels) > 1 or labels[0] in _SPLITS:
             columns = min(len(labels), 4)
             figure.legend(loc="outside upper left", ncols=columns, frameon=False, handlelength=1.2)
