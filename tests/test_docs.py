@@ -1,0 +1,106 @@
+"""The documentation: tutorials that run, examples in docstrings, and a site that builds."""
+
+import contextlib
+import doctest
+import importlib
+import io
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import interaction_train
+
+ROOT = Path(__file__).parents[1]
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SKIP = "<!-- test: skip -->\n"  # before a block that cannot run by itself
+BLOCK = re.compile(
+    rf"(?P<skip>{re.escape(SKIP)})?^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```\n)?",
+    re.MULTILINE | re.DOTALL,
+)
+NUMBER = re.compile(r"-?\d+\.\d+|-?\d+")
+
+
+def blocks(page: Path) -> Iterator[tuple[str, str | None]]:
+    """The Python blocks of a page, each with the output shown below it."""
+    for match in BLOCK.finditer(page.read_text()):
+        if not match["skip"]:
+            yield match["code"], match["output"]
+
+
+def same(shown: str, printed: str) -> bool:
+    """Equal texts, apart from numbers that another machine rounds or trains a little otherwise."""
+    ours, theirs = ([float(n) for n in NUMBER.findall(text)] for text in (shown, printed))
+    words = [" ".join(NUMBER.sub("#", text).split()) for text in (shown, printed)]
+    return words[0] == words[1] and theirs == pytest.approx(ours, rel=0.35, abs=0.1)
+
+
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def test_tutorials_run_and_print_what_they_show(page, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, object] = {"__name__": "tutorial"}
+    state = torch.get_rng_state()
+    ran = 0
+    for code, shown in blocks(page):
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(compile(code, f"{page.name}, block {ran}", "exec"), scope)
+        assert same(shown or "", printed.getvalue()), printed.getvalue()
+        ran += 1
+    torch.set_rng_state(state)
+    assert ran
+
+
+def test_text_is_compared_and_numbers_within_bounds() -> None:
+    assert same("loss: 0.50 (3)\n", "loss:  0.52 (3)\n")
+    assert not same("loss: 0.50", "loss: 0.90")
+    assert not same("loss: 0.50", "error: 0.50")
+    assert not same("1 2", "1 2 3")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_configurations_that_pages_name_exist(page) -> None:
+    packaged = {path.name for path in (ROOT / "configs").glob("*.yaml")}
+    own = {"my.yaml", "more.yaml"}
+    named = set(re.findall(r"--config (\w+\.yaml)", page.read_text()))
+    assert named <= packaged | own
+
+
+def modules() -> list[str]:
+    found = pkgutil.walk_packages(interaction_train.__path__, "interaction_train.")
+    return [module.name for module in found if not module.name.endswith("__main__")]
+
+
+def with_examples() -> list[str]:
+    """Modules whose source has examples; others are not imported for it."""
+    specs = ((name, importlib.util.find_spec(name)) for name in modules())
+    return [name for name, spec in specs if ">>>" in Path(spec.origin).read_text()]
+
+
+@pytest.mark.parametrize("name", with_examples())
+def test_examples_in_docstrings(name) -> None:
+    result = doctest.testmod(importlib.import_module(name), raise_on_error=False)
+    assert result.attempted
+    assert not result.failed
+
+
+def test_the_site_builds_without_a_warning(tmp_path) -> None:
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed")
+    pytest.importorskip("mkdocstrings_handlers.python", reason="mkdocstrings is not installed")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    offline = {**os.environ, "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    done = subprocess.run(command, cwd=ROOT, env=offline, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    reference = "".join(path.read_text() for path in (tmp_path / "reference").glob("*.html"))
+    for name in ("GridPlayers", "InteractionLoss", "IRAttack", "SpectrumMonitor"):  # three are links
+        assert f".{name}\"" in reference
+    assert ":class:" not in reference
+    for page in tmp_path.rglob("*.html"):
+        text = page.read_text()
+        assert not re.search(r'<script[^>]* src="http|<link[^>]*stylesheet[^>]*"http', text)
