@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,8 @@ def craft(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Tensor:
     """Adversarial versions of a batch, from anywhere, with no trace on the network.
 
     As :func:`~interaction_train.attacks.run.run_attack`; moreover no gradient reaches a parameter,
-    not even from an attack that calls ``backward()``, and an autocast to float16, in which the
-    gradients of pixels vanish, is switched off meanwhile.
+    not even from an attack that calls ``backward()``, and autocast is off meanwhile: the gradients
+    of pixels vanish in float16, and many attacks expect float32 logits.
 
     Args:
         attack: any attack of torchattacks' interface.
@@ -37,9 +37,7 @@ def craft(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Tensor:
     Raises:
         InputError: the attack returns another shape, or pixels that are not in [0, 1].
     """
-    kind = x.device.type
-    half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) is torch.float16
-    with torch.autocast(kind, enabled=False) if half else nullcontext(), _frozen(attack.model):
+    with torch.autocast(x.device.type, enabled=False), _frozen(attack.model):
         adversarial = run_attack(attack, x, y, seed=seed).adversarial
     low, high = (float(bound) for bound in adversarial.aminmax())
     if low < -_ROUNDING or high > 1 + _ROUNDING:

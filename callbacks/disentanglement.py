@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import lightning as L
 from matplotlib.figure import Figure
 
 from interaction_train.absolute import READINGS, Reading
@@ -48,6 +49,10 @@ class DisentanglementMonitor(SampledMetric):
     def shown(self) -> Mapping[str, str]:
         return {"D_plug_in": "D plug-in", "D_split_sign": "D split"}
 
+    def measure(self, trainer: L.Trainer, pl_module: L.LightningModule, loader: Any) -> Result:
+        result = super().measure(trainer, pl_module, loader)
+        return {**result, "floor": [count**-0.5 for count in result["contexts"]]}
+
     def figures(self, result: Result) -> Mapping[str, Figure]:
         title = f"Disentanglement, {self._grid}, {result['samples']} samples"
         return {"disentanglement/spectrum": spectrum_figure(self.curves(result), title, "D(m)")}
@@ -57,7 +62,6 @@ class DisentanglementMonitor(SampledMetric):
         if "adversarial" in result:
             wanted = [(result, self.reading, "clean, ")]
             wanted += [(result["adversarial"], self.reading, "adversarial, ")]
-        floor = [count**-0.5 for count in result["contexts"]]
         return {
             images + reading.replace("_", "-"): {
                 "orders": result["orders"],
@@ -68,8 +72,8 @@ class DisentanglementMonitor(SampledMetric):
         } | {
             "floor of plug-in, 1/√contexts": {
                 "orders": result["orders"],
-                "value": floor,
-                "stderr": [0.0] * len(floor),
+                "value": result["floor"],
+                "stderr": [0.0] * len(result["floor"]),
             }
         }
 

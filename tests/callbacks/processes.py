@@ -42,18 +42,22 @@ def foreign(net: nn.Module) -> torchattacks.PGD:
     return torchattacks.PGD(net, eps=0.1, alpha=0.05, steps=3)
 
 
-def monitors() -> list[L.Callback]:
-    common = {"rows": 4, "cols": 4, "pairs": RandomPairs(1, 5), "contexts": 6, "baseline": 0.3}
+def monitors(**changes: Any) -> list[L.Callback]:
+    common = {
+        "rows": 4,
+        "cols": 4,
+        "pairs": RandomPairs(1, 5),
+        "contexts": 6,
+        "baseline": 0.3,
+        **changes,
+    }
     orders = {"ratios": RATIOS, "only_correct": False, "samples": 19, "attack": foreign}
     return [
         SpectrumMonitor(**common, **orders),
         DisentanglementMonitor(**common, **orders),
         GeneralizationGap(11, strength_samples=5, **common),
         AdversarialRobustness(
-            {"pgd": foreign, "own": attack},
-            [0.02, 0.05, 0.1],
-            samples=19,
-            batch_size=4,
+            {"pgd": foreign, "own": attack}, [0.02, 0.05, 0.1], samples=19, batch_size=4, **changes
         ),
     ]
 
