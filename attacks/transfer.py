@@ -262,6 +262,8 @@ def transfer_cells(
         eps: as there.
         with_steps: whether steps were looked at.
     """
+    # torchmetrics turns the counts of a single target into scalars.
+    counts = {name: count.reshape(-1) for name, count in counts.items()}
     images = int(counts["images"])
     cells = []
     for t, target in enumerate(targets):
