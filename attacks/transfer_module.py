@@ -80,11 +80,15 @@ class TransferEvaluation(L.LightningModule):
             folder written by ``interaction-train predict`` or a file of ``torchattacks``' ``save``.
         epsilons: bounds to run every attack with, for curves; its step size is scaled with the
             bound and its number of steps stays. Default: each attack's own.
+        steps: number of steps to run every attack with, for a quick look. Default: each its own.
         best_step: look at every step of attacks that have ``on_step``, and report success at the
             best step too, which is chosen for every image on all the others. All steps of a batch
             are kept in memory for that.
         only_jointly_correct: make the rates about the images that all targets classify correctly
             when clean, instead of those that the one target does.
+        first_batch: leave out the batches before this one (from 0), of each process. With the
+            Trainer's ``limit_test_batches`` it cuts the data, so that settings can be chosen on
+            other images than those of the final table.
         examples: number of images to show, of the first batch and each source's last attack.
         seed: seed of the random numbers that ``torchattacks``' attacks draw from global states; our
             own attacks have theirs.
@@ -107,8 +111,10 @@ class TransferEvaluation(L.LightningModule):
         leave_out: dict[str, list[str]] | None = None,
         adversarial_sets: dict[str, str] | None = None,
         epsilons: list[float] | None = None,
+        steps: int | None = None,
         best_step: bool = False,
         only_jointly_correct: bool = False,
+        first_batch: int = 0,
         examples: int = 4,
         seed: int = 0,
     ) -> None:
@@ -128,11 +134,15 @@ class TransferEvaluation(L.LightningModule):
             _names("leave_out", left_out, networks)
         if epsilons is not None and (not epsilons or not all(0 < e < 1 for e in epsilons)):
             raise InputError("epsilons", epsilons, "numbers between 0 and 1")
-        if examples < 0:
-            raise InputError("examples", examples, "at least 0")
+        if steps is not None and steps < 1:
+            raise InputError("steps", steps, "at least 1")
+        for argument, value in (("first_batch", first_batch), ("examples", examples)):
+            if value < 0:
+                raise InputError(argument, value, "at least 0")
         self.networks = nn.ModuleDict(networks)
         self.epsilons, self.best_step, self.examples = epsilons, best_step, examples
         self.only_jointly_correct, self.seed = only_jointly_correct, seed
+        self.first_batch, self.steps = first_batch, steps
         self.cells: list[TransferCell] = []
         self._rows: list[_Row] = []
         self._examples: Examples | None = None
@@ -155,8 +165,7 @@ class TransferEvaluation(L.LightningModule):
             attack = factory(self.networks[source])
             if not isinstance(attack, Attack):
                 raise InputError("attack", type(attack).__name__, "one of torchattacks' kind")
-            if eps is not None:
-                scale_attack(attack, eps)
+            change_attack(attack, eps, self.steps)
         steps = int(attack.steps) if self.best_step and hasattr(attack, "on_step") else 0
         return _Row(source, name, getattr(attack, "eps", None), attack, steps, self._rate(steps))
 
@@ -165,9 +174,11 @@ class TransferEvaluation(L.LightningModule):
         return rate.to(self.device)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        if batch_idx < self.first_batch:
+            return
         x, y = batch
         _check_images(x, y)
-        if batch_idx == 0:
+        if batch_idx == self.first_batch:
             self._classes = self._count_classes(x)
         if int(y.max()) >= self._classes:
             got = f"{self._classes} classes"
@@ -178,7 +189,7 @@ class TransferEvaluation(L.LightningModule):
             adversarial, outcome = self._attack(row, x, y)
             row.rate.update(content, outcome._replace(right=right))
             shown[_title(row)] = adversarial
-        if batch_idx == 0 and self.examples and self._rows:
+        if batch_idx == self.first_batch and self.examples and self._rows:
             self._keep(x, y, shown)
 
     def _attack(self, row: _Row, x: Tensor, y: Tensor) -> tuple[Tensor, Outcome]:
@@ -309,6 +320,7 @@ class TransferEvaluation(L.LightningModule):
             about = {
                 "targets": self.targets,
                 "only_jointly_correct": self.only_jointly_correct,
+                "first_batch": self.first_batch,
                 "seed": self.seed,
             }
             write_transfer(folder, self._lines, about)
@@ -342,25 +354,31 @@ class TransferEvaluation(L.LightningModule):
         return scalars
 
 
-def scale_attack(attack: Attack, eps: float) -> None:
-    """Change an attack's bound, and its step size alike, so that steps·alpha/eps stays.
+def change_attack(attack: Attack, eps: float | None = None, steps: int | None = None) -> None:
+    """Change an attack's bound, and its step size alike, and its number of steps.
 
     Args:
-        attack: with ``eps``, and perhaps ``alpha``; changed in place.
-        eps: the new bound, above 0.
+        attack: changed in place.
+        eps: the new bound, above 0; alpha/eps stays. Default: its own.
+        steps: the new number of steps; attacks that have none stay as they are. Default: its own.
 
     Raises:
-        InputError: an attack without a positive ``eps``, or one that runs others, whose bounds it
-            does not set.
+        InputError: an attack without a positive ``eps`` to change, or one that runs others, whose
+            settings it does not pass on.
     """
-    own = getattr(attack, "eps", None)
-    if not isinstance(own, float | int) or own <= 0:
-        raise InputError("epsilons", f"an attack with eps = {own}", "one with an eps above 0")
+    if eps is None and steps is None:
+        return
     if getattr(attack, "_attacks", None):
-        raise InputError("epsilons", "an attack that runs others", "one on its own")
-    if isinstance(getattr(attack, "alpha", None), float | int):
-        attack.alpha = attack.alpha * eps / own
-    attack.eps = eps
+        raise InputError("epsilons, steps", "an attack that runs others", "one on its own")
+    if steps is not None and hasattr(attack, "steps"):
+        attack.steps = steps
+    if eps is not None:
+        own = getattr(attack, "eps", None)
+        if not isinstance(own, float | int) or own <= 0:
+            raise InputError("epsilons", f"an attack with eps = {own}", "one with an eps above 0")
+        if isinstance(getattr(attack, "alpha", None), float | int):
+            attack.alpha = attack.alpha * eps / own
+        attack.eps = eps
 
 
 @contextmanager

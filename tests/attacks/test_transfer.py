@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from interaction_train.attacks import Ensemble, TransferAttack, TransferRate
 from interaction_train.attacks.transfer import Outcome, best_step, sample_hash, transfer_counts
-from interaction_train.attacks.transfer_module import scale_attack
+from interaction_train.attacks.transfer_module import change_attack
 from interaction_train.errors import InputError
 from tests.attacks.transfer_case import (
     ALPHA,
@@ -281,15 +281,21 @@ def test_curves_over_epsilon(tmp_path):
 @pytest.mark.parametrize(
     "make", [torchattacks.PGD, torchattacks.VMIFGSM, torchattacks.DIFGSM, TransferAttack]
 )
-def test_a_scaled_attack_is_the_attack_built_so(make):
+def test_a_changed_attack_is_the_attack_built_so(make):
     x, y = images()
     attack = make(network(0), eps=0.1, alpha=0.02, steps=5)
-    scale_attack(attack, 0.2)
-    built = make(network(0), eps=0.2, alpha=0.04, steps=5)
+    change_attack(attack, 0.2, 3)
+    built = make(network(0), eps=0.2, alpha=0.04, steps=3)
     torch.manual_seed(0)
     found = attack(x, y)
     torch.manual_seed(0)
     assert torch.equal(found, built(x, y))
+
+
+def test_steps_for_a_quick_look(tmp_path):
+    cells = evaluate(evaluation(steps=2, attacks={"PGD": pgd, "noise": torchattacks.GN}), tmp_path)
+    assert cell(cells, "a", "PGD", "b").forwards == 2
+    assert cell(cells, "a", "noise", "b").forwards == 0
 
 
 def test_jointly_correct(tmp_path):
@@ -327,6 +333,14 @@ def test_an_ensemble_as_source(tmp_path):
 def test_sources_that_an_attack_leaves_out(tmp_path):
     cells = evaluate(evaluation(sources=["a", "b"], leave_out={"MI": ["a"]}), tmp_path)
     assert {(c.source, c.attack) for c in cells} == {("a", "PGD"), ("b", "PGD"), ("b", "MI")}
+
+
+def test_the_first_batches_can_be_left_out(tmp_path):
+    cells = evaluate(evaluation(first_batch=1), tmp_path)
+    nets, (x, y) = networks(), images()
+    fooled = nets["b"](pgd(nets["a"])(x[4:], y[4:])).argmax(1) != y[4:]
+    found = cell(cells, "a", "PGD", "b").fooled
+    assert (found.successes, found.total) == (int(fooled.sum()), 7)
 
 
 # --- sets on disk ---------------------------------------------------------------------------------

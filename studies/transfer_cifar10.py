@@ -1,0 +1,95 @@
+"""The transfer table on CIFAR-10: ``python studies/transfer_cifar10.py``.
+
+Runs ``configs/transfer_cifar10.yaml`` with trained networks: the published ResNet-20 and -32 from
+the folder that INTERACTION_TRAIN_DATA names, ``cifar10_5k.npz`` beside them, and a small VGG that
+this script trains first (15 epochs, a few minutes on two cores) and keeps in ``runs``. Further
+arguments go to ``interaction-train test``:
+
+- ``--model.steps 2 --data.batch_size 2``: a quick look at four images;
+- ``--model.first_batch 2 --trainer.limit_test_batches 4``: the 100 test images after those of the
+  table, to choose settings on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import lightning as L
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from interaction_train.cli import main as command_line
+from interaction_train.data import ImageDataModule
+from interaction_train.models import CIFARVGG
+from interaction_train.module import InteractionClassifier
+
+EPOCHS = 15
+VGG = Path("runs", "transfer_cifar10", "vgg.safetensors")
+
+
+def train_vgg(source: str) -> nn.Module:
+    """Train the small VGG; the last weights count. Prints its test accuracy."""
+    L.seed_everything(0, verbose=False)
+    data = ImageDataModule(source, batch_size=64)
+    module = InteractionClassifier(
+        CIFARVGG(7, batch_norm=True),
+        optimizer=lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=5e-4),
+        lr_scheduler=lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=EPOCHS),
+    )
+    trainer = L.Trainer(
+        max_epochs=EPOCHS, logger=False, enable_checkpointing=False, enable_model_summary=False,
+        enable_progress_bar=False, limit_val_batches=0,
+    )  # fmt: skip
+    trainer.fit(module, data)
+    accuracy = trainer.test(module, data, verbose=False)[0]["test/acc"]
+    print(f"VGG: test accuracy {accuracy:.3f}")
+    return module.model
+
+
+def networks(folder: Path) -> dict[str, object]:
+    """The configuration's networks, trained."""
+    thin = "interaction_train.cifar_resnet.CIFARThinResNet"
+    resnets = {
+        f"resnet{depth}": {
+            "class_path": thin,
+            "init_args": {
+                "depth": depth,
+                "weights": str(folder / f"cifar_resnet{depth}.safetensors"),
+            },
+        }
+        for depth in (20, 32)
+    }
+    plain = {"class_path": "CIFARVGG", "init_args": {"depth": 7, "batch_norm": True}}
+    vgg = {
+        "class_path": "interaction_train.weights.pretrained",
+        "init_args": {"model": plain, "weights": str(VGG)},
+    }
+    return {"resnet20": resnets["resnet20"], "vgg": vgg, "resnet32": resnets["resnet32"]}
+
+
+def main() -> None:
+    """Train what is missing, and measure."""
+    folder = Path(os.environ.get("INTERACTION_TRAIN_DATA", ""))
+    source = folder / "cifar10_5k.npz"
+    if not source.is_file():
+        sys.exit("Set INTERACTION_TRAIN_DATA to a folder with cifar10_5k.npz and the ResNets.")
+    warnings.filterwarnings("ignore", module="lightning")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    if not VGG.is_file():
+        network = train_vgg(str(source))
+        VGG.parent.mkdir(parents=True, exist_ok=True)
+        save_file({k: v.contiguous() for k, v in network.state_dict().items()}, VGG)
+    command_line([
+        "test", "--config", "transfer_cifar10.yaml", "--data.source", str(source),
+        "--model.networks", json.dumps(networks(folder)), *sys.argv[1:],
+    ])  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
