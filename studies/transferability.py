@@ -1,0 +1,594 @@
+"""Do perturbations whose units interact less transfer better, and does it pay to make them so?
+
+The survey's Sec. 5.1 (Table 2, Fig. 6): (a) interaction reduction against PGD, and, at equal passes
+through the source, against more steps, averaged gradients and its own masked ablation; (b) the
+correlation of interaction and transfer, over attacks and over the images of an attack; (c) whether
+MI, VR, SGM, DI and TI lower the interaction; (d) all of them together, with and without IR.
+
+Measured are images that all networks classify correctly. Two of each method's settings, with the
+cross entropy and with the margin, are tried on validation images, and the one whose perturbations
+are worth most at the targets goes on to the test images; methods without such a choice run as
+published. Interactions are those inside δ at the source, the players the cells of an 8 × 8 grid.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import cache, partial
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, get_args
+
+import lightning as L
+import numpy as np
+import torch
+from common import Mean, Part, Study, Summary, fit, logits, paired, spread, tensors
+from matplotlib.figure import Figure
+from scipy.stats import rankdata
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from interaction_train.attacks import (
+    GaussianAveraging,
+    HybridIRAttack,
+    InputDiversity,
+    IRAttack,
+    MaskedObjective,
+    Momentum,
+    Objective,
+    PerturbationInteraction,
+    SkipGradient,
+    TransferAttack,
+    TransferEvaluation,
+    TranslationInvariance,
+    VarianceTuning,
+)
+from interaction_train.attacks.objectives import Loss
+from interaction_train.attacks.proportion import Proportion
+from interaction_train.attacks.transfer import TransferCell
+from interaction_train.cifar_resnet import CIFARThinResNet
+from interaction_train.data import DigitsDataModule, ImageDataModule
+from interaction_train.losses.reduction import GroupReduction
+from interaction_train.metrics.rows import column
+from interaction_train.models import (
+    CIFARVGG,
+    DIGITS_MEAN,
+    DIGITS_STD,
+    CIFARAlexNet,
+    CIFARResNet,
+    DigitsMLP,
+    DigitsNet,
+)
+from interaction_train.pairs import RandomPairs
+from interaction_train.payoffs import margin
+from interaction_train.players import GridPlayers
+from interaction_train.weights import pretrained
+
+Factory = Callable[[nn.Module], TransferAttack]
+Measure = Literal["interaction", "absolute", "gain", "transfer", "fooled"]
+
+LOWERING = ("MI", "VR", "SGM", "DI", "TI")  # what the survey explains by fewer interactions
+COSTLY = ("PGD, long", "MI, long", "VR, tuned", "VT", "masked", "IR")  # tuned, at equal passes
+RESAMPLED = 1000
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every attack may do.
+
+    Args:
+        eps: bound on a pixel.
+        alpha: step size.
+        steps: number of steps.
+        grid: cells along each side, for IR and its ablation.
+        draws: groups of cells per step.
+        size: cells in a group.
+        kernel: width of TI's kernel in pixels.
+    """
+
+    eps: float
+    alpha: float
+    steps: int
+    grid: int = 8
+    draws: int = 8
+    size: int = 8
+    kernel: int = 3
+
+    @property
+    def rows(self) -> int:
+        """Rows per image and step of IR."""
+        return 2 * self.draws + 1
+
+    def attack(self, loss: Loss = "cross_entropy", **more: Any) -> Factory:
+        """The loop with this bound, ``more`` changing it."""
+        settings = {"eps": self.eps, "alpha": self.alpha, "steps": self.steps}
+        return partial(TransferAttack, **{**settings, "objective": Objective(loss), **more})
+
+    def groups(self, size: int) -> GroupReduction:
+        """Groups of so many cells."""
+        return GroupReduction(GridPlayers(self.grid, self.grid), self.draws, size)
+
+    def as_published(self) -> dict[str, Factory]:
+        """Name → attack without a choice."""
+        ir: Any = {"eps": self.eps, "alpha": self.alpha, "steps": self.steps}
+        ir |= {"grid": self.grid, "draws": self.draws, "size": self.size}
+        hybrid = {**ir, "samples": self.rows, "sigma": self.eps, "kernel_size": self.kernel}
+        everything = [
+            SkipGradient(),
+            GaussianAveraging(2 * self.rows, self.eps),
+            InputDiversity(),
+            TranslationInvariance(self.kernel),
+            Momentum(),
+        ]
+        return {
+            "FGSM": self.attack(alpha=self.eps, steps=1),
+            "PGD": self.attack(),
+            "PGD, margin": self.attack("margin"),
+            "MI": self.attack(parts=[Momentum()]),
+            "VR": self.attack(parts=[GaussianAveraging(self.rows, self.eps)]),
+            "SGM": self.attack(parts=[SkipGradient()]),
+            "DI": self.attack(parts=[InputDiversity()]),
+            "TI": self.attack(parts=[TranslationInvariance(self.kernel)]),
+            "IR, published": partial(IRAttack, **ir, loss="cross_entropy"),
+            "IR, margin": partial(IRAttack, **ir, loss="margin"),
+            "hybrid without IR": self.attack("margin", parts=everything),
+            "HybridIR": partial(HybridIRAttack, **hybrid),
+        }
+
+    def candidates(self) -> dict[str, dict[str, Factory]]:
+        """Method → setting → attack: four settings each, all with the passes of IR."""
+        found: dict[str, dict[str, Factory]] = {name: {} for name in COSTLY}
+        many = {"steps": self.steps * self.rows}
+        eps, size = self.eps, self.size
+        for loss in get_args(Loss):
+            text = loss.replace("_", " ")
+            for part in (1.0, 0.25):
+                more: Any = {**many, "alpha": part * self.alpha}
+                found["PGD, long"][f"{text}, α × {part:g}"] = self.attack(loss, **more)
+                found["MI, long"][f"{text}, α × {part:g}"] = self.attack(
+                    loss, **more, parts=[Momentum()]
+                )
+            for part in (1, 2):
+                averaged, masks = GaussianAveraging(self.rows, part * eps), self.groups(part * size)
+                found["VR, tuned"][f"{text}, σ = {part} ε"] = self.attack(loss, parts=[averaged])
+                found["masked"][f"{text}, {part * size} cells"] = self.attack(
+                    objective=MaskedObjective(loss, masks)
+                )
+            for beta in (0.5, 1.5):
+                tuning = [VarianceTuning(self.rows - 1, beta), Momentum()]
+                found["VT"][f"{text}, β = {beta}"] = self.attack(loss, parts=tuning)
+            for weight in (0.3, 1.0):
+                found["IR"][f"{text}, λ = {weight}"] = partial(
+                    IRAttack, eps=eps, alpha=self.alpha, steps=self.steps, weight=weight,
+                    grid=self.grid, draws=self.draws, size=size, loss=loss,
+                )  # fmt: skip
+        return found
+
+
+def networks(study: Study, data: str, seed: int, epochs: int) -> dict[str, nn.Module]:
+    """The source first, then the targets."""
+    if data == "digits":
+        build: dict[str, Callable[[], nn.Module]] = {
+            "resnet": lambda: CIFARThinResNet(8, mean=DIGITS_MEAN, std=DIGITS_STD, width=8),
+            "cnn": DigitsNet,
+            "mlp": DigitsMLP,
+        }
+        if study.scale == "smoke":
+            return {
+                name: pretrained(make(), f"digits_{name}").eval() for name, make in build.items()
+            }
+        return {
+            name: fit(
+                make, DigitsDataModule(seed=seed, augment=True), seed=seed, epochs=epochs, lr=0.05
+            )
+            for name, make in build.items()
+        }
+    if study.scale == "full":
+        build = {
+            "resnet18": CIFARResNet,
+            "resnet34": partial(CIFARResNet, 34),
+            "vgg16": partial(CIFARVGG, 16),
+            "alexnet": CIFARAlexNet,
+        }
+        return {
+            name: fit(
+                make, ImageDataModule("CIFAR10", seed=seed), seed=seed, epochs=epochs,
+                lr=0.1 if "resnet" in name else 0.01,
+            )
+            for name, make in build.items()
+        }  # fmt: skip
+    return {
+        f"resnet{depth}": CIFARThinResNet(
+            depth, weights=study.file(f"cifar_resnet{depth}.safetensors")
+        ).eval()
+        for depth in (20, 32)
+    }
+
+
+@cache
+def data_module(source: str) -> Any:
+    """The images, read once."""
+    return DigitsDataModule() if source == "digits" else ImageDataModule(source, augment=False)
+
+
+def right_images(
+    source: str, found: Mapping[str, nn.Module], split: Literal["val", "test"], count: int
+) -> tuple[Tensor, Tensor]:
+    """Images of a split, spread evenly, that all networks get right."""
+    x, y = tensors(data_module(source), split)
+    x, y = (part[spread(8 * count, len(part))] for part in (x, y))  # as many as can be needed
+    right = torch.stack([logits(network, x).argmax(1) == y for network in found.values()]).all(0)
+    x, y = x[right], y[right]
+    places = spread(count, len(x))
+    return x[places], y[places]
+
+
+def evaluate(
+    found: Mapping[str, nn.Module], attacks: Mapping[str, Factory], x: Tensor, y: Tensor
+) -> tuple[list[TransferCell], dict[str, Tensor]]:
+    """Attack the first network: the cells of the transfer matrix, and the adversarial images."""
+    crafted: defaultdict[str, list[Tensor]] = defaultdict(list)
+
+    def keeping(name: str, factory: Factory) -> Factory:
+        def build(network: nn.Module) -> TransferAttack:
+            attack = factory(network)
+
+            def keep(number: int, adversarial: Tensor) -> None:
+                if number == attack.steps:
+                    crafted[name].append(adversarial.cpu())
+
+            attack.on_step = keep
+            return attack
+
+        return build
+
+    module = TransferEvaluation(
+        dict(found),
+        {name: keeping(name, factory) for name, factory in attacks.items()},
+        sources=[next(iter(found))],
+        examples=0,
+    )
+    loader = DataLoader(TensorDataset(x, y), batch_size=256)
+    with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+        trainer = L.Trainer(
+            devices=1, logger=False, enable_progress_bar=False, default_root_dir=folder
+        )
+        trainer.test(module, loader, verbose=False)
+    module.cpu()
+    return module.cells, {name: torch.cat(parts) for name, parts in crafted.items()}
+
+
+def utility(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The best other logit less the label's, ``(B,)``: what an attack raises."""
+    return -margin(logits(network, x), y)
+
+
+def work(
+    study: Study,
+    data: str,
+    seed: int,
+    images: int,
+    chosen_on: int,
+    epochs: int,
+    budget: Mapping[str, Any],
+    contexts: int,
+) -> Summary:
+    """Train or load the networks, choose settings, attack, and measure; numbers per image."""
+    found, allowed = networks(study, data, seed, epochs), Budget(**budget)
+    source, *targets = found
+    origin = "digits" if data == "digits" else study.cifar10
+    attacks, settings = allowed.as_published(), defaultdict[str, str](str)
+    if chosen_on:
+        x, y = right_images(origin, found, "val", chosen_on)
+        tried = {
+            (method, setting): factory
+            for method, those in allowed.candidates().items()
+            for setting, factory in those.items()
+        }
+        _, crafted = evaluate(found, {", ".join(key): make for key, make in tried.items()}, x, y)
+        for method in COSTLY:
+            worth = {
+                setting: sum(
+                    float(utility(found[target], crafted[f"{method}, {setting}"], y).mean())
+                    for target in targets
+                )
+                for name, setting in tried
+                if name == method
+            }
+            settings[method] = max(worth, key=lambda setting: worth[setting])
+            attacks[method] = tried[method, settings[method]]
+    x, y = right_images(origin, found, "test", images)
+    cells, crafted = evaluate(found, attacks, x, y)
+    clean = {target: utility(found[target], x, y) for target in targets}
+    summary: Summary = {}
+    for name, adversarial in crafted.items():
+        metric = PerturbationInteraction(GridPlayers(8, 8), RandomPairs(1, 6), contexts)
+        metric.update(found[source], x, adversarial, y)
+        rows = torch.cat(metric.rows)
+        worth = [utility(found[target], adversarial, y) for target in targets]
+        raised = [after - clean[target] for after, target in zip(worth, targets, strict=True)]
+        mine = [cell for cell in cells if cell.attack == name]
+        summary[name] = {
+            "setting": settings[name],
+            "passes": mine[0].forwards,
+            "white": next(c.fooled_correct.rate for c in mine if c.white_box),
+            "black": {c.target: c.fooled_correct.rate for c in mine if not c.white_box},
+            "fooled": torch.stack(worth).gt(0).double().mean(0).tolist(),
+            "transfer": torch.stack(raised).double().mean(0).tolist(),
+            "interaction": column(rows, "signed")[:, 0].tolist(),
+            "absolute": column(rows, "plug_in")[:, 0].tolist(),
+            "gain": column(rows, "scale")[:, 0].tolist(),
+        }
+    return summary
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All runs of a part: attack → measure → ``(runs, images)``."""
+
+    runs: Sequence[Summary]
+
+    @property
+    def attacks(self) -> list[str]:
+        """Names of the attacks."""
+        return list(self.runs[0])
+
+    def table(self, attack: str, measure: Measure) -> np.ndarray:
+        """One measure of one attack, ``(runs, images)``."""
+        return np.array([run[attack][measure] for run in self.runs], dtype=float)
+
+    def units(self, attack: str, measure: Measure) -> list[float]:
+        """What errors are taken over: the runs' means, or the images of a single run."""
+        values = self.table(attack, measure)
+        return (values.mean(1) if len(values) > 1 else values[0]).tolist()
+
+    def relative(self, attack: str) -> list[float]:
+        """Units of the interaction divided by the attack's mean gain."""
+        gain = self.table(attack, "gain").mean(1)
+        values = self.table(attack, "interaction") / gain[:, None]
+        return (values.mean(1) if len(values) > 1 else values[0]).tolist()
+
+    def success(self, attack: str) -> Mean:
+        """How often the targets are fooled: Student's interval over runs, or Wilson's."""
+        mean = Mean.of(self.units(attack, "fooled"))
+        values = self.table(attack, "fooled")
+        if len(values) > 1:
+            return mean
+        targets = len(self.runs[0][attack]["black"])
+        share = Proportion(round(float(values.sum()) * targets), values.size * targets)
+        return Mean(mean.value, mean.stderr, *share.interval)
+
+    def less(self, first: str, second: str, measure: Measure = "fooled") -> Mean:
+        """The paired difference of two attacks."""
+        return paired(self.units(first, measure), self.units(second, measure))
+
+
+def correlations(found: Findings) -> list[dict[str, Any]]:
+    """Pearson's and Spearman's coefficients with bootstrap intervals, as rows of a table.
+
+    Between attacks: of the attacks' means, attacks and images drawn again. Within attacks: over an
+    attack's images, the mean over attacks, images drawn again. All are means over runs. For an
+    image's interaction per gain, gains below a tenth of the median count as that.
+    """
+    measures: tuple[Measure, ...] = ("interaction", "absolute", "gain", "transfer")
+    i, absolute, gain, transfer = (
+        np.stack([found.table(attack, measure) for attack in found.attacks], 1)
+        for measure in measures
+    )  # (runs, attacks, images)
+    floor = np.median(gain, axis=-1, keepdims=True).clip(min=1e-9) / 10
+    generator = np.random.default_rng(0)
+    count, images = gain.shape[1:]
+    drawn = [
+        (generator.integers(count, size=count), generator.integers(images, size=images))
+        for _ in range(RESAMPLED)
+    ]
+    whole = np.arange(count), np.arange(images)
+
+    def between(top: np.ndarray, bottom: np.ndarray | None, rank: bool, a: Any, b: Any) -> float:
+        values = top[:, a][..., b].mean(-1)
+        values = values if bottom is None else values / bottom[:, a][..., b].mean(-1)
+        return _coefficient(values, transfer[:, a][..., b].mean(-1), rank)
+
+    def within(top: np.ndarray, bottom: np.ndarray | None, rank: bool, a: Any, b: Any) -> float:
+        values = top if bottom is None else top / np.maximum(bottom, floor)
+        return _coefficient(values[..., b], transfer[..., b], rank)
+
+    rows = []
+    for over, statistic in (("attacks", between), ("images of an attack", within)):
+        for name, top, bottom in (
+            ("mean I", i, None),
+            ("mean |I|", absolute, None),
+            ("mean I / gain", i, gain),
+        ):
+            row: dict[str, Any] = {"over": over, "interaction": name}
+            for kind, rank in (("pearson", False), ("spearman", True)):
+                again = [statistic(top, bottom, rank, *draw) for draw in drawn]
+                low, high = np.nanpercentile(again, [2.5, 97.5])
+                row[kind] = statistic(top, bottom, rank, *whole)
+                row[f"{kind}_low"], row[f"{kind}_high"] = float(low), float(high)
+            rows.append(row)
+    return rows
+
+
+def _coefficient(first: np.ndarray, second: np.ndarray, rank: bool) -> float:
+    """The correlation along the last axis, meaned over all others."""
+    if rank:
+        first, second = rankdata(first, axis=-1), rankdata(second, axis=-1)
+    first, second = (v - v.mean(-1, keepdims=True) for v in (first, second))
+    size = np.sqrt((first**2).sum(-1) * (second**2).sum(-1))
+    with np.errstate(invalid="ignore"):
+        return float(np.nanmean((first * second).sum(-1) / size))
+
+
+def transfer_rows(found: Findings) -> list[dict[str, Any]]:
+    """The table of transfer."""
+    rows = []
+    for attack in found.attacks:
+        settings = dict.fromkeys(run[attack]["setting"] for run in found.runs)
+        rows.append(
+            {
+                "attack": attack,
+                "chosen on validation": " / ".join(s for s in settings if s),
+                "passes": int(found.runs[0][attack]["passes"]),
+                "white box": float(np.mean([run[attack]["white"] for run in found.runs])),
+                **found.success(attack).columns("targets fooled", interval=True),
+                **found.less(attack, "PGD").columns("less PGD's"),
+                **Mean.of(found.units(attack, "transfer")).columns("gain at targets"),
+            }
+        )
+    return rows
+
+
+def interaction_rows(found: Findings) -> list[dict[str, Any]]:
+    """The table of interactions."""
+    return [
+        {
+            "attack": attack,
+            **Mean.of(found.units(attack, "interaction")).columns("mean I"),
+            **found.less(attack, "PGD", "interaction").columns("less PGD's"),
+            **Mean.of(found.units(attack, "absolute")).columns("mean |I|, plug-in"),
+            **Mean.of(found.units(attack, "gain")).columns("gain"),
+            **Mean.of(found.relative(attack)).columns("I / gain"),
+            **paired(found.relative(attack), found.relative("PGD")).columns("less PGD's I / gain"),
+        }
+        for attack in found.attacks
+    ]
+
+
+def judge(part: Part, found: Findings, correlated: Sequence[Mapping[str, Any]]) -> None:
+    """The verdict out of four partial ones."""
+    published = found.less("IR, published", "PGD")
+    better = found.less("IR, margin", "PGD, margin")
+    lower = [name for name in LOWERING if found.less(name, "PGD", "interaction").high < 0]
+    higher = [name for name in LOWERING if found.less(name, "PGD", "interaction").low > 0]
+    over, inside = correlated[0], correlated[3]
+    hybrid = found.less("HybridIR", "hybrid without IR")
+    said = [
+        f"IR as published fools the targets {_points(published)} points more often than PGD, with"
+        f" the margin {_points(better)} points more often than PGD with it",
+        f"over attacks the rank correlation of mean I and transfer is {_range(over)}, over images"
+        f" {_range(inside)}",
+        f"of MI, VR, SGM, DI and TI {_listed(lower)} lower{'s' * (len(lower) == 1)} the mean I"
+        f" and {_listed(higher)} raise{'s' * (len(higher) == 1)} it beyond chance",
+        f"HybridIR against the same parts and passes without IR: {_points(hybrid)} points",
+    ]
+    claims = [
+        published.low > 0,
+        better.low > 0,
+        over["spearman_high"] < 0,
+        len(lower) == 5,
+        hybrid.low > 0,
+    ]
+    if "IR" in found.attacks:
+        rivals = [name for name in COSTLY if name != "IR"]
+        against = {name: found.less("IR", name) for name in rivals}
+        said.insert(
+            1,
+            f"tuned, IR fools {100 * found.success('IR').value:.0f} %, at equal passes "
+            + ", ".join(f"{_points(gap)} points above {name}" for name, gap in against.items()),
+        )
+        claims.append(all(gap.low > 0 for gap in against.values()))
+    kind: Any = "holds" if all(claims) else "holds in part" if any(claims) else "does not hold here"
+    part.verdict(kind, "; ".join(said))
+
+
+def _points(gap: Mean) -> str:
+    return f"{100 * gap.value:+.0f} [{100 * gap.low:+.0f}, {100 * gap.high:+.0f}]"
+
+
+def _range(row: Mapping[str, Any]) -> str:
+    return f"{row['spearman']:+.2f} [{row['spearman_low']:+.2f}, {row['spearman_high']:+.2f}]"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def overview(found: Findings) -> Figure:
+    """Transfer and interaction of every attack, side by side."""
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    names = sorted(found.attacks, key=lambda name: found.success(name).value)
+    for place, name in enumerate(names):
+        passes = found.runs[0][name]["passes"]
+        cheap = passes <= found.runs[0]["PGD"]["passes"]
+        colour = "tab:gray" if cheap else "tab:red" if "IR" in name.split() else "tab:blue"
+        colour = "tab:red" if name.startswith(("IR", "HybridIR")) else colour
+        success, inside = found.success(name), Mean.of(found.units(name, "interaction"))
+        for axes, mean, factor in ((left, success, 100), (right, inside, 1)):
+            axes.plot([factor * mean.low, factor * mean.high], [place, place], color=colour)
+            axes.plot([factor * mean.value], [place], "o", color=colour)
+    left.set_yticks(range(len(names)), names)
+    left.set(xlabel="targets fooled, %", title="transfer")
+    right.set(xlabel="mean I inside δ, logits", title="interactions at the source")
+    for axes in (left, right):
+        axes.grid(axis="y", alpha=0.3)
+    figure.supxlabel("grey: one pass per step; red: with IR; bars: 95 % intervals", fontsize=9)
+    return figure
+
+
+def scatter(found: Findings) -> Figure:
+    """Every attack as a point: interaction against what it is worth at the targets."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    markers = "osD^v<>Pp*hX8d1234"
+    for k, name in enumerate(found.attacks):
+        transfer = float(found.table(name, "transfer").mean())
+        style: Any = {"marker": markers[k % len(markers)], "linestyle": "", "label": name}
+        panels[0].plot([float(found.table(name, "interaction").mean())], [transfer], **style)
+        panels[1].plot([float(np.mean(found.relative(name)))], [transfer], **style)
+    panels[0].set(xlabel="mean I inside δ, logits", ylabel="gain at the targets, logits")
+    panels[1].set(xlabel="mean I / gain at the source")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
+    return figure
+
+
+def main() -> None:
+    """Run, write tables and figures, and judge."""
+    study = Study.from_command_line(__file__, __doc__)
+    small = {"eps": 0.15, "alpha": 0.03, "steps": study.pick(2, 10, 20)}
+    colour: dict[str, Any] = {"eps": 8 / 255, "alpha": 2 / 255, "steps": study.pick(1, 10, 20)}
+    if study.scale == "full":
+        colour |= {"grid": 16, "draws": 32, "size": 32}
+    if study.scale == "smoke":
+        small, colour = ({**budget, "draws": 1} for budget in (small, colour))
+    sizes: dict[Any, dict[str, Any]] = {
+        "digits": {
+            "images": study.pick(6, 120, 300),
+            "chosen_on": study.pick(3, 48, 140),
+            "epochs": study.pick(0, 20, 30),
+            "budget": small,
+            "contexts": study.pick(2, 8, 32),
+        },
+        "cifar10": {
+            "images": study.pick(2, 32, 1000),
+            "chosen_on": study.pick(0, 12, 200),
+            "epochs": study.pick(0, 0, 100),
+            "budget": colour,
+            "contexts": study.pick(2, 8, 32),
+        },
+    }
+    seeds = {
+        "digits": study.pick((0,), (0, 1, 2), (0, 1, 2, 3, 4)),
+        "cifar10": study.pick((0,), (0,), (0, 1, 2)),
+    }
+    for data, size in sizes.items():
+        if not study.wants(data):
+            continue
+        with study.part(data, seeds[data]) as part:
+            plan = {f"seed_{seed}": {"data": data, "seed": seed, **size} for seed in part.seeds}
+            found = Findings(list(part.runs(plan, partial(work, study)).values()))
+            correlated = correlations(found)
+            part.table(transfer_rows(found))
+            part.table(interaction_rows(found), "interactions")
+            part.table(correlated, "correlations")
+            part.figure(overview(found))
+            part.figure(scatter(found), "correlations")
+            judge(part, found, correlated)
+
+
+if __name__ == "__main__":
+    main()
