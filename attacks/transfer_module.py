@@ -150,6 +150,9 @@ class TransferEvaluation(L.LightningModule):
         self._classes = 0
 
     def on_test_start(self) -> None:
+        batches = self.trainer.num_test_batches[0]
+        if self.first_batch >= batches:
+            raise InputError("first_batch", self.first_batch, f"less than the {batches} batches")
         for path in self.adversarial_sets.values():  # now, not after hours of crafting
             read_adversarial_set(path)
         # Attacks are built here: they take their device from the network, which is on it now.

@@ -343,6 +343,13 @@ def test_the_first_batches_can_be_left_out(tmp_path):
     assert (found.successes, found.total) == (int(fooled.sum()), 7)
 
 
+def test_a_single_target(tmp_path):
+    """torchmetrics would make its counts scalars."""
+    whole = evaluate(evaluation(), tmp_path)
+    cells = evaluate(evaluation(targets=["b"]), tmp_path)
+    assert cells == [cell(whole, "a", name, "b") for name in ("PGD", "MI")]
+
+
 # --- sets on disk ---------------------------------------------------------------------------------
 
 
@@ -414,6 +421,7 @@ class Wrapped(nn.Module):
         ({"attacks": {"x": torchattacks.GN}, "epsilons": [0.1]}, "attacks.x on a, epsilons: got"),
         ({"attacks": {"x": torchattacks.AutoAttack}, "epsilons": [0.1]}, "attacks.x .* others"),
         ({"adversarial_sets": {"x": "nowhere"}}, "path: got 'nowhere'"),
+        ({"first_batch": 3}, "first_batch: got 3, expected less than the 3 batches"),
     ],
 )  # fmt: skip
 def test_what_only_the_test_finds(changes, message, tmp_path):
@@ -445,7 +453,7 @@ def test_images_out_of_range(tmp_path):
 SMALL = [
     "test", "--config", "transfer_digits.yaml", "--wandb", "offline",
     "--trainer.limit_test_batches", "2", "--data.batch_size", "8",
-    "--model.sources", "[cnn]", "--model.attacks", json.dumps({
+    "--model.sources", "[cnn]", "--model.leave_out", "null", "--model.attacks", json.dumps({
         name: {"class_path": path, "init_args": {"steps": 2, **more}}
         for name, path, more in (
             ("PGD", "torchattacks.PGD", {}),
