@@ -103,12 +103,21 @@ def test_the_site_builds_without_a_warning(tmp_path) -> None:
     pytest.importorskip("mkdocs", reason="mkdocs is not installed")
     pytest.importorskip("mkdocstrings_handlers.python", reason="mkdocstrings is not installed")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
-    offline = {**os.environ, "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    offline = {
+        **os.environ,
+        "http_proxy": "http://127.0.0.1:9",
+        "https_proxy": "http://127.0.0.1:9",
+    }
     done = subprocess.run(command, cwd=ROOT, env=offline, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     reference = "".join(path.read_text() for path in (tmp_path / "reference").glob("*.html"))
-    for name in ("GridPlayers", "InteractionLoss", "IRAttack", "SpectrumMonitor"):  # three are links
-        assert f".{name}\"" in reference
+    for name in (
+        "GridPlayers",
+        "InteractionLoss",
+        "IRAttack",
+        "SpectrumMonitor",
+    ):
+        assert f'.{name}"' in reference
     assert ":class:" not in reference
     for page in tmp_path.rglob("*.html"):
         text = page.read_text()
