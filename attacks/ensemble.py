@@ -39,6 +39,12 @@ class Ensemble(nn.Module):
     Raises:
         InputError: no model, weights that do not fit, another ``average``; in the forward pass,
             members that do not return logits of equally many classes.
+
+    Examples:
+        >>> from interaction_train.models import DigitsMLP, DigitsNet
+        >>> surrogate = Ensemble([DigitsNet(), DigitsMLP()], "probabilities", weights=[3, 1])
+        >>> surrogate.weights, surrogate(torch.rand(2, 1, 8, 8)).shape
+        ((0.75, 0.25), torch.Size([2, 10]))
     """
 
     def __init__(

@@ -110,6 +110,10 @@ class TranslationInvariance(Part):
 
     Raises:
         InputError: an even or non-positive ``size``, ``sigma`` not positive, an unknown kernel.
+
+    Examples:
+        >>> [round(float(weight), 2) for weight in TranslationInvariance(3, kernel="linear").weights()]
+        [0.25, 0.5, 0.25]
     """
 
     def __init__(self, size: int = 15, sigma: float = 3.0, kernel: Kernel = "gaussian") -> None:

@@ -37,7 +37,13 @@ def step_and_project(
 
 
 def project(adversarial: Tensor, clean: Tensor, norm: Norm, eps: float) -> Tensor:
-    """The nearest images within ``eps`` of the clean ones, then clamped to [0, 1]."""
+    """The nearest images within ``eps`` of the clean ones, then clamped to [0, 1].
+
+    Examples:
+        >>> clean = torch.tensor([[0.5, 0.02]])
+        >>> project(clean + torch.tensor([[0.3, -0.3]]), clean, "Linf", 0.1)
+        tensor([[0.6000, 0.0000]])
+    """
     delta = adversarial - clean
     if norm == "Linf":
         delta = delta.clamp(-eps, eps)

@@ -125,6 +125,16 @@ def mean_interaction(
     Raises:
         InputError: as :func:`perturbation_game`; fewer than 2 players, or a utility that is not
             finite.
+
+    Examples:
+        >>> from interaction_train.players import UnitPlayers
+        >>> def network(x):  # logits 0 and x0 x1: the two units interact
+        ...     return torch.stack([torch.zeros(len(x)), x[:, 0, 0, 0] * x[:, 0, 0, 1]], 1)
+        >>> model = nn.Module()
+        >>> model.forward = network
+        >>> clean, adversarial = torch.zeros(1, 1, 1, 2), torch.ones(1, 1, 1, 2)
+        >>> mean_interaction(model, clean, adversarial, torch.tensor([0]), UnitPlayers())
+        tensor([1.], dtype=torch.float64)
     """
     game = perturbation_game(
         model, clean, adversarial, labels, players, targets=targets, chunk_size=chunk_size

@@ -44,6 +44,16 @@ class IRAttack(TransferAttack):
 
     Raises:
         InputError: as :class:`TransferAttack`; or a grid finer than the image.
+
+    Examples:
+        >>> import torch
+        >>> from interaction_train.models import DigitsNet
+        >>> from interaction_train.weights import pretrained
+        >>> model = pretrained(DigitsNet(), "digits_cnn")
+        >>> attack = IRAttack(model, eps=0.1, alpha=0.02, steps=3, grid=4, draws=4, size=4)
+        >>> images, labels = torch.rand(2, 1, 8, 8), torch.tensor([3, 8])
+        >>> float((attack(images, labels) - images).abs().max()) <= 0.1 + 1e-6
+        True
     """
 
     def __init__(

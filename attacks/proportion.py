@@ -15,6 +15,11 @@ class Proportion:
     Args:
         successes: how many.
         total: out of how many; where it is 0 all numbers below are NaN.
+
+    Examples:
+        >>> none = Proportion(0, 20)
+        >>> none.rate, [round(bound, 3) for bound in none.interval]
+        (0.0, [0.0, 0.161])
     """
 
     successes: int

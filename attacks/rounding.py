@@ -49,6 +49,11 @@ def round_to_bytes(
     Raises:
         InputError: an unknown norm, values that are not finite, or a bound so small that no 8-bit
             image is within it (clean images that are 8-bit are always within it).
+
+    Examples:
+        >>> clean = torch.tensor([[100 / 255]])
+        >>> round_to_bytes(clean + 8.4 / 255, clean, eps=8.4 / 255)  # 8 levels, not 8.4
+        tensor([[108]], dtype=torch.uint8)
     """
     check_norm(norm)
     if not adversarial.isfinite().all():

@@ -41,6 +41,11 @@ def residual_branches(model: nn.Module) -> list[str]:
 
     Returns:
         dotted names, in the network's order; one per branch, so that a transformer block gives two.
+
+    Examples:
+        >>> from interaction_train.models import CIFARResNet
+        >>> residual_branches(CIFARResNet(18))[:2]
+        ['layer1.0.bn2', 'layer1.1.bn2']
     """
     return [name for names in _find(unwrap(model)).values() for name in names]
 

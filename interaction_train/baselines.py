@@ -25,6 +25,13 @@ def input_baseline(model: nn.Module, baseline: float | Sequence[float] | None, x
     Raises:
         InputError: no baseline is given and the model has no ``Normalize`` layer, or the number
             of channels differs.
+
+    Examples:
+        >>> import torch
+        >>> from interaction_train.models import Normalize
+        >>> network = nn.Sequential(Normalize([0.5], [0.25]), nn.Flatten(), nn.Linear(64, 10))
+        >>> input_baseline(network, None, torch.rand(2, 1, 8, 8))
+        tensor([[[0.5000]]])
     """
     if baseline is None:
         mean = default_baseline(model)

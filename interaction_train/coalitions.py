@@ -65,6 +65,12 @@ def nested(keys: Tensor, small: int | Tensor, large: int | Tensor) -> tuple[Tens
 
     Raises:
         InputError: ``small`` exceeds ``large`` or either lies outside 0 … n (integers only).
+
+    Examples:
+        >>> keys = torch.tensor([[40, 10, 30, 20]])
+        >>> small, large = nested(keys, 1, 3)
+        >>> small.int().tolist(), large.int().tolist()
+        ([[0, 1, 0, 0]], [[0, 1, 1, 1]])
     """
     if isinstance(small, int) and isinstance(large, int) and small > large:
         raise InputError("small", small, f"at most large = {large}")
@@ -84,6 +90,11 @@ def disjoint_groups(keys: Tensor, sizes: Sequence[int]) -> Tensor:
 
     Raises:
         InputError: a size below 1, or more players in groups than there are.
+
+    Examples:
+        >>> keys = torch.tensor([[40, 10, 30, 20]])
+        >>> disjoint_groups(keys, [1, 2])  # group 0, group 1, and 2 for the player left over
+        tensor([[2, 0, 1, 1]])
     """
     n, total = keys.shape[-1], sum(sizes)
     if not sizes or min(sizes) < 1 or total > n:

@@ -70,6 +70,12 @@ class Draws:
         seed: the run's seed.
         name: who draws, for instance the name of a loss.
         step: the global micro-batch counter in training, 0 in evaluation.
+
+    Examples:
+        >>> x = torch.arange(6.0).reshape(3, 2)
+        >>> alone = Draws(content_hash(x[2:]), seed=1).bits("contexts", 4)
+        >>> torch.equal(Draws(content_hash(x), seed=1).bits("contexts", 4)[2:], alone)
+        True
     """
 
     content: Tensor

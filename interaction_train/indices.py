@@ -40,6 +40,10 @@ def all_coalitions(
 
     Raises:
         InputError: ``n`` outside 0 … 62 or a slice outside 0 … 2^n.
+
+    Examples:
+        >>> all_coalitions(2).int().tolist()
+        [[0, 0], [1, 0], [0, 1], [1, 1]]
     """
     if not 0 <= n <= 62:
         raise InputError("n", n, "between 0 and 62 players")
@@ -106,6 +110,11 @@ def dividends(v: Tensor) -> Tensor:
 
     Raises:
         InputError: ``v`` is not floating point or its last axis no power of two.
+
+    Examples:
+        >>> v = torch.tensor([0.0, 1.0, 2.0, 4.0])  # v(∅), v({0}), v({1}), v({0, 1})
+        >>> dividends(v)
+        tensor([0., 1., 2., 1.])
     """
     return _transform(v, -1, "v")
 
@@ -138,6 +147,10 @@ def order_curve(v: Tensor) -> Tensor:
 
     Raises:
         InputError: ``v`` is not floating point or its last axis no power of two.
+
+    Examples:
+        >>> order_curve(torch.tensor([0.0, 1.0, 2.0, 4.0]))
+        tensor([0.0000, 1.5000, 4.0000])
     """
     n = _count(v)
     return (_sums_by_size(v, n, 0)[..., 0] / _binomials(n, v)).to(v.dtype)
@@ -154,6 +167,10 @@ def shapley_values(v: Tensor) -> Tensor:
 
     Raises:
         InputError: ``v`` is not floating point, its last axis no power of two, or n is 0.
+
+    Examples:
+        >>> shapley_values(torch.tensor([0.0, 1.0, 2.0, 4.0]))
+        tensor([1.5000, 2.5000])
     """
     n = _count(v, least=1)
     sums = _sums_by_size(v, n, 1)
@@ -178,6 +195,11 @@ def multi_order_interactions(v: Tensor) -> Tensor:
 
     Raises:
         InputError: ``v`` is not floating point, its last axis no power of two, or n is below 2.
+
+    Examples:
+        >>> majority = (all_coalitions(3).sum(1) >= 2).float()  # two of three players win
+        >>> multi_order_interactions(majority)[:, 0, 1]  # together alone; in each other's way beside 2
+        tensor([ 1., -1.])
     """
     return _multi_order(v).to(v.dtype)
 
@@ -193,6 +215,13 @@ def shapley_interactions(v: Tensor) -> Tensor:
 
     Raises:
         InputError: ``v`` is not floating point, its last axis no power of two, or n is below 2.
+
+    Examples:
+        >>> both = all_coalitions(3)[:, :2].all(1).float()  # players 0 and 1 win together, 2 does nothing
+        >>> shapley_interactions(both)
+        tensor([[0., 1., 0.],
+                [1., 0., 0.],
+                [0., 0., 0.]])
     """
     return _multi_order(v).mean(-3).to(v.dtype)
 
@@ -249,6 +278,11 @@ def multivariate_interaction(v: Tensor, subset: Sequence[int]) -> Tensor:
 
     Raises:
         InputError: as in :func:`shapley_interaction`.
+
+    Examples:
+        >>> everyone = all_coalitions(3).all(1).float()  # all three win together
+        >>> multivariate_interaction(everyone, [0, 1, 2])
+        tensor(1.)
     """
     g = _averaged(v, subset)
     single = g[..., [1 << k for k in range(len(subset))]] - g[..., :1]
@@ -328,6 +362,11 @@ def interaction_spectrum(multi_order: Tensor) -> Tensor:
 
     Raises:
         InputError: another shape, n below 2, or no samples.
+
+    Examples:
+        >>> majority = (all_coalitions(3).sum(1) >= 2).float()
+        >>> interaction_spectrum(multi_order_interactions(majority))
+        tensor([1., 1.])
     """
     strengths = order_strengths(multi_order)
     return strengths / strengths.mean()

@@ -57,6 +57,14 @@ def record(model: nn.Module, layers: Iterable[str]) -> Iterator[ForwardRecord]:
 
     Outputs are cloned, because an in-place operation may follow. Hooks do not reach into compiled
     graphs: for a compiled model nothing is recorded, and a term runs its own pass.
+
+    Examples:
+        >>> from interaction_train.models import DigitsNet
+        >>> model = DigitsNet()
+        >>> with record(model, ["features.2"]) as forward:
+        ...     forward.logits = model(torch.rand(2, 1, 8, 8))
+        >>> forward.features["features.2"].shape
+        torch.Size([2, 16, 4, 4])
     """
     result = ForwardRecord()
     handles = []

@@ -111,6 +111,17 @@ class GivenPairs(Pairs):
 
     Raises:
         InputError: no pair, a pair of a player with itself, or a pair that occurs twice.
+
+    Examples:
+        >>> from interaction_train.draws import content_hash
+        >>> from interaction_train.players import GridPlayers
+        >>> draws = Draws(content_hash(torch.rand(2, 1, 8, 8)))
+        >>> GivenPairs([(0, 5), (5, 3)]).blocks(GridPlayers(4, 4), (1, 8, 8), draws).pairs
+        tensor([[[0, 5],
+                 [5, 3]],
+        <BLANKLINE>
+                [[0, 5],
+                 [5, 3]]])
     """
 
     def __init__(self, pairs: Sequence[Sequence[int]]) -> None:

@@ -45,13 +45,24 @@ def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     """log(p_y / (1 - p_y)), as z_y - logsumexp of the other logits: no rounding of p to 0 or 1.
 
     The payoff of the multi-order spectra (survey, Sec. 5.4).
+
+    Examples:
+        >>> logits = torch.tensor([[2.0, 0.0]])
+        >>> log_odds(logits, torch.tensor([0]))  # with two classes the difference of the logits
+        tensor([2.])
     """
     logits = _wide(logits)
     return logit(logits, labels) - _others(logits, labels).logsumexp(-1)
 
 
 def margin(logits: Tensor, labels: Tensor, rivals: Tensor | None = None) -> Tensor:
-    """z_y minus a rival's logit: the best other class, or the fixed class ``rivals`` (int64)."""
+    """z_y minus a rival's logit: the best other class, or the fixed class ``rivals`` (int64).
+
+    Examples:
+        >>> logits = torch.tensor([[3.0, 2.5, 1.0]])
+        >>> margin(logits, torch.tensor([0])), margin(logits, torch.tensor([0]), torch.tensor([2]))
+        (tensor([0.5000]), tensor([2.]))
+    """
     logits = _wide(logits)
     other = _others(logits, labels).amax(-1) if rivals is None else logit(logits, rivals)
     return logit(logits, labels) - other

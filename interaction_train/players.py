@@ -46,6 +46,18 @@ class GridPlayers(Players):
 
     Raises:
         InputError: ``rows`` or ``cols`` is below 1.
+
+    Examples:
+        >>> import torch
+        >>> players = GridPlayers(2, 2)
+        >>> players.cells((1, 3, 4))
+        tensor([[0, 0, 1, 1],
+                [0, 0, 1, 1],
+                [2, 2, 3, 3]])
+        >>> players.mask(torch.tensor([True, False, False, True]), (1, 3, 4)).int()
+        tensor([[[1, 1, 0, 0],
+                 [1, 1, 0, 0],
+                 [0, 0, 1, 1]]], dtype=torch.int32)
     """
 
     def __init__(self, rows: int, cols: int) -> None:
@@ -92,6 +104,10 @@ class UnitPlayers(Players):
 
     Raises:
         InputError: another ``unit``.
+
+    Examples:
+        >>> UnitPlayers().count((4, 8, 8)), UnitPlayers("channel").count((4, 8, 8))
+        (256, 4)
     """
 
     def __init__(self, unit: Literal["element", "channel"] = "element") -> None:

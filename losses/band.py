@@ -67,6 +67,12 @@ class BandLoss(DifferenceLoss):
 
     Raises:
         InputError: an argument out of its range, two that do not go together, or too few players.
+
+    Examples:
+        >>> from interaction_train.players import UnitPlayers
+        >>> band = BandLoss(0.5, 0.25, players=UnitPlayers())
+        >>> band.order_weights(8).orders.tolist()
+        [0.0, 0.0, 1.0, 2.0, 1.0, 0.0, 0.0]
     """
 
     def __init__(

@@ -70,6 +70,14 @@ class InteractionLoss(PlayerTerm):
 
     Raises:
         InputError: an argument out of its range, or two that do not go together.
+
+    Examples:
+        >>> from interaction_train.models import DigitsNet
+        >>> interaction = InteractionLoss(layer="features.2")
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.tensor([1, 2, 3, 4])
+        >>> value = interaction(DigitsNet(), x, y)
+        >>> value.shape, value.requires_grad
+        (torch.Size([]), True)
     """
 
     def __init__(

@@ -62,6 +62,12 @@ class OrderLoss(DifferenceLoss):
     Raises:
         InputError: an argument out of its range, two that do not go together, or so few players
             that the sizes coincide.
+
+    Examples:
+        >>> from interaction_train.players import GridPlayers
+        >>> loss = OrderLoss(0.3, 0.7, "encourage", GridPlayers(4, 4))
+        >>> loss.order_weights(16).interval(0.5)  # half of the weight lies in these orders
+        (3, 6)
     """
 
     def __init__(

@@ -82,6 +82,10 @@ def order_weights(n: int, curve: Mapping[int, float]) -> OrderWeights:
 
     Raises:
         InputError: fewer than 2 players, or a size outside 0 … n.
+
+    Examples:
+        >>> order_weights(8, {6: 1.0, 4: -2.0, 2: 1.0}).orders.tolist()  # f(6) − 2 f(4) + f(2)
+        [0.0, 0.0, 1.0, 2.0, 1.0, 0.0, 0.0]
     """
     if n < 2:
         raise InputError("n", n, "at least 2 players")

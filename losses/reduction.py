@@ -67,6 +67,13 @@ class GroupReduction(InteractionReduction):
 
     Raises:
         InputError: ``draws`` or ``size`` below 1.
+
+    Examples:
+        >>> from interaction_train.draws import content_hash
+        >>> draws = Draws(content_hash(torch.rand(3, 1, 8, 8)))
+        >>> groups = GroupReduction(GridPlayers(4, 4), draws=8, size=4).groups(draws, 16)
+        >>> groups.shape, groups.sum(-1).unique().tolist()
+        (torch.Size([3, 8, 16]), [4])
     """
 
     def __init__(self, players: Players | None = None, draws: int = 32, size: int = 32) -> None:

@@ -51,6 +51,14 @@ def mean_interaction(game: MaskedGame) -> Tensor:
 
     Raises:
         InputError: as :func:`player_interactions`.
+
+    Examples:
+        >>> from interaction_train.players import UnitPlayers
+        >>> def product(x):  # logits x0 x1 x2 and 0
+        ...     return torch.stack([x.prod(1), torch.zeros(len(x))], 1)
+        >>> game = MaskedGame(product, torch.ones(1, 3), 0.0, UnitPlayers(), labels=torch.tensor([0]))
+        >>> mean_interaction(game)
+        tensor([0.5000], dtype=torch.float64)
     """
     return player_interactions(game).mean(-1) / (game.n - 1)
 

@@ -87,6 +87,10 @@ def resolve_orders(
 
     Raises:
         InputError: an order or ratio out of its range or given twice, or both arguments.
+
+    Examples:
+        >>> resolve_orders(64, ratios=[0, 0.5, 1])
+        (0, 31, 62)
     """
     if orders is not None and ratios is not None:
         raise InputError("orders, ratios", "both", "one of them")
@@ -146,6 +150,16 @@ def sample_multi_order(
     Raises:
         InputError: contexts below 2, orders out of range or twice, players that the pairs do not
             fit, or a payoff that is not finite (the message names the sample).
+
+    Examples:
+        >>> from interaction_train.models import DigitsNet
+        >>> from interaction_train.pairs import GivenPairs
+        >>> from interaction_train.players import GridPlayers
+        >>> x, y = torch.rand(2, 1, 8, 8), torch.tensor([3, 8])
+        >>> game = MaskedGame(DigitsNet(), x, 0.3, GridPlayers(4, 4), labels=y, chunk_size=64)
+        >>> found = sample_multi_order(game, GivenPairs([(0, 1), (0, 5)]), 20, orders=[0, 7, 14])
+        >>> found.value.shape, found.stderr[:, 0].tolist()  # order 0 has one context: exact
+        (torch.Size([2, 3, 2]), [[0.0, 0.0], [0.0, 0.0]])
     """
     _check_contexts(contexts)
     wanted = resolve_orders(game.n, orders, ratios)

@@ -97,6 +97,18 @@ class InteractionSpectrum(OrderMetric):
     in the unit of the payoff, each with ``_stderr`` over samples; ``contexts`` and ``samples``.
 
     Args: see :class:`OrderMetric`.
+
+    Examples:
+        >>> import torch
+        >>> from interaction_train.models import DigitsNet
+        >>> from interaction_train.pairs import RandomPairs
+        >>> spectrum = InteractionSpectrum(
+        ...     GridPlayers(4, 4), ratios=[0, 0.5, 1], pairs=RandomPairs(1, 4), contexts=8,
+        ...     only_correct=False, chunk_size=64,
+        ... )
+        >>> spectrum.update(DigitsNet(), torch.rand(4, 1, 8, 8), torch.tensor([1, 2, 3, 4]))
+        >>> float(spectrum.compute()["J_plug_in"].mean().round(decimals=4))
+        1.0
     """
 
     def statistics(self, rows: Tensor) -> Statistics:
