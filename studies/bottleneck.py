@@ -12,7 +12,7 @@ classified test images, absent cells show the training mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -68,7 +68,7 @@ def small_network(width: int = 16) -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * before, 10))
 
 
-NETWORKS = {
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "digits_cnn": DigitsNet,
     "digits_mlp": DigitsMLP,
     "digits_resnet": partial(CIFARThinResNet, 8, mean=DIGITS_MEAN, std=DIGITS_STD, width=8),
@@ -106,8 +106,9 @@ def learning_rate(data: Mapping[str, Any]) -> float:
 
 
 def spectrum(
-    network: nn.Module, x: Tensor, y: Tensor, rows: int, images: int, contexts: int, patches: int
-) -> Summary:
+    network: nn.Module, x: Tensor, y: Tensor, cells: Sequence[int], images: int, contexts: int,
+    patches: int,
+) -> Summary:  # fmt: skip
     """J(m) on some of the images that the network gets right.
 
     Returns:
@@ -117,8 +118,9 @@ def spectrum(
     right = (logits(network, x).argmax(1) == y).nonzero().flatten()
     some = right[spread(images, len(right))]
     device = next(network.parameters()).device
-    x, y, grid = x[some].to(device), y[some].to(device), GridPlayers(rows, rows)
-    if rows**2 <= 16:
+    x, y, grid = x[some].to(device), y[some].to(device), GridPlayers(*cells)
+    n = grid.rows * grid.cols
+    if n <= 16:
         game = MaskedGame(network, x, input_baseline(network, None, x), grid, "log_odds", y)
         orders = multi_order_interactions(exact_values(game).double())
         upper = torch.triu_indices(game.n, game.n, 1)
@@ -132,7 +134,7 @@ def spectrum(
     result = {key: value.tolist() for key, value in metric.compute().items()}
     found = {key: [result[f"J_{key}"], result[f"J_{key}_stderr"]] for key in READINGS}
     mean = sum(result["plug_in"]) / len(RATIOS)
-    return {"orders": list(resolve_orders(rows**2, ratios=RATIOS)), "mean": mean, **found}
+    return {"orders": list(resolve_orders(n, ratios=RATIOS)), "mean": mean, **found}
 
 
 def relative(strengths: Tensor) -> list[list[float]]:
@@ -154,22 +156,25 @@ def theory(n: int, orders: Sequence[int]) -> list[float]:
 
 
 def measure_trained(
-    network: str, weights: str, data: dict[str, Any], rows: int, images: int, contexts: int,
-    patches: int,
+    network: str, weights: str, data: dict[str, Any], cells: list[int], images: int,
+    contexts: int, patches: int,
 ) -> Summary:  # fmt: skip
     """J(m) of a network whose weights are there already."""
-    trained = load_weights(NETWORKS[network](), weights).eval()
+    build = NETWORKS[network]
+    published = network.startswith("cifar_")  # in a file with names of its own
+    trained = build(weights=weights) if published else load_weights(build(), weights)
+    trained.eval()
     x, y = tensors(splits(data), "test")
-    return spectrum(trained, x, y, rows, images, contexts, patches)
+    return spectrum(trained, x, y, cells, images, contexts, patches)
 
 
 def follow(
-    network: str, data: dict[str, Any], epochs: int, every: int, rows: int, images: int,
-    contexts: int, seed: int,
+    network: str, data: dict[str, Any], epochs: int, every: int, cells: list[int],
+    images: int, contexts: int, seed: int,
 ) -> Summary:  # fmt: skip
     """J(m) on validation images while a network is trained."""
     monitor = SpectrumMonitor(
-        rows=rows, cols=rows, samples=images, every=every, contexts=contexts, ratios=RATIOS,
+        rows=cells[0], cols=cells[1], samples=images, every=every, contexts=contexts, ratios=RATIOS,
         pairs=NeighbourPairs(2, patches=1),
     )  # fmt: skip
     fit(
@@ -186,11 +191,11 @@ def follow(
 
 
 def train_for_orders(
-    model: str, network: str, data: dict[str, Any], epochs: int, rows: int, images: int,
+    model: str, network: str, data: dict[str, Any], epochs: int, cells: list[int], images: int,
     contexts: int, attacked: int, epsilons: list[float], steps: int, seed: int,
 ) -> Summary:  # fmt: skip
     """Train for chosen orders; measure J(m), the accuracy, and that under attack."""
-    term = terms(GridPlayers(rows, rows))[model]
+    term = terms(GridPlayers(*cells))[model]
     trained = fit(
         NETWORKS[network], splits(data, seed), seed=seed, epochs=epochs, lr=learning_rate(data),
         losses={} if term is None else {"orders": WeightedTerm(term)},
@@ -213,7 +218,7 @@ def train_for_orders(
     }
     stands = {"PGD": smallest["PGD"], "both": torch.minimum(*smallest.values())}
     return {
-        **spectrum(trained, x, y, rows, images, contexts, patches=1),
+        **spectrum(trained, x, y, cells, images, contexts, patches=1),
         "accuracy": float(right),
         **{
             name: [float((values > epsilon).double().mean()) for epsilon in epsilons]
@@ -424,7 +429,7 @@ def study_part(
 
     done = part.runs(plan, work)
     found = {name: done[f"spectrum/{name}"] for name in networks}
-    cells = {name: settings["rows"] ** 2 for name, settings in networks.items()}
+    cells = {name: math.prod(settings["cells"]) for name, settings in networks.items()}
     trained = {
         model: [done[f"orders/{model}/seed_{seed}"] for seed in part.seeds] for model in models
     }
@@ -448,30 +453,28 @@ def study_part(
 
 
 def digits(study: Study, part: Part) -> None:
-    """Packaged networks on 16 and 64 cells; DigitsNet for the rest."""
+    """Packaged networks, exact on few cells and sampled on 64; DigitsNet for the rest."""
     pick = study.pick
     trained = pick(("digits_mlp",), *[("digits_cnn", "digits_mlp", "digits_resnet")] * 2)
+    coarse = pick([2, 2], [4, 3], [4, 4])
     networks = {
-        f"{name}/{rows}x{rows}": {
-            "network": name, "weights": name, "data": {}, "rows": rows,
-            "images": pick(2, 16 if rows == 4 else 32, 100), "contexts": pick(4, 50, 100),
-            "patches": 2,
+        f"{name}/{rows}x{cols}": {
+            "network": name, "weights": name, "data": {}, "cells": [rows, cols],
+            "images": pick(2, 24, 100), "contexts": pick(4, 24, 100), "patches": pick(1, 1, 2),
         }
         for name in trained
-        for rows in pick((8,), (4, 8), (4, 8))
+        for rows, cols in pick(([8, 8],), (coarse, [8, 8]), (coarse, [8, 8]))
     }  # fmt: skip
     training = {
-        "network": "digits_cnn", "data": {}, "epochs": pick(2, 30, 100), "every": pick(1, 3, 1),
-        "rows": 8, "images": pick(2, 16, 64), "contexts": pick(4, 32, 100), "seed": 0,
+        "network": "digits_cnn", "data": {}, "epochs": pick(2, 30, 100), "every": pick(1, 5, 1),
+        "cells": [8, 8], "images": pick(16, 12, 64), "contexts": pick(4, 16, 100), "seed": 0,
     }  # fmt: skip
     orders = {
-        "network": "digits_cnn", "data": {}, "epochs": pick(1, 30, 100), "rows": pick(2, 4, 4),
-        "images": pick(2, 12, 100), "contexts": 0, "attacked": pick(8, 360, 360),
+        "network": "digits_cnn", "data": {}, "epochs": pick(1, 20, 100), "cells": coarse,
+        "images": pick(2, 24, 100), "contexts": 0, "attacked": pick(8, 360, 360),
         "epsilons": [0.05, 0.1, 0.15, 0.2, 0.3], "steps": pick(2, 20, 100),
     }  # fmt: skip
-    names = pick(
-        LEAST_ROBUST_LAST, tuple(terms(GridPlayers(4, 4))), tuple(terms(GridPlayers(4, 4)))
-    )
+    names = pick(LEAST_ROBUST_LAST, LEAST_ROBUST_LAST, tuple(terms(GridPlayers(4, 4))))
     study_part(part, networks, training, orders, names)
 
 
@@ -483,23 +486,24 @@ def cifar10(study: Study, part: Part) -> None:
     networks = {
         f"{name}/16x16": {
             "network": name, "weights": str(study.file(f"{name}.safetensors")), "data": data,
-            "rows": 16, "images": pick(1, 6, 100), "contexts": pick(2, 12, 100),
+            "cells": [16, 16], "images": pick(1, 6, 100), "contexts": pick(2, 10, 100),
             "patches": pick(1, 1, 3),
         }
         for name in names
     }  # fmt: skip
-    network = pick("five_convolutions", "five_convolutions", "resnet18")
     training = {
-        "network": network, "data": data, "epochs": pick(1, 6, 300), "every": pick(1, 1, 10),
-        "rows": 16, "images": pick(1, 8, 64), "contexts": pick(2, 8, 50), "seed": 0,
+        "network": pick("five_convolutions", "five_convolutions", "resnet18"), "data": data,
+        "epochs": pick(1, 6, 300), "every": pick(1, 1, 10), "cells": [16, 16],
+        "images": pick(1, 6, 64), "contexts": pick(2, 6, 50), "seed": 0,
     }  # fmt: skip
     orders = {
         "network": pick("five_convolutions", "five_convolutions", "alexnet"), "data": data,
-        "epochs": pick(1, 6, 300), "rows": pick(2, 3, 16), "images": pick(2, 64, 100),
-        "contexts": pick(2, 2, 100), "attacked": pick(4, 200, 1000),
+        "epochs": pick(1, 6, 300), "cells": pick([2, 2], [3, 3], [16, 16]),
+        "images": pick(2, 64, 100), "contexts": pick(2, 2, 100), "attacked": pick(4, 200, 1000),
         "epsilons": [1 / 255, 2 / 255, 4 / 255, 8 / 255], "steps": pick(1, 10, 100),
     }  # fmt: skip
-    study_part(part, networks, training, orders, tuple(terms(GridPlayers(4, 4))))
+    models = pick(LEAST_ROBUST_LAST, LEAST_ROBUST_LAST, tuple(terms(GridPlayers(4, 4))))
+    study_part(part, networks, training, orders, models)
 
 
 def main() -> None:

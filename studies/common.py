@@ -11,8 +11,9 @@ A study is a script with this shape::
                 part.figure(figure)                  # docs/images/studies/NAME_digits.png
                 part.verdict("holds in part", "strength .21 with dropout, .25 without")
 
-The verdict is printed, and stands in ``NAME_digits.json`` beside the table, with the command, the
-seeds, the hardware and the time.
+``run_all.py`` runs every script that has that first line of ``main``. The verdict is printed, and
+stands in ``NAME_digits.json`` beside the table, with the command, the seeds, the hardware and the
+time.
 """
 
 from __future__ import annotations
@@ -40,7 +41,6 @@ from matplotlib.figure import Figure
 from scipy import stats
 from torch import Tensor, nn
 
-from interaction_train.figures import save_figure
 from interaction_train.module import InteractionClassifier
 from interaction_train.terms import WeightedTerm
 
@@ -219,7 +219,8 @@ class Part:
         folder = self.study.out / "docs" / "images" / "studies"
         folder = folder / "full" if self.study.scale == "full" else folder
         path = folder / f"{self.stem}{'_' * bool(name)}{name}.png"
-        save_figure(figure, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110)
         return path
 
     def verdict(self, kind: Kind, numbers: str) -> None:

@@ -41,7 +41,7 @@ def block(stem: str, root: Path = ROOT) -> str:
         parts.append(f"![{name.replace('_', ' ')}]({image.as_posix()})")
     if sidecar.is_file():
         record = json.loads(sidecar.read_text())
-        parts.append(f"**{record['verdict']}**")
+        parts.append(f"> {record['verdict']}")
         parts.append(provenance(record))
     if not parts:
         raise FileNotFoundError(f"{table} and {sidecar}")
@@ -83,7 +83,9 @@ def _belongs(name: str, columns: list[str]) -> bool:
 def _cell(name: str, row: dict[str, str]) -> str:
     text = row[name].replace("|", "\\|")
     if error := row.get(f"{name}_stderr"):
-        digits = max(0, 1 - math.floor(math.log10(float(error)))) if float(error) > 0 else 2
+        if float(error) == 0:
+            return f"{text} ± 0"
+        digits = max(0, 1 - math.floor(math.log10(float(error))))
         return f"{float(row[name]):.{digits}f} ± {float(error):.{digits}f}"
     if row.get(f"{name}_low"):
         return f"{text} [{row[f'{name}_low']}, {row[f'{name}_high']}]"

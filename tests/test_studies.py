@@ -1,0 +1,245 @@
+"""The studies run, judge by their numbers, and the documents say what the committed results say."""
+
+import importlib
+import json
+import logging
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+STUDIES = ROOT / "studies"
+sys.path.insert(0, str(STUDIES))
+
+import bottleneck  # noqa: E402
+import common  # noqa: E402
+import dropout  # noqa: E402
+import run_all  # noqa: E402
+import tables  # noqa: E402
+
+KINDS = ("holds", "holds in part", "does not hold here")
+SIDECARS = sorted((STUDIES / "results").glob("*/*.json"))
+
+
+@pytest.fixture
+def study(monkeypatch, capsys):
+    """Runs a study in this process, without the files of CIFAR-10; gives what it prints."""
+    logger = logging.getLogger("lightning.pytorch")
+    monkeypatch.setattr(logger, "level", logger.level)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # which Lightning sets: put back afterwards
+    monkeypatch.setenv("PL_SEED_WORKERS", "0")
+    monkeypatch.delenv(common.DATA_VARIABLE, raising=False)
+
+    def run(name: str, *args: str) -> str:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *args])
+        importlib.import_module(name).main()
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.parametrize("name", run_all.STUDIES)
+def test_smallest_setting_runs_and_is_not_repeated(name, study, tmp_path):
+    args = ["--scale", "smoke", "--only", "digits", "--out", str(tmp_path)]
+    shown = study(name, *args)
+    results = tmp_path / "studies" / "results" / "smoke"
+    record = json.loads((results / f"{name}_digits.json").read_text())
+    assert record["kind"] in KINDS
+    assert record["verdict"] in shown
+    assert record["hardware"]
+    assert record["command"].startswith(f"python studies/{name}.py --scale smoke")
+    assert list(results.glob(f"{name}_digits*.csv"))
+    assert list((tmp_path / "docs" / "images" / "studies").glob(f"{name}_digits*.png"))
+    written = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*.json")}
+    assert written
+    again = study(name, *args)
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*.json")} == written
+    assert record["verdict"] in again
+
+
+@pytest.mark.parametrize("name", run_all.STUDIES)
+def test_full_scale_prints_its_plan(name, study, tmp_path):
+    shown = study(name, "--scale", "full", "--dry_run", "--out", str(tmp_path))
+    for data in ("digits", "cifar10"):
+        assert f"{name}_{data}, full: " in shown
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_the_files_a_line_says_what_to_do(study, tmp_path):
+    shown = study("dropout", "--scale", "smoke", "--only", "cifar10", "--out", str(tmp_path))
+    assert "Set INTERACTION_TRAIN_DATA" in shown
+    assert len(shown.splitlines()) == 1
+
+
+def test_a_run_with_other_settings_is_repeated(tmp_path):
+    study = common.Study("x", "smoke", ("digits",), None, False, tmp_path)
+    work = lambda value: {"twice": 2 * value}  # noqa: E731
+    assert study.part("digits").runs({"a": {"value": 1}}, work)["a"] == {"twice": 2}
+    assert study.part("digits").runs({"a": {"value": 1}}, None)["a"] == {"twice": 2}
+    assert study.part("digits").runs({"a": {"value": 3}}, work)["a"] == {"twice": 6}
+
+
+def test_run_all_goes_on_after_a_failure(tmp_path):
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    for name in ("common", "run_all"):
+        shutil.copy(STUDIES / f"{name}.py", folder)
+    (folder / "a_bad.py").write_text("def f():\n    study = Study.from_command_line()\n1/0\n")
+    (folder / "b_good.py").write_text(
+        "from common import Study\n"
+        "def main():\n"
+        "    study = Study.from_command_line(__file__, 'x')\n"
+        "    with study.part('digits') as part:\n"
+        "        part.verdict('holds', 'one is 1')\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, folder / "run_all.py", "--scale", "smoke"],
+        capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "failed with exit status 1" in done.stdout
+    assert "Holds: one is 1." in done.stdout
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=lambda p: p.stem)
+def test_documents_say_what_the_results_say(path):
+    text = path.read_text()
+    assert tables.filled(text) == text, "run python studies/tables.py"
+
+
+@pytest.mark.parametrize("path", SIDECARS, ids=lambda p: p.stem)
+def test_committed_results_are_complete_and_shown(path):
+    record = json.loads(path.read_text())
+    assert record["kind"] in KINDS
+    assert record["verdict"].startswith(record["kind"].capitalize() + ": ")
+    for key in ("command", "seeds", "hardware", "threads", "torch", "wall_time_s", "date"):
+        assert record[key] is not None
+    scale = "" if path.parent.name == "quick" else f"{path.parent.name}/"
+    document = (ROOT / "docs" / "results.md").read_text()
+    assert f"<!-- {scale}{path.stem} -->" in document
+    assert record["verdict"] in document
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "docs/images/studies").rglob("*.png")), ids=lambda p: p.stem
+)
+def test_figures_are_small(path):
+    assert path.stat().st_size <= 150_000
+
+
+def test_tables_join_errors_and_intervals_to_their_numbers(tmp_path):
+    results = tmp_path / "studies" / "results" / "quick"
+    results.mkdir(parents=True)
+    header = "who,a,a_stderr,b,b_low,b_high,c,c_stderr"
+    (results / "x_digits.csv").write_text(f"{header}\nme | you,0.51234,0.0123,2,1,3,7,\n")
+    text = "before\n<!-- x_digits -->\nold\n<!-- end -->\nafter\n"
+    found = tables.filled(text, tmp_path)
+    assert "| who | a | b | c |" in found
+    assert "| me \\| you | 0.512 ± 0.012 | 2 [1, 3] | 7 |" in found
+    assert "old" not in found
+    assert tables.filled(found, tmp_path) == found
+    (results / "x_digits.csv").write_text(f"{header}\nme,0.6,0.0123,2,1,3,7,\n")
+    assert tables.filled(found, tmp_path) != found
+    with pytest.raises(FileNotFoundError):
+        tables.filled(text.replace("x_digits", "y_digits"), tmp_path)
+
+
+def test_mean_has_students_interval():
+    mean = common.Mean.of([1.0, 2.0, 3.0])
+    assert mean.value == 2
+    assert mean.stderr == pytest.approx(1 / math.sqrt(3))
+    assert mean.high - mean.value == pytest.approx(4.302653 / math.sqrt(3))  # t, 2 degrees
+    assert common.paired([3, 5], [1, 1]).value == 3
+    assert math.isnan(common.Mean.of([1.0]).low)
+
+
+def test_settings_are_chosen_on_validation_images():
+    runs, summaries = {}, {}
+    for seed in (0, 1):
+        for value, val, test in ((0.1, 0.9, 0.1), (0.5, 0.8, 0.9), (0.7, 0.9, 0.8)):
+            name = f"{value}/{seed}"
+            runs[name] = dropout.DROPOUT, value, {}
+            summaries[name] = {"val": val, "test": test}
+    outcome = dropout.Outcome(runs, summaries)
+    assert outcome.chosen == {dropout.DROPOUT: 0.1}  # of two equal ones the weaker
+    assert outcome.best(dropout.DROPOUT, "test") == [0.1, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("strength", "gain", "trained", "kind"),
+    [(0.5, 0.1, 0.5, 0), (0.5, -0.1, 1.0, 1), (2.0, -0.1, 1.0, 2), (2.0, 0.1, 1.0, 1)],
+)
+def test_dropouts_verdict_follows_from_the_numbers(strength, gain, trained, kind):
+    runs, summaries = {}, {}
+    for seed in (0, 1, 2):
+        noise = 0.001 * seed
+        for name in (dropout.NONE, dropout.DROPOUT, dropout.SQUARED, dropout.ABS_MEAN):
+            key = f"{name}/{seed}"
+            runs[key] = name, 1.0 if name in dropout.FORMS else 0.0, {}
+            factor = strength + noise if name == dropout.DROPOUT else 1.0
+            summaries[key] = {
+                "train": trained if name in dropout.FORMS else 1.0,
+                "val": 0.5,
+                "test": 0.5 + (gain + noise) * (name in dropout.FORMS),
+                "mean |I|": factor,
+                "strength": factor,
+            }
+    said = _verdict(lambda part: dropout.judge(part, {"x": dropout.Outcome(runs, summaries)}))
+    assert said == KINDS[kind]
+
+
+@pytest.mark.parametrize(
+    ("curve", "robust", "kind"),
+    [
+        ([3, 1, 1, 0.2, 1, 1, 3], (0.8, 0.6, 0.4, 0.2), 0),
+        ([3, 2, 1, 0.9, 0.8, 0.7, 0.6], (0.8, 0.6, 0.4, 0.2), 1),
+        ([3, 1, 1, 0.2, 1, 1, 3], (0.2, 0.4, 0.6, 0.8), 1),
+        ([3, 2, 1, 0.9, 0.8, 0.7, 0.6], (0.2, 0.4, 0.6, 0.8), 2),
+    ],
+)
+def test_bottlenecks_verdict_follows_from_the_numbers(curve, robust, kind):
+    orders = list(bottleneck.resolve_orders(64, ratios=bottleneck.RATIOS))
+    found = {"net/8x8": {"orders": orders, "plug_in": [curve, [0.01] * 7]}}
+    training = {"epochs": [1], "J": [curve], "stderr": [[0.01] * 7]}
+    models = {
+        name: [{"PGD": [value + 0.001 * seed]} for seed in range(3)]
+        for name, value in zip(bottleneck.LEAST_ROBUST_LAST, robust, strict=True)
+    }
+    said = _verdict(
+        lambda part: bottleneck.judge(part, found, {"net/8x8": 64}, training, models),
+        seeds=(0, 1, 2),
+    )
+    assert said == KINDS[kind]
+
+
+def test_theorys_curve_is_that_of_the_theorem():
+    curve = bottleneck.theory(5, range(4))
+    terms = [(4 - m) / 20 / math.sqrt(math.comb(3, m)) for m in range(4)]
+    expected = [term * 4 / sum(terms) for term in terms]
+    assert curve == pytest.approx(expected)
+    long = bottleneck.theory(256, [0, 127, 254])
+    assert long[0] / long[2] == pytest.approx(255)
+    assert long[1] < 1e-30
+
+
+def test_errors_of_relative_strengths_are_a_ratios():
+    torch.manual_seed(0)
+    strengths = torch.rand(4000, 5, dtype=torch.float64) * (1 + 4 * torch.rand(4000, 1))
+    j, error = bottleneck.relative(strengths)
+    assert sum(j) == pytest.approx(5)
+    groups = torch.tensor([bottleneck.relative(part)[0] for part in strengths.chunk(40)])
+    assert error == pytest.approx((groups.std(0) / 40**0.5).tolist(), rel=0.35)
+
+
+def _verdict(judge, seeds=(0, 1, 2)) -> str:
+    study = common.Study("x", "smoke", ("digits",), None, False, Path("unused"))
+    part = study.part("digits", seeds)
+    judge(part)
+    return part._verdict["kind"]
