@@ -112,7 +112,7 @@ class TranslationInvariance(Part):
         InputError: an even or non-positive ``size``, ``sigma`` not positive, an unknown kernel.
 
     Examples:
-        >>> [round(float(weight), 2) for weight in TranslationInvariance(3, kernel="linear").weights()]
+        >>> TranslationInvariance(3, kernel="linear").weights().tolist()
         [0.25, 0.5, 0.25]
     """
 

@@ -52,7 +52,8 @@ class MaskedGame:
         >>> def network(x):  # two logits: x0 + 2 x1 + x0 x1, and 0
         ...     z = x[:, 0] + 2 * x[:, 1] + x[:, 0] * x[:, 1]
         ...     return torch.stack([z, torch.zeros_like(z)], 1)
-        >>> game = MaskedGame(network, torch.ones(1, 2), 0.0, UnitPlayers(), labels=torch.tensor([0]))
+        >>> x, y = torch.ones(1, 2), torch.tensor([0])
+        >>> game = MaskedGame(network, x, 0.0, UnitPlayers(), labels=y)
         >>> game(torch.tensor([[False, False], [True, False], [False, True], [True, True]]))
         tensor([[0., 1., 2., 4.]])
     """

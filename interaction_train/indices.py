@@ -198,7 +198,7 @@ def multi_order_interactions(v: Tensor) -> Tensor:
 
     Examples:
         >>> majority = (all_coalitions(3).sum(1) >= 2).float()  # two of three players win
-        >>> multi_order_interactions(majority)[:, 0, 1]  # together alone; in each other's way beside 2
+        >>> multi_order_interactions(majority)[:, 0, 1]  # first alone, then beside player 2
         tensor([ 1., -1.])
     """
     return _multi_order(v).to(v.dtype)
@@ -217,7 +217,7 @@ def shapley_interactions(v: Tensor) -> Tensor:
         InputError: ``v`` is not floating point, its last axis no power of two, or n is below 2.
 
     Examples:
-        >>> both = all_coalitions(3)[:, :2].all(1).float()  # players 0 and 1 win together, 2 does nothing
+        >>> both = all_coalitions(3)[:, :2].all(1).float()  # 0 and 1 win together
         >>> shapley_interactions(both)
         tensor([[0., 1., 0.],
                 [1., 0., 0.],

@@ -56,7 +56,8 @@ def mean_interaction(game: MaskedGame) -> Tensor:
         >>> from interaction_train.players import UnitPlayers
         >>> def product(x):  # logits x0 x1 x2 and 0
         ...     return torch.stack([x.prod(1), torch.zeros(len(x))], 1)
-        >>> game = MaskedGame(product, torch.ones(1, 3), 0.0, UnitPlayers(), labels=torch.tensor([0]))
+        >>> x, y = torch.ones(1, 3), torch.tensor([0])
+        >>> game = MaskedGame(product, x, 0.0, UnitPlayers(), labels=y)
         >>> mean_interaction(game)
         tensor([0.5000], dtype=torch.float64)
     """
