@@ -29,6 +29,8 @@ class DisentanglementMonitor(SampledMetric):
     ``val/disentanglement/D/<ratio>`` with ``D_stderr/<ratio>``, ``disentanglement.csv`` and so on.
 
     Args:
+        samples: number of samples, over all processes.
+        contexts: contexts per pair and order, in the mean; at least 2. The floor falls with them.
         payoff: what the game reads off the logits.
         reading: which reading is logged, ``plug_in`` or ``split_sign``.
         more: see :class:`~interaction_train.callbacks.sampled_metric.SampledMetric`.
@@ -40,10 +42,17 @@ class DisentanglementMonitor(SampledMetric):
     name, letter, stem = "disentanglement", "D", "disentanglement"
     metric_class = Disentanglement
 
-    def __init__(self, payoff: str = "log_prob", reading: Reading = "plug_in", **more: Any) -> None:
+    def __init__(
+        self,
+        samples: int = 8,
+        contexts: int = 8,
+        payoff: str = "log_prob",
+        reading: Reading = "plug_in",
+        **more: Any,
+    ) -> None:
         if reading == "rms":
             raise InputError("reading", repr(reading), "'plug_in' or 'split_sign'")
-        super().__init__(payoff=payoff, reading=reading, **more)
+        super().__init__(samples=samples, contexts=contexts, payoff=payoff, reading=reading, **more)
 
     @property
     def shown(self) -> Mapping[str, str]:

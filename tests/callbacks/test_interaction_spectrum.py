@@ -27,6 +27,7 @@ def monitor(**changes) -> SpectrumMonitor:
         "rows": 4,
         "cols": 4,
         "samples": 5,
+        "every": 1,
         "contexts": 6,
         "ratios": RATIOS,
         "pairs": RandomPairs(1, 5),

@@ -59,7 +59,7 @@ def test_training_is_the_same_bit_for_bit(tmp_path):
 def test_gap_is_that_of_the_modules_own_metrics_also_of_averaged_weights(tmp_path):
     """On the whole validation set the two agree; with EMA both see the averaged weights."""
     for more in ([], [EMAWeightAveraging(decay=0.9)]):
-        gap = GeneralizationGap(samples=200)
+        gap = GeneralizationGap(200, every=1, strength_samples=0)
         module, run, _ = fit(tmp_path, gap, *more, limit_val_batches=1.0, max_epochs=2)
         logged = {key: float(value) for key, value in run.callback_metrics.items()}
         # 144 validation images are fewer than 200.
@@ -77,7 +77,7 @@ def test_gap_is_that_of_the_modules_own_metrics_also_of_averaged_weights(tmp_pat
 
 def test_strength_of_the_gap(tmp_path):
     options = {"rows": 4, "cols": 4, "contexts": 6, "pairs": RandomPairs(1, 5)}
-    gap = GeneralizationGap(20, strength_samples=5, **options)
+    gap = GeneralizationGap(20, every=1, strength_samples=5, **options)
     module, run, _ = fit(tmp_path, gap, max_epochs=1)
     part = run.datamodule.parts["train"]
     metric = InteractionStrength(GridPlayers(4, 4), pairs=RandomPairs(1, 5), contexts=6)
@@ -98,7 +98,7 @@ class Noisy(Dataset):
 
 @pytest.mark.parametrize("noisy", [True, False])
 def test_augmented_training_samples_are_warned_of(tmp_path, noisy):
-    run = trainer(tmp_path, max_epochs=1, callbacks=[GeneralizationGap()])
+    run = trainer(tmp_path, max_epochs=1, callbacks=[GeneralizationGap(strength_samples=0)])
     x, y = images(8)
     train = Noisy() if noisy else TensorDataset(x, y)
     with warnings.catch_warnings(record=True) as found:
@@ -235,7 +235,12 @@ def test_half_precision(tmp_path):
     run = trainer(tmp_path, callbacks=monitors(), precision="bf16-mixed")
     x, y = images(19)
     run.validate(InteractionClassifier(classifier()), DataLoader(TensorDataset(x, y)))
-    run = trainer(tmp_path, callbacks=[GeneralizationGap()], precision="bf16-true", max_epochs=1)
+    run = trainer(
+        tmp_path,
+        callbacks=[GeneralizationGap(strength_samples=0)],
+        precision="bf16-true",
+        max_epochs=1,
+    )
     data = DataLoader(TensorDataset(x, y))
     run.fit(InteractionClassifier(DigitsNet(width=4)), data, copy.copy(data))
     assert math.isfinite(float(run.callback_metrics["val/gap/val_loss"]))
