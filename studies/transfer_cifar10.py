@@ -2,7 +2,7 @@
 
 Runs ``configs/transfer_cifar10.yaml`` with trained networks: the published ResNet-20 and -32 from
 the folder that INTERACTION_TRAIN_DATA names, ``cifar10_5k.npz`` beside them, and a small VGG that
-this script trains first (15 epochs, a few minutes on two cores) and keeps in ``runs``. Further
+this script trains first (30 epochs, a few minutes on two cores) and keeps in ``runs``. Further
 arguments go to ``interaction-train test``:
 
 - ``--model.steps 2 --data.batch_size 2``: a quick look at four images;
@@ -29,7 +29,7 @@ from interaction_train.data import ImageDataModule
 from interaction_train.models import CIFARVGG
 from interaction_train.module import InteractionClassifier
 
-EPOCHS = 15
+EPOCHS = 30
 VGG = Path("runs", "transfer_cifar10", "vgg.safetensors")
 
 
