@@ -18,11 +18,10 @@ import torch
 import interaction_train
 
 ROOT = Path(__file__).parents[1]
-TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+TUTORIALS = [ROOT / "docs" / "index.md", *sorted((ROOT / "docs" / "tutorials").glob("*.md"))]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-SKIP = "<!-- test: skip -->\n"  # before a block that cannot run by itself
 BLOCK = re.compile(
-    rf"(?P<skip>{re.escape(SKIP)})?^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```\n)?",
+    r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```\n)?",
     re.MULTILINE | re.DOTALL,
 )
 NUMBER = re.compile(r"-?\d+\.\d+|-?\d+")
@@ -32,8 +31,7 @@ BOX = re.compile("[\u2500-\u257f]+")  # the lines of tables
 def blocks(page: Path) -> Iterator[tuple[str, str | None]]:
     """The Python blocks of a page, each with the output shown below it."""
     for match in BLOCK.finditer(page.read_text()):
-        if not match["skip"]:
-            yield match["code"], match["output"]
+        yield match["code"], match["output"]
 
 
 def alike(shown: str, printed: str) -> bool:
