@@ -172,7 +172,19 @@ def follow(
     network: str, data: dict[str, Any], epochs: int, every: int, cells: list[int],
     images: int, contexts: int, seed: int,
 ) -> Summary:  # fmt: skip
-    """J(m) on validation images while a network is trained."""
+    """J(m) on validation images while a network is trained.
+
+    Before training (epoch 0) the images are counted whether or not the network gets them right.
+    """
+    L.seed_everything(seed, verbose=False)
+    x, y = tensors(splits(data), "val")
+    some = spread(images, len(x))
+    before = InteractionSpectrum(
+        GridPlayers(*cells), ratios=RATIOS, pairs=NeighbourPairs(2, patches=1), contexts=contexts,
+        only_correct=False,
+    )  # fmt: skip
+    before.update(NETWORKS[network]().eval(), x[some], y[some])
+    start = before.compute()
     monitor = SpectrumMonitor(
         rows=cells[0], cols=cells[1], samples=images, every=every, contexts=contexts, ratios=RATIOS,
         pairs=NeighbourPairs(2, patches=1),
@@ -181,9 +193,10 @@ def follow(
         NETWORKS[network], splits(data, seed), seed=seed, epochs=epochs, lr=learning_rate(data),
         callbacks=[monitor], validate=True,
     )  # fmt: skip
-    found: Summary = {"epochs": [point["epoch"] + 1 for point in monitor.history]}
+    found: Summary = {"epochs": [0, *(point["epoch"] + 1 for point in monitor.history)]}
     for key, name in (("J", "J"), ("stderr", "J_stderr")):
-        found[key] = [
+        begin = start["J_plug_in" + "_stderr" * (key == "stderr")].tolist()
+        found[key] = [begin] + [
             [v for k, v in point["values"].items() if k.startswith(f"val/interaction/{name}/")]
             for point in monitor.history
         ]
@@ -315,7 +328,7 @@ def figure(
     axes = drawn.subplots(2, 2)
     _draw_networks(axes[0, 0], found, cells)
     epochs, count = training["epochs"], len(training["epochs"])
-    for place in sorted({0, count // 4, count // 2, count - 1}):
+    for place in sorted({0, 1, count // 2, count - 1}):
         shade = 0.25 + 0.7 * place / max(1, count - 1)
         axes[0, 1].errorbar(
             RATIOS, training["J"][place], training["stderr"][place], marker="o", ms=3,
@@ -339,22 +352,30 @@ def figure(
     axes[1, 1].set(xlabel="ε of PGD (pixel values)", ylabel="accuracy", title="their robustness")
     for axis in axes.flat:
         axis.set_ylim(bottom=0)
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=8, ncols=2 if axis is axes[0, 0] else 1)
     return drawn
 
 
 def _draw_networks(axes: Axes, found: Mapping[str, Summary], cells: Mapping[str, int]) -> None:
-    top = 0.0
+    names = list(dict.fromkeys(name.split("/")[0] for name in found))
+    styles = {"exact": "--", "plug_in": "-", "split_sign": "-."}
+    top, seen = 0.0, []
     for name, summary in found.items():
+        colour = f"C{names.index(name.split('/')[0])}"
         for reading, (j, error) in at_ratios(summary, cells[name]).items():
-            label = f"{name.split('/')[0]}, {cells[name]} cells, {reading.replace('_', '-')}"
-            axes.errorbar(RATIOS, j, error, marker="o", ms=3, label=label)
+            axes.errorbar(RATIOS, j, error, ls=styles[reading], marker="o", ms=3, color=colour)
             top = max(top, *j)
+            if (label := f"{cells[name]} cells, {reading.replace('_', '-')}") not in seen:
+                axes.plot([], [], styles[reading], color="black", label=label)
+                seen.append(label)
+    for place, name in enumerate(names):
+        axes.plot([], [], color=f"C{place}", label=name)
     n = max(cells.values())
     curve = theory(n, resolve_orders(n, ratios=RATIOS))
-    label = f"theory, {n} cells: {curve[0]:.2g}, then 0, {curve[-1]:.2g} at the end"
-    axes.plot(RATIOS, [min(value, 1.25 * top) for value in curve], ":", color="black", label=label)
+    label = f"theory, {n} cells:\n{curve[0]:.2g}, about 0, {curve[-1]:.2g}"
+    axes.plot(RATIOS, [min(value, 1.6 * top) for value in curve], ":", color="black", label=label)
     axes.set(xlabel="order m/(n−2)", ylabel="J(m)", title="trained networks")
+    axes.set_ylim(top=1.6 * top)
 
 
 def judge(

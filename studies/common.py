@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import csv
 import datetime
+import io
 import json
 import logging
 import math
@@ -38,6 +39,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import lightning as L
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from scipy import stats
 from torch import Tensor, nn
 
@@ -215,12 +217,14 @@ class Part:
         return path
 
     def figure(self, figure: Figure, name: str = "") -> Path:
-        """Write a figure as PNG."""
+        """Write a figure as PNG, with few colours to keep it small."""
         folder = self.study.out / "docs" / "images" / "studies"
         folder = folder / "full" if self.study.scale == "full" else folder
         path = folder / f"{self.stem}{'_' * bool(name)}{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=110)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, dpi=110)
+        Image.open(buffer).convert("RGB").quantize(128).save(path, optimize=True)
         return path
 
     def verdict(self, kind: Kind, numbers: str) -> None:
