@@ -7,6 +7,7 @@ import io
 import os
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 import interaction_train
+from interaction_train.cli import main
 
 ROOT = Path(__file__).parents[1]
 TUTORIALS = [ROOT / "docs" / "index.md", *sorted((ROOT / "docs" / "tutorials").glob("*.md"))]
@@ -71,11 +73,20 @@ def test_shown_lines_are_compared_and_numbers_within_bounds() -> None:
     assert not contains("1 2\n1 2 3", "1 2 3\n1 2")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_configurations_that_pages_name_exist(page) -> None:
-    packaged = {path.name for path in (ROOT / "configs").glob("*.yaml")}
-    named = set(re.findall(r"--config (\w+\.yaml)", page.read_text()))
-    assert named <= packaged | {"my.yaml"}
+def commands() -> list[str]:
+    """The command lines that pages show, apart from those on files and variables of a reader."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL):
+            found += re.findall(r"interaction-train ((?:fit|validate|test|predict) .*)", block)
+    return sorted({line for line in found if "my.yaml" not in line and "$" not in line})
+
+
+@pytest.mark.parametrize("command", commands())
+def test_the_command_line_understands_what_pages_show(command, capsys) -> None:
+    with pytest.raises(SystemExit) as done:
+        main([*shlex.split(command, comments=True), "--print_config"])
+    assert not done.value.code, capsys.readouterr().err
 
 
 def modules() -> list[str]:
