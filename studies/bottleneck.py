@@ -514,12 +514,12 @@ def cifar10(study: Study, part: Part) -> None:
     }  # fmt: skip
     training = {
         "network": pick("five_convolutions", "five_convolutions", "resnet18"), "data": data,
-        "epochs": pick(1, 6, 300), "every": pick(1, 1, 10), "cells": [16, 16],
+        "epochs": pick(1, 4, 300), "every": pick(1, 1, 10), "cells": [16, 16],
         "images": pick(1, 6, 64), "contexts": pick(2, 6, 50), "seed": 0,
     }  # fmt: skip
     orders = {
         "network": pick("five_convolutions", "five_convolutions", "alexnet"), "data": data,
-        "epochs": pick(1, 6, 300), "cells": pick([2, 2], [3, 3], [16, 16]),
+        "epochs": pick(1, 4, 300), "cells": pick([2, 2], [3, 3], [16, 16]),
         "images": pick(2, 64, 100), "contexts": pick(2, 2, 100), "attacked": pick(4, 200, 1000),
         "epsilons": [1 / 255, 2 / 255, 4 / 255, 8 / 255], "steps": pick(1, 10, 100),
     }  # fmt: skip

@@ -326,7 +326,7 @@ def cifar10(study: Study) -> list[Case]:
         "epochs": pick(1, 8, 300),
         "warmup": pick(0, 1, 5),
         "lr": 0.01,
-        "images": pick(2, 64, 256),
+        "images": pick(2, 6, 256),
         "exponential": True,
         "batch_fraction": pick(0.25, 0.25, 1.0),
     }
