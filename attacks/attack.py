@@ -12,6 +12,7 @@ import torch
 import torchattacks
 from torch import Tensor, nn
 
+from interaction_train.attacks.checks import checked_images, checked_labels
 from interaction_train.attacks.norms import Norm, check_norm, random_start, step_and_project
 from interaction_train.attacks.objectives import Objective
 from interaction_train.attacks.parts import Part, Step
@@ -20,8 +21,6 @@ from interaction_train.attacks.surrogate import Surrogate
 from interaction_train.draws import Draws, content_hash
 from interaction_train.errors import InputError
 from interaction_train.evaluation import without_grad
-
-_ROUNDING = 1e-5  # beyond [0, 1], of images that come back from a normalisation
 
 
 class TransferAttack(torchattacks.attack.Attack):
@@ -123,11 +122,11 @@ class TransferAttack(torchattacks.attack.Attack):
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Craft; called by ``__call__``, which sees to modes, devices and normalisation."""
-        clean = _checked_images(images)
-        labels = _checked_labels(labels, len(clean))
+        clean = checked_images(images)
+        labels = checked_labels(labels, len(clean))
         if self.targeted:
             labels = self.get_target_label(clean, labels)
-            labels = _checked_labels(labels, len(clean), "targets").to(clean.device)
+            labels = checked_labels(labels, len(clean), "targets").to(clean.device)
         draws = Draws(content_hash(clean), self.seed, "attack")
         adversarial = clean
         if self.random_start:
@@ -201,24 +200,6 @@ class TransferAttack(torchattacks.attack.Attack):
         labels = logits.argmax(1) if labels is None else labels
         _check_outlook(logits, labels)
         return logits, labels
-
-
-def _checked_images(images: Tensor) -> Tensor:
-    if not images.is_floating_point():
-        raise InputError("images", images.dtype, "floating point values in [0, 1]")
-    if images.dim() < 2 or len(images) == 0:
-        raise InputError("images", f"shape {tuple(images.shape)}", "a batch (B, C, H, W)")
-    low, high = (float(bound) for bound in images.aminmax())
-    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # also when NaN
-        raise InputError("images", f"values from {low:.6g} to {high:.6g}", "values in [0, 1]")
-    return images.clamp(0, 1)
-
-
-def _checked_labels(labels: Tensor | None, batch: int, argument: str = "labels") -> Tensor:
-    if labels is None or labels.dtype != torch.int64 or labels.shape != (batch,):
-        got = None if labels is None else f"{labels.dtype} {tuple(labels.shape)}"
-        raise InputError(argument, got, f"int64 ({batch},), one per image")
-    return labels
 
 
 def _check_outlook(logits: Tensor, labels: Tensor) -> None:

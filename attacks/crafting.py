@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Container
 from typing import Any, Literal, cast
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
+from interaction_train.attacks.checks import checked_images, checked_labels
 from interaction_train.attacks.norms import Norm
 from interaction_train.attacks.rounding import exact_bytes, round_to_bytes, to_floats
 from interaction_train.attacks.run import run_attack
@@ -108,13 +107,14 @@ class AdversarialCrafter(L.LightningModule):
         if batch_idx in self.on_disk:
             return {}
         x, y = batch
-        _check(x, y)
-        with evaluation_mode(self.model), _frozen(self.model):
-            adversarial, targets = run_attack(self.attack, x, y, seed=self.seed)
-            with without_grad():
-                correct = self.model(x).argmax(1) == y
-                kept = self._kept(adversarial, x)
-                fooled = self.model(to_floats(kept).to(x)).argmax(1)
+        x, y = checked_images(x), checked_labels(y, len(x))
+        if x.dim() != 4:
+            raise InputError("images", f"shape {tuple(x.shape)}", "(B, C, H, W)")
+        adversarial, targets = run_attack(self.attack, x, y, seed=self.seed)
+        kept = self._kept(adversarial, x)
+        with evaluation_mode(self.model), without_grad():
+            correct = self.model(x).argmax(1) == y
+            fooled = self.model(to_floats(kept).to(x)).argmax(1)
         success = fooled != y if targets is None else fooled == targets
         self._correct += int(correct.sum())
         self._successes += int((correct & success).sum())
@@ -167,28 +167,3 @@ def _aimed(attack: Attack, targets: str | None) -> Attack:
         name = type(attack).__name__
         raise InputError("targets", repr(targets), f"none: {name} cannot aim ({error})") from error
     return attack
-
-
-@contextmanager
-def _frozen(network: nn.Module) -> Iterator[None]:
-    """No gradients for weights: some attacks call ``backward()``, which would add to them."""
-    weights = [weight for weight in network.parameters() if weight.requires_grad]
-    for weight in weights:
-        weight.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for weight in weights:
-            weight.requires_grad_(True)
-
-
-def _check(x: Any, y: Any) -> None:
-    if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() != 4:
-        got = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        raise InputError("images", got, "floats (B, C, H, W)")
-    if not bool(((x >= 0) & (x <= 1)).all()):
-        low, high = (float(bound) for bound in x.aminmax())
-        raise InputError("images", f"values from {low:.6g} to {high:.6g}", "values in [0, 1]")
-    if not isinstance(y, Tensor) or y.dtype != torch.int64 or y.shape != x.shape[:1]:
-        got = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
-        raise InputError("labels", got, f"int64 ({len(x)},), one per image")

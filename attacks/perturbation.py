@@ -24,7 +24,7 @@ from interaction_train.errors import InputError
 from interaction_train.estimators import PairEstimates, sample_shapley_pairs
 from interaction_train.evaluation import evaluation_mode, without_grad
 from interaction_train.game import MaskedGame
-from interaction_train.metrics.base import RowMetric
+from interaction_train.metrics.base import InteractionMetric
 from interaction_train.metrics.rows import (
     Statistics,
     column,
@@ -185,7 +185,7 @@ def sampled_interactions(
     return sample_shapley_pairs(game, _default(pairs), contexts, seed=seed)
 
 
-class PerturbationInteraction(RowMetric):
+class PerturbationInteraction(InteractionMetric):
     """How strongly the parts of perturbations interact, over a data set.
 
     ``compute()`` returns scalars, in the unit of the logits: ``mean``, E_x E_{i≠j} I^Shap(i,j|x)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from interaction_train.attacks.proportion import Proportion
 from interaction_train.draws import content_hash
 from interaction_train.errors import InputError
 from interaction_train.evaluation import evaluation_mode, without_grad
-from interaction_train.metrics.rows import unique_rows
+from interaction_train.metrics.base import RowMetric
 
 
 class Outcome(NamedTuple):
@@ -41,11 +40,11 @@ class Outcome(NamedTuple):
     backwards: float = math.nan
 
 
-class TransferRate(Metric):
+class TransferRate(RowMetric):
     """How often one attack's adversarial examples fool each of several targets.
 
     Samples count once, however often they come, and no result depends on batches, their order or
-    the number of processes.
+    the number of processes. ``compute()`` returns the counts of :func:`transfer_counts`.
 
     Args:
         targets: the number T of target networks.
@@ -55,21 +54,19 @@ class TransferRate(Metric):
         kwargs: those of ``torchmetrics.Metric``.
     """
 
-    is_differentiable = False
-    higher_is_better = None
-    full_state_update = False
-
-    content: list[Tensor]
-    rows: list[Tensor]
-
     def __init__(
         self, targets: int, steps: int = 0, only_jointly_correct: bool = False, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.targets, self.steps = targets, steps
         self.only_jointly_correct = only_jointly_correct
-        self.add_state("content", [], dist_reduce_fx="cat")
-        self.add_state("rows", [], dist_reduce_fx="cat")
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return (3 + (3 + self.steps) * self.targets,)
+
+    def statistics(self, rows: Tensor) -> dict[str, Tensor]:
+        return transfer_counts(rows, self.targets, self.only_jointly_correct)
 
     def update(self, content: Tensor, outcome: Outcome) -> None:
         """Add a batch.
@@ -90,28 +87,7 @@ class TransferRate(Metric):
         ]
         if outcome.at_step is not None:
             parts.append(outcome.at_step.flatten(1).double())
-        self.content.append(content)
-        self.rows.append(torch.cat(parts, 1))
-
-    def compute(self) -> dict[str, Tensor]:
-        """Counts, see :func:`transfer_counts`."""
-        self._never_empty()
-        content, rows = (
-            torch.cat(state) if isinstance(state, list) else cast(Tensor, state)
-            for state in (self.content, self.rows)
-        )
-        return transfer_counts(unique_rows(content, rows), self.targets, self.only_jointly_correct)
-
-    def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
-        # A process without samples must still send a tensor of the right number of axes.
-        self._never_empty()
-        super()._sync_dist(*args, **kwargs)
-
-    def _never_empty(self) -> None:
-        if isinstance(self.rows, list) and not self.rows:
-            width = 3 + (3 + self.steps) * self.targets
-            self.content = [torch.zeros(0, dtype=torch.int64, device=self.device)]
-            self.rows = [torch.zeros(0, width, dtype=torch.float64, device=self.device)]
+        self.add(content, torch.cat(parts, 1))
 
 
 def transfer_counts(

@@ -83,7 +83,11 @@ def normalized(network: nn.Module, mean: Sequence[float], std: Sequence[float]) 
     """
     if hasattr(network, "normalize"):
         raise InputError("network", "one with a 'normalize'", "one without")
-    network.normalize = Normalize(mean, std)
+    layer = Normalize(mean, std)
+    if type(network).forward is nn.Sequential.forward:  # runs its layers in their order
+        network._modules = {"normalize": layer, **network._modules}
+        return network
+    network.normalize = layer
     network.register_forward_pre_hook(_normalize_first)
     return network
 

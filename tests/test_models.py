@@ -95,6 +95,19 @@ def test_default_baseline_is_the_mean_of_the_first_normalize():
     assert default_baseline(module).flatten().tolist() == pytest.approx([0.1])
 
 
+def test_normalized_puts_the_layer_first_in_a_sequential():
+    linear = torch.nn.Linear(12, 3)
+    relu = torch.nn.ReLU()
+    plain = torch.nn.Sequential(torch.nn.Flatten(), relu, linear, relu)  # one layer twice
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.4, 0.2)
+    network = normalized(copy.deepcopy(plain), mean, std)
+    x = torch.rand(4, 3, 2, 2)
+    want = plain((x - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1))
+    assert torch.equal(network(x), want)
+    assert torch.equal(copy.deepcopy(network)(x), want)
+    assert set(plain.state_dict()) < set(network.state_dict())
+
+
 def test_normalized_gives_any_network_a_first_layer_and_keeps_its_names():
     torch.manual_seed(0)
     plain = resnet18(num_classes=10).eval()

@@ -22,7 +22,7 @@ from interaction_train.players import Players
 
 
 class RowMetric(Metric):
-    """A metric with one row of numbers per sample (:data:`~interaction_train.metrics.COLUMNS`).
+    """A metric with one row of numbers per sample.
 
     Rows carry the hash of their sample, so that samples which a distributed sampler repeats count
     once, and no result depends on batches, their order or the number of processes. Metrics of
@@ -47,15 +47,15 @@ class RowMetric(Metric):
 
     @property
     @abstractmethod
-    def width(self) -> int:
-        """Number of orders M."""
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of one row."""
 
     @abstractmethod
     def statistics(self, rows: Tensor) -> Statistics:
-        """The result for rows ``(B, columns, M)``, each sample once."""
+        """The result for rows ``(B, *row_shape)``, each sample once."""
 
     def add(self, content: Tensor, rows: Tensor) -> None:
-        """Take the rows ``(b, columns, M)`` of b more samples, with their hashes ``(b,)``."""
+        """Take the rows ``(b, *row_shape)`` of b more samples, with their hashes ``(b,)``."""
         if len(rows):
             self.content.append(content)
             self.rows.append(rows)
@@ -78,8 +78,20 @@ class RowMetric(Metric):
         if isinstance(self.rows, list) and not self.rows:
             device = self.device
             self.content = [torch.zeros(0, dtype=torch.int64, device=device)]
-            shape = (0, len(COLUMNS), self.width)
-            self.rows = [torch.zeros(shape, dtype=torch.float64, device=device)]
+            self.rows = [torch.zeros(0, *self.row_shape, dtype=torch.float64, device=device)]
+
+
+class InteractionMetric(RowMetric):
+    """Rows of interactions: :data:`~interaction_train.metrics.COLUMNS` at each of M orders."""
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Number of orders M."""
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return (len(COLUMNS), self.width)
 
     def _axes(self, axes: Axes | None) -> tuple[Figure, Axes]:
         if axes is not None:
@@ -88,7 +100,7 @@ class RowMetric(Metric):
         return figure, figure.add_subplot()
 
 
-class PairMetric(RowMetric):
+class PairMetric(InteractionMetric):
     """A metric of sampled pair interactions.
 
     Args:
