@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: train test lint docs clean
+.PHONY: train test lint docs studies clean
 
 train: $(INSTALLED)
 	$(BIN)/interaction-train fit --config configs/digits.yaml
@@ -16,6 +16,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+studies: $(INSTALLED)
+	$(BIN)/python studies/run_all.py --scale $(or $(SCALE),quick)
 
 docs: $(INSTALLED)
 	$(BIN)/mkdocs build --strict
