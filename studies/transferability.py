@@ -466,12 +466,15 @@ def judge(part: Part, found: Findings, correlated: Sequence[Mapping[str, Any]]) 
     higher = [name for name in LOWERING if found.less(name, "PGD", "interaction").low > 0]
     over, inside = correlated[0], correlated[3]
     hybrid = found.less("HybridIR", "hybrid without IR")
+    single = found.less("FGSM", "PGD", "interaction")
     said = [
         f"IR as published fools the targets {_points(published)} points more often than PGD, with"
         f" the margin {_points(better)} points more often than PGD with it",
         f"over attacks the rank correlation of mean I and transfer is {_range(over)}, over images"
         f" {_range(inside)}",
-        f"of MI, VR, SGM, DI and TI {_listed(lower)} lower{'s' * (len(lower) == 1)} the mean I"
+        f"a single step (FGSM) has {_sense(single)} mean I and fools the targets"
+        f" {_points(found.less('FGSM', 'PGD'))} points more often than PGD",
+        f"among MI, VR, SGM, DI and TI, {_listed(lower)} lower{'s' * (len(lower) == 1)} the mean I"
         f" and {_listed(higher)} raise{'s' * (len(higher) == 1)} it beyond chance",
         f"HybridIR against the same parts and passes without IR: {_points(hybrid)} points",
     ]
@@ -495,6 +498,10 @@ def judge(part: Part, found: Findings, correlated: Sequence[Mapping[str, Any]]) 
     part.verdict(kind, "; ".join(said))
 
 
+def _sense(gap: Mean) -> str:
+    return "a lower" if gap.high < 0 else "a higher" if gap.low > 0 else "no other"
+
+
 def _points(gap: Mean) -> str:
     return f"{100 * gap.value:+.0f} [{100 * gap.low:+.0f}, {100 * gap.high:+.0f}]"
 
@@ -515,7 +522,7 @@ def overview(found: Findings) -> Figure:
     for place, name in enumerate(names):
         passes = found.runs[0][name]["passes"]
         cheap = passes <= found.runs[0]["PGD"]["passes"]
-        colour = "tab:gray" if cheap else "tab:red" if "IR" in name.split() else "tab:blue"
+        colour = "tab:gray" if cheap else "tab:blue"
         colour = "tab:red" if name.startswith(("IR", "HybridIR")) else colour
         success, inside = found.success(name), Mean.of(found.units(name, "interaction"))
         for axes, mean, factor in ((left, success, 100), (right, inside, 1)):
@@ -542,6 +549,9 @@ def scatter(found: Findings) -> Figure:
         panels[1].plot([float(np.mean(found.relative(name)))], [transfer], **style)
     panels[0].set(xlabel="mean I inside δ, logits", ylabel="gain at the targets, logits")
     panels[1].set(xlabel="mean I / gain at the source")
+    for axes in panels:
+        axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
+        axes.grid(alpha=0.3)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     return figure
 
@@ -565,7 +575,7 @@ def main() -> None:
         },
         "cifar10": {
             "images": study.pick(2, 32, 1000),
-            "chosen_on": study.pick(0, 12, 200),
+            "chosen_on": study.pick(0, 8, 200),
             "epochs": study.pick(0, 0, 100),
             "budget": colour,
             "contexts": study.pick(2, 8, 32),
