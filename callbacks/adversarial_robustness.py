@@ -86,7 +86,7 @@ class AdversarialRobustness(Monitor):
         attacks: dict[str, AttackFactory],
         epsilons: Sequence[float] | None = None,
         samples: int = 128,
-        every: int = 10,
+        every: int = 20,
         checks: bool = True,
         black_box: AttackFactory | None = None,
         batch_size: int = 32,

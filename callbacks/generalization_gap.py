@@ -67,7 +67,7 @@ class GeneralizationGap(Monitor):
     def __init__(
         self,
         samples: int = 512,
-        every: int = 10,
+        every: int = 20,
         strength_samples: int = 16,
         rows: int = 16,
         cols: int = 16,
