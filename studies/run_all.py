@@ -14,11 +14,11 @@ import sys
 import time
 from pathlib import Path
 
-from common import ROOT
 from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
+ROOT = HERE.parent
 SIGN = "study = Study.from_command_line("  # what makes a script a study
 STUDIES = sorted(path.stem for path in HERE.glob("*.py") if f"\n    {SIGN}" in path.read_text())
 

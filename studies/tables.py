@@ -17,8 +17,7 @@ import re
 import sys
 from pathlib import Path
 
-from common import ROOT
-
+ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"<!-- ((?:\w+/)?\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
