@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,13 @@ def colour_npz(path: Path, count: int = 60) -> Path:
     return path
 
 
-def wandb_history(path: Path) -> list[dict[str, str]]:
-    """The history rows that W&B's offline writer put on disk, values as JSON text."""
-    histories = (record.history for record in _records(path) if record.HasField("history"))
+def wandb_history(path: Path, finished: bool = True) -> list[dict[str, str]]:
+    """The history rows that W&B's offline writer put on disk, values as JSON text.
+
+    The file of a run that was killed has no end to wait for: ``finished=False``.
+    """
+    records = _records(path, finished)
+    histories = (record.history for record in records if record.HasField("history"))
     return [_texts(history.item) for history in histories]
 
 
@@ -74,11 +79,19 @@ def wandb_summaries(path: Path) -> dict[str, set[str]]:
     }
 
 
-def _records(path: Path) -> Iterator[Any]:
-    for data in _log_records(path.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        yield record
+def _records(path: Path, finished: bool = True) -> list[Any]:
+    """All records, once the last one is there: W&B's service writes after the run has ended."""
+    records: list[Any] = []
+    for _ in range(300):
+        records = []
+        for data in _log_records(path.read_bytes()):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(data)
+            records.append(record)
+        if not finished or any(record.HasField("exit") for record in records):
+            return records
+        time.sleep(0.2)
+    raise AssertionError(f"{path} has no end after a minute")
 
 
 def _texts(items: Any) -> dict[str, str]:
