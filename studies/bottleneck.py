@@ -488,7 +488,8 @@ def digits(study: Study, part: Part) -> None:
     }  # fmt: skip
     training = {
         "network": "digits_cnn", "data": {}, "epochs": pick(2, 30, 100), "every": pick(1, 5, 1),
-        "cells": [8, 8], "images": pick(16, 12, 64), "contexts": pick(4, 16, 100), "seed": 0,
+        "cells": pick([4, 4], [8, 8], [8, 8]), "images": pick(16, 12, 64),
+        "contexts": pick(2, 16, 100), "seed": 0,
     }  # fmt: skip
     orders = {
         "network": "digits_cnn", "data": {}, "epochs": pick(1, 20, 100), "cells": coarse,
