@@ -44,6 +44,7 @@ def study(monkeypatch, capsys):
     return run
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # networks of one epoch give cause for some
 @pytest.mark.parametrize("name", run_all.STUDIES)
 def test_smallest_setting_runs_and_is_not_repeated(name, study, tmp_path):
     args = ["--scale", "smoke", "--only", "digits", "--out", str(tmp_path)]
