@@ -18,7 +18,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 studies: $(INSTALLED)
-	$(BIN)/python studies/run_all.py --scale $(or $(SCALE),quick)
+	$(BIN)/python studies/run_all.py --scale $(or $(SCALE),quick) --jobs $(or $(JOBS),2)
 
 docs: $(INSTALLED)
 	$(BIN)/mkdocs build --strict

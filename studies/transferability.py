@@ -560,9 +560,9 @@ def main() -> None:
     """Run, write tables and figures, and judge."""
     study = Study.from_command_line(__file__, __doc__)
     small = {"eps": 0.15, "alpha": 0.03, "steps": study.pick(2, 10, 20)}
-    colour: dict[str, Any] = {"eps": 8 / 255, "alpha": 2 / 255, "steps": study.pick(1, 10, 20)}
+    colour: dict[str, Any] = {"eps": 4 / 255, "alpha": 1 / 255, "steps": study.pick(1, 10, 20)}
     if study.scale == "full":
-        colour |= {"grid": 16, "draws": 32, "size": 32}
+        colour |= {"eps": 16 / 255, "alpha": 2 / 255, "grid": 16, "draws": 32, "size": 32}
     if study.scale == "smoke":
         small, colour = ({**budget, "draws": 1} for budget in (small, colour))
     sizes: dict[Any, dict[str, Any]] = {
@@ -575,7 +575,7 @@ def main() -> None:
         },
         "cifar10": {
             "images": study.pick(2, 32, 1000),
-            "chosen_on": study.pick(0, 8, 200),
+            "chosen_on": study.pick(0, 16, 200),
             "epochs": study.pick(0, 0, 100),
             "budget": colour,
             "contexts": study.pick(2, 8, 32),
