@@ -8,8 +8,10 @@ orders, which have one context each, are treated like the others.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -232,13 +234,12 @@ def equal_rmse(quick: bool, device: str) -> dict[str, float]:
         middle = (plug_in(run) + split_sign(run)) / 2
         return curve(run.over_pairs(middle)[0]), run.evaluations
 
-    repeats = 4 if quick else 3
-    # As in the protocol, half as many contexts as pairs; the long run of the full benchmark is as
-    # long as the protocol itself, 200 pairs and 100 contexts.
-    base, long = ((40, 20), (128, 63)) if quick else ((64, 32), (205, 102))
+    repeats = 4 if quick else 8
+    # As in the protocol of 200 pairs and 100 contexts, half as many contexts as pairs.
+    base, long = ((40, 20), (128, 63)) if quick else ((32, 16), (104, 52))
     truth, long_forwards = reference(*long, 10**6)
     points = {"reference": [_errors(reference, *base, truth, repeats)]}
-    settings = [(1, 2), (1, 4), (1, 8)] if quick else [(0.5, 2), (1, 2), (1, 4)]
+    settings = [(1, 2), (1, 4), (1, 8)] if quick else [(0.125, 2), (0.25, 2), (0.5, 2)]
     points["flip sharing"] = [_errors(ours, *s, truth, repeats) for s in settings]
     save_figure(_figure(points), Path("runs", "benchmarks", "estimators_rmse.png"))
     for name, rows in points.items():
@@ -259,7 +260,11 @@ def equal_rmse(quick: bool, device: str) -> dict[str, float]:
 
 
 def _errors(
-    run: object, first: int, second: int, truth: Tensor, repeats: int
+    run: Callable[[Any, int, int], tuple[Tensor, int]],
+    first: float,
+    second: int,
+    truth: Tensor,
+    repeats: int,
 ) -> tuple[float, float, float, float]:
     """Mean forwards, RMSE of the curve, and its bias and spread (roots of means over orders)."""
     runs = [run(first, second, seed) for seed in range(repeats)]

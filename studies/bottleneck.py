@@ -270,7 +270,7 @@ def spectrum_rows(found: Mapping[str, Summary], cells: Mapping[str, int]) -> lis
 
 
 def _ratio_columns(j: Sequence[float], error: Sequence[float]) -> dict[str, float]:
-    columns = {}
+    columns: dict[str, float] = {}
     for ratio, value, deviation in zip(RATIOS, j, error, strict=True):
         columns |= {f"J({ratio:g})": value, f"J({ratio:g})_stderr": deviation}
     return columns

@@ -36,6 +36,7 @@ from torch import nn
 from interaction_train.callbacks import ExactInteractions
 from interaction_train.data import DigitsDataModule, ImageDataModule
 from interaction_train.losses import InteractionLoss
+from interaction_train.losses.interaction import Form
 from interaction_train.models import CIFARVGG, CIFARAlexNet, CIFARResNet, DigitsNet
 from interaction_train.terms import WeightedTerm
 
@@ -55,7 +56,8 @@ class Case:
 
 def with_dropout_before_fc(network: nn.Module, rate: float) -> nn.Module:
     """A ResNet with dropout before its last layer."""
-    network.fc = nn.Sequential(nn.Dropout(rate), network.fc)
+    head = network.get_submodule("fc")
+    network.fc = nn.Sequential(nn.Dropout(rate), head)
     return network
 
 
@@ -83,7 +85,7 @@ def train(
     batch_fraction: float,
     seed: int,
     rate: float = 0.0,
-    form: str = "squared",
+    form: Form = "squared",
     contexts: int = 1,
     weight: float = 0.0,
 ) -> Summary:
@@ -246,14 +248,14 @@ def judge(part: Part, outcomes: dict[str, Outcome]) -> None:
                 f"dropout lowers the {key} at {falls} of {len(rates)} rates and raises it at "
                 f"{rises} ({first:.3g} without, {last:.3g} at rate {rates[-1]:g})"
             )
-        plain = Mean.of(outcome.get(NONE, 0.0, "train")).value
+        fitted = Mean.of(outcome.get(NONE, 0.0, "train")).value
         for kind in FORMS:
             largest = max(value for k, value in outcome.runs if k == kind)
             trained = Mean.of(outcome.get(kind, largest, "train")).value
             gain = paired(outcome.best(kind, "test"), outcome.best(DROPOUT, "test"))
-            checks += [trained < plain - 0.01, _clearly(1, gain)]
+            checks += [trained < fitted - 0.01, _clearly(1, gain)]
             parts.append(
-                f"{kind} takes the training accuracy from {plain:.3f} to {trained:.3f} at "
+                f"{kind} takes the training accuracy from {fitted:.3f} to {trained:.3f} at "
                 f"{largest:g}, and its test accuracy less that of dropout, at equal tuning, is "
                 f"{gain}"
             )

@@ -76,7 +76,7 @@ def trained(
 
 
 def _data(study: Study, data: str, seed: int, cutout: Cutout, covered: bool) -> Any:
-    more = {"seed": seed, "cutout": cutout if covered else None}
+    more: dict[str, Any] = {"seed": seed, "cutout": cutout if covered else None}
     return DigitsDataModule(**more) if data == "digits" else ImageDataModule(study.cifar10, **more)
 
 
@@ -296,9 +296,13 @@ class Findings:
             told = [auroc(*(sign[name] * scores[name][:, places])) for name in (first, second)]
             return told[0] - told[1]
 
-        again = [gap(generator.integers(count, size=count)) for _ in range(RESAMPLED)]
+        again = [gap(generator.integers(0, count, size=(count,))) for _ in range(RESAMPLED)]
         low, high = (float(v) for v in np.percentile(again, [2.5, 97.5]))
         return Mean(gap(np.arange(count)), float(np.std(again)), low, high)
+
+    def area(self, training: str, statistic: str) -> list[float]:
+        """A statistic's AUROC, per seed."""
+        return self.seeds(training, lambda run: run["auroc"][statistic])
 
     def undone(self, training: str) -> list[float]:
         """The share of perturbations that is undone, per seed, or per image of a single run."""
@@ -364,9 +368,7 @@ def detection_rows(found: Findings) -> list[dict[str, Any]]:
             **{
                 column: value
                 for training in found.runs
-                for column, value in Mean.of(
-                    found.seeds(training, lambda run, name=name: run["auroc"][name])
-                )
+                for column, value in Mean.of(found.area(training, name))
                 .columns(f"AUROC, {NAMES[training]}")
                 .items()
             },
@@ -454,9 +456,7 @@ def curves(found: Findings) -> Figure:
         panels[2].set(ylabel="D(m), plug-in", title="disentanglement", xlabel="m/(n−2)")
     last = panels[-1]
     for k, training in enumerate(found.runs):
-        means = [
-            Mean.of(found.seeds(training, lambda r, n=name: r["auroc"][n])) for name in STATISTICS
-        ]
+        means = [Mean.of(found.area(training, name)) for name in STATISTICS]
         heights = [mean.value - 0.5 for mean in means]
         width = 0.8 / len(found.runs)
         places = np.arange(len(STATISTICS)) + (k - (len(found.runs) - 1) / 2) * width

@@ -290,7 +290,7 @@ def work(
         }
         _, crafted = evaluate(found, {", ".join(key): make for key, make in tried.items()}, x, y)
         for method in COSTLY:
-            worth = {
+            values = {
                 setting: sum(
                     float(utility(found[target], crafted[f"{method}, {setting}"], y).mean())
                     for target in targets
@@ -298,7 +298,7 @@ def work(
                 for name, setting in tried
                 if name == method
             }
-            settings[method] = max(worth, key=lambda setting: worth[setting])
+            settings[method] = max(values, key=lambda setting: values[setting])
             attacks[method] = tried[method, settings[method]]
     x, y = right_images(origin, found, "test", images)
     cells, crafted = evaluate(found, attacks, x, y)
