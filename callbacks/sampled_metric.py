@@ -55,8 +55,8 @@ class SampledMetric(Monitor):
         contexts: contexts per pair and order, in the mean; at least 2.
         ratios: orders as parts m/(n−2), ascending; null: the reference grid's, without those that
             are the same order on this grid.
-        pairs: which pairs; default: cells at most two rows and columns apart, in one patch of
-            4 × 4 cells per sample.
+        pairs: which pairs; default: 16 pairs per sample of cells at most two rows and columns
+            apart.
         payoff: what the game reads off the logits.
         baseline: what absent cells show, a number or one per channel; default: the training mean
             of the network's ``Normalize`` layer.
@@ -112,7 +112,7 @@ class SampledMetric(Monitor):
             self.players,
             payoff,
             distinct_ratios(rows * cols) if ratios is None else ratios,
-            NeighbourPairs(2, patches=1, side=4) if pairs is None else pairs,
+            NeighbourPairs(2, 16) if pairs is None else pairs,
             contexts,
             baseline=baseline,
             only_correct=only_correct,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -19,22 +19,21 @@ from interaction_train.draws import Draws
 from interaction_train.errors import InputError
 from interaction_train.players import GridPlayers, Players
 
+_TILE = 4  # cells along the side of the tiles that neighbours are spread over
+
 
 @dataclass(frozen=True)
 class PairBlocks:
-    """Pairs of players, in blocks that share evaluations.
+    """Pairs of players, all of equal weight, in blocks that share evaluations.
 
     Attributes:
         members: ``(B, blocks, p)`` int64, the players of each block.
         edges: ``(E, 2)`` int64 on the CPU, the wanted pairs of a block as places in it; a place
             may occur in several. The same for all samples and blocks.
-        weights: ``(B, blocks · E)`` float64, what a pair weighs in a mean over pairs. They sum to
-            1 in expectation; 0 for an edge that is no wanted pair in this sample.
     """
 
     members: Tensor
     edges: Tensor
-    weights: Tensor
 
     @property
     def complete(self) -> bool:
@@ -64,6 +63,17 @@ class Pairs(ABC):
             InputError: fewer than two players, or players that the choice does not fit.
         """
 
+    def at_ends(self, contexts: int) -> Pairs:
+        """The choice for the two end orders, which have one context each.
+
+        There a pair costs a single difference, so that there can be as many more pairs as the other
+        orders have contexts.
+
+        Args:
+            contexts: contexts per pair of the other orders.
+        """
+        return self
+
 
 class RandomPairs(Pairs):
     """All pairs inside random disjoint blocks of players; every pair is equally likely.
@@ -88,7 +98,7 @@ class RandomPairs(Pairs):
         size = min(self.size, n)
         number = min(self.number, n // size)
         order = draws.bits("pairs", n).argsort(-1)
-        return _equal(order[:, : number * size].unflatten(1, (number, size)), _complete(size))
+        return PairBlocks(order[:, : number * size].unflatten(1, (number, size)), _complete(size))
 
 
 class AllPairs(Pairs):
@@ -97,7 +107,7 @@ class AllPairs(Pairs):
     def blocks(self, players: Players, shape: Sequence[int], draws: Draws) -> PairBlocks:
         n = _at_least_two(players, shape)
         members = torch.arange(n, device=draws.content.device)
-        return _equal(members.expand(len(draws.content), 1, n), _complete(n))
+        return PairBlocks(members.expand(len(draws.content), 1, n), _complete(n))
 
 
 class GivenPairs(Pairs):
@@ -145,79 +155,73 @@ class GivenPairs(Pairs):
         place = {player: k for k, player in enumerate(present)}
         edges = torch.tensor([[place[i], place[j]] for i, j in self.given])
         members = torch.tensor(present, device=draws.content.device)
-        return _equal(members.expand(len(draws.content), 1, -1), edges)
+        return PairBlocks(members.expand(len(draws.content), 1, -1), edges)
 
 
 class NeighbourPairs(Pairs):
     """Pairs of grid cells at most ``radius`` rows and ``radius`` columns apart.
 
-    The blocks are patches of the grid, tiles of a raster at a random place on the torus, with an
-    equal number of edges for every offset (dr, dc); edges that would wrap around weigh 0 and all
-    others the same.
-    So every pair of neighbours is equally likely, wherever it lies. Grids too small for a patch
-    and its surroundings are taken as a whole, with all their neighbours.
+    Every such pair is equally likely, wherever it lies. Those of a sample are spread over the grid:
+    interactions of pairs close to each other are alike (on a ResNet-20 the mean |I| of the 36 pairs
+    of 3 × 3 cells varies as much as that of two to seven pairs taken anywhere), so that new places
+    are worth more than the evaluations which pairs in one place could share. From a third of all
+    pairs on all are taken, as one block: sharing then makes up for it.
 
     Args:
         radius: largest distance in rows and in columns; 2 in the reference protocol.
-        patches: number of patches.
-        side: cells along a patch's side, above ``radius``; default: ``2 · radius + 2``.
+        number: how many pairs per sample; None for all.
 
     Raises:
         InputError: an argument out of its range; on use, players that are no grid.
+
+    Examples:
+        >>> from interaction_train.draws import content_hash
+        >>> from interaction_train.players import GridPlayers
+        >>> draws = Draws(content_hash(torch.rand(2, 1, 8, 8)))
+        >>> NeighbourPairs(1, 5).blocks(GridPlayers(8, 8), (1, 8, 8), draws).pairs.shape
+        torch.Size([2, 5, 2])
     """
 
-    def __init__(self, radius: int = 2, patches: int = 2, side: int | None = None) -> None:
+    def __init__(self, radius: int = 2, number: int | None = 64) -> None:
         if radius < 1:
             raise InputError("radius", radius, "at least 1")
-        if patches < 1:
-            raise InputError("patches", patches, "at least 1")
-        self.radius, self.patches = radius, patches
-        self.side = 2 * radius + 2 if side is None else side
-        if self.side <= radius:
-            raise InputError("side", side, f"above radius = {radius}")
+        if number is not None and number < 1:
+            raise InputError("number", number, "at least 1, or None for all")
+        self.radius, self.number = radius, number
+
+    def at_ends(self, contexts: int) -> NeighbourPairs:
+        return NeighbourPairs(self.radius, None if self.number is None else self.number * contexts)
 
     def blocks(self, players: Players, shape: Sequence[int], draws: Draws) -> PairBlocks:
         n = _at_least_two(players, shape)
         if not isinstance(players, GridPlayers):
             raise InputError("players", players, "GridPlayers, for pairs of neighbours")
-        rows, cols = players.rows, players.cols
-        batch, device = len(draws.content), draws.content.device
-        if min(rows, cols) <= max(self.side, 2 * self.radius):
-            members = torch.arange(n, device=device).expand(batch, 1, n)
-            return _equal(members, self._edges(rows, cols, thin=False))
-        edges = self._edges(self.side, self.side, thin=True)
-        down, across = rows // self.side, cols // self.side
-        layers = -(-self.patches // (down * across))
-        # Remainders of 64 random bits: the bias is below 1e-16.
-        shift = draws.bits("patches", layers, 2)
-        tile = draws.bits("tiles", layers, down * across).argsort(-1)
-        local = torch.arange(self.side, device=device)
-        top = (shift[..., :1] % rows + tile // across * self.side).flatten(1)[:, : self.patches]
-        left = (shift[..., 1:] % cols + tile % across * self.side).flatten(1)[:, : self.patches]
-        row, col = (top.unsqueeze(-1) + local) % rows, (left.unsqueeze(-1) + local) % cols
-        members = (row.unsqueeze(-1) * cols + col.unsqueeze(-2)).flatten(2)
-        on_device = edges.to(device)
-        ends = members[:, :, on_device]
-        near = (ends // cols).diff(dim=-1).abs() <= self.radius
-        near &= (ends % cols).diff(dim=-1).abs() <= self.radius
-        offset = torch.stack([edges // self.side, edges % self.side]).diff(dim=-1).abs().squeeze(-1)
-        inside = (1 - offset[0] / rows) * (1 - offset[1] / cols)
-        expected = self.patches * float(inside.double().sum())
-        return PairBlocks(members, edges, near.squeeze(-1).flatten(1).double() / expected)
+        pairs, tile = _neighbours(players.rows, players.cols, self.radius)
+        batch, device, total = len(draws.content), draws.content.device, len(pairs)
+        if self.number is None or 3 * self.number >= total:
+            members = torch.arange(n, device=device)
+            return PairBlocks(members.expand(batch, 1, n), pairs)
+        # A systematic sample: equal steps through the tiles, in each of which the order is random.
+        pairs, tile = (part.to(device, non_blocking=True) for part in (pairs, tile))
+        order = (tile + draws.uniform("order", total).double()).argsort(-1)
+        steps = torch.arange(self.number, device=device) + draws.uniform("start", 1).double()
+        places = (steps * (total / self.number)).long().clamp(max=total - 1)
+        return PairBlocks(pairs[order.gather(1, places)], torch.tensor([[0, 1]]))
 
-    def _edges(self, rows: int, cols: int, thin: bool) -> Tensor:
-        by_offset: dict[tuple[int, int], list[tuple[int, int]]] = {}
-        for i, j in combinations(range(rows * cols), 2):
-            dr, dc = j // cols - i // cols, j % cols - i % cols
-            if dr <= self.radius and abs(dc) <= self.radius:
-                by_offset.setdefault((dr, dc), []).append((i, j))
-        fewest = min(len(pairs) for pairs in by_offset.values())
-        kept = []
-        for pairs in by_offset.values():
-            number = fewest if thin else len(pairs)
-            # Spread evenly over the patch.
-            kept += [pairs[(2 * k + 1) * len(pairs) // (2 * number)] for k in range(number)]
-        return torch.tensor(sorted(kept))
+
+@lru_cache(maxsize=16)
+def _neighbours(rows: int, cols: int, radius: int) -> tuple[Tensor, Tensor]:
+    """All pairs of neighbours ``(total, 2)``, and the tile ``(total,)`` with a pair's middle.
+
+    Tiles are counted to and fro along the rows, so that the next one is a neighbour.
+    """
+    i, j = torch.triu_indices(rows * cols, rows * cols, 1)
+    near = (j // cols - i // cols).le(radius) & (j % cols - i % cols).abs().le(radius)
+    i, j = i[near], j[near]
+    down, across = (i // cols + j // cols) // (2 * _TILE), (i % cols + j % cols) // (2 * _TILE)
+    last = (cols - 1) // _TILE
+    tile = down * (last + 1) + torch.where(down % 2 == 0, across, last - across)
+    return torch.stack([i, j], 1), tile
 
 
 def _at_least_two(players: Players, shape: Sequence[int]) -> int:
@@ -229,9 +233,3 @@ def _at_least_two(players: Players, shape: Sequence[int]) -> int:
 
 def _complete(size: int) -> Tensor:
     return torch.triu_indices(size, size, 1).T
-
-
-def _equal(members: Tensor, edges: Tensor) -> PairBlocks:
-    number = members.shape[1] * len(edges)
-    weights = torch.full((), 1 / number, dtype=torch.float64, device=members.device)
-    return PairBlocks(members, edges, weights.expand(len(members), number))

@@ -9,11 +9,11 @@ A study is a script with this shape::
                 found = part.runs(plan, work)        # or ends here with --dry_run
                 part.table(rows)                     # studies/results/<scale>/NAME_digits.csv
                 part.figure(figure)                  # docs/images/studies/NAME_digits.png
-                part.verdict("holds in part", "strength .21 with dropout, .25 without")
+                part.verdict([Check("dropout lowers the strength", True, ".25 to .21")])
 
-``run_all.py`` runs every script that has that first line of ``main``. The verdict is printed, and
-stands in ``NAME_digits.json`` beside the table, with the command, the seeds, the hardware and the
-time.
+``run_all.py`` runs every script that has that first line of ``main``. The verdict follows from the
+checks; it is printed, and stands in ``NAME_digits.json`` beside the table, with the command, the
+seeds, the hardware and the time.
 """
 
 from __future__ import annotations
@@ -227,14 +227,25 @@ class Part:
         Image.open(buffer).convert("RGB").quantize(128).save(path, optimize=True)
         return path
 
-    def verdict(self, kind: Kind, numbers: str) -> None:
-        """Print the verdict and keep it for the sidecar.
+    def verdict(self, checks: Sequence[Check], left: str = "") -> None:
+        """Print the verdict, one sentence, and keep it for the sidecar.
+
+        The claim holds if all checks do, in part if some do.
 
         Args:
-            kind: what became of the claim.
-            numbers: the rest of the sentence, with the numbers that say so; no full stop.
+            checks: what the claim says, statement by statement; at least one.
+            left: what is left open at this scale, so that the claim can hold in part at most.
         """
-        sentence = f"{kind.capitalize()}: {numbers}."
+        right = [check for check in checks if check.holds]
+        wrong = [check for check in checks if not check.holds]
+        kind: Kind = "holds in part" if right else "does not hold here"
+        if not wrong and not left:
+            kind = "holds"
+        sentence = f"{kind.capitalize()}, {len(right)} of {len(checks)} checks: "
+        sentence += "; ".join(str(check) for check in right)
+        if wrong:
+            sentence += ("; but not: " if right else "not: ") + "; ".join(map(str, wrong))
+        sentence += f" ({left})." if left else "."
         self._verdict = {"kind": kind, "verdict": sentence}
         print(f"{self.stem}: {sentence}")
 
@@ -256,6 +267,23 @@ class Part:
         }
         text = json.dumps(record, indent=2, ensure_ascii=False)
         _write(self._results / f"{self.stem}.json", text + "\n")
+
+
+class Check(NamedTuple):
+    """A statement of a claim, and what came of it.
+
+    Args:
+        says: the statement, as the claim has it.
+        holds: whether the numbers bear it out.
+        numbers: the numbers.
+    """
+
+    says: str
+    holds: bool
+    numbers: str
+
+    def __str__(self) -> str:
+        return f"{self.says} ({self.numbers})"
 
 
 class Mean(NamedTuple):
@@ -288,6 +316,19 @@ class Mean(NamedTuple):
         if math.isnan(self.stderr):
             return f"{self.value:.3g}"
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+    def points(self) -> str:
+        """A difference of shares, in percentage points, with its interval where there is one."""
+        shown = f"{100 * self.value:+.1f}"
+        if not math.isnan(self.stderr):
+            shown += f" [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+        return f"{shown} points"
+
+    def clearly(self, sign: Literal[-1, 1]) -> bool:
+        """Whether the interval lies on that side of 0; a single value counts by its own sign."""
+        if math.isnan(self.stderr):
+            return sign * self.value > 0
+        return min(sign * self.low, sign * self.high) > 0
 
     def columns(self, name: str, interval: bool = False) -> dict[str, float]:
         """Columns of a table: with the standard error, or with the interval."""

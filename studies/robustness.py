@@ -15,11 +15,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from common import Mean, Part, Study, Summary, accuracy, fit, logits, paired, spread, tensors
+from common import (
+    Check,
+    Mean,
+    Part,
+    Study,
+    Summary,
+    accuracy,
+    fit,
+    logits,
+    paired,
+    spread,
+    tensors,
+)
 from matplotlib.figure import Figure
 from scipy.stats import rankdata, spearmanr
 from torch import Tensor, nn
@@ -309,12 +321,6 @@ class Findings:
         units = [np.array(run["undone"]) for run in self.runs[training]]
         return units[0].tolist() if len(units) == 1 else [float(v.mean()) for v in units]
 
-    def both(self, read: Callable[[str], Sequence[float]], first: str, second: str) -> Mean | None:
-        """The paired difference of two trainings, where there are both."""
-        if first not in self.runs or second not in self.runs:
-            return None
-        return paired(read(first), read(second))
-
 
 def of_third(count: int, third: str) -> np.ndarray:
     """Which of the orders 0 … count − 1 belong to a third of them."""
@@ -379,59 +385,52 @@ def detection_rows(found: Findings) -> list[dict[str, Any]]:
 
 def judge(part: Part, found: Findings) -> None:
     """The verdict, claim by claim."""
-    sharper = paired(found.relative("normal", "high"), found.relative("normal", "low"))
-    larger = paired(found.third("normal", "change", "high"), found.third("normal", "change", "low"))
-    rank = found.told_better("normal", HIGH_ORDER, SVD)
-    said = [
-        f"(a) an attack changes an interaction by {_mean(found.relative('normal', 'high'))} of its"
-        f" size at high orders and {_mean(found.relative('normal', 'low'))} at low ones"
-        f" (difference {sharper}; absolute {larger})",
+
+    def check(
+        says: str,
+        sign: Literal[-1, 1],
+        read: Callable[[str], Sequence[float]],
+        one: str,
+        other: str,
+    ) -> Check:
+        first, second = read(one), read(other)
+        gap = paired(first, second)
+        numbers = f"{np.mean(first):.3g} against {np.mean(second):.3g}, difference {gap}"
+        return Check(says, gap.clearly(sign), numbers)
+
+    changes = partial(found.relative, "normal")
+    checks = [
+        check("attacks change more of high orders than of low ones", 1, changes, "high", "low")
     ]
-    claims = [sharper.low > 0]
-    steady = found.both(lambda t: found.relative(t, "high"), "adversarial", "normal")
-    cut = found.both(lambda t: found.share(t, "high"), "cutout", "normal")
-    fewer = found.both(lambda t: found.third(t, "strength", "high"), "cutout", "normal")
-    more = found.both(found.undone, "adversarial", "normal")
-    if steady is not None and cut is not None and more is not None:
-        purer = {
-            reading: paired(
-                found.disentanglement("adversarial", LOW, reading),
-                found.disentanglement("normal", LOW, reading),
-            )
-            for reading in ("plug_in", "split_sign")
-        }
-        said += [
-            f"(b) adversarial training moves low-order D by {purer['plug_in']} (plug-in) and"
-            f" {purer['split_sign']} (split-sign), and the change of high orders by {steady}",
-            f"(c) Cutout moves J of high orders by {cut}, their |I| by {fewer}",
-            f"(d) {_mean(found.undone('adversarial'))} of a perturbation is undone on adversarially"
-            f" trained networks, {_mean(found.undone('normal'))} on normal ones",
+    hardened = "adversarial" in found.runs
+    if hardened:
+        both = "adversarial", "normal"
+        for reading, name in (("plug_in", "plug-in"), ("split_sign", "split-sign")):
+            low = partial(found.disentanglement, which=LOW, reading=reading)
+            checks.append(check(f"adversarial training raises low-order D, {name}", 1, low, *both))
+        high = partial(found.relative, third="high")
+        share = partial(found.share, third="high")
+        checks += [
+            check("it keeps more of high orders under attack", -1, high, *both),
+            check("its adversarial images are easier to recover", 1, found.undone, *both),
+            check("Cutout takes high orders out of J", -1, share, "cutout", "normal"),
         ]
-        claims += [
-            all(gap.low > 0 for gap in purer.values()),
-            steady.high < 0,
-            cut.high < 0,
-            more.low > 0,
-        ]
-    claims.append(rank.low > 0)
-    related = found.seeds("normal", lambda run: run["related"])
-    said.append(
-        f"(e) high-order interactions tell adversarial images with AUROC"
-        f" {_mean(found.told('normal', HIGH_ORDER))}, low-order ones with"
-        f" {_mean(found.told('normal', LOW_ORDER))}, the SVD with"
-        f" {_mean(found.told('normal', SVD))} (difference {rank}), leave-one-out with"
-        f" {_mean(found.told('normal', LOO))} (rank correlation with high orders"
-        f" {_mean(related)})"
-    )
-    whole = len(found.runs) > 1
-    if not whole:
-        said.append("(b) to (d) need trained networks and are left to the full scale")
-    kind: Any = "holds" if all(claims) and whole else "holds in part"
-    part.verdict(kind if any(claims) else "does not hold here", "; ".join(said))
-
-
-def _mean(values: Sequence[float]) -> str:
-    return f"{np.mean(values):.2f}"
+    told = [np.mean(found.told("normal", name)) for name in (HIGH_ORDER, SVD)]
+    better = found.told_better("normal", HIGH_ORDER, SVD)
+    related = Mean.of(found.seeds("normal", lambda run: run["related"]))
+    checks += [
+        Check(
+            "high orders tell adversarial images better than the SVD",
+            better.clearly(1),
+            f"AUROC {told[0]:.2f} against {told[1]:.2f}, difference {better}",
+        ),
+        Check(
+            "ML-LOO's statistic goes with high orders",
+            related.clearly(1),
+            f"rank correlation {related}",
+        ),
+    ]
+    part.verdict(checks, "" if hardened else "adversarial training and Cutout at full scale only")
 
 
 def curves(found: Findings) -> Figure:

@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args
 import lightning as L
 import numpy as np
 import torch
-from common import Mean, Part, Study, Summary, fit, logits, paired, spread, tensors
+from common import Check, Mean, Part, Study, Summary, fit, logits, paired, spread, tensors
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 from torch import Tensor, nn
@@ -459,59 +459,43 @@ def interaction_rows(found: Findings) -> list[dict[str, Any]]:
 
 
 def judge(part: Part, found: Findings, correlated: Sequence[Mapping[str, Any]]) -> None:
-    """The verdict out of four partial ones."""
-    published = found.less("IR, published", "PGD")
-    better = found.less("IR, margin", "PGD, margin")
-    lower = [name for name in LOWERING if found.less(name, "PGD", "interaction").high < 0]
-    higher = [name for name in LOWERING if found.less(name, "PGD", "interaction").low > 0]
-    over, inside = correlated[0], correlated[3]
-    hybrid = found.less("HybridIR", "hybrid without IR")
-    single = found.less("FGSM", "PGD", "interaction")
-    said = [
-        f"IR as published fools the targets {_points(published)} points more often than PGD, with"
-        f" the margin {_points(better)} points more often than PGD with it",
-        f"over attacks the rank correlation of mean I and transfer is {_range(over)}, over images"
-        f" {_range(inside)}",
-        f"a single step (FGSM) has {_sense(single)} mean I and fools the targets"
-        f" {_points(found.less('FGSM', 'PGD'))} points more often than PGD",
-        f"among MI, VR, SGM, DI and TI, {_listed(lower)} lower{'s' * (len(lower) == 1)} the mean I"
-        f" and {_listed(higher)} raise{'s' * (len(higher) == 1)} it beyond chance",
-        f"HybridIR against the same parts and passes without IR: {_points(hybrid)} points",
-    ]
-    claims = [
-        published.low > 0,
-        better.low > 0,
-        over["spearman_high"] < 0,
-        len(lower) == 5,
-        hybrid.low > 0,
+    """The verdict: IR against what it is to beat, the correlations, and the five methods."""
+    checks = [
+        _gain("IR as published fools the targets more often than PGD", found, "IR, published"),
+        _gain("IR on the margin more often than PGD on it", found, "IR, margin", "PGD, margin"),
     ]
     if "IR" in found.attacks:
-        rivals = [name for name in COSTLY if name != "IR"]
-        against = {name: found.less("IR", name) for name in rivals}
-        said.insert(
-            1,
-            f"tuned, IR fools {100 * found.success('IR').value:.0f} %, at equal passes "
-            + ", ".join(f"{_points(gap)} points above {name}" for name, gap in against.items()),
+        against = {name: found.less("IR", name) for name in COSTLY if name != "IR"}
+        shares = (f"{name} {100 * gap.value:+.1f}" for name, gap in against.items())
+        best = all(gap.clearly(1) for gap in against.values())
+        says = "tuned, IR does more than all others at equal passes"
+        checks.append(Check(says, best, f"points above the others: {', '.join(shares)}"))
+    checks.append(
+        _gain("HybridIR more than its parts without IR", found, "HybridIR", "hybrid without IR")
+    )
+    for row in (correlated[0], correlated[3]):
+        says = f"mean I and transfer correlate negatively over {row['over']}"
+        low, high = row["spearman_low"], row["spearman_high"]
+        numbers = f"rank correlation {row['spearman']:+.2f} [{low:+.2f}, {high:+.2f}]"
+        checks.append(Check(says, high < 0, numbers))
+    changes = {name: found.less(name, "PGD", "interaction") for name in LOWERING}
+    lower, higher = (
+        ", ".join(name for name, gap in changes.items() if gap.clearly(sign)) or "none"
+        for sign in (-1, 1)
+    )
+    checks.append(
+        Check(
+            f"{', '.join(LOWERING)} all lower the mean I",
+            all(gap.clearly(-1) for gap in changes.values()),
+            f"clearly lower: {lower}, higher: {higher}",
         )
-        claims.append(all(gap.low > 0 for gap in against.values()))
-    kind: Any = "holds" if all(claims) else "holds in part" if any(claims) else "does not hold here"
-    part.verdict(kind, "; ".join(said))
+    )
+    part.verdict(checks)
 
 
-def _sense(gap: Mean) -> str:
-    return "a lower" if gap.high < 0 else "a higher" if gap.low > 0 else "no other"
-
-
-def _points(gap: Mean) -> str:
-    return f"{100 * gap.value:+.0f} [{100 * gap.low:+.0f}, {100 * gap.high:+.0f}]"
-
-
-def _range(row: Mapping[str, Any]) -> str:
-    return f"{row['spearman']:+.2f} [{row['spearman_low']:+.2f}, {row['spearman_high']:+.2f}]"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names) or "none"
+def _gain(says: str, found: Findings, attack: str, other: str = "PGD") -> Check:
+    gap = found.less(attack, other)
+    return Check(says, gap.clearly(1), gap.points())
 
 
 def overview(found: Findings) -> Figure:
@@ -525,12 +509,12 @@ def overview(found: Findings) -> Figure:
         colour = "tab:gray" if cheap else "tab:blue"
         colour = "tab:red" if name.startswith(("IR", "HybridIR")) else colour
         success, inside = found.success(name), Mean.of(found.units(name, "interaction"))
-        for axes, mean, factor in ((left, success, 100), (right, inside, 1)):
+        for axes, mean, factor in ((left, success, 100), (right, inside, 1000)):
             axes.plot([factor * mean.low, factor * mean.high], [place, place], color=colour)
             axes.plot([factor * mean.value], [place], "o", color=colour)
     left.set_yticks(range(len(names)), names)
     left.set(xlabel="targets fooled, %", title="transfer")
-    right.set(xlabel="mean I inside δ, logits", title="interactions at the source")
+    right.set(xlabel="mean I inside δ, 0.001 logits", title="interactions at the source")
     for axes in (left, right):
         axes.grid(axis="y", alpha=0.3)
     figure.supxlabel("grey: one pass per step; red: with IR; bars: 95 % intervals", fontsize=9)
@@ -545,12 +529,11 @@ def scatter(found: Findings) -> Figure:
     for k, name in enumerate(found.attacks):
         transfer = float(found.table(name, "transfer").mean())
         style: Any = {"marker": markers[k % len(markers)], "linestyle": "", "label": name}
-        panels[0].plot([float(found.table(name, "interaction").mean())], [transfer], **style)
-        panels[1].plot([float(np.mean(found.relative(name)))], [transfer], **style)
-    panels[0].set(xlabel="mean I inside δ, logits", ylabel="gain at the targets, logits")
-    panels[1].set(xlabel="mean I / gain at the source")
+        panels[0].plot([1e3 * found.table(name, "interaction").mean()], [transfer], **style)
+        panels[1].plot([1e4 * np.mean(found.relative(name))], [transfer], **style)
+    panels[0].set(xlabel="mean I inside δ, 0.001 logits", ylabel="gain at the targets, logits")
+    panels[1].set(xlabel="mean I / gain at the source, 0.0001")
     for axes in panels:
-        axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
         axes.grid(alpha=0.3)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     return figure

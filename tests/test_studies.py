@@ -17,11 +17,13 @@ ROOT = Path(__file__).parent.parent
 STUDIES = ROOT / "studies"
 sys.path.insert(0, str(STUDIES))
 
-import bottleneck  # noqa: E402
 import common  # noqa: E402
 import dropout  # noqa: E402
+import representation_bottleneck as bottleneck  # noqa: E402
+import robustness  # noqa: E402
 import run_all  # noqa: E402
 import tables  # noqa: E402
+import transferability  # noqa: E402
 
 KINDS = ("holds", "holds in part", "does not hold here")
 SIDECARS = sorted((STUDIES / "results").glob("*/*.json"))
@@ -93,12 +95,12 @@ def test_run_all_goes_on_after_a_failure(tmp_path):
         shutil.copy(STUDIES / f"{name}.py", folder)
     (folder / "a_bad.py").write_text("def f():\n    study = Study.from_command_line()\n1/0\n")
     (folder / "b_good.py").write_text(
-        "from common import Study\n"
+        "from common import Check, Study\n"
         "def main():\n"
         "    study = Study.from_command_line(__file__, 'x')\n"
         "    if study.wants('digits'):\n"
         "        with study.part('digits') as part:\n"
-        "            part.verdict('holds', 'one is 1')\n"
+        "            part.verdict([Check('one is 1', True, '1')])\n"
         "main()\n"
     )
     done = subprocess.run(
@@ -107,7 +109,7 @@ def test_run_all_goes_on_after_a_failure(tmp_path):
     )  # fmt: skip
     assert done.returncode == 1
     assert "failed with exit status 1" in done.stdout
-    assert "Holds: one is 1." in done.stdout
+    assert "Holds, 1 of 1 checks: one is 1 (1)." in done.stdout
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=lambda p: p.stem)
@@ -120,7 +122,7 @@ def test_documents_say_what_the_results_say(path):
 def test_committed_results_are_complete_and_shown(path):
     record = json.loads(path.read_text())
     assert record["kind"] in KINDS
-    assert record["verdict"].startswith(record["kind"].capitalize() + ": ")
+    assert record["verdict"].startswith(record["kind"].capitalize() + ", ")
     for key in ("command", "seeds", "hardware", "threads", "torch", "wall_time_s", "date"):
         assert record[key] is not None
     scale = "" if path.parent.name == "quick" else f"{path.parent.name}/"
@@ -160,6 +162,32 @@ def test_mean_has_students_interval():
     assert mean.high - mean.value == pytest.approx(4.302653 / math.sqrt(3))  # t, 2 degrees
     assert common.paired([3, 5], [1, 1]).value == 3
     assert math.isnan(common.Mean.of([1.0]).low)
+
+
+@pytest.mark.parametrize(
+    ("holds", "left", "sentence"),
+    [
+        ((True, True), "", "Holds, 2 of 2 checks: a (1); b (1)."),
+        ((True, False), "", "Holds in part, 1 of 2 checks: a (1); but not: b (0)."),
+        ((False, False), "", "Does not hold here, 0 of 2 checks: not: a (0); b (0)."),
+        ((True, True), "c", "Holds in part, 2 of 2 checks: a (1); b (1) (c)."),
+    ],
+)
+def test_verdict_follows_from_the_checks(holds, left, sentence, capsys):
+    part = common.Study("x", "smoke", ("digits",), None, False, Path("unused")).part("digits")
+    checks = [common.Check(says, h, f"{h:d}") for says, h in zip("ab", holds, strict=True)]
+    part.verdict(checks, left)
+    assert part._verdict == {"kind": sentence.split(",")[0].lower(), "verdict": sentence}
+    assert capsys.readouterr().out == f"x_digits: {sentence}\n"
+
+
+def test_a_single_value_is_clear_by_its_sign_and_a_mean_by_its_interval():
+    assert common.Mean.of([0.01]).clearly(1)
+    assert not common.Mean.of([0.01]).clearly(-1)
+    assert common.Mean.of([-2.0, -2.1, -1.9]).clearly(-1)
+    assert not common.Mean.of([-1.0, 1.0, -1.5]).clearly(-1)
+    assert common.Mean.of([0.01]).points() == "+1.0 points"
+    assert common.Mean.of([0.01, 0.01]).points() == "+1.0 [+1.0, +1.0] points"
 
 
 def test_settings_are_chosen_on_validation_images():
@@ -209,7 +237,8 @@ def test_dropouts_verdict_follows_from_the_numbers(strength, gain, trained, kind
 def test_bottlenecks_verdict_follows_from_the_numbers(curve, robust, kind):
     orders = list(bottleneck.resolve_orders(64, ratios=bottleneck.RATIOS))
     found = {"net/8x8": {"orders": orders, "plug_in": [curve, [0.01] * 7]}}
-    training = {"epochs": [1], "J": [curve], "stderr": [[0.01] * 7]}
+    start = [3, 1, 1, 1, 1, 1, 3]  # before training
+    training = {"epochs": [0, 1], "J": [start, curve], "stderr": [[0.01] * 7] * 2}
     models = {
         name: [{"PGD": [value + 0.001 * seed]} for seed in range(3)]
         for name, value in zip(bottleneck.LEAST_ROBUST_LAST, robust, strict=True)
@@ -219,6 +248,64 @@ def test_bottlenecks_verdict_follows_from_the_numbers(curve, robust, kind):
         seeds=(0, 1, 2),
     )
     assert said == KINDS[kind]
+
+
+@pytest.mark.parametrize(
+    ("better", "lower", "related", "kind"),
+    [
+        (True, True, -0.5, 0),
+        (False, True, -0.5, 1),
+        (True, False, -0.5, 1),
+        (True, True, 0.5, 1),
+        (False, False, 0.5, 2),
+    ],
+)
+def test_transferabilitys_verdict_follows_from_the_numbers(better, lower, related, kind):
+    attacks = [*transferability.Budget(0.1, 0.1, 1).as_published(), *transferability.COSTLY]
+
+    def measured(name: str, seed: int) -> dict:
+        gains = name in ("IR", "IR, published", "IR, margin", "HybridIR") and better
+        falls = name in transferability.LOWERING and lower
+        return {"fooled": [0.5 + 0.2 * gains + 0.001 * seed], "interaction": [1.0 - falls]}
+
+    found = transferability.Findings(
+        [{name: measured(name, seed) for name in attacks} for seed in range(3)]
+    )
+    row = {"spearman": related, "spearman_low": related - 0.1, "spearman_high": related + 0.1}
+    rows = [{**row, "over": over} for over in ["attacks"] * 3 + ["images of an attack"] * 3]
+    assert _verdict(lambda part: transferability.judge(part, found, rows)) == KINDS[kind]
+
+
+@pytest.mark.parametrize(
+    ("sharper", "hardened", "told", "kind"),
+    [
+        (True, True, True, 0),
+        (False, True, True, 1),
+        (True, False, True, 1),
+        (False, False, False, 2),
+    ],
+)
+def test_robustness_verdict_follows_from_the_numbers(sharper, hardened, told, kind):
+    def run(training: str, seed: int) -> dict:
+        noise, other = 0.001 * seed, training != "normal" and hardened
+        change = [0.1, 0.2, (0.2 if other else 0.3) if sharper else 0.1]
+        scores = {robustness.HIGH_ORDER: 0.9 if told else 0.6, robustness.SVD: 0.7}
+        return {
+            "strength": [[1.0, 1.0, 0.5 if other else 1.0 + noise]],
+            "change": [[(value + noise) * (0.5 if other else 1) for value in change]],
+            "undone": [0.3 + noise + 0.1 * other],
+            "D": {k: [0.5 + noise + 0.1 * other] * 9 for k in ("plug_in", "split_sign")},
+            "auroc": {name: value + noise for name, value in scores.items()},
+            "related": (0.5 if told else -0.5) + noise,
+        }
+
+    found = robustness.Findings(
+        {f"{name}/seed_{seed}": run(name, seed) for name in robustness.NAMES for seed in range(3)}
+    )
+    assert _verdict(lambda part: robustness.judge(part, found)) == KINDS[kind]
+    alone = robustness.Findings({f"normal/seed_{seed}": run("normal", seed) for seed in range(3)})
+    seen = _verdict(lambda part: robustness.judge(part, alone))
+    assert seen == ("does not hold here" if kind == 2 else "holds in part")
 
 
 def test_theorys_curve_is_that_of_the_theorem():

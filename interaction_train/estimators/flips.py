@@ -33,6 +33,7 @@ from interaction_train.pairs import PairBlocks
 
 _ROWS = 8192  # coalitions × samples that go to the game in one call
 _CELLS = 2**16  # T's × pairs in one host table
+_PARTS = 8  # independent parts of the contexts, at most
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Plan:
         size: |T|; None for contexts of random size.
         held: bool ``(G, p)``: the places of the block that each T holds; None for random sizes.
         touched: how many players of a wanted pair T holds; None for any number.
-        halves: the number of T's in each of two independent halves; (1, 0) for an end order, whose
-            one context is evaluated once.
+        parts: the number of T's in each of F independent parts; one T for an end order, whose one
+            context is evaluated once.
         edges: the pairs of the block, int64 ``(E, 2)``.
         p: places in the block.
     """
@@ -52,17 +53,17 @@ class Plan:
     size: int | None
     held: Tensor | None
     touched: int | None
-    halves: tuple[int, int]
+    parts: tuple[int, ...]
     edges: Tensor
     p: int
 
     @property
     def count(self) -> int:
-        return sum(self.halves)
+        return sum(self.parts)
 
     @property
     def exact(self) -> bool:
-        return self.halves[1] == 0
+        return len(self.parts) == 1
 
     def useful(self, start: int, stop: int) -> Tensor:
         """Which pairs the T's of a range serve, bool ``(stop − start, E)``."""
@@ -94,22 +95,22 @@ class Plan:
 
 @dataclass
 class Sums:
-    """Sums over contexts, from which all estimates follow; ``H`` halves, ``M`` orders, P pairs.
+    """Sums over contexts, from which all estimates follow; ``F`` parts, ``M`` orders, P pairs.
 
     Attributes:
-        value, square, size: sums of Δ, Δ² and |Δ| over the contexts of a pair, ``(B, H, M, P)``,
-            without halves for the latter two; float64.
-        count: contexts of a pair, like ``value``.
-        total: per order and block, sums over the T's of s², s·c and c², where s and c are the
-            weighted sum and the weight of the differences of a T: ``(B, M, blocks, 3)``.
+        value: sums of Δ over the contexts of a pair and part, ``(B, M, F, P)`` float64.
+        count: contexts of a pair and part, like ``value``.
+        square, size: sums of Δ² and |Δ| over all contexts of a pair, ``(B, M, P)`` float64.
+        total: per order and block, sums over the T's of s², s·c and c², where s and c are the sum
+            and the number of the differences of a T: ``(B, M, blocks, 3)``.
         evaluations: coalitions evaluated per sample.
-        differences: differences of a wanted order and pair per sample, also of pairs that weigh 0.
+        differences: differences of a wanted order and pair per sample.
     """
 
     value: Tensor
+    count: Tensor
     square: Tensor
     size: Tensor
-    count: Tensor
     total: Tensor
     evaluations: int
     differences: int
@@ -131,7 +132,8 @@ def order_plan(
         blocks: the pairs.
         contexts: contexts per pair, in the mean.
         draws: seed, name and step count; the content does not.
-        share: False: contexts avoid the whole block, which is right for single pairs alone.
+        share: False: contexts avoid the whole block, which is right for single pairs alone, and
+            taken for these anyway.
 
     Returns:
         the plan with most useful differences per evaluation.
@@ -139,16 +141,18 @@ def order_plan(
     p, edges = blocks.members.shape[-1], blocks.edges
     if order == 0 or order == n - 2:
         held = torch.full((1, p), order > 0)
-        return Plan(order and n, held, 2 if order else 0, (1, 0), edges, p)
-    if not share:
-        halves = _halves(contexts)
-        return Plan(order, torch.zeros(sum(halves), p, dtype=torch.bool), 0, halves, edges, p)
+        return Plan(order and n, held, 2 if order else 0, (1,), edges, p)
+    if not share or p == 2:  # there is nothing to share in a single pair
+        held = torch.zeros(contexts, p, dtype=torch.bool)
+        return Plan(order, held, 0, _parts(contexts, contexts), edges, p)
     key = (n, order, tuple(map(tuple, edges.tolist())), p, blocks.complete, contexts)
     return _cheapest(*key, draws.seed, draws.name, draws.step)
 
 
-def _halves(contexts: int) -> tuple[int, int]:
-    return (contexts + 1) // 2, max(1, contexts // 2)
+def _parts(count: int, contexts: int) -> tuple[int, ...]:
+    """``count`` T's in parts, as equal as can be."""
+    number = min(contexts, _PARTS)
+    return tuple(count // number + (k < count % number) for k in range(number))
 
 
 @lru_cache(maxsize=256)
@@ -168,15 +172,15 @@ def _cheapest(
         size = order + touched
         # The probability that a T of this size serves a given pair.
         chance = math.comb(n - 2, order) * (2 if touched == 1 else 1) / math.comb(n, size)
-        halves = _halves(math.ceil(contexts / chance))
+        parts = _parts(math.ceil(contexts / chance), contexts)
         host = Draws(torch.zeros(1, dtype=torch.int64), seed, name, step)
         held = torch.cat(
             [
-                _held(host, f"{order} {touched} {half}", n, size, p, number, complete)
-                for half, number in enumerate(halves)
+                _held(host, f"{order} {touched} {part}", n, size, p, number, complete)
+                for part, number in enumerate(parts)
             ]
         )
-        plan = Plan(size, held, touched, halves, torch.tensor(edges), p)
+        plan = Plan(size, held, touched, parts, torch.tensor(edges), p)
         rows, gained = (int(count.sum()) for count in plan.counts())
         if gained > best_yield * rows:
             best, best_yield = plan, gained / rows
@@ -203,7 +207,8 @@ def _held(
 
 def shapley_plan(blocks: PairBlocks, contexts: int) -> Plan:
     """All pairs with every T, where T holds each player with one probability from U(0, 1)."""
-    return Plan(None, None, None, _halves(contexts), blocks.edges, blocks.members.shape[-1])
+    parts = _parts(contexts, contexts)
+    return Plan(None, None, None, parts, blocks.edges, blocks.members.shape[-1])
 
 
 def sample(game: MaskedGame, blocks: PairBlocks, plans: dict[str, Plan], draws: Draws) -> Sums:
@@ -222,17 +227,17 @@ def sample(game: MaskedGame, blocks: PairBlocks, plans: dict[str, Plan], draws: 
     """
     batch, number, _ = blocks.members.shape
     total = number * len(blocks.edges)
-    shape = (batch, 2, len(plans), total)
+    parts = max(2, *(len(plan.parts) for plan in plans.values()))
     device = blocks.members.device
 
     def zeros(*sizes: int) -> Tensor:
         return torch.zeros(sizes, dtype=torch.float64, device=device)
 
     sums = Sums(
-        zeros(*shape),
+        zeros(batch, len(plans), parts, total),
+        zeros(batch, len(plans), parts, total),
         zeros(batch, len(plans), total),
         zeros(batch, len(plans), total),
-        zeros(*shape),
         zeros(batch, len(plans), number, 3),
         0,
         0,
@@ -242,7 +247,7 @@ def sample(game: MaskedGame, blocks: PairBlocks, plans: dict[str, Plan], draws: 
     sums.differences = number * sum(int(gained.sum()) for _, gained in counts)
     game.choose_chunk(batch * sums.evaluations)
     for m, (name, plan) in enumerate(plans.items()):
-        for half, start, stop in _ranges(plan, counts[m][0], batch * number):
+        for start, stop in _ranges(counts[m][0], batch * number):
             one = _Slice(game.n, blocks, plan, draws, name, start, stop)
             if one.rows == 0:
                 continue
@@ -252,27 +257,25 @@ def sample(game: MaskedGame, blocks: PairBlocks, plans: dict[str, Plan], draws: 
             delta = one.differences(values)
             ids = one.ids.flatten(1)
             flat = delta.flatten(1)
-            sums.value[:, half, m].scatter_add_(1, ids, flat)
+            places = (one.ids + one.part[one.t] * total).flatten(1)
+            sums.value[:, m].flatten(1).scatter_add_(1, places, flat)
+            sums.count[:, m].flatten(1).scatter_add_(1, places, torch.ones_like(flat))
             sums.square[:, m].scatter_add_(1, ids, flat.square())
             sums.size[:, m].scatter_add_(1, ids, flat.abs())
-            sums.count[:, half, m].scatter_add_(1, ids, torch.ones_like(flat))
-            sums.total[:, m] += one.moments(delta, blocks.weights.gather(1, ids))
+            sums.total[:, m] += one.moments(delta)
     return sums
 
 
-def _ranges(plan: Plan, counts: Tensor, copies: int) -> Iterator[tuple[int, int, int]]:
-    """(half, start, stop): ranges of T's whose evaluations fit one call of the game."""
+def _ranges(counts: Tensor, copies: int) -> Iterator[tuple[int, int]]:
+    """(start, stop): ranges of T's whose evaluations fit one call of the game."""
     rows = counts.cumsum(0).tolist()
-    begin = 0
-    for half, number in enumerate(plan.halves):
-        start = begin
-        while start < begin + number:
-            stop, before = start + 1, rows[start - 1] if start else 0
-            while stop < begin + number and (rows[stop] - before) * copies <= _ROWS:
-                stop += 1
-            yield half, start, stop
-            start = stop
-        begin += number
+    start = 0
+    while start < len(rows):
+        stop, before = start + 1, rows[start - 1] if start else 0
+        while stop < len(rows) and (rows[stop] - before) * copies <= _ROWS:
+            stop += 1
+        yield start, stop
+        start = stop
 
 
 class _Slice:
@@ -309,6 +312,9 @@ class _Slice:
         )
         ends = edges[e].to(device, non_blocking=True)
         span = range(start, stop)
+        sizes = torch.tensor(plan.parts)
+        part = torch.arange(len(sizes)).repeat_interleave(sizes)[start:stop]
+        self.part = part.to(device, non_blocking=True)
         # The player at each place: a new order of the block for every T where any order will do.
         if blocks.complete and plan.held is not None:
             order = draws.bits(f"places {name}", number, span, p).argsort(-1)
@@ -324,7 +330,12 @@ class _Slice:
         self.ids = edge + torch.arange(number, device=device)[:, None] * len(edges)
         self.players = members.unsqueeze(2).expand(-1, -1, self.sets, -1).gather(-1, order)
         if plan.held is None:
-            self.contexts = self._bernoulli(draws, name, number, span, plan)
+            # Keep rates are stratified over each part: one from each of its equal slices of (0, 1).
+            within = torch.arange(start, stop) - (sizes.cumsum(0) - sizes)[part]
+            strata = torch.stack([within, sizes[part]]).to(device, non_blocking=True)
+            keep = (strata[0] + draws.uniform(f"keep {name}", number, span)) / strata[1]
+            keys = draws.bits(f"contexts {name}", number, span, n)
+            self.contexts = coalitions.bernoulli(keys, keep.unsqueeze(-1))
         else:
             held = plan.held[start:stop].to(device, non_blocking=True)
             keys = draws.bits(f"contexts {name}", number, span, n)
@@ -334,15 +345,6 @@ class _Slice:
         inside = self.contexts.gather(-1, self.players).flatten(2)
         first, second = (inside[:, :, self.t * p + ends[:, k]] for k in (0, 1))
         self.sign = 1 - 2 * (first ^ second).double()
-
-    def _bernoulli(self, draws: Draws, name: str, number: int, span: range, plan: Plan) -> Tensor:
-        # Keep rates are stratified over each half: one from each of its equal parts of (0, 1).
-        half = int(span.start >= plan.halves[0])
-        start = half * plan.halves[0]
-        part = torch.arange(span.start, span.stop, device=draws.content.device) - start
-        keep = (part + draws.uniform(f"keep {name}", number, span)) / plan.halves[half]
-        keys = draws.bits(f"contexts {name}", number, span, self.n)
-        return coalitions.bernoulli(keys, keep.unsqueeze(-1))
 
     def coalitions(self) -> Tensor:
         """``(B, blocks · rows, n)``."""
@@ -360,11 +362,10 @@ class _Slice:
         none, first, second, both = (values[:, :, corner] for corner in self.corners)
         return self.sign * (none - first - second + both)
 
-    def moments(self, delta: Tensor, weights: Tensor) -> Tensor:
+    def moments(self, delta: Tensor) -> Tensor:
         """Sums over T's of s², s·c and c² (see :class:`Sums`), ``(B, blocks, 3)``."""
-        weights = weights.view_as(delta)
         s, c = (
             delta.new_zeros(*delta.shape[:2], self.sets).index_add_(2, self.t, part)
-            for part in (weights * delta, weights)
+            for part in (delta, torch.ones_like(delta))
         )
         return torch.stack([(s * s).sum(-1), (s * c).sum(-1), (c * c).sum(-1)], -1)

@@ -29,16 +29,17 @@ class PairEstimates:
     Attributes:
         orders: the M orders as numbers of players; empty for Shapley interactions (M = 1).
         pairs: ``(B, P, 2)`` int64.
-        weights: ``(B, P)``, what a pair weighs in a mean over pairs
-            (:class:`~interaction_train.pairs.PairBlocks`).
         value: ``(B, M, P)``, unbiased estimates: means of Δ over a pair's contexts. NaN where a
-            pair met no context, which is more likely the fewer contexts were asked for.
+            pair met no context, which is more likely the fewer contexts were asked for, or was not
+            looked at (:meth:`~interaction_train.pairs.Pairs.at_ends`).
         stderr: ``(B, M, P)``, standard errors of ``value``; 0 for the end orders, which have one
             context each and are exact; NaN for a single context of another order.
         count: ``(B, M, P)``, contexts of each pair.
-        halves: ``(2, B, M, P)``, the means over two independent halves of the contexts; for end
-            orders twice the exact value.
+        part_sum: ``(F, B, M, P)``, sums of Δ over F independent parts of the contexts, 8 at most;
+            for end orders the exact value in each.
+        part_count: ``(F, B, M, P)``, contexts in each part; 1 for end orders.
         size: ``(B, M, P)``, means of |Δ| over contexts.
+        contexts: ``(B, M)``, mean number of contexts of the pairs that were looked at.
         mean: ``(B, M)``, the mean interaction over pairs.
         mean_stderr: ``(B, M)``, its standard error given the pairs. Differences that share a
             coalition are correlated; it is the spread between coalitions.
@@ -48,27 +49,25 @@ class PairEstimates:
 
     orders: tuple[int, ...]
     pairs: Tensor
-    weights: Tensor
     value: Tensor
     stderr: Tensor
     count: Tensor
-    halves: Tensor
+    part_sum: Tensor
+    part_count: Tensor
     size: Tensor
+    contexts: Tensor
     mean: Tensor
     mean_stderr: Tensor
     evaluations: int
     differences: int
 
     def over_pairs(self, values: Tensor) -> Tensor:
-        """The weighted mean over the pairs that have a value, ``(B, M, P)`` → ``(B, M)``.
+        """The mean over the pairs that have a value, ``(B, M, P)`` → ``(B, M)``.
 
         Which pairs met a context does not depend on the game, so leaving the others out keeps the
         mean unbiased.
         """
-        known = ~values.isnan()
-        weights = self.weights.unsqueeze(1) * known
-        total = (weights * values.nan_to_num()).sum(-1) / weights.sum(-1)
-        return total * self.weights.sum(-1, keepdim=True)
+        return values.nanmean(-1)
 
 
 def resolve_orders(
@@ -130,14 +129,14 @@ def sample_multi_order(
     Contexts are uniform over those of exactly m players, and independent of the batch: a sample's
     draws depend on its content, ``seed`` and ``name`` alone. Pairs of a block share evaluations
     (:mod:`~interaction_train.estimators.flips`), so that a difference costs little more than one;
-    the two end orders, which have one context each, are evaluated once. Memory is flat in the
-    number of contexts.
+    the two end orders, which have one context each, are evaluated once, where the choice of pairs
+    says so for more pairs. Memory is flat in the number of contexts.
 
     Args:
         game: the game of B samples, with one number per coalition.
         pairs: which pairs.
         contexts: contexts per pair and order, in the mean over pairs; at least 2, so that there
-            are two halves.
+            are two independent parts.
         orders: numbers of players in the context, 0 … n−2.
         ratios: or parts of n−2; default: :data:`REFERENCE_RATIOS`.
         share: False evaluates every pair and context apart, at four evaluations a difference.
@@ -164,12 +163,23 @@ def sample_multi_order(
     _check_contexts(contexts)
     wanted = resolve_orders(game.n, orders, ratios)
     draws = Draws(content_hash(game.present), seed, name)
-    blocks = pairs.blocks(game.players, game.present.shape[1:], draws)
-    plain = blocks if share else _apart(blocks)
-    plans = {str(m): order_plan(game.n, m, plain, contexts, draws, share) for m in wanted}
-    sums = sample(game, plain, plans, draws)
-    exact = torch.tensor([plan.exact for plan in plans.values()])
-    return _estimates(wanted, plain, sums, exact)
+
+    def blocks(choice: Pairs) -> PairBlocks:
+        found = choice.blocks(game.players, game.present.shape[1:], draws)
+        return found if share else _apart(found)
+
+    inner, outer = blocks(pairs), blocks(pairs.at_ends(contexts))
+    ends = tuple(m for m in wanted if m in (0, game.n - 2))
+    groups = [(inner, tuple(m for m in wanted if m not in ends)), (outer, ends)]
+    if inner.members.shape == outer.members.shape and len(inner.edges) == len(outer.edges):
+        groups = [(inner, wanted)]  # made of the same draws, they are the same
+    found = []
+    for chosen, orders in groups:
+        if orders:
+            plans = {str(m): order_plan(game.n, m, chosen, contexts, draws, share) for m in orders}
+            exact = torch.tensor([plan.exact for plan in plans.values()])
+            found.append(_estimates(orders, chosen, sample(game, chosen, plans, draws), exact))
+    return found[0] if len(found) == 1 else _joined(wanted, *found)
 
 
 def sample_shapley_pairs(
@@ -207,50 +217,80 @@ def sample_shapley_pairs(
 
 def _check_contexts(contexts: int) -> None:
     if contexts < 2:
-        raise InputError("contexts", contexts, "at least 2, for two independent halves")
+        raise InputError("contexts", contexts, "at least 2, for two independent parts")
 
 
 def _apart(blocks: PairBlocks) -> PairBlocks:
     """Every pair as a block of its own."""
-    return PairBlocks(blocks.pairs, torch.tensor([[0, 1]]), blocks.weights)
+    return PairBlocks(blocks.pairs, torch.tensor([[0, 1]]))
 
 
 def _estimates(
     orders: tuple[int, ...], blocks: PairBlocks, sums: Sums, exact: Tensor
 ) -> PairEstimates:
     exact = exact.to(sums.value.device)[:, None]
-    count = sums.count.sum(1)
-    value = sums.value.sum(1) / count
+    count, total = sums.count.sum(2), sums.value.sum(2)
+    value = total / count
     variance = (sums.square / count - value.square()).clamp(min=0) * count / (count - 1)
-    halves = (sums.value / sums.count).movedim(1, 0)
     # The mean over pairs is a ratio of totals over coalitions; its spread is that between the
     # coalitions of a block.
-    weights = blocks.weights.unsqueeze(1)
     number = blocks.members.shape[1]
-    s, c = (
-        (weights * part).unflatten(-1, (number, -1)).sum(-1) for part in (sums.value.sum(1), count)
-    )
-    ratio = s.sum(-1) / c.sum(-1)
-    local = (s / c).nan_to_num()  # a block may lie off the grid
+    s, c = (part.unflatten(-1, (number, -1)).sum(-1) for part in (total, count))
+    local = (s / c).nan_to_num()  # few contexts can miss a block
     ss, sc, cc = sums.total.unbind(-1)
     spread = (ss - 2 * local * sc + local.square() * cc).clamp(min=0).sum(-1).sqrt() / c.sum(-1)
-    scale = blocks.weights.sum(-1, keepdim=True)
     result = PairEstimates(
         orders,
         blocks.pairs,
-        blocks.weights,
         value,
         (variance / count).sqrt().masked_fill(exact, 0),
         count.long(),
-        torch.where(exact, value, halves),
+        torch.where(exact, value, sums.value.movedim(2, 0)),
+        torch.where(exact, 1, sums.count.movedim(2, 0)),
         sums.size / count,
-        scale * ratio,
-        (scale * spread).masked_fill(exact.squeeze(-1), 0),
+        count.mean(-1),
+        s.sum(-1) / c.sum(-1),
+        spread.masked_fill(exact.squeeze(-1), 0),
         sums.evaluations,
         sums.differences,
     )
     _check_finite(sums)
     return result
+
+
+def _joined(wanted: tuple[int, ...], inner: PairEstimates, ends: PairEstimates) -> PairEstimates:
+    """Inner and end orders of different pairs as one, NaN or 0 where a pair was not looked at."""
+    orders = inner.orders + ends.orders
+    place = torch.tensor([orders.index(m) for m in wanted])
+    place = place.to(inner.value.device, non_blocking=True)
+
+    def both(first: Tensor, second: Tensor, nothing: float) -> Tensor:
+        """``(…, M, P)`` of both."""
+        right = first.new_full((*first.shape[:-1], second.shape[-1]), nothing)
+        left = second.new_full((*second.shape[:-1], first.shape[-1]), nothing)
+        parts = [torch.cat([first, right], -1), torch.cat([left, second], -1)]
+        return torch.cat(parts, -2).index_select(-2, place)
+
+    def per_order(first: Tensor, second: Tensor) -> Tensor:
+        return torch.cat([first, second], -1).index_select(-1, place)
+
+    # The parts of an end order are all alike, as many as the inner orders have.
+    shape = inner.part_sum.shape[0], *ends.part_sum.shape[1:]
+    return PairEstimates(
+        wanted,
+        torch.cat([inner.pairs, ends.pairs], 1),
+        both(inner.value, ends.value, torch.nan),
+        both(inner.stderr, ends.stderr, torch.nan),
+        both(inner.count, ends.count, 0),
+        both(inner.part_sum, ends.part_sum[:1].expand(shape), 0),
+        both(inner.part_count, ends.part_count[:1].expand(shape), 0),
+        both(inner.size, ends.size, torch.nan),
+        per_order(inner.contexts, ends.contexts),
+        per_order(inner.mean, ends.mean),
+        per_order(inner.mean_stderr, ends.mean_stderr),
+        inner.evaluations + ends.evaluations,
+        inner.differences + ends.differences,
+    )
 
 
 def _check_finite(sums: Sums) -> None:

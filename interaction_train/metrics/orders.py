@@ -33,7 +33,7 @@ class OrderMetric(PairMetric):
         payoff: what the game reads off the logits, one number per sample.
         ratios: orders as parts m/(n−2), ascending; ratios that are one order of the players at
             hand are refused.
-        pairs: which pairs; default: cells at most two rows and columns apart.
+        pairs: which pairs; default: 64 of cells at most two rows and columns apart.
         contexts: contexts per pair and order, in the mean; at least 2.
         more: see :class:`~interaction_train.metrics.base.PairMetric`.
 

@@ -19,7 +19,7 @@ from interaction_train.players import Players
 
 COLUMNS = ("signed", "plug_in", "split_sign", "product", "size", "count", "scale")
 """What a row holds for every order: means over pairs of the interaction, of the three readings of
-its absolute value (``product`` is that of two halves), of the mean |Δ| over contexts and of the
+its absolute value (``product`` is that of two parts), of the mean |Δ| over contexts and of the
 number of contexts; and |z_y − mean of the other logits| of the sample."""
 
 Statistics = dict[str, Tensor]
@@ -99,7 +99,7 @@ def estimate_rows(estimates: PairEstimates, scale: Tensor, signed: Tensor | None
         estimates.over_pairs(split_sign(estimates)),
         estimates.over_pairs(product(estimates)),
         estimates.over_pairs(estimates.size),
-        estimates.count.double().mean(-1),
+        estimates.contexts,
         scale[:, None].expand_as(estimates.mean),
     )
     return torch.stack(parts, 1)

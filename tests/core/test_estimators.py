@@ -37,7 +37,7 @@ CHOICES = {
     "all": AllPairs(),
     "random": RandomPairs(2, 4),
     "neighbours": NeighbourPairs(1),
-    "patches": NeighbourPairs(1, 2, 2),
+    "spread": NeighbourPairs(1, 5),
     "given": GivenPairs([(0, 1), (5, 1), (3, 8), (2, 6)]),
 }
 
@@ -92,13 +92,19 @@ class TestMultiOrder:
     def test_unbiased_for_every_order(self, choice, share):
         estimates = sample_multi_order(game(), CHOICES[choice], 300, orders=range(8), share=share)
         exact = at_pairs(multi_order_interactions(exact_values(game())), estimates)
-        torch.testing.assert_close(estimates.value[:, [0, -1]], exact[:, [0, -1]])
-        assert (estimates.stderr[:, [0, -1]] == 0).all()
-        assert (estimates.count[:, [0, -1]] == 1).all()
+        seen = estimates.count > 0
+        assert torch.equal(seen, ~estimates.value.isnan())
+        assert seen.any(-1).all()
+        assert seen.all() if choice != "spread" else seen[:, 1:-1, :5].all()
+        exact = exact.where(seen, torch.nan)
+        for m in (0, -1):
+            torch.testing.assert_close(estimates.value[:, m], exact[:, m], equal_nan=True)
+            assert (estimates.stderr[:, m].nan_to_num() == 0).all()
+            assert (estimates.count[:, m][seen[:, m]] == 1).all()
         z = ((estimates.value - exact) / estimates.stderr)[:, 1:-1]
-        assert z.abs().max() < 4.5
-        assert 0.7 < z.square().mean() < 1.4
-        per_order = z.mean((0, 2)) * (z[:, 0].numel()) ** 0.5
+        assert z.nan_to_num().abs().max() < 4.5
+        assert 0.7 < z.square().nanmean() < 1.4
+        per_order = z.nanmean((0, 2)) * seen[:, 1].sum() ** 0.5
         assert per_order.abs().max() < 4.5
         mean = ((estimates.mean - estimates.over_pairs(exact)) / estimates.mean_stderr)[:, 1:-1]
         assert mean.abs().max() < 4.5
@@ -143,12 +149,30 @@ class TestMultiOrder:
                 network(), images()[[b]], 0.0, GridPlayers(3, 3), "logit", LABELS[[b]]
             )
             alone = sample_multi_order(single, pairs, 20, orders=[0, 2, 5])
-            for name in ("value", "stderr", "count", "size", "mean", "mean_stderr"):
+            for name in ("value", "stderr", "count", "size", "contexts", "mean", "mean_stderr"):
                 one, all_ = getattr(alone, name)[0], getattr(whole, name)[b]
                 torch.testing.assert_close(one, all_, rtol=1e-9, atol=1e-9, equal_nan=True)
-            torch.testing.assert_close(
-                whole.value[b, [2, 1]], other.value[b, [0, 1]], equal_nan=True
-            )
+            for here, there in ((2, 0), (1, 1)):
+                one, two = whole.value[b, here], other.value[b, there]
+                torch.testing.assert_close(one[~one.isnan()], two[~two.isnan()])
+
+    def test_end_orders_take_more_pairs_where_that_costs_nothing_more(self):
+        # 20 pairs of neighbours on the grid; 2 of them in 3 contexts make 6 at the ends.
+        for contexts, at_ends in ((3, 6), (4, 20)):
+            estimates = sample_multi_order(game(), NeighbourPairs(1, 2), contexts, orders=[7, 3, 0])
+            assert estimates.orders == (7, 3, 0)
+            exact = at_pairs(multi_order_interactions(exact_values(game())), estimates)
+            inner, ends = slice(0, 2), slice(2, 2 + at_ends)
+            assert estimates.pairs.shape == (3, 2 + at_ends, 2)
+            assert (estimates.count[:, 1, inner] == contexts).all()
+            assert (estimates.count[:, 1, ends] == 0).all()
+            assert estimates.value[:, 1, ends].isnan().all()
+            torch.testing.assert_close(estimates.value[:, [0, 2], ends], exact[:, [7, 0], ends])
+            assert estimates.contexts.tolist() == [[1, contexts, 1]] * 3
+            torch.testing.assert_close(estimates.mean[:, [0, 2]], exact[:, [7, 0], ends].mean(-1))
+            for reading in (plug_in, split_sign):
+                found = estimates.over_pairs(reading(estimates))[:, [0, 2]]
+                torch.testing.assert_close(found, exact[:, [7, 0], ends].abs().mean(-1))
 
     def test_another_seed_draws_differently(self):
         one, two = (sample_multi_order(game(), AllPairs(), 9, orders=[3], seed=s) for s in (0, 1))
@@ -249,6 +273,21 @@ class TestAbsolute:
             polynomial(lambda x: x @ torch.arange(9.0).double(), 9), AllPairs(), 8
         )
         assert plug_in(estimates).max() < 1e-12
+
+    def test_more_parts_tell_the_sign_better(self):
+        # One context per part: Δ = 1/2 + noise of ±1, so that |I| is a standard error of K = 4.
+        x = torch.randn(3000, 20, generator=torch.Generator().manual_seed(0)).double()
+        net = Set(lambda z: (z[:, 0] != 0).double() * (z[:, 1] != 0) * (2.0 * (z[:, 2] != 0) - 0.5))
+        labels = torch.zeros(3000, dtype=torch.int64)
+        stub = MaskedGame(net, x, 0.0, UnitPlayers(), "logit", labels)
+        estimates = sample_multi_order(stub, GivenPairs([(0, 1)]), 4, orders=[9], share=False)
+        assert len(estimates.part_sum) == 4
+        # The sign of three of Δ = 1.5 or −0.5 (equally likely) is that of the sum in 7 of 8 cases;
+        # with two parts of two it is in 3 of 4.
+        lower = split_sign(estimates).flatten()
+        error = float(lower.std()) / 3000**0.5
+        assert float(lower.mean()) == pytest.approx(0.5 * (2 * 7 / 8 - 1), abs=4 * error)
+        assert float(lower.mean()) > 0.25 + 4 * error
 
     def test_readings_bracket_the_truth(self):
         estimates = sample_multi_order(game(), AllPairs(), 12, orders=[3, 4])

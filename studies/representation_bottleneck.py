@@ -20,7 +20,19 @@ from typing import Any
 import lightning as L
 import torch
 import torchattacks
-from common import Mean, Part, Settings, Study, Summary, fit, logits, paired, spread, tensors
+from common import (
+    Check,
+    Mean,
+    Part,
+    Settings,
+    Study,
+    Summary,
+    fit,
+    logits,
+    paired,
+    spread,
+    tensors,
+)
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
@@ -107,7 +119,7 @@ def learning_rate(data: Mapping[str, Any]) -> float:
 
 def spectrum(
     network: nn.Module, x: Tensor, y: Tensor, cells: Sequence[int], images: int, contexts: int,
-    patches: int,
+    pairs: int,
 ) -> Summary:  # fmt: skip
     """J(m) on some of the images that the network gets right.
 
@@ -128,7 +140,7 @@ def spectrum(
         found = {"exact": relative(strengths)}
         return {"orders": list(range(game.n - 1)), "mean": float(strengths.mean()), **found}
     metric = InteractionSpectrum(
-        grid, ratios=RATIOS, pairs=NeighbourPairs(2, patches=patches), contexts=contexts
+        grid, ratios=RATIOS, pairs=NeighbourPairs(2, pairs), contexts=contexts
     ).to(device)
     metric.update(network, x, y)
     result = {key: value.tolist() for key, value in metric.compute().items()}
@@ -157,7 +169,7 @@ def theory(n: int, orders: Sequence[int]) -> list[float]:
 
 def measure_trained(
     network: str, weights: str, data: dict[str, Any], cells: list[int], images: int,
-    contexts: int, patches: int,
+    contexts: int, pairs: int,
 ) -> Summary:  # fmt: skip
     """J(m) of a network whose weights are there already."""
     build = NETWORKS[network]
@@ -165,7 +177,7 @@ def measure_trained(
     trained = build(weights=weights) if published else load_weights(build(), weights)
     trained.eval()
     x, y = tensors(splits(data), "test")
-    return spectrum(trained, x, y, cells, images, contexts, patches)
+    return spectrum(trained, x, y, cells, images, contexts, pairs)
 
 
 def follow(
@@ -180,14 +192,14 @@ def follow(
     x, y = tensors(splits(data), "val")
     some = spread(images, len(x))
     before = InteractionSpectrum(
-        GridPlayers(*cells), ratios=RATIOS, pairs=NeighbourPairs(2, patches=1), contexts=contexts,
+        GridPlayers(*cells), ratios=RATIOS, pairs=NeighbourPairs(2, 32), contexts=contexts,
         only_correct=False,
     )  # fmt: skip
     before.update(NETWORKS[network]().eval(), x[some], y[some])
     start = before.compute()
     monitor = SpectrumMonitor(
         rows=cells[0], cols=cells[1], samples=images, every=every, contexts=contexts, ratios=RATIOS,
-        pairs=NeighbourPairs(2, patches=1),
+        pairs=NeighbourPairs(2, 32),
     )  # fmt: skip
     fit(
         NETWORKS[network], splits(data, seed), seed=seed, epochs=epochs, lr=learning_rate(data),
@@ -230,14 +242,12 @@ def train_for_orders(
         for name, make in attacks.items()
     }
     stands = {"PGD": smallest["PGD"], "both": torch.minimum(*smallest.values())}
-    return {
-        **spectrum(trained, x, y, cells, images, contexts, patches=1),
-        "accuracy": float(right),
-        **{
-            name: [float((values > epsilon).double().mean()) for epsilon in epsilons]
-            for name, values in stands.items()
-        },
-    }
+    found = spectrum(trained, x, y, cells, images, contexts, 32)
+    found["accuracy"] = float(right)
+    for name, values in stands.items():
+        survives = (values[:, None] > torch.tensor(epsilons)).double()  # (images, ε)
+        found[name], found[f"{name}, images"] = (survives.mean(d).tolist() for d in (0, 1))
+    return found
 
 
 # --- tables and figures ---------------------------------------------------------------------------
@@ -315,7 +325,9 @@ def order_rows(models: Mapping[str, list[Summary]], epsilons: Sequence[float]) -
 
 
 def robustness(runs: Sequence[Summary], attack: str) -> list[float]:
-    """Accuracy under an attack, averaged over ε, of every seed."""
+    """Accuracy under an attack, averaged over ε, of every seed, or image of a single run."""
+    if len(runs) == 1:
+        return [float(value) for value in runs[0][f"{attack}, images"]]
     return [sum(run[attack]) / len(run[attack]) for run in runs]
 
 
@@ -382,40 +394,33 @@ def judge(
     part: Part, found: Mapping[str, Summary], cells: Mapping[str, int], training: Summary,
     models: Mapping[str, list[Summary]],
 ) -> None:  # fmt: skip
-    """The verdict over the shape of J(m) and the order of the models' robustness."""
-    bowls = {
-        name: [bowl(*curve) for curve in at_ratios(summary, cells[name]).values()]
+    """The verdict over the shape of J(m), what training has to do with it, and robustness."""
+    ends = [
+        min(min(bowl(*curve)) for curve in at_ratios(summary, cells[name]).values())
         for name, summary in found.items()
-    }
-    both = [name for name, ends in bowls.items() if all(min(pair) > 2 for pair in ends)]
-    details = ", ".join(
-        f"{name} {min(low for low, _ in ends):+.1f} and {min(high for _, high in ends):+.1f}"
-        for name, ends in bowls.items()
-    )
-    ranks = {name: Mean.of(robustness(models[name], "PGD")) for name in LEAST_ROBUST_LAST}
-    steps = [
-        paired(robustness(models[first], "PGD"), robustness(models[second], "PGD"))
-        for first, second in pairwise(LEAST_ROBUST_LAST)
     ]
-    clear = [
-        step.value > 0 if math.isnan(step.stderr) else step.low > 0 for step in steps
-    ]  # one seed has no interval
-    checks = [len(both) == len(bowls), all(clear)]
-    some = bool(both) or any(clear)
-    first, last = (training["J"][place] for place in (0, -1))
-    middle = len(RATIOS) // 2
-    part.verdict(
-        "holds" if all(checks) else "holds in part" if some else "does not hold here",
-        f"J is higher at both ends than in the middle, by more than 2 standard errors in all "
-        f"readings, in {len(both)} of {len(bowls)} networks and grids (low end and high end, in "
-        f"standard errors: {details}); in training J at the ends and in the middle goes from "
-        f"{first[0]:.2f}, {first[middle]:.2f}, {first[-1]:.2f} after epoch "
-        f"{training['epochs'][0]} to {last[0]:.2f}, {last[middle]:.2f}, {last[-1]:.2f} after "
-        f"{training['epochs'][-1]}; accuracy under PGD, averaged over ε, is "
-        + ", ".join(f"{name} {value.value:.3f}" for name, value in ranks.items())
-        + f", and {sum(clear)} of the 3 steps of low > normal > mid > high hold"
-        + (" (one seed: no intervals)" if len(part.seeds) == 1 else " with 95 % confidence"),
+    deep = sum(end > 2 for end in ends)
+    before, after = (
+        (j[0] + j[-1]) / 2 / j[len(j) // 2] for j in (training["J"][0], training["J"][-1])
     )
+    checks = [
+        Check(
+            "J is higher at both ends than in the middle",
+            deep == len(ends),
+            f"by over 2 standard errors in {deep} of {len(ends)} networks and grids, "
+            f"at least {min(ends):.1f}",
+        ),
+        Check(
+            "training makes it so",
+            after > before,
+            f"mean of the ends over the middle {before:.2f} before, {after:.2f} after",
+        ),
+    ]
+    for first, second in pairwise(LEAST_ROBUST_LAST):
+        gap = paired(robustness(models[first], "PGD"), robustness(models[second], "PGD"))
+        says = f"the {first} model is more robust than the {second} one"
+        checks.append(Check(says, gap.clearly(1), gap.points()))
+    part.verdict(checks)
 
 
 def study_part(
@@ -481,7 +486,7 @@ def digits(study: Study, part: Part) -> None:
     networks = {
         f"{name}/{rows}x{cols}": {
             "network": name, "weights": name, "data": {}, "cells": [rows, cols],
-            "images": pick(2, 24, 100), "contexts": pick(4, 24, 100), "patches": pick(1, 1, 2),
+            "images": pick(2, 24, 100), "contexts": pick(4, 24, 100), "pairs": pick(8, 64, 200),
         }
         for name in trained
         for rows, cols in pick(([8, 8],), (coarse, [8, 8]), (coarse, [8, 8]))
@@ -508,8 +513,8 @@ def cifar10(study: Study, part: Part) -> None:
     networks = {
         f"{name}/16x16": {
             "network": name, "weights": str(study.file(f"{name}.safetensors")), "data": data,
-            "cells": [16, 16], "images": pick(1, 6, 100), "contexts": pick(2, 10, 100),
-            "patches": pick(1, 1, 3),
+            "cells": [16, 16], "images": pick(1, 8, 100), "contexts": pick(2, 16, 100),
+            "pairs": pick(8, 32, 200),
         }
         for name in names
     }  # fmt: skip
