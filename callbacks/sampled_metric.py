@@ -243,9 +243,9 @@ def distinct_ratios(n: int) -> tuple[float, ...]:
 
 def contexts_range(result: Result) -> str:
     """How many contexts pairs had, "29 to 33" for instance; end orders, with one each, left out."""
-    counts = result["contexts"]
-    inner = [count for count in counts if count > 1.5] or counts
-    return f"{min(inner):.0f} to {max(inner):.0f}" if inner else "0"
+    counts = [round(count) for count in result["contexts"] if not math.isnan(count)]
+    inner = [count for count in counts if count > 1] or counts or [0]
+    return " to ".join(str(count) for count in sorted({min(inner), max(inner)}))
 
 
 def _correct(network: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -109,7 +109,8 @@ class Study:
         if data == "cifar10" and self.scale != "full" and not os.environ.get(DATA_VARIABLE):
             print(
                 f"{self.name}: CIFAR-10 is left out. Set {DATA_VARIABLE} to a folder with"
-                " cifar10_5k.npz and cifar_resnet20.safetensors to have it."
+                " cifar10_5k.npz, cifar_resnet20.safetensors and cifar_resnet32.safetensors to"
+                " have it."
             )
             return False
         return True

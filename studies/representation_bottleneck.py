@@ -184,9 +184,9 @@ def follow(
     network: str, data: dict[str, Any], epochs: int, every: int, cells: list[int],
     images: int, contexts: int, seed: int,
 ) -> Summary:  # fmt: skip
-    """J(m) on validation images while a network is trained.
+    """J(m) while a network is trained, on the same validation images, right or wrong, every time.
 
-    Before training (epoch 0) the images are counted whether or not the network gets them right.
+    Epoch 0 is before training.
     """
     L.seed_everything(seed, verbose=False)
     x, y = tensors(splits(data), "val")
@@ -199,7 +199,7 @@ def follow(
     start = before.compute()
     monitor = SpectrumMonitor(
         rows=cells[0], cols=cells[1], samples=images, every=every, contexts=contexts, ratios=RATIOS,
-        pairs=NeighbourPairs(2, 32),
+        pairs=NeighbourPairs(2, 32), only_correct=False,
     )  # fmt: skip
     fit(
         NETWORKS[network], splits(data, seed), seed=seed, epochs=epochs, lr=learning_rate(data),
@@ -293,6 +293,13 @@ def bowl(j: Sequence[float], error: Sequence[float]) -> tuple[float, float]:
         (j[end] - j[middle]) / math.hypot(error[end], error[middle]) for end in (0, len(j) - 1)
     )
     return low, high
+
+
+def depth(j: Sequence[float], error: Sequence[float]) -> tuple[float, float]:
+    """The mean of both ends of J over its middle, and the standard error to first order."""
+    middle, ends = len(j) // 2, j[0] + j[-1]
+    value = ends / 2 / j[middle]
+    return value, value * math.hypot(error[0] / ends, error[-1] / ends, error[middle] / j[middle])
 
 
 def order_rows(models: Mapping[str, list[Summary]], epsilons: Sequence[float]) -> tuple[Any, Any]:
@@ -400,9 +407,8 @@ def judge(
         for name, summary in found.items()
     ]
     deep = sum(end > 2 for end in ends)
-    before, after = (
-        (j[0] + j[-1]) / 2 / j[len(j) // 2] for j in (training["J"][0], training["J"][-1])
-    )
+    before, after = (depth(training["J"][k], training["stderr"][k]) for k in (0, -1))
+    deeper = after[0] - before[0] > 2 * math.hypot(before[1], after[1])
     checks = [
         Check(
             "J is higher at both ends than in the middle",
@@ -412,8 +418,9 @@ def judge(
         ),
         Check(
             "training makes it so",
-            after > before,
-            f"mean of the ends over the middle {before:.2f} before, {after:.2f} after",
+            deeper,
+            f"mean of the ends over the middle {before[0]:.2f} ± {before[1]:.2f} before, "
+            f"{after[0]:.2f} ± {after[1]:.2f} after",
         ),
     ]
     for first, second in pairwise(LEAST_ROBUST_LAST):
@@ -493,7 +500,7 @@ def digits(study: Study, part: Part) -> None:
     }  # fmt: skip
     training = {
         "network": "digits_cnn", "data": {}, "epochs": pick(2, 30, 100), "every": pick(1, 5, 1),
-        "cells": pick([4, 4], [8, 8], [8, 8]), "images": pick(16, 12, 64),
+        "cells": pick([4, 4], [8, 8], [8, 8]), "images": pick(16, 24, 64),
         "contexts": pick(2, 16, 100), "seed": 0,
     }  # fmt: skip
     orders = {
@@ -521,7 +528,7 @@ def cifar10(study: Study, part: Part) -> None:
     training = {
         "network": pick("five_convolutions", "five_convolutions", "resnet18"), "data": data,
         "epochs": pick(1, 4, 300), "every": pick(1, 1, 10), "cells": [16, 16],
-        "images": pick(1, 6, 64), "contexts": pick(2, 6, 50), "seed": 0,
+        "images": pick(2, 16, 64), "contexts": pick(2, 6, 50), "seed": 0,
     }  # fmt: skip
     orders = {
         "network": pick("five_convolutions", "five_convolutions", "alexnet"), "data": data,
