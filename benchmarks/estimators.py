@@ -94,7 +94,7 @@ def speed(quick: bool, device: str) -> dict[str, float]:
 
     def ours() -> None:
         nonlocal gained
-        wanted = 2 if quick else 20
+        wanted = 2 if quick else 6
         gained = sample_multi_order(game, RandomPairs(1, 16), wanted, orders=orders).differences
 
     def reference() -> None:

@@ -242,10 +242,9 @@ class Part:
         kind: Kind = "holds in part" if right else "does not hold here"
         if not wrong and not left:
             kind = "holds"
-        sentence = f"{kind.capitalize()}, {len(right)} of {len(checks)} checks: "
-        sentence += "; ".join(str(check) for check in right)
-        if wrong:
-            sentence += ("; but not: " if right else "not: ") + "; ".join(map(str, wrong))
+        sentence = f"{kind.capitalize()}, {len(right)} of {len(checks)} checks"
+        sentence += ": " * bool(right) + "; ".join(map(str, right))
+        sentence += "; these fail: " * bool(wrong) + "; ".join(map(str, wrong))
         sentence += f" ({left})." if left else "."
         self._verdict = {"kind": kind, "verdict": sentence}
         print(f"{self.stem}: {sentence}")

@@ -411,8 +411,13 @@ def judge(part: Part, found: Findings) -> None:
         high = partial(found.relative, third="high")
         share = partial(found.share, third="high")
         checks += [
-            check("it keeps more of high orders under attack", -1, high, *both),
-            check("its adversarial images are easier to recover", 1, found.undone, *both),
+            check("adversarial training keeps high orders under attack", -1, high, *both),
+            check(
+                "adversarial images are easier to recover after adversarial training",
+                1,
+                found.undone,
+                *both,
+            ),
             check("Cutout takes high orders out of J", -1, share, "cutout", "normal"),
         ]
     told = [np.mean(found.told("normal", name)) for name in (HIGH_ORDER, SVD)]

@@ -461,17 +461,24 @@ def interaction_rows(found: Findings) -> list[dict[str, Any]]:
 def judge(part: Part, found: Findings, correlated: Sequence[Mapping[str, Any]]) -> None:
     """The verdict: IR against what it is to beat, the correlations, and the five methods."""
     checks = [
-        _gain("IR as published fools the targets more often than PGD", found, "IR, published"),
-        _gain("IR on the margin more often than PGD on it", found, "IR, margin", "PGD, margin"),
+        _gain("IR as published fools the targets more than PGD", found, "IR, published"),
+        _gain(
+            "IR on the margin fools them more than PGD on it", found, "IR, margin", "PGD, margin"
+        ),
     ]
     if "IR" in found.attacks:
         against = {name: found.less("IR", name) for name in COSTLY if name != "IR"}
         shares = (f"{name} {100 * gap.value:+.1f}" for name, gap in against.items())
         best = all(gap.clearly(1) for gap in against.values())
-        says = "tuned, IR does more than all others at equal passes"
+        says = "tuned IR fools them more than all others at equal passes"
         checks.append(Check(says, best, f"points above the others: {', '.join(shares)}"))
     checks.append(
-        _gain("HybridIR more than its parts without IR", found, "HybridIR", "hybrid without IR")
+        _gain(
+            "HybridIR fools them more than its parts without IR",
+            found,
+            "HybridIR",
+            "hybrid without IR",
+        )
     )
     for row in (correlated[0], correlated[3]):
         says = f"mean I and transfer correlate negatively over {row['over']}"

@@ -168,8 +168,8 @@ def test_mean_has_students_interval():
     ("holds", "left", "sentence"),
     [
         ((True, True), "", "Holds, 2 of 2 checks: a (1); b (1)."),
-        ((True, False), "", "Holds in part, 1 of 2 checks: a (1); but not: b (0)."),
-        ((False, False), "", "Does not hold here, 0 of 2 checks: not: a (0); b (0)."),
+        ((True, False), "", "Holds in part, 1 of 2 checks: a (1); these fail: b (0)."),
+        ((False, False), "", "Does not hold here, 0 of 2 checks; these fail: a (0); b (0)."),
         ((True, True), "c", "Holds in part, 2 of 2 checks: a (1); b (1) (c)."),
     ],
 )

@@ -89,7 +89,8 @@ class InteractionSpectrum(OrderMetric):
 
     The denominator is the mean over ``ratios``, so spectra compare only over the same ones. The
     defaults are the reference protocol: a 16 × 16 grid, 13 orders, pairs at most two cells apart,
-    log-odds of the true class, correctly classified samples, 100 contexts per pair.
+    log-odds of the true class, correctly classified samples, 100 contexts per pair; but 64 pairs
+    per sample, where it has 200.
 
     ``compute()`` returns a dict of tensors ``(M,)`` (see
     :func:`~interaction_train.metrics.rows.spectrum`): ``J_plug_in``, ``J_split_sign`` (readings
