@@ -168,7 +168,8 @@ def sample_multi_order(
         found = choice.blocks(game.players, game.present.shape[1:], draws)
         return found if share else _apart(found)
 
-    inner, outer = blocks(pairs), blocks(pairs.at_ends(contexts))
+    more, inner = pairs.at_ends(contexts), blocks(pairs)
+    outer = inner if more is pairs else blocks(more)
     ends = tuple(m for m in wanted if m in (0, game.n - 2))
     groups = [(inner, tuple(m for m in wanted if m not in ends)), (outer, ends)]
     if inner.members.shape == outer.members.shape and len(inner.edges) == len(outer.edges):
