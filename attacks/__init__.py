@@ -1,29 +1,33 @@
 """Perturbation crafting and transfer evaluation."""
 
-from interaction_train.attacks.adversarial_set import AdversarialSet, read_adversarial_set
 from interaction_train.attacks.attack import TransferAttack
-from interaction_train.attacks.crafting import AdversarialCrafter
 from interaction_train.attacks.ensemble import Ensemble
-from interaction_train.attacks.gradients import (
+from interaction_train.attacks.objectives import InteractionObjective, MaskedObjective, Objective
+from interaction_train.attacks.parts.base import Part, Step
+from interaction_train.attacks.parts.gradients import (
     Momentum,
     Nesterov,
     TranslationInvariance,
     VarianceTuning,
 )
-from interaction_train.attacks.inputs import GaussianAveraging, InputDiversity, ScaleInvariance
-from interaction_train.attacks.objectives import InteractionObjective, MaskedObjective, Objective
-from interaction_train.attacks.parts import Part, Step
-from interaction_train.attacks.perturbation import (
+from interaction_train.attacks.parts.inputs import (
+    GaussianAveraging,
+    InputDiversity,
+    ScaleInvariance,
+)
+from interaction_train.attacks.parts.skip import SkipGradient, residual_branches, skip_gradient
+from interaction_train.attacks.presets import HybridIRAttack, IRAttack
+from interaction_train.attacks.sets.crafter import AdversarialCrafter
+from interaction_train.attacks.sets.rounding import round_to_bytes
+from interaction_train.attacks.sets.shards import AdversarialSet, read_adversarial_set
+from interaction_train.attacks.transfer.module import TransferEvaluation
+from interaction_train.attacks.transfer.rates import TransferRate
+from interaction_train.metrics.perturbation import (
     PerturbationInteraction,
     mean_interaction,
     perturbation_game,
     sampled_interactions,
 )
-from interaction_train.attacks.presets import HybridIRAttack, IRAttack
-from interaction_train.attacks.rounding import round_to_bytes
-from interaction_train.attacks.skip import SkipGradient, residual_branches, skip_gradient
-from interaction_train.attacks.transfer import TransferRate
-from interaction_train.attacks.transfer_module import TransferEvaluation
 
 __all__ = [
     "AdversarialCrafter",

@@ -12,15 +12,20 @@ import torch
 import torchattacks
 from torch import Tensor, nn
 
-from interaction_train.attacks.checks import checked_images, checked_labels
 from interaction_train.attacks.norms import Norm, check_norm, random_start, step_and_project
 from interaction_train.attacks.objectives import Objective
-from interaction_train.attacks.parts import Part, Step
+from interaction_train.attacks.parts.base import Part, Step
 from interaction_train.attacks.problem import Problem
 from interaction_train.attacks.surrogate import Surrogate
-from interaction_train.draws import Draws, content_hash
-from interaction_train.errors import InputError
-from interaction_train.evaluation import without_grad
+from interaction_train.errors import (
+    InputError,
+    at_least,
+    checked_images,
+    checked_labels,
+    refuse_probabilities,
+)
+from interaction_train.game.evaluation import without_grad
+from interaction_train.sampling.random import Draws, content_hash
 
 
 class TransferAttack(torchattacks.attack.Attack):
@@ -86,10 +91,9 @@ class TransferAttack(torchattacks.attack.Attack):
         for argument, value in (("eps", eps), ("alpha", alpha)):
             if not 0 <= value < float("inf"):
                 raise InputError(argument, value, "a finite number, at least 0")
-        if steps < 1:
-            raise InputError("steps", steps, "at least 1")
-        if chunk_size is not None and chunk_size < 1:
-            raise InputError("chunk_size", chunk_size, "at least 1")
+        at_least("steps", steps, 1)
+        if chunk_size is not None:
+            at_least("chunk_size", chunk_size, 1)
         check_norm(norm)
         super().__init__(name or type(self).__name__, model)
         self.supported_mode = ["default", "targeted"]
@@ -204,9 +208,7 @@ class TransferAttack(torchattacks.attack.Attack):
 
 def _check_outlook(logits: Tensor, labels: Tensor) -> None:
     """Once per call: logits, not probabilities, of all the classes that the labels name."""
-    total = logits.detach().double().sum(-1)
-    if bool((logits >= 0).all()) and bool(((total - 1).abs() < 1e-4).all()):
-        raise InputError("model", "outputs that look like probabilities", "logits")
+    refuse_probabilities(logits)
     low, high = (int(bound) for bound in labels.aminmax())
     if low < 0 or high >= logits.shape[-1]:
         raise InputError(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from interaction_train.errors import InputError
-from interaction_train.payoffs import all_logits
+from interaction_train.game.payoffs import all_logits
 
 Average = Literal["logits", "probabilities", "losses"]
 

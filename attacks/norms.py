@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from interaction_train.draws import Draws
 from interaction_train.errors import InputError
+from interaction_train.sampling.random import Draws
 
 Norm = Literal["Linf", "L2"]
 

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from interaction_train.attacks.norms import normalize
-from interaction_train.attacks.parts import Step
+from interaction_train.attacks.parts.base import Step
 from interaction_train.attacks.problem import Problem
 from interaction_train.errors import InputError
+from interaction_train.game.payoffs import margin
 from interaction_train.losses.reduction import GroupReduction, InteractionReduction
-from interaction_train.payoffs import margin
 
 Loss = Literal["cross_entropy", "margin"]
 

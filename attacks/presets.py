@@ -7,14 +7,14 @@ from typing import Literal
 from torch import nn
 
 from interaction_train.attacks.attack import TransferAttack
-from interaction_train.attacks.gradients import Momentum, TranslationInvariance
-from interaction_train.attacks.inputs import GaussianAveraging, InputDiversity
 from interaction_train.attacks.norms import Norm
 from interaction_train.attacks.objectives import InteractionObjective, Loss
-from interaction_train.attacks.parts import Part
-from interaction_train.attacks.skip import SkipGradient
+from interaction_train.attacks.parts.base import Part
+from interaction_train.attacks.parts.gradients import Momentum, TranslationInvariance
+from interaction_train.attacks.parts.inputs import GaussianAveraging, InputDiversity
+from interaction_train.attacks.parts.skip import SkipGradient
+from interaction_train.game.players import GridPlayers
 from interaction_train.losses.reduction import GroupReduction
-from interaction_train.players import GridPlayers
 
 
 class IRAttack(TransferAttack):
@@ -48,7 +48,7 @@ class IRAttack(TransferAttack):
     Examples:
         >>> import torch
         >>> from interaction_train.models import DigitsNet
-        >>> from interaction_train.weights import pretrained
+        >>> from interaction_train.models import pretrained
         >>> model = pretrained(DigitsNet(), "digits_cnn")
         >>> attack = IRAttack(model, eps=0.1, alpha=0.02, steps=3, grid=4, draws=4, size=4)
         >>> images, labels = torch.rand(2, 1, 8, 8), torch.tensor([3, 8])

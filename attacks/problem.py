@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from interaction_train.attacks.parts import Step
+from interaction_train.attacks.parts.base import Step
 from interaction_train.attacks.surrogate import Logits, Surrogate
+from interaction_train.game.payoffs import best_rival, margin
 from interaction_train.losses.reduction import InteractionReduction
-from interaction_train.payoffs import best_rival, margin
 
 Loss = Callable[[Tensor, Tensor, bool], Tensor]
 """(logits ``(B, k, classes)``, labels ``(B,)``, targeted) → the loss summed over rows."""

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
-from interaction_train.draws import Draws, content_hash
 from interaction_train.errors import InputError
+from interaction_train.sampling.random import Draws, content_hash, sample_hash
 
 
 class Crafted(NamedTuple):
@@ -47,7 +47,7 @@ def run_attack(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Crafte
         InputError: the attack returned another shape, or numbers that are not finite, or is
             targeted and does not say at what.
     """
-    content = content_hash(torch.stack([content_hash(x), y], 1))
+    content = sample_hash(x, y)
     batch_seed = Draws(content_hash(content[None]), seed, "attack").bits("batch")
     targets: list[Tensor] = []
     with ExitStack() as stack:

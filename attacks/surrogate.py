@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from interaction_train.attacks.ensemble import Ensemble
-from interaction_train.attacks.parts import Part, Step
-from interaction_train.errors import InputError
+from interaction_train.attacks.parts.base import Part, Step
+from interaction_train.errors import checked_logits
 
 Logits = list[Tensor]  # (B, k, classes), one per network whose losses are averaged
 Rows = Callable[[Tensor, range], Tensor]
@@ -52,7 +52,7 @@ class Surrogate:
         flat = rows.flatten(0, 1)
         if self.prepare is not None:
             flat = self.prepare(flat)
-        found = [_checked(network(flat), len(flat)) for network in self.networks]
+        found = [checked_logits(network(flat), len(flat)) for network in self.networks]
         if self._inspect is not None:
             for logits in found:
                 self._inspect(logits)
@@ -96,10 +96,3 @@ class Surrogate:
 
 def _default_rows(point: Tensor) -> int:
     return _CPU_ROWS if point.device.type == "cpu" else _CUDA_ELEMENTS // point[0].numel()
-
-
-def _checked(logits: Tensor, rows: int) -> Tensor:
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != rows:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError("model", f"an output of {got}", f"logits ({rows}, classes)")
-    return logits

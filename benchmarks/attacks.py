@@ -19,10 +19,9 @@ from interaction_train.attacks import (
     IRAttack,
     TransferAttack,
 )
-from interaction_train.cifar_resnet import CIFARThinResNet
+from interaction_train.game.players import GridPlayers
 from interaction_train.losses import GroupReduction, PartitionReduction
-from interaction_train.models import DigitsNet
-from interaction_train.players import GridPlayers
+from interaction_train.models import CIFARThinResNet, DigitsNet
 
 GRID, DRAWS, SIZE = 16, 32, 32  # the released settings
 EPS, ALPHA = 16 / 255, 2 / 255

@@ -36,7 +36,7 @@ from interaction_train.callbacks import (
 )
 from interaction_train.callbacks.monitor import Monitor
 from interaction_train.models import CIFARAlexNet
-from interaction_train.module import InteractionClassifier
+from interaction_train.training.module import InteractionClassifier
 
 EPOCH, BATCH = 45000, 128
 

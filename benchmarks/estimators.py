@@ -19,18 +19,18 @@ from common import data_folder, interleaved, parse_arguments, peak_memory, repor
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from interaction_train.absolute import plug_in, split_sign
-from interaction_train.chunking import CANDIDATES
-from interaction_train.cifar_resnet import CIFARThinResNet
 from interaction_train.data import DigitsDataModule
-from interaction_train.draws import Draws, content_hash
-from interaction_train.estimators import REFERENCE_RATIOS, resolve_orders, sample_multi_order
-from interaction_train.estimators.flips import order_plan, sample
-from interaction_train.figures import save_figure
-from interaction_train.game import MaskedGame
-from interaction_train.models import CIFARResNet, DigitsNet, default_baseline
-from interaction_train.pairs import GivenPairs, NeighbourPairs, RandomPairs
-from interaction_train.players import GridPlayers, UnitPlayers
+from interaction_train.game.absence import default_baseline
+from interaction_train.game.chunks import CANDIDATES
+from interaction_train.game.masked import MaskedGame
+from interaction_train.game.players import GridPlayers, UnitPlayers
+from interaction_train.indices import REFERENCE_RATIOS, resolve_orders, sample_multi_order
+from interaction_train.indices.flips import order_plan, sample
+from interaction_train.indices.readings import plug_in, split_sign
+from interaction_train.models import CIFARResNet, CIFARThinResNet, DigitsNet
+from interaction_train.sampling.pairs import GivenPairs, NeighbourPairs, RandomPairs
+from interaction_train.sampling.random import Draws, content_hash
+from interaction_train.tracking.figures import save_figure
 
 RADIUS = 2  # pairs of the reference protocol
 GRID = GridPlayers(16, 16)

@@ -18,7 +18,7 @@ from common import data_folder, interleaved, parse_arguments, report
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from interaction_train.layers import record
+from interaction_train.game.layers import record
 from interaction_train.losses import InteractionLoss
 from interaction_train.models import CIFARAlexNet, CIFARResNet
 

@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from common import interleaved, parse_arguments, report
 from torch import Tensor, nn
 
-from interaction_train.baselines import input_baseline
-from interaction_train.evaluation import evaluation_mode
-from interaction_train.layers import record
+from interaction_train.game.absence import input_baseline
+from interaction_train.game.evaluation import evaluation_mode
+from interaction_train.game.layers import record
+from interaction_train.game.players import GridPlayers
 from interaction_train.losses import BandLoss, OrderLoss
 from interaction_train.losses.difference import DifferenceLoss
 from interaction_train.models import CIFAR10_MEAN, CIFAR10_STD, Normalize
-from interaction_train.players import GridPlayers
 
 GRID = GridPlayers(16, 16)  # the reference setting
 SETTINGS: dict[str, DifferenceLoss] = {

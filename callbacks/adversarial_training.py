@@ -20,10 +20,10 @@ from interaction_train.callbacks.adapter import (
 )
 from interaction_train.callbacks.crafting import AttackFactory, craft
 from interaction_train.callbacks.step_wrapper import StepWrapper
-from interaction_train.draws import Draws, content_hash
 from interaction_train.errors import InputError
-from interaction_train.evaluation import unwrap
-from interaction_train.module import progress
+from interaction_train.game.evaluation import unwrap
+from interaction_train.sampling.random import Draws, content_hash
+from interaction_train.training.module import progress
 
 
 class AdversarialTraining(L.Callback):

@@ -14,7 +14,17 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from interaction_train.attacks.adversarial_set import (
+from interaction_train.attacks.proportion import Proportion
+from interaction_train.attacks.sets.crafter import AdversarialCrafter
+from interaction_train.attacks.sets.manifest import (
+    describe_attack,
+    describe_data,
+    describe_network,
+    first_difference,
+    versions,
+)
+from interaction_train.attacks.sets.rounding import to_floats
+from interaction_train.attacks.sets.shards import (
     Counts,
     count,
     joined,
@@ -26,23 +36,13 @@ from interaction_train.attacks.adversarial_set import (
     write_pngs,
     write_shard,
 )
-from interaction_train.attacks.crafting import AdversarialCrafter
-from interaction_train.attacks.manifest import (
-    describe_attack,
-    describe_data,
-    describe_network,
-    first_difference,
-    versions,
-)
-from interaction_train.attacks.proportion import Proportion
-from interaction_train.attacks.rounding import to_floats
 from interaction_train.errors import InputError
 
 
 class AdversarialWriter(BasePredictionWriter):
     """Writes what an :class:`~interaction_train.attacks.AdversarialCrafter` makes, in shards.
 
-    The format is that of :mod:`interaction_train.attacks.adversarial_set`. Process r of W writes
+    The format is that of :mod:`interaction_train.attacks.sets.shards`. Process r of W writes
     the shards r, r + W, r + 2W and so on, all into one folder (of a shared disk, on several
     machines). At the end the first process counts what is there and prints a table.
 

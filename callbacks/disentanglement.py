@@ -8,12 +8,12 @@ from typing import Any
 import lightning as L
 from matplotlib.figure import Figure
 
-from interaction_train.absolute import READINGS, Reading
 from interaction_train.callbacks.monitor import Result
 from interaction_train.callbacks.sampled_metric import SampledMetric, contexts_range
 from interaction_train.errors import InputError
-from interaction_train.figures import spectrum_figure
+from interaction_train.indices.readings import READINGS, Reading
 from interaction_train.metrics import Disentanglement
+from interaction_train.tracking.figures import spectrum_figure
 
 
 class DisentanglementMonitor(SampledMetric):

@@ -16,17 +16,17 @@ from rich.console import Console
 from rich.table import Column, Table
 from torch import Tensor, nn
 
-from interaction_train.baselines import input_baseline
 from interaction_train.callbacks.adapter import find_batch, find_model
 from interaction_train.callbacks.monitor import is_fast
 from interaction_train.callbacks.samples import fetch, first_loader, spread
 from interaction_train.errors import InputError
-from interaction_train.evaluation import unwrap
-from interaction_train.figures import save_figure, spectrum_figure
-from interaction_train.game import MaskedGame
-from interaction_train.indices import exact_values, multi_order_interactions
-from interaction_train.payoffs import log_odds, logit
-from interaction_train.players import GridPlayers
+from interaction_train.game.absence import input_baseline
+from interaction_train.game.evaluation import unwrap
+from interaction_train.game.masked import MaskedGame
+from interaction_train.game.payoffs import log_odds, logit
+from interaction_train.game.players import GridPlayers
+from interaction_train.indices.exact import exact_values, multi_order_interactions
+from interaction_train.tracking.figures import save_figure, spectrum_figure
 
 Statistics = dict[str, Any]
 

@@ -16,10 +16,10 @@ from interaction_train.callbacks.adapter import FindBatch, FindModel, Keys, find
 from interaction_train.callbacks.monitor import Monitor, Result, Split, at_least_one, is_fast
 from interaction_train.callbacks.samples import fetch, first_loader, gather, share, spread
 from interaction_train.errors import InputError
-from interaction_train.evaluation import evaluation_mode, without_grad
+from interaction_train.game.evaluation import evaluation_mode, without_grad
+from interaction_train.game.players import GridPlayers
 from interaction_train.metrics import InteractionStrength
-from interaction_train.pairs import Pairs, RandomPairs
-from interaction_train.players import GridPlayers
+from interaction_train.sampling.pairs import PairSampler, RandomPairs
 
 _BATCH = 64  # no result depends on it
 
@@ -72,7 +72,7 @@ class GeneralizationGap(Monitor):
         rows: int = 16,
         cols: int = 16,
         contexts: int = 4,
-        pairs: Pairs | None = None,
+        pairs: PairSampler | None = None,
         baseline: float | list[float] | None = None,
         seed: int = 0,
         chunk_size: int | None = None,

@@ -7,11 +7,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from interaction_train.absolute import READINGS
 from interaction_train.callbacks.monitor import Result
 from interaction_train.callbacks.sampled_metric import SampledMetric, contexts_range
-from interaction_train.figures import spectrum_figure
+from interaction_train.indices.readings import READINGS
 from interaction_train.metrics import InteractionSpectrum
+from interaction_train.tracking.figures import spectrum_figure
 
 
 class SpectrumMonitor(SampledMetric):

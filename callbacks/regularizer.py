@@ -21,9 +21,9 @@ from interaction_train.callbacks.adapter import (
 from interaction_train.callbacks.order_report import report_orders
 from interaction_train.callbacks.step_wrapper import StepWrapper
 from interaction_train.errors import InputError
-from interaction_train.layers import ForwardRecord, find_layer, record
-from interaction_train.module import progress, warn_of_early_losses
-from interaction_train.terms import WeightedTerm, add_terms, wanted_layers
+from interaction_train.game.layers import ForwardRecord, find_layer, record
+from interaction_train.training.module import progress, warn_of_early_losses
+from interaction_train.training.objective import WeightedTerm, add_terms, wanted_layers
 
 _HOOK = "add_interaction_losses"
 

@@ -14,7 +14,7 @@ from torchattacks.attack import Attack
 
 from interaction_train.callbacks.crafting import AttackFactory, craft, set_epsilon
 from interaction_train.errors import InputError
-from interaction_train.evaluation import evaluation_mode, without_grad
+from interaction_train.game.evaluation import evaluation_mode, without_grad
 
 _QUERIES = 100  # of the default black-box attack
 _ENOUGH = 0.95  # success that is "all of them" at the largest ε there is

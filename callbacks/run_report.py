@@ -12,9 +12,9 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
-from interaction_train.provenance import command_line, machine, versions
-from interaction_train.report import write_report
-from interaction_train.report.material import STARTS
+from interaction_train.tracking.provenance import command_line, machine, versions
+from interaction_train.tracking.report import write_report
+from interaction_train.tracking.report.material import STARTS
 
 
 class RunReport(L.Callback):
@@ -23,8 +23,8 @@ class RunReport(L.Callback):
     The report holds the curves of all logged metrics, the figures and tables that the run's folder
     has, the numbers that sum the run up, the configuration, and when, where and with what command
     and versions the run was started, each time it was. It is made from the files in the run's
-    folder alone (:func:`~interaction_train.report.write_report`), so it covers the whole of a run
-    that was killed and resumed, and other callbacks need not know of it. Curves need a
+    folder alone (:func:`~interaction_train.tracking.report.write_report`), so it covers the whole
+    of a run that was killed and resumed, and other callbacks need not know of it. Curves need a
     ``CSVLogger``, as the command line has by default.
 
     Only the first process works; the others do not wait for it. Put it last among the callbacks:

@@ -17,17 +17,17 @@ from matplotlib.figure import Figure
 from rich.table import Column, Table
 from torch import Tensor, nn
 
-from interaction_train.absolute import Reading, check_reading
 from interaction_train.callbacks.adapter import FindBatch, FindModel, Keys
 from interaction_train.callbacks.crafting import AttackFactory, craft
 from interaction_train.callbacks.monitor import Monitor, Result, Split, at_least_one, is_fast
 from interaction_train.callbacks.samples import share, spread
-from interaction_train.estimators import REFERENCE_RATIOS
-from interaction_train.evaluation import evaluation_mode, without_grad
-from interaction_train.figures import heat_map_figure, save_figure
+from interaction_train.game.evaluation import evaluation_mode, without_grad
+from interaction_train.game.players import GridPlayers
+from interaction_train.indices import REFERENCE_RATIOS
+from interaction_train.indices.readings import Reading, check_reading
 from interaction_train.metrics.orders import OrderMetric
-from interaction_train.pairs import NeighbourPairs, Pairs
-from interaction_train.players import GridPlayers
+from interaction_train.sampling.pairs import NeighbourPairs, PairSampler
+from interaction_train.tracking.figures import heat_map_figure, save_figure
 
 FOLLOWED_RATIOS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 """Orders m/(n−2) that are followed by default; the reference grid has 13, at twice the cost."""
@@ -92,7 +92,7 @@ class SampledMetric(Monitor):
         every: int = 20,
         contexts: int = 3,
         ratios: Sequence[float] | None = FOLLOWED_RATIOS,
-        pairs: Pairs | None = None,
+        pairs: PairSampler | None = None,
         payoff: str = "log_odds",
         baseline: float | list[float] | None = None,
         only_correct: bool = True,

@@ -1,6 +1,14 @@
-"""The one exception that bad input raises at a public boundary."""
+"""The one exception for bad input, and the checks that several places make alike."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the public face imports no torch
+    from torch import Tensor
+
+_ROUNDING = 1e-5  # beyond [0, 1], of images that come back from a normalisation
 
 
 class InputError(ValueError):
@@ -17,3 +25,98 @@ class InputError(ValueError):
     def __reduce__(self) -> tuple[type[InputError], tuple[str, object, str]]:
         # pytest-xdist and DataLoader workers send exceptions between processes.
         return type(self), (self.argument, str(self.got), self.expected)
+
+
+def at_least(argument: str, value: float, least: float) -> None:
+    """Refuse a number below ``least``, or NaN.
+
+    Raises:
+        InputError: it is.
+    """
+    if not value >= least:
+        raise InputError(argument, value, f"at least {least}")
+
+
+def in_range(argument: str, value: float, low: float, high: float, *, above: bool = False) -> None:
+    """Refuse a number outside [low, high], or with ``above`` outside (low, high]; or NaN.
+
+    Raises:
+        InputError: it is.
+    """
+    if not (low < value if above else low <= value) or not value <= high:
+        raise InputError(argument, value, f"in {'(' if above else '['}{low:g}, {high:g}]")
+
+
+def one_of(argument: str, value: object, allowed: Collection[object]) -> None:
+    """Refuse a value that is not among those allowed.
+
+    Raises:
+        InputError: it is not; the message lists them.
+    """
+    if value not in allowed:
+        raise InputError(argument, repr(value), f"one of {', '.join(map(repr, allowed))}")
+
+
+def checked_logits(output: Any, rows: int, argument: str = "model") -> Tensor:
+    """What a network returned, if it has the shape of logits; no host synchronisation.
+
+    Args:
+        output: the network's output.
+        rows: the number of samples that went in.
+        argument: what the error calls the network.
+
+    Raises:
+        InputError: anything but a tensor ``(rows, classes)``.
+    """
+    shape = getattr(output, "shape", None)
+    if shape is None or len(shape) != 2 or shape[0] != rows:
+        got = type(output).__name__ if shape is None else tuple(shape)
+        raise InputError(argument, f"an output of {got}", f"logits ({rows}, classes)")
+    return output
+
+
+def refuse_probabilities(logits: Tensor, argument: str = "model") -> None:
+    """Refuse NaN and what looks like probabilities; reads the values back to the host.
+
+    Args:
+        logits: ``(..., classes)``.
+        argument: what the error calls the network.
+
+    Raises:
+        InputError: NaN, or rows of non-negative numbers that sum to 1.
+    """
+    if bool(logits.isnan().any()):
+        raise InputError(argument, "outputs with NaN", "logits")
+    total = logits.detach().double().sum(-1)
+    if bool((logits >= 0).all()) and bool(((total - 1).abs() < 1e-4).all()):
+        raise InputError(argument, "outputs that look like probabilities", "logits")
+
+
+def checked_labels(labels: Any, count: int, argument: str = "labels") -> Tensor:
+    """Labels, if they are an int64 tensor ``(count,)``.
+
+    Raises:
+        InputError: they are not.
+    """
+    dtype, shape = getattr(labels, "dtype", None), getattr(labels, "shape", None)
+    if str(dtype) != "torch.int64" or shape != (count,):
+        got = type(labels).__name__ if shape is None else f"{dtype} {tuple(shape)}"
+        raise InputError(argument, got, f"int64 ({count},), one per sample")
+    return labels
+
+
+def checked_images(images: Any, argument: str = "images") -> Tensor:
+    """A batch of images ``(B, ...)``, clamped to [0, 1] where rounding has left it.
+
+    Raises:
+        InputError: no batch, integers, NaN, or values outside [0, 1].
+    """
+    if not hasattr(images, "is_floating_point") or not images.is_floating_point():
+        got = getattr(images, "dtype", type(images).__name__)
+        raise InputError(argument, got, "a tensor of floating point values in [0, 1]")
+    if images.dim() < 2 or len(images) == 0:
+        raise InputError(argument, f"shape {tuple(images.shape)}", "a batch (B, C, H, W)")
+    low, high = (float(bound) for bound in images.aminmax())
+    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # also when NaN
+        raise InputError(argument, f"values from {low:.6g} to {high:.6g}", "values in [0, 1]")
+    return images.clamp(0, 1)

@@ -3,7 +3,7 @@
 from interaction_train.losses.band import BandLoss
 from interaction_train.losses.interaction import InteractionLoss
 from interaction_train.losses.order import OrderLoss
-from interaction_train.losses.orders import OrderWeights, order_weights, order_weights_figure
+from interaction_train.losses.order_weights import OrderWeights, order_weights, order_weights_figure
 from interaction_train.losses.reduction import (
     GroupReduction,
     InteractionReduction,

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from interaction_train import coalitions
 from interaction_train.errors import InputError
-from interaction_train.evaluation import Network
-from interaction_train.layers import ForwardRecord
+from interaction_train.game.evaluation import Network
+from interaction_train.game.layers import ForwardRecord
+from interaction_train.game.players import Players
 from interaction_train.losses.difference import DifferenceLoss, Expectation, Mode
 from interaction_train.losses.groups import (
     check_groups,
@@ -18,8 +18,8 @@ from interaction_train.losses.groups import (
     group_differences,
     row_count,
 )
-from interaction_train.losses.orders import OrderWeights, order_weights
-from interaction_train.players import Players
+from interaction_train.losses.order_weights import OrderWeights, order_weights
+from interaction_train.sampling import coalitions
 
 
 class BandLoss(DifferenceLoss):
@@ -69,7 +69,7 @@ class BandLoss(DifferenceLoss):
         InputError: an argument out of its range, two that do not go together, or too few players.
 
     Examples:
-        >>> from interaction_train.players import UnitPlayers
+        >>> from interaction_train.game.players import UnitPlayers
         >>> band = BandLoss(0.5, 0.25, players=UnitPlayers())
         >>> band.order_weights(8).orders.tolist()
         [0.0, 0.0, 1.0, 2.0, 1.0, 0.0, 0.0]

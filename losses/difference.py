@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from interaction_train.draws import Draws, content_hash
 from interaction_train.errors import InputError
-from interaction_train.evaluation import Network, forward_agrees, unwrap
-from interaction_train.game import MaskedGame
-from interaction_train.layers import ForwardRecord
+from interaction_train.game.evaluation import Network, forward_agrees, unwrap
+from interaction_train.game.layers import ForwardRecord
+from interaction_train.game.masked import MaskedGame
+from interaction_train.game.payoffs import all_logits
+from interaction_train.game.players import Players
 from interaction_train.losses.player_term import PlayerTerm
-from interaction_train.payoffs import all_logits
-from interaction_train.players import Players
+from interaction_train.sampling.random import Draws, content_hash
 
 Mode = Literal["encourage", "penalize"]
 Expectation = Literal["inside", "outside"]

@@ -9,22 +9,22 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from interaction_train import coalitions
-from interaction_train.draws import Draws, content_hash
 from interaction_train.errors import InputError
-from interaction_train.evaluation import Network, unwrap
-from interaction_train.game import MaskedGame
-from interaction_train.layers import ForwardRecord
+from interaction_train.game.evaluation import Network, unwrap
+from interaction_train.game.layers import ForwardRecord
+from interaction_train.game.masked import MaskedGame
+from interaction_train.game.payoffs import Payoff, best_rival, get_payoff, margin
+from interaction_train.game.players import Players
 from interaction_train.losses.groups import (
     check_groups,
     group_coalitions,
     group_differences,
     row_count,
 )
-from interaction_train.losses.orders import OrderWeights, order_weights
+from interaction_train.losses.order_weights import OrderWeights, order_weights
 from interaction_train.losses.player_term import PlayerTerm
-from interaction_train.payoffs import Payoff, best_rival, get_payoff, margin
-from interaction_train.players import Players
+from interaction_train.sampling import coalitions
+from interaction_train.sampling.random import Draws, content_hash
 
 Form = Literal["squared", "abs_mean", "unbiased_square"]
 Scope = Literal["context", "sample", "batch"]
@@ -54,8 +54,8 @@ class InteractionLoss(PlayerTerm):
         fresh_groups: whether groups are drawn afresh per ``"context"``, per ``"sample"``, or once
             per ``"batch"`` as in the released code. Default: per context for the form
             ``"squared"``, else per sample.
-        payoff: a name in :data:`~interaction_train.payoffs.PAYOFFS`. ``margin`` fixes the rival to
-            the best other class of the unmasked sample.
+        payoff: a name in :data:`~interaction_train.game.payoffs.PAYOFFS`. ``margin`` fixes the
+            rival to the best other class of the unmasked sample.
         form: ``"squared"``: mean over contexts and samples of Δ², what the released code trains.
             ``"abs_mean"``: per sample and pair of groups |mean over contexts of Δ|, Eq. 20 read
             literally. ``"unbiased_square"``: the product of the means over two halves of the

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from interaction_train import coalitions
 from interaction_train.errors import InputError
-from interaction_train.evaluation import Network
-from interaction_train.layers import ForwardRecord
+from interaction_train.game.evaluation import Network
+from interaction_train.game.layers import ForwardRecord
+from interaction_train.game.players import Players
 from interaction_train.losses.difference import DifferenceLoss, Expectation, Mode
-from interaction_train.losses.orders import OrderWeights, order_weights
-from interaction_train.players import Players
+from interaction_train.losses.order_weights import OrderWeights, order_weights
+from interaction_train.sampling import coalitions
 
 
 class OrderLoss(DifferenceLoss):
@@ -64,7 +64,7 @@ class OrderLoss(DifferenceLoss):
             that the sizes coincide.
 
     Examples:
-        >>> from interaction_train.players import GridPlayers
+        >>> from interaction_train.game.players import GridPlayers
         >>> loss = OrderLoss(0.3, 0.7, "encourage", GridPlayers(4, 4))
         >>> loss.order_weights(16).interval(0.5)  # half of the weight lies in these orders
         (3, 6)

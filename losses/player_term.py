@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from interaction_train.baselines import input_baseline
 from interaction_train.errors import InputError
-from interaction_train.evaluation import Network, without_grad
-from interaction_train.layers import ForwardRecord, LayerSuffix, features
-from interaction_train.losses.orders import OrderWeights
-from interaction_train.players import Players, UnitPlayers
-from interaction_train.terms import InteractionTerm
+from interaction_train.game.absence import input_baseline
+from interaction_train.game.evaluation import Network, without_grad
+from interaction_train.game.layers import ForwardRecord, LayerSuffix, features
+from interaction_train.game.players import Players, UnitPlayers
+from interaction_train.losses.base import InteractionTerm
+from interaction_train.losses.order_weights import OrderWeights
 
 
 class PlayerTerm(InteractionTerm):

@@ -7,11 +7,11 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from interaction_train import coalitions
-from interaction_train.draws import Draws
 from interaction_train.errors import InputError
-from interaction_train.game import MaskedGame
-from interaction_train.players import GridPlayers, Players
+from interaction_train.game.masked import MaskedGame
+from interaction_train.game.players import GridPlayers, Players
+from interaction_train.sampling import coalitions
+from interaction_train.sampling.random import Draws
 
 
 class InteractionReduction(ABC):
@@ -23,7 +23,7 @@ class InteractionReduction(ABC):
     over the cells.
 
     Used by :class:`~interaction_train.attacks.InteractionObjective`, and on a
-    :class:`~interaction_train.game.MaskedGame` of your own as a differentiable loss.
+    :class:`~interaction_train.game.masked.MaskedGame` of your own as a differentiable loss.
 
     Args:
         players: how a sample splits into cells; default: a 16 × 16 grid.
@@ -69,7 +69,7 @@ class GroupReduction(InteractionReduction):
         InputError: ``draws`` or ``size`` below 1.
 
     Examples:
-        >>> from interaction_train.draws import content_hash
+        >>> from interaction_train.sampling.random import content_hash
         >>> draws = Draws(content_hash(torch.rand(3, 1, 8, 8)))
         >>> groups = GroupReduction(GridPlayers(4, 4), draws=8, size=4).groups(draws, 16)
         >>> groups.shape, groups.sum(-1).unique().tolist()

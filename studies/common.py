@@ -43,8 +43,8 @@ from PIL import Image
 from scipy import stats
 from torch import Tensor, nn
 
-from interaction_train.module import InteractionClassifier
-from interaction_train.terms import WeightedTerm
+from interaction_train.training.module import InteractionClassifier
+from interaction_train.training.objective import WeightedTerm
 
 ROOT = Path(__file__).parent.parent
 DATA_VARIABLE = "INTERACTION_TRAIN_DATA"

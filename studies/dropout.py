@@ -37,7 +37,7 @@ from interaction_train.data import DigitsDataModule, ImageDataModule
 from interaction_train.losses import InteractionLoss
 from interaction_train.losses.interaction import Form
 from interaction_train.models import CIFARVGG, CIFARAlexNet, CIFARResNet, DigitsNet
-from interaction_train.terms import WeightedTerm
+from interaction_train.training.objective import WeightedTerm
 
 NONE, DROPOUT, SQUARED, ABS_MEAN = "none", "dropout", "λ (squared)", "λ (abs_mean)"
 FORMS = {SQUARED: "squared", ABS_MEAN: "abs_mean"}

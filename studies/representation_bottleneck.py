@@ -38,15 +38,16 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from interaction_train.attacks import Objective, TransferAttack
-from interaction_train.baselines import input_baseline
 from interaction_train.callbacks import SpectrumMonitor
 from interaction_train.callbacks.robust_curve import robust_curve
-from interaction_train.cifar_resnet import CIFARThinResNet
 from interaction_train.data import DigitsDataModule, ImageDataModule
-from interaction_train.estimators import resolve_orders
-from interaction_train.game import MaskedGame
-from interaction_train.indices import exact_values, multi_order_interactions
+from interaction_train.game.absence import input_baseline
+from interaction_train.game.masked import MaskedGame
+from interaction_train.game.players import GridPlayers
+from interaction_train.indices import resolve_orders
+from interaction_train.indices.exact import exact_values, multi_order_interactions
 from interaction_train.losses import BandLoss, OrderLoss
+from interaction_train.losses.base import InteractionTerm
 from interaction_train.metrics import InteractionSpectrum
 from interaction_train.models import (
     CIFAR10_MEAN,
@@ -55,14 +56,14 @@ from interaction_train.models import (
     DIGITS_STD,
     CIFARAlexNet,
     CIFARResNet,
+    CIFARThinResNet,
     DigitsMLP,
     DigitsNet,
     Normalize,
+    load_weights,
 )
-from interaction_train.pairs import NeighbourPairs
-from interaction_train.players import GridPlayers
-from interaction_train.terms import InteractionTerm, WeightedTerm
-from interaction_train.weights import load_weights
+from interaction_train.sampling.pairs import NeighbourPairs
+from interaction_train.training.objective import WeightedTerm
 
 RATIOS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 READINGS = ("plug_in", "split_sign")

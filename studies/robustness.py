@@ -37,21 +37,19 @@ from scipy.stats import rankdata, spearmanr
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc
 
-from interaction_train.absolute import plug_in
 from interaction_train.attacks import TransferAttack
-from interaction_train.baselines import input_baseline
 from interaction_train.callbacks import AdversarialTraining
 from interaction_train.callbacks.crafting import craft
-from interaction_train.cifar_resnet import CIFARThinResNet
-from interaction_train.data import Cutout, DigitsDataModule, ImageDataModule
-from interaction_train.estimators import sample_multi_order
-from interaction_train.game import MaskedGame
-from interaction_train.indices import exact_values, multi_order_interactions
+from interaction_train.data.module import Cutout, DigitsDataModule, ImageDataModule
+from interaction_train.game.absence import input_baseline
+from interaction_train.game.masked import MaskedGame
+from interaction_train.game.players import GridPlayers
+from interaction_train.indices import sample_multi_order
+from interaction_train.indices.exact import exact_values, multi_order_interactions
+from interaction_train.indices.readings import plug_in
 from interaction_train.metrics import Disentanglement
-from interaction_train.models import CIFARResNet, DigitsNet
-from interaction_train.pairs import AllPairs, RandomPairs
-from interaction_train.players import GridPlayers
-from interaction_train.weights import pretrained
+from interaction_train.models import CIFARResNet, CIFARThinResNet, DigitsNet, pretrained
+from interaction_train.sampling.pairs import AllPairs, RandomPairs
 
 LOW, HIGH = (0.05, 0.1, 0.2, 0.3), (0.7, 0.8, 0.9, 0.95)  # orders of D, where it is not 1 by itself
 THIRDS = ("low", "middle", "high")

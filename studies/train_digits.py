@@ -19,10 +19,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from interaction_train.cifar_resnet import CIFARThinResNet
 from interaction_train.data import DigitsDataModule
-from interaction_train.models import DIGITS_MEAN, DIGITS_STD, DigitsMLP, DigitsNet
-from interaction_train.module import InteractionClassifier
+from interaction_train.models import DIGITS_MEAN, DIGITS_STD, CIFARThinResNet, DigitsMLP, DigitsNet
+from interaction_train.training.module import InteractionClassifier
 
 EPOCHS = 30
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
@@ -52,7 +51,7 @@ def train(build: Callable[[], nn.Module], seed: int) -> tuple[nn.Module, float]:
 
 def main() -> None:
     """Train, save and print."""
-    packaged = Path(__file__).parent.parent / "interaction_train" / "pretrained"
+    packaged = Path(__file__).parent.parent / "interaction_train" / "models" / "pretrained"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?", default=packaged)
     folder = parser.parse_args().folder

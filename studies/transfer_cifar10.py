@@ -24,10 +24,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from interaction_train.cli import main as command_line
+from interaction_train.cli.main import main as command_line
 from interaction_train.data import ImageDataModule
 from interaction_train.models import CIFARVGG
-from interaction_train.module import InteractionClassifier
+from interaction_train.training.module import InteractionClassifier
 
 EPOCHS = 30
 VGG = Path("runs", "transfer_cifar10", "vgg.safetensors")
@@ -54,7 +54,7 @@ def train_vgg(source: str) -> nn.Module:
 
 def networks(folder: Path) -> dict[str, object]:
     """The configuration's networks, trained."""
-    thin = "interaction_train.cifar_resnet.CIFARThinResNet"
+    thin = "interaction_train.models.CIFARThinResNet"
     resnets = {
         f"resnet{depth}": {
             "class_path": thin,
@@ -67,7 +67,7 @@ def networks(folder: Path) -> dict[str, object]:
     }
     plain = {"class_path": "CIFARVGG", "init_args": {"depth": 7, "batch_norm": True}}
     vgg = {
-        "class_path": "interaction_train.weights.pretrained",
+        "class_path": "interaction_train.models.pretrained",
         "init_args": {"model": plain, "weights": str(VGG)},
     }
     return {"resnet20": resnets["resnet20"], "vgg": vgg, "resnet32": resnets["resnet32"]}

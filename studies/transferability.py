@@ -48,9 +48,10 @@ from interaction_train.attacks import (
 )
 from interaction_train.attacks.objectives import Loss
 from interaction_train.attacks.proportion import Proportion
-from interaction_train.attacks.transfer import TransferCell
-from interaction_train.cifar_resnet import CIFARThinResNet
+from interaction_train.attacks.transfer.rates import TransferCell
 from interaction_train.data import DigitsDataModule, ImageDataModule
+from interaction_train.game.payoffs import margin
+from interaction_train.game.players import GridPlayers
 from interaction_train.losses.reduction import GroupReduction
 from interaction_train.metrics.rows import column
 from interaction_train.models import (
@@ -59,13 +60,12 @@ from interaction_train.models import (
     DIGITS_STD,
     CIFARAlexNet,
     CIFARResNet,
+    CIFARThinResNet,
     DigitsMLP,
     DigitsNet,
+    pretrained,
 )
-from interaction_train.pairs import RandomPairs
-from interaction_train.payoffs import margin
-from interaction_train.players import GridPlayers
-from interaction_train.weights import pretrained
+from interaction_train.sampling.pairs import RandomPairs
 
 Factory = Callable[[nn.Module], TransferAttack]
 Measure = Literal["interaction", "absolute", "gain", "transfer", "fooled"]

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from interaction_train.cli import main
-from tests.helpers import colour_npz, run_cli
+from interaction_train.cli.main import main
+from tests.testing import colour_npz, run_cli
 
 FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 OVERLAYS = [path for path in FILES if path.name.startswith("trainer_")]  # for another machine

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import interaction_train
-from interaction_train.cli import main
+from interaction_train.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 TUTORIALS = [ROOT / "docs" / "index.md", *sorted((ROOT / "docs" / "tutorials").glob("*.md"))]

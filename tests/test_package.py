@@ -8,7 +8,7 @@ import pytest
 
 import interaction_train.callbacks
 import interaction_train.losses
-from interaction_train.payoffs import PAYOFFS
+from interaction_train.game.payoffs import PAYOFFS
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,7 +36,7 @@ def test_wheel_holds_one_namespace_with_everything(wheel):
     configs = {f"interaction_train/configs/{p.name}" for p in (ROOT / "configs").glob("*.yaml")}
     assert "interaction_train/configs/digits.yaml" in configs
     assert configs <= names
-    assert "interaction_train/pretrained/digits_cnn.safetensors" in names
+    assert "interaction_train/models/pretrained/digits_cnn.safetensors" in names
     assert "interaction_train/py.typed" in names
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from interaction_train.cli import main
-from tests.helpers import run_cli
+from interaction_train.cli.main import main
+from tests.testing import run_cli
 
 SWEEPS = sorted((Path(__file__).parent.parent / "sweeps").glob("*.yaml"))
 

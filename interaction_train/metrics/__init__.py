@@ -1,6 +1,7 @@
 """Metrics of a network's interactions: torchmetrics shells over functions of per-sample rows."""
 
 from interaction_train.metrics.orders import Disentanglement, InteractionSpectrum
+from interaction_train.metrics.perturbation import PerturbationInteraction
 from interaction_train.metrics.rows import (
     COLUMNS,
     disentanglement,
@@ -16,6 +17,7 @@ __all__ = [
     "Disentanglement",
     "InteractionSpectrum",
     "InteractionStrength",
+    "PerturbationInteraction",
     "disentanglement",
     "interaction_rows",
     "spectrum",

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from interaction_train.errors import InputError
-from interaction_train.estimators.multi_order import PairEstimates
-from interaction_train.game import MaskedGame
+from interaction_train.game.masked import MaskedGame
+from interaction_train.game.payoffs import Payoff
+from interaction_train.game.players import Players
+from interaction_train.indices.sampled_pairs import PairEstimates
 from interaction_train.metrics.rows import COLUMNS, Statistics, interaction_rows, unique_rows
-from interaction_train.pairs import Pairs, RandomPairs
-from interaction_train.payoffs import Payoff
-from interaction_train.players import Players
+from interaction_train.sampling.pairs import PairSampler, RandomPairs
 
 
 class RowMetric(Metric):
@@ -123,7 +123,7 @@ class PairMetric(InteractionMetric):
         self,
         players: Players,
         payoff: str | Payoff,
-        pairs: Pairs | None = None,
+        pairs: PairSampler | None = None,
         contexts: int = 100,
         baseline: float | Sequence[float] | None = None,
         only_correct: bool = True,

@@ -9,20 +9,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from interaction_train.absolute import Reading, check_reading
 from interaction_train.errors import InputError
-from interaction_train.estimators.multi_order import (
+from interaction_train.game.masked import MaskedGame
+from interaction_train.game.payoffs import Payoff
+from interaction_train.game.players import GridPlayers, Players
+from interaction_train.indices.readings import Reading, check_reading
+from interaction_train.indices.sampled_pairs import (
     REFERENCE_RATIOS,
     PairEstimates,
     sample_multi_order,
 )
-from interaction_train.figures import draw_spectrum
-from interaction_train.game import MaskedGame
 from interaction_train.metrics.base import PairMetric
 from interaction_train.metrics.rows import Statistics, disentanglement, spectrum
-from interaction_train.pairs import NeighbourPairs, Pairs
-from interaction_train.payoffs import Payoff
-from interaction_train.players import GridPlayers, Players
+from interaction_train.sampling.pairs import NeighbourPairs, PairSampler
+from interaction_train.tracking.figures import draw_spectrum
 
 
 class OrderMetric(PairMetric):
@@ -46,7 +46,7 @@ class OrderMetric(PairMetric):
         players: Players | None = None,
         payoff: str | Payoff = "log_odds",
         ratios: Sequence[float] = REFERENCE_RATIOS,
-        pairs: Pairs | None = None,
+        pairs: PairSampler | None = None,
         contexts: int = 100,
         **more: Any,
     ) -> None:
@@ -102,7 +102,7 @@ class InteractionSpectrum(OrderMetric):
     Examples:
         >>> import torch
         >>> from interaction_train.models import DigitsNet
-        >>> from interaction_train.pairs import RandomPairs
+        >>> from interaction_train.sampling.pairs import RandomPairs
         >>> spectrum = InteractionSpectrum(
         ...     GridPlayers(4, 4), ratios=[0, 0.5, 1], pairs=RandomPairs(1, 4), contexts=8,
         ...     only_correct=False, chunk_size=64,
@@ -146,7 +146,7 @@ class Disentanglement(OrderMetric):
         players: Players | None = None,
         payoff: str | Payoff = "log_prob",
         ratios: Sequence[float] = REFERENCE_RATIOS,
-        pairs: Pairs | None = None,
+        pairs: PairSampler | None = None,
         contexts: int = 100,
         **more: Any,
     ) -> None:

@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from interaction_train.absolute import READINGS, Reading, plug_in, product, split_sign
-from interaction_train.baselines import input_baseline
-from interaction_train.draws import content_hash
-from interaction_train.errors import InputError
-from interaction_train.estimators.multi_order import PairEstimates
-from interaction_train.evaluation import evaluation_mode, without_grad
-from interaction_train.game import MaskedGame
-from interaction_train.payoffs import Payoff, logit
-from interaction_train.players import Players
+from interaction_train.errors import checked_labels
+from interaction_train.game.absence import input_baseline
+from interaction_train.game.evaluation import eval_logits
+from interaction_train.game.masked import MaskedGame
+from interaction_train.game.payoffs import Payoff, logit
+from interaction_train.game.players import Players
+from interaction_train.indices.readings import READINGS, Reading, plug_in, product, split_sign
+from interaction_train.indices.sampled_pairs import PairEstimates
+from interaction_train.sampling.random import sample_hash
 
 COLUMNS = ("signed", "plug_in", "split_sign", "product", "size", "count", "scale")
 """What a row holds for every order: means over pairs of the interaction, of the three readings of
@@ -46,7 +46,7 @@ def interaction_rows(
         estimate: the estimator.
         players: how a sample splits into players.
         payoff: what the game reads off the logits, one number per sample.
-        baseline: what absent players show (:func:`~interaction_train.baselines.input_baseline`).
+        baseline: what absent players show (:func:`~interaction_train.game.absence.input_baseline`).
         only_correct: leave out samples that the network gets wrong.
         chunk_size: rows sent through the network at once; default: the fastest.
 
@@ -59,19 +59,13 @@ def interaction_rows(
         InputError: input that the game, the players or the estimator refuse; for payoffs that are
             not finite the message gives the place among the samples that are kept.
     """
-    with evaluation_mode(model), without_grad():
-        logits = model(x)
+    logits = eval_logits(model, x)
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    if logits.dim() != 2 or y.shape != (len(x),) or y.dtype != torch.int64:
-        raise InputError(
-            "x, y",
-            f"logits {tuple(logits.shape)}, labels {y.dtype} {tuple(y.shape)}",
-            f"logits ({len(x)}, classes), labels int64 ({len(x)},)",
-        )
+    checked_labels(y, len(x), "y")
     if only_correct:
         right = logits.argmax(-1) == y
         x, y, logits = x[right], y[right], logits[right]
-    content = content_hash(torch.stack([content_hash(x), y], 1))
+    content = sample_hash(x, y)
     if len(x) == 0:
         return content, x.new_zeros(0, len(COLUMNS), 0, dtype=torch.float64), ()
     absent = input_baseline(model, baseline, x)

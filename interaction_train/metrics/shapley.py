@@ -9,14 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from interaction_train.absolute import READINGS
-from interaction_train.estimators.multi_order import PairEstimates, sample_shapley_pairs
-from interaction_train.game import MaskedGame
+from interaction_train.game.masked import MaskedGame
+from interaction_train.game.payoffs import Payoff
+from interaction_train.game.players import GridPlayers, Players
+from interaction_train.indices.readings import READINGS
+from interaction_train.indices.sampled_pairs import PairEstimates, sample_shapley_pairs
 from interaction_train.metrics.base import PairMetric
 from interaction_train.metrics.rows import Statistics, strength
-from interaction_train.pairs import Pairs
-from interaction_train.payoffs import Payoff
-from interaction_train.players import GridPlayers, Players
+from interaction_train.sampling.pairs import PairSampler
 
 
 class InteractionStrength(PairMetric):
@@ -43,7 +43,7 @@ class InteractionStrength(PairMetric):
         self,
         players: Players | None = None,
         payoff: str | Payoff = "logit",
-        pairs: Pairs | None = None,
+        pairs: PairSampler | None = None,
         contexts: int = 100,
         baseline: float | Sequence[float] | None = None,
         only_correct: bool = False,

@@ -11,8 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from interaction_train.attacks import AdversarialCrafter, IRAttack
 from interaction_train.callbacks import AdversarialWriter
-from interaction_train.models import DigitsNet
-from interaction_train.weights import pretrained
+from interaction_train.models import DigitsNet, pretrained
 
 
 class KillAtBatch(L.Callback):

@@ -24,11 +24,11 @@ from interaction_train.attacks import (
     TranslationInvariance,
     VarianceTuning,
 )
-from interaction_train.attacks.inputs import resize_and_pad
-from interaction_train.cifar_resnet import CIFARThinResNet
+from interaction_train.attacks.parts.inputs import resize_and_pad
 from interaction_train.errors import InputError
+from interaction_train.game.players import GridPlayers
 from interaction_train.losses.reduction import GroupReduction, PartitionReduction
-from interaction_train.players import GridPlayers
+from interaction_train.models import CIFARThinResNet
 
 EPS, ALPHA, STEPS = 8 / 255, 2 / 255, 4
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from interaction_train.callbacks import InteractionRegularizer
+from interaction_train.game.players import GridPlayers
 from interaction_train.losses import BandLoss, InteractionLoss, OrderLoss
-from interaction_train.players import GridPlayers
-from interaction_train.terms import WeightedTerm
+from interaction_train.training.objective import WeightedTerm
 
 GRID = GridPlayers(4, 4)
 

@@ -21,8 +21,8 @@ from interaction_train.callbacks import (
     GeneralizationGap,
     SpectrumMonitor,
 )
-from interaction_train.module import InteractionClassifier
-from interaction_train.pairs import RandomPairs
+from interaction_train.sampling.pairs import RandomPairs
+from interaction_train.training.module import InteractionClassifier
 from tests.callbacks.plain import Plain, both, data, fit, weights
 from tests.metrics.watch import RATIOS, images, metric
 

@@ -14,10 +14,10 @@ from interaction_train.callbacks.samples import share
 from interaction_train.data import DigitsDataModule
 from interaction_train.errors import InputError
 from interaction_train.models import DigitsNet
-from interaction_train.module import InteractionClassifier
-from interaction_train.pairs import RandomPairs
-from tests.helpers import run_cli
+from interaction_train.sampling.pairs import RandomPairs
+from interaction_train.training.module import InteractionClassifier
 from tests.metrics.watch import RATIOS, images, loader, metric, network, trainer
+from tests.testing import run_cli
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

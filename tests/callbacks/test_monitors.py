@@ -22,11 +22,11 @@ from interaction_train.callbacks import (
 )
 from interaction_train.data import DigitsDataModule
 from interaction_train.errors import InputError
+from interaction_train.game.players import GridPlayers
 from interaction_train.metrics import Disentanglement, InteractionStrength
 from interaction_train.models import DigitsNet
-from interaction_train.module import InteractionClassifier
-from interaction_train.pairs import RandomPairs
-from interaction_train.players import GridPlayers
+from interaction_train.sampling.pairs import RandomPairs
+from interaction_train.training.module import InteractionClassifier
 from tests.callbacks.processes import classifier, foreign, monitors
 from tests.metrics.watch import RATIOS, images, trainer
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from interaction_train.callbacks import InteractionRegularizer, OrderReport
 from interaction_train.errors import InputError
 from interaction_train.losses import InteractionLoss, OrderLoss
-from interaction_train.module import InteractionClassifier
-from interaction_train.terms import WeightedTerm
+from interaction_train.training.module import InteractionClassifier
+from interaction_train.training.objective import WeightedTerm
 from tests.callbacks.plain import (
     FACTORS,
     GRID,

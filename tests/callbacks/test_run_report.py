@@ -20,8 +20,8 @@ from interaction_train import __version__
 from interaction_train.callbacks import RunReport
 from interaction_train.data import DigitsDataModule
 from interaction_train.models import DigitsNet
-from interaction_train.module import InteractionClassifier
-from interaction_train.report import write_report
+from interaction_train.tracking.report import write_report
+from interaction_train.training.module import InteractionClassifier
 from tests.metrics.watch import loader, network, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from interaction_train.players import GridPlayers
+from interaction_train.game.players import GridPlayers
 
 
 class Spy(nn.Module):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from interaction_train.errors import InputError
-from interaction_train.layers import ForwardRecord
+from interaction_train.game.layers import ForwardRecord
 from interaction_train.losses import BandLoss, OrderLoss
 from tests.losses.games import (
     Game,

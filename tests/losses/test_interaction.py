@@ -7,10 +7,10 @@ import torchvision
 from torch import Tensor, nn
 
 from interaction_train.errors import InputError
-from interaction_train.layers import record
+from interaction_train.game.layers import record
+from interaction_train.game.players import GridPlayers, UnitPlayers
 from interaction_train.losses import InteractionLoss
 from interaction_train.models import Normalize
-from interaction_train.players import GridPlayers, UnitPlayers
 
 
 class Net(nn.Module):
@@ -125,7 +125,7 @@ def test_expectation_equals_enumeration_of_groups_and_contexts():
 
 
 def _empty():
-    from interaction_train.layers import ForwardRecord
+    from interaction_train.game.layers import ForwardRecord
 
     return ForwardRecord()
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from interaction_train.errors import InputError
-from interaction_train.layers import ForwardRecord, record
+from interaction_train.game.layers import ForwardRecord, record
 from interaction_train.losses import OrderLoss
 from interaction_train.models import Normalize
 from tests.losses.games import (

@@ -8,14 +8,18 @@ import torch
 from torch import nn
 
 from interaction_train.attacks import InteractionObjective, MaskedObjective, Part, TransferAttack
-from interaction_train.cifar_resnet import CIFARThinResNet
-from interaction_train.draws import Draws, content_hash
 from interaction_train.errors import InputError
-from interaction_train.game import MaskedGame
-from interaction_train.indices import exact_values, multi_order_interactions, shapley_interactions
+from interaction_train.game.masked import MaskedGame
+from interaction_train.game.payoffs import best_rival
+from interaction_train.game.players import GridPlayers
+from interaction_train.indices.exact import (
+    exact_values,
+    multi_order_interactions,
+    shapley_interactions,
+)
 from interaction_train.losses import GroupReduction, InteractionReduction, PartitionReduction
-from interaction_train.payoffs import best_rival
-from interaction_train.players import GridPlayers
+from interaction_train.models import CIFARThinResNet
+from interaction_train.sampling.random import Draws, content_hash
 
 GRID = GridPlayers(2, 3)  # six players
 

@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from interaction_train.errors import InputError
+from interaction_train.game.payoffs import log_odds, log_prob, logit
+from interaction_train.game.players import GridPlayers
 from interaction_train.metrics import (
     COLUMNS,
     Disentanglement,
@@ -18,9 +20,7 @@ from interaction_train.metrics import (
     spectrum,
     unique_rows,
 )
-from interaction_train.pairs import AllPairs, NeighbourPairs
-from interaction_train.payoffs import log_odds, log_prob, logit
-from interaction_train.players import GridPlayers
+from interaction_train.sampling.pairs import AllPairs, NeighbourPairs
 from tests.metrics.watch import RATIOS, images, metric, network
 
 N = 6

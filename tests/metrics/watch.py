@@ -6,11 +6,11 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from interaction_train.game.players import GridPlayers
 from interaction_train.metrics import InteractionSpectrum
 from interaction_train.models import DigitsNet
-from interaction_train.module import InteractionClassifier
-from interaction_train.pairs import RandomPairs
-from interaction_train.players import GridPlayers
+from interaction_train.sampling.pairs import RandomPairs
+from interaction_train.training.module import InteractionClassifier
 
 RATIOS = (0.0, 0.5, 1.0)
 

@@ -1,0 +1,227 @@
+"""The skip gradient method: gradients prefer the skip connections of a residual network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node, get_gradient_edge
+
+from interaction_train.attacks.parts.base import Part
+from interaction_train.errors import InputError
+from interaction_train.game.evaluation import unwrap
+
+# What a residual block has as children or parameters, and where its branches run through: modules
+# that all of a branch's gradient passes, and nothing else. The first row that fits counts.
+_BLOCKS: tuple[tuple[frozenset[str], tuple[str, ...]], ...] = (
+    (frozenset({"conv1", "bn1", "conv3", "bn3"}), ("bn3",)),  # Bottleneck, Res2Net
+    (frozenset({"conv1", "bn1", "conv2", "bn2"}), ("bn2",)),  # BasicBlock, thin CIFAR ResNets
+    (frozenset({"conv1", "norm1", "conv3", "norm3", "drop_path"}), ("conv3",)),  # timm ResNetV2
+    (frozenset({"conv1", "norm1", "conv2", "norm2", "drop_path"}), ("conv2",)),
+    (frozenset({"block", "layer_scale"}), ("block",)),  # torchvision ConvNeXt
+    (frozenset({"conv_dw", "mlp", "drop_path"}), ("mlp",)),  # timm ConvNeXt
+    # The bodies of transformer branches, not their norms: right with norms before and after.
+    (frozenset({"norm1", "attn", "norm2", "mlp"}), ("attn", "mlp")),  # timm ViT; both Swins
+    (frozenset({"ln_1", "self_attention", "ln_2", "mlp"}), ("self_attention", "mlp")),
+)
+
+
+def residual_branches(model: nn.Module) -> list[str]:
+    """The modules that the residual branches of a network run through, found by its structure.
+
+    Known blocks: those of torchvision's, timm's and this project's ResNets (also SE, ResNeXt,
+    Res2Net, pre-activation), of ConvNeXt, ViT and Swin (torchvision and timm). They are told by the
+    names of their children; a network may have residual blocks of other kinds besides.
+
+    Args:
+        model: the network; wrappers of ``torch.compile`` and data parallelism are taken off.
+
+    Returns:
+        dotted names, in the network's order; one per branch, so that a transformer block gives two.
+
+    Examples:
+        >>> from interaction_train.models import CIFARResNet
+        >>> residual_branches(CIFARResNet(18))[:2]
+        ['layer1.0.bn2', 'layer1.1.bn2']
+    """
+    return [name for names in _find(unwrap(model)).values() for name in names]
+
+
+@contextmanager
+def skip_gradient(
+    model: nn.Module, gamma: float, branches: Sequence[str] | None = None
+) -> Iterator[None]:
+    """Scale the gradient of every residual branch by γ, in the forward passes made inside.
+
+    The skip gradient method (SGM; Wu et al., "Skip Connections Matter", ICLR 2020): a block
+    x + F(x) passes backwards as x + γF(x) + (1 − γ)·stopgrad(F(x)) would, exactly; forwards nothing
+    changes, to the last bit. Meant for gradients of inputs: those of a branch's parameters are
+    scaled only where they lie before the module that the factor is put on.
+
+    Hooks do it; they are put on here and taken off at the end, also after an exception. Compiled
+    parts run eagerly meanwhile, as hooks do not reach into compiled graphs.
+
+    Args:
+        model: the network.
+        gamma: γ in (0, 1]; 1 changes nothing, whatever the network. The paper takes 0.2 to 0.8.
+        branches: dotted names of the modules that branches run through, for blocks that
+            :func:`residual_branches` (the default) does not know. All of a branch's gradient, and
+            no other, has to pass the module's output (of several, the first tensor).
+
+    Raises:
+        InputError: γ out of its range, a name that is no module, no residual block found; or, in
+            the forward pass, a block that looks like a residual one and has no skip connection.
+    """
+    _check_gamma(gamma)
+    network = unwrap(model)
+    modules = dict(network.named_modules())
+    blocks = _find(network) if branches is None else {"": list(branches)}
+    for name in () if branches is None else branches:
+        if not name or name not in modules:
+            raise InputError("branches", repr(name), f"names of modules of {_kind(network)}")
+    if gamma == 1:
+        yield
+        return
+    if not any(blocks.values()):
+        known = "residual blocks of a known kind, or the names of branches"
+        raise InputError("model", _kind(network), known)
+    with ExitStack() as stack:
+        for name, inside in blocks.items():
+            block = _Block(name, gamma)
+            for branch in inside:
+                handle = modules[branch].register_forward_hook(block.scale)
+                stack.callback(handle.remove)
+            if name:
+                stack.callback(modules[name].register_forward_hook(block.check).remove)
+        if _is_compiled(model):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
+
+
+class SkipGradient(Part):
+    """SGM as a part of an attack: :func:`skip_gradient` while it runs.
+
+    Args:
+        gamma: share of the gradient that passes the residual branches, in (0, 1].
+        branches: as in :func:`skip_gradient`.
+
+    Raises:
+        InputError: ``gamma`` out of its range.
+    """
+
+    def __init__(self, gamma: float = 0.5, branches: Sequence[str] | None = None) -> None:
+        _check_gamma(gamma)
+        self.gamma, self.branches = gamma, branches
+
+    def __repr__(self) -> str:
+        return f"SkipGradient({self.gamma})"
+
+    def around(self, model: nn.Module) -> AbstractContextManager[None]:
+        return skip_gradient(model, self.gamma, self.branches)
+
+
+class _Block:
+    """The hooks of one residual block."""
+
+    def __init__(self, name: str, gamma: float) -> None:
+        self.name, self.gamma = name, gamma
+        self.ends: list[Node] = []  # where the branches of the present forward pass end
+        self.checked = not name  # named branches have no block to look at
+
+    def scale(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+        """A forward hook of the branch's module."""
+        first = _tensor(output)
+        if first is None or not first.requires_grad:
+            return None
+        scaled = first
+        if first._is_view() or any(first is value for value in inputs):
+            # The gradient of a view loses its hooks when the view is changed in place, and a tensor
+            # that is passed on as it came may go elsewhere too.
+            scaled = first.clone()
+        # In-place changes that follow do not matter: a hook belongs to the value at this point.
+        scaled.register_hook(self._scaled)
+        if not self.checked:
+            self.ends.append(get_gradient_edge(scaled).node)
+        if scaled is first:
+            return None
+        if first is output:
+            return scaled
+        return type(output)(scaled if part is first else part for part in output)
+
+    def _scaled(self, gradient: Tensor) -> Tensor:
+        return gradient * self.gamma
+
+    def check(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """A forward hook of the block: its input has to reach its output around the branches."""
+        ends, self.ends = self.ends, []
+        source, result = _tensor(inputs), _tensor(output)
+        if self.checked or not ends or source is None or result is None:
+            return
+        if not source.requires_grad or not result.requires_grad:
+            return
+        if not _leads_around(result, source, ends):
+            raise InputError(
+                "model",
+                f"{self.name!r}, a {_kind(module)} without a skip connection",
+                "a residual block; name the branches where the skip connection is outside",
+            )
+        self.checked = True
+
+
+def _check_gamma(gamma: float) -> None:
+    if not 0 < gamma <= 1:
+        raise InputError("gamma", gamma, "a number in (0, 1]")
+
+
+def _leads_around(output: Tensor, source: Tensor, ends: Sequence[Node]) -> bool:
+    """Whether the autograd graph leads from ``output`` to ``source`` through none of ``ends``."""
+    target = get_gradient_edge(source).node
+    seen = set(ends)
+    todo: list[Node | None] = [get_gradient_edge(output).node]
+    while todo:
+        node = todo.pop()
+        if node is target:
+            return True
+        if node is not None and node not in seen:
+            seen.add(node)
+            todo += [following for following, _ in node.next_functions]
+    return False
+
+
+def _find(network: nn.Module) -> dict[str, list[str]]:
+    """Names of the residual blocks → the modules that their branches run through."""
+    found: dict[str, list[str]] = {}
+    for name, module in network.named_modules():
+        has = {part for part, _ in module.named_children()}
+        has.update(part for part, _ in module.named_parameters(recurse=False))
+        inside = next((parts for needed, parts in _BLOCKS if needed <= has), ())
+        if name and inside:  # a whole network with conv1, bn1, conv2, bn2 is no block
+            found[name] = [f"{name}.{part}" for part in inside]
+    # Nor is what holds blocks itself, such as a network with a stem of conv1, bn1, conv2, bn2.
+    return {
+        name: inside
+        for name, inside in found.items()
+        if not any(other.startswith(f"{name}.") for other in found)
+    }
+
+
+def _tensor(value: Any) -> Tensor | None:
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, tuple | list):
+        return next((part for part in value if isinstance(part, Tensor)), None)
+    return None
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    return any(
+        hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
+        for module in model.modules()
+    )
+
+
+def _kind(module: nn.Module) -> str:
+    return type(module).__name__

@@ -1,0 +1,1 @@
+"""Sets of adversarial examples on disk, crafted as resumable jobs."""

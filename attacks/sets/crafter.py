@@ -1,0 +1,168 @@
+"""Crafting adversarial examples as a Lightning job: ``interaction-train predict``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from typing import Any, Literal, cast
+
+import lightning as L
+from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
+from torch import Tensor, nn
+from torchattacks.attack import Attack
+
+from interaction_train.attacks.norms import Norm
+from interaction_train.attacks.run import run_attack
+from interaction_train.attacks.sets.rounding import exact_bytes, round_to_bytes, to_floats
+from interaction_train.errors import InputError, checked_images, checked_labels
+from interaction_train.game.evaluation import evaluation_mode, without_grad
+
+Pixels = Literal["uint8", "float32"]
+
+
+class AdversarialCrafter(L.LightningModule):
+    """Crafts an adversarial example for every image of the predict loader.
+
+    Each batch ``(x, y)`` gives a dictionary of tensors on the CPU: ``adversarial``, ``clean``,
+    ``labels``, ``correct``, ``success`` and, for a targeted attack, ``targets``
+    (:mod:`interaction_train.attacks.sets.shards` says what they are).
+    :class:`~interaction_train.callbacks.AdversarialWriter` puts them on disk. The progress bar
+    shows the white-box success so far: the share that the attack fooled, among the images that
+    this process has crafted and that the surrogate classifies correctly.
+
+    The network, its modes and gradients, and the global random states stay as they were. Attacks of
+    this package draw by sample; what others take from the global random states is seeded from the
+    batch's content and ``seed``, so that a resumed job gives the same.
+
+    Args:
+        model: the surrogate, ``(B, C, H, W)`` in [0, 1] → logits ``(B, classes)``.
+        attack: network → attack; in YAML a class path without its ``model``.
+        seed: seed of attacks that draw from the global random states.
+        pixels: ``"uint8"`` rounds to 8 bits, and the attack's bound holds exactly; ``"float32"``
+            keeps what the attack returned. Success is judged on what is kept.
+        targets: aim at a random other class, or at the least likely one; default: at none.
+
+    Raises:
+        InputError: an unknown choice; something that is no attack, or one that cannot aim; on a
+            batch, images or labels that are not as above, or a bad result of the attack.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        attack: Callable[[nn.Module], Attack],
+        seed: int = 0,
+        pixels: Pixels = "uint8",
+        targets: Literal["random", "least_likely"] | None = None,
+    ) -> None:
+        super().__init__()
+        if pixels not in ("uint8", "float32"):
+            raise InputError("pixels", repr(pixels), "'uint8' or 'float32'")
+        if targets not in (None, "random", "least_likely"):
+            raise InputError("targets", repr(targets), "'random', 'least_likely' or none")
+        self.model = model
+        self.seed, self.pixels, self.targets = seed, pixels, targets
+        self.on_disk: Container[int] = ()
+        """Numbers of batches that need no crafting; their step gives an empty dictionary."""
+        self._factory = attack
+        self._attack: Attack | None = None
+        self._correct = self._successes = 0
+
+    @property
+    def attack(self) -> Attack:
+        """The attack on the surrogate, made when it is asked for first."""
+        if self._attack is None:
+            attack = self._factory(self.model)
+            if not isinstance(attack, Attack):
+                raise InputError("attack", type(attack).__name__, "an attack of torchattacks' kind")
+            self._attack = _aimed(attack, self.targets)
+        return self._attack
+
+    @property
+    def eps(self) -> float | None:
+        """The attack's bound; None where it has none."""
+        eps = getattr(self.attack, "eps", None)
+        return None if eps is None else float(eps)
+
+    @property
+    def norm(self) -> Norm:
+        """The norm that the bound is in."""
+        norm = getattr(self.attack, "norm", None)
+        if norm is None:  # torchattacks then has it in the name
+            norm = "L2" if "L2" in type(self.attack).__name__ else "Linf"
+        if norm not in ("Linf", "L2"):
+            raise InputError(
+                "attack", f"one bounded in {norm}", "'Linf' or 'L2', or pixels: float32"
+            )
+        return cast(Norm, norm)
+
+    def setup(self, stage: str) -> None:
+        self._attack = None  # an earlier run's may be on another device
+
+    def on_predict_start(self) -> None:
+        self._correct = self._successes = 0
+        self.attack.set_device(self.device)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        if batch_idx in self.on_disk:
+            return {}
+        x, y = batch
+        x, y = checked_images(x), checked_labels(y, len(x))
+        if x.dim() != 4:
+            raise InputError("images", f"shape {tuple(x.shape)}", "(B, C, H, W)")
+        adversarial, targets = run_attack(self.attack, x, y, seed=self.seed)
+        kept = self._kept(adversarial, x)
+        with evaluation_mode(self.model), without_grad():
+            correct = self.model(x).argmax(1) == y
+            fooled = self.model(to_floats(kept).to(x)).argmax(1)
+        success = fooled != y if targets is None else fooled == targets
+        self._correct += int(correct.sum())
+        self._successes += int((correct & success).sum())
+        shown = x.float().cpu()
+        clean = exact_bytes(shown)
+        crafted = {
+            "adversarial": kept,
+            "clean": shown if clean is None else clean,
+            "labels": y.cpu(),
+            "correct": correct.cpu(),
+            "success": success.cpu(),
+        }
+        return crafted if targets is None else {**crafted, "targets": targets.cpu()}
+
+    def on_predict_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._show_success()
+
+    def on_predict_batch_end(
+        self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._show_success()
+
+    def _kept(self, adversarial: Tensor, clean: Tensor) -> Tensor:
+        if self.pixels == "float32":
+            return adversarial.float().cpu()
+        eps = self.eps
+        return round_to_bytes(adversarial, clean, eps, "Linf" if eps is None else self.norm)
+
+    def _show_success(self) -> None:
+        # Lightning's bars show no metrics in predict, so the description says it.
+        bar = self.trainer.progress_bar_callback
+        text = "Crafting"
+        if self._correct:
+            text += f", white-box success {self._successes / self._correct:.1%}"
+        if isinstance(bar, TQDMProgressBar):
+            bar.predict_progress_bar.set_description(text)
+        elif isinstance(bar, RichProgressBar) and bar.progress is not None:
+            task = bar.predict_progress_bar_id
+            assert task is not None  # the bar made it at this batch's start
+            bar.progress.update(task, description=text)
+
+
+def _aimed(attack: Attack, targets: str | None) -> Attack:
+    try:
+        if targets == "random":
+            attack.set_mode_targeted_random(quiet=True)
+        elif targets == "least_likely":
+            attack.set_mode_targeted_least_likely(quiet=True)
+    except ValueError as error:
+        name = type(attack).__name__
+        raise InputError("targets", repr(targets), f"none: {name} cannot aim ({error})") from error
+    return attack

@@ -1,0 +1,110 @@
+"""What identifies a crafting job, as plain values that JSON can hold."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from torchattacks.attack import Attack
+
+from interaction_train.errors import InputError
+from interaction_train.game.evaluation import unwrap
+from interaction_train.models import weights_tag
+
+_HASHED = 256  # samples; reading all of a large folder of images would take minutes
+_NO_PARAMETERS = {"model", "device", "attack", "supported_mode", "targeted", "attack_mode"}
+
+
+def describe_attack(attack: Attack) -> dict[str, Any]:
+    """Its class and all its public attributes, parts and inner attacks included."""
+    described = _described(attack, set())
+    return {"class": described.pop("class"), "mode": attack.attack_mode, **described}
+
+
+def describe_network(model: nn.Module) -> dict[str, str]:
+    """Its class and the tag of its weights."""
+    return {"class": _name(type(unwrap(model))), "weights": weights_tag(model)}
+
+
+def describe_data(dataset: Dataset[Any]) -> dict[str, Any]:
+    """Length and a hash of 256 samples, spread evenly (fewer samples are hashed entirely).
+
+    Raises:
+        InputError: a data set without a length or items by index.
+    """
+    data: Any = dataset
+    if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
+        raise InputError(
+            "predict_dataloader", type(data).__name__, "a data set with a length and items by index"
+        )
+    count, digest = min(_HASHED, len(data)), hashlib.blake2b(digest_size=8)
+    with torch.random.fork_rng(devices=[]):
+        for i in range(count):
+            x, y = data[i * len(data) // count]
+            digest.update(f"{tuple(x.shape)} {x.dtype} {int(y)}".encode())
+            digest.update(x.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return {"samples": len(data), "hash": digest.hexdigest()}
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that a result may depend on."""
+    return {name: version(name) for name in ("interaction-train", "torch", "torchattacks")}
+
+
+def first_difference(old: Any, new: Any, place: str = "") -> tuple[str, Any, Any] | None:
+    """Where two descriptions differ first.
+
+    Returns:
+        (path with dots, old value, new value); "nothing" stands for what one of them lacks. None
+        where they are equal.
+    """
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in {**new, **old}:
+            inner = f"{place}.{key}" if place else str(key)
+            found = first_difference(old.get(key, "nothing"), new.get(key, "nothing"), inner)
+            if found:
+                return found
+        return None
+    return None if old == new else (place, old, new)
+
+
+def _described(value: Any, above: set[int]) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
+        return _name(value)
+    if isinstance(value, Tensor):
+        return {
+            "shape": list(value.shape),
+            "values": hashlib.blake2b(
+                value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes(),
+                digest_size=8,
+            ).hexdigest(),
+        }
+    if isinstance(value, nn.Module):
+        return describe_network(value)
+    if id(value) in above:
+        return "…"
+    above = above | {id(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _described(inner, above) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_described(inner, above) for inner in value]
+    return {"class": _name(type(value)), **dict(_attributes(value, above))}
+
+
+def _attributes(value: object, above: set[int]) -> Iterator[tuple[str, Any]]:
+    names = sorted(getattr(value, "__dict__", ()))
+    left_out = _NO_PARAMETERS if isinstance(value, Attack) else ()
+    for name in names:
+        if not name.startswith("_") and name not in left_out:
+            yield name, _described(getattr(value, name), above)
+
+
+def _name(kind: Any) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"

@@ -1,0 +1,1 @@
+"""How well adversarial examples transfer to other models."""

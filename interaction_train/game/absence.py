@@ -1,0 +1,58 @@
+"""What an absent part of the input shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from interaction_train.errors import InputError
+from interaction_train.game.normalize import Normalize
+
+
+def input_baseline(model: nn.Module, baseline: float | Sequence[float] | None, x: Tensor) -> Tensor:
+    """The baseline for inputs ``x``, as a tensor that broadcasts to them.
+
+    Args:
+        model: searched for a ``Normalize`` layer when no baseline is given.
+        baseline: a number, one number per channel, or None for the training mean per channel that
+            the model's ``Normalize`` layer holds.
+        x: inputs ``(B, C, ...)``.
+
+    Returns:
+        a scalar or ``(C, 1, …)``, with the dtype and device of ``x``.
+
+    Raises:
+        InputError: no baseline is given and the model has no ``Normalize`` layer, or the number
+            of channels differs.
+
+    Examples:
+        >>> import torch
+        >>> from interaction_train.models import Normalize
+        >>> network = nn.Sequential(Normalize([0.5], [0.25]), nn.Flatten(), nn.Linear(64, 10))
+        >>> input_baseline(network, None, torch.rand(2, 1, 8, 8))
+        tensor([[[0.5000]]])
+    """
+    if baseline is None:
+        mean = default_baseline(model)
+        if mean is None:
+            raise InputError(
+                "baseline", None, "numbers, as the network has no Normalize layer to take them from"
+            )
+    elif isinstance(baseline, Sequence):
+        mean = x.new_tensor(list(baseline))
+    else:
+        return x.new_full((), baseline)
+    mean = mean.flatten().to(x)
+    if x.dim() < 2 or len(mean) != x.shape[1]:
+        raise InputError("baseline", f"{len(mean)} numbers", f"one per channel of {tuple(x.shape)}")
+    return mean.view(-1, *(1 for _ in x.shape[2:]))
+
+
+def default_baseline(model: nn.Module) -> Tensor | None:
+    """What an absent pixel shows by default: the training mean per channel.
+
+    Returns:
+        ``(C, 1, 1)``, the mean of the model's first :class:`Normalize`; None if it has none.
+    """
+    return next((m.mean for m in model.modules() if isinstance(m, Normalize)), None)

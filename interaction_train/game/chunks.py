@@ -1,0 +1,84 @@
+"""How many rows to send through a network at once."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from interaction_train.game.evaluation import Network, without_grad
+
+CANDIDATES = (16, 32, 64, 128, 256, 512)
+_FALLBACK = 64
+_ROUNDS = 4
+_chosen: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], int]] = WeakKeyDictionary()
+
+
+def chunk_rows(network: Network, owner: nn.Module | None, sample: Tensor, rows: int) -> int:
+    """The fastest chunk size for evaluation, timed once per model, shape, dtype and device.
+
+    Small jobs, which timing would only delay, take what is known or else a fixed size.
+
+    Args:
+        network: what is timed, called on ``(chunk, ...)``.
+        owner: the module that the choice is remembered for.
+        sample: one sample ``(1, ...)`` of the network's input.
+        rows: how many rows the job has.
+    """
+    if owner is None:
+        return _FALLBACK
+    known = _chosen.get(owner, {})
+    key = (
+        tuple(sample.shape),
+        sample.dtype,
+        sample.device,
+        torch.is_autocast_enabled(sample.device.type),
+        torch.get_num_threads(),
+    )
+    if key not in known:
+        if rows < 4 * sum(CANDIDATES):
+            return _FALLBACK
+        known = _chosen.setdefault(owner, known)
+        known[key] = _fastest(network, sample)
+    return known[key]
+
+
+def _fastest(network: Network, sample: Tensor) -> int:
+    best: dict[int, float] = {}
+    with suppress(torch.OutOfMemoryError):
+        _per_row(network, sample, CANDIDATES[0])  # the first call of all is slower
+    for candidate in CANDIDATES:
+        try:
+            best[candidate] = _per_row(network, sample, candidate)
+        except torch.OutOfMemoryError:
+            break
+        if all(best[c] > 1.05 * min(best.values()) for c in list(best)[-2:]):
+            break  # twice slower: the caches are full, and larger chunks only get slower
+    # The best few take turns, so that a busy machine slows all alike.
+    limit = 1.3 * min(best.values(), default=0.0)
+    good = [c for c, seconds in best.items() if seconds <= limit]
+    for _ in range(_ROUNDS):
+        for candidate in good:
+            best[candidate] = min(best[candidate], _per_row(network, sample, candidate))
+    return min(good, key=best.__getitem__, default=CANDIDATES[0])
+
+
+def _per_row(network: Network, sample: Tensor, rows: int) -> float:
+    return _seconds(network, sample.expand(rows, *sample.shape[1:]).contiguous()) / rows
+
+
+def _seconds(network: Network, batch: Tensor) -> float:
+    with without_grad():
+        _synchronize(batch.device)
+        start = time.perf_counter()
+        network(batch)
+        _synchronize(batch.device)
+    return time.perf_counter() - start
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,82 @@
+"""Running a network on coalitions without leaving a trace on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from interaction_train.errors import checked_logits
+
+Network = Callable[[Tensor], Tensor]
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The plain module under ``torch.compile`` and data-parallel wrappers."""
+    while True:
+        if hasattr(model, "_orig_mod"):
+            model = cast(nn.Module, model._orig_mod)
+        elif isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            model = model.module
+        else:
+            return model
+
+
+@contextmanager
+def evaluation_mode(model: object) -> Iterator[None]:
+    """Put every submodule in eval, and back as it was, module by module, also on an exception.
+
+    The flags are set directly: ``train()`` may be overridden (frozen BatchNorm) and would not
+    restore a mixture of modes. What is not a module passes through.
+    """
+    modules = [m for m in model.modules() if m.training] if isinstance(model, nn.Module) else []
+    for module in modules:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.training = True
+
+
+@contextmanager
+def without_grad() -> Iterator[None]:
+    """``torch.no_grad`` that is safe inside autocast.
+
+    Autocast keeps the half-precision copies of weights made in its region; copies made without
+    gradient would cut the weights off from a later forward pass in the same region.
+    """
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        if torch.is_autocast_cache_enabled():
+            torch.clear_autocast_cache()
+
+
+def eval_logits(network: Network, x: Tensor, argument: str = "model") -> Tensor:
+    """The logits ``(B, classes)`` of a network in eval, without gradient; its modes are put back.
+
+    Args:
+        network: a module or function, ``(B, ...)`` → ``(B, classes)``.
+        x: inputs ``(B, ...)``.
+        argument: what errors call the network.
+
+    Raises:
+        InputError: an output that has not the shape of logits.
+    """
+    with evaluation_mode(network), without_grad():
+        return checked_logits(network(x), len(x), argument)
+
+
+def forward_agrees(model: nn.Module) -> bool:
+    """Whether train and eval forwards agree: no BatchNorm or Dropout is active in training mode."""
+    active = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+    return not any(m.training and _differs(m) for m in model.modules() if isinstance(m, active))
+
+
+def _differs(module: nn.Module) -> bool:
+    return getattr(module, "p", 1.0) != 0.0

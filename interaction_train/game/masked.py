@@ -1,0 +1,187 @@
+"""v(S): a network evaluated on inputs in which only the players of S are present."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from interaction_train.errors import InputError, at_least, checked_labels, checked_logits
+from interaction_train.game.chunks import chunk_rows
+from interaction_train.game.evaluation import Network, evaluation_mode, without_grad
+from interaction_train.game.layers import LayerSuffix
+from interaction_train.game.payoffs import Payoff, all_logits, get_payoff, margin
+from interaction_train.game.players import Players
+
+_CPU_ROWS = 64  # of a differentiable pass; far larger ones take longer per row on processors
+
+
+class MaskedGame:
+    """The game v(S) = payoff(model(where(mask of S, present, absent))), for a batch of samples.
+
+    One class serves attribution (present = image, absent = baseline), losses at a layer (present =
+    features, absent = 0) and perturbations (present = adversarial image, absent = clean image).
+
+    Coalitions run in eval mode and leave no trace: module modes come back as they were, BatchNorm
+    statistics, ``requires_grad``, hooks and the global RNG state are not touched.
+
+    Args:
+        model: maps ``(rows, ...)`` to logits ``(rows, classes)``.
+        present: ``(B, ...)``, what a sample shows where a player is present.
+        absent: a number, or a tensor that broadcasts to ``present``, shown elsewhere.
+        players: how a sample splits into n players.
+        payoff: a name in :data:`~interaction_train.game.payoffs.PAYOFFS` or a callable
+            ``(logits, labels) -> values``.
+        labels: ``(B,)`` int64; may be left out for the payoff ``"all"``.
+        rivals: ``(B,)`` int64, the fixed rival class for the payoff ``"margin"``.
+        chunk_size: rows sent through the model at once. By default evaluation uses the fastest
+            size (timed once per model and shape); a differentiable call sends all rows at once, or
+            on a CPU 64 at a time, which is faster. A differentiable call with a ``chunk_size``
+            checkpoints every chunk, so its memory is flat in the number of coalitions too, for one
+            more forward.
+        owner: the module whose modes are held in eval while coalitions run; default: ``model``, or
+            the network of a :class:`~interaction_train.game.layers.LayerSuffix`.
+
+    Raises:
+        InputError: shapes, labels, rivals or chunk size that do not fit.
+
+    Examples:
+        >>> from interaction_train.game.players import UnitPlayers
+        >>> def network(x):  # two logits: x0 + 2 x1 + x0 x1, and 0
+        ...     z = x[:, 0] + 2 * x[:, 1] + x[:, 0] * x[:, 1]
+        ...     return torch.stack([z, torch.zeros_like(z)], 1)
+        >>> x, y = torch.ones(1, 2), torch.tensor([0])
+        >>> game = MaskedGame(network, x, 0.0, UnitPlayers(), labels=y)
+        >>> game(torch.tensor([[False, False], [True, False], [False, True], [True, True]]))
+        tensor([[0., 1., 2., 4.]])
+    """
+
+    def __init__(
+        self,
+        model: Network,
+        present: Tensor,
+        absent: Tensor | float,
+        players: Players,
+        payoff: str | Payoff = "logit",
+        labels: Tensor | None = None,
+        *,
+        rivals: Tensor | None = None,
+        chunk_size: int | None = None,
+        owner: nn.Module | None = None,
+    ) -> None:
+        self.payoff = get_payoff(payoff)
+        if len(present) == 0:
+            raise InputError("present", f"shape {tuple(present.shape)}", "at least one sample")
+        self.n = players.count(present.shape[1:])
+        if labels is None and self.payoff is not all_logits:
+            raise InputError("labels", None, f"class indices for the payoff {payoff!r}")
+        for name, value in (("labels", labels), ("rivals", rivals)):
+            if value is not None:
+                checked_labels(value, len(present), name)
+        if rivals is not None and self.payoff is not margin:
+            raise InputError("rivals", "a tensor", "None for payoffs other than 'margin'")
+        if chunk_size is not None:
+            at_least("chunk_size", chunk_size, 1)
+        # A number is filled in on the device, without a host sync.
+        absent = absent.to(present) if isinstance(absent, Tensor) else present.new_full((), absent)
+        try:
+            self._absent = absent.expand_as(present)
+        except RuntimeError:
+            raise InputError(
+                "absent",
+                f"shape {tuple(absent.shape)}",
+                f"one that broadcasts to {tuple(present.shape)}",
+            ) from None
+        self.model, self.present, self.players = model, present, players
+        self.labels, self.rivals, self.chunk_size = labels, rivals, chunk_size
+        if owner is None:
+            inner = model.model if isinstance(model, LayerSuffix) else model
+            owner = inner if isinstance(inner, nn.Module) else None
+        self.owner = owner
+
+    def __call__(self, coalitions: Tensor, *, grad: bool = False) -> Tensor:
+        """Payoffs of coalitions.
+
+        Args:
+            coalitions: bool ``(K, n)``, the same for all samples, or ``(B, K, n)``.
+            grad: whether the result is differentiable (with respect to whatever requires grad).
+
+        Returns:
+            ``(B, K)``, or ``(B, K, classes)`` for the payoff ``"all"``; float32 at least.
+
+        Raises:
+            InputError: coalitions of another dtype or shape, or a model that does not return
+                logits.
+        """
+        batch = len(self.present)
+        shape = tuple(coalitions.shape)
+        fits = shape[-1:] == (self.n,) and 0 not in shape and shape[:-2] in ((), (batch,))
+        if coalitions.dtype != torch.bool or len(shape) < 2 or not fits:
+            raise InputError(
+                "coalitions",
+                f"{coalitions.dtype} {shape}",
+                f"bool (K, {self.n}) or ({batch}, K, {self.n}) with K at least 1",
+            )
+        coalitions = coalitions.to(self.present.device).expand(batch, -1, -1)
+        with nullcontext() if grad else without_grad():
+            return self._blocks(coalitions, grad and torch.is_grad_enabled())
+
+    def _blocks(self, coalitions: Tensor, grad: bool) -> Tensor:
+        batch, count, _ = coalitions.shape
+        total = batch * count
+        if not grad:
+            rows = self.choose_chunk(total)
+        elif self.chunk_size is not None:
+            rows = self.chunk_size
+        else:
+            rows = _CPU_ROWS if self.present.device.type == "cpu" else total
+        saving = grad and self.chunk_size is not None and rows < total
+        # Whole samples while they fit, so that chunks are as full as they can be.
+        samples, per_sample = min(batch, max(1, rows // count)), min(count, rows)
+        parts, first = [], 0
+        # Split, not sliced: the backward pass of a slice would fill the whole batch each time.
+        for present, absent, wanted in zip(
+            self.present.split(samples),
+            self._absent.split(samples),
+            coalitions.split(samples),
+            strict=True,
+        ):
+            b = slice(first, first + len(present))
+            first = b.stop
+            row = []
+            for piece in wanted.split(per_sample, dim=1):
+                if saving:
+                    part = checkpoint(
+                        self._evaluate, present, absent, piece, b,
+                        use_reentrant=False, preserve_rng_state=False,
+                    )  # fmt: skip
+                else:
+                    part = self._evaluate(present, absent, piece, b)
+                row.append(part)
+            parts.append(torch.cat(row, 1) if len(row) > 1 else row[0])
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def choose_chunk(self, rows: int) -> int:
+        """The chunk size for a job of so many rows, chosen and remembered when it is large.
+
+        A job that comes in several calls says here how large it is.
+        """
+        if self.chunk_size is not None:
+            return self.chunk_size
+        with evaluation_mode(self.owner):
+            return chunk_rows(self.model, self.owner, self.present[:1], rows)
+
+    def _evaluate(self, present: Tensor, absent: Tensor, coalitions: Tensor, b: slice) -> Tensor:
+        # The mode is set here, not around the whole call: a checkpointed chunk runs again in the
+        # backward pass, when the caller's modes are back.
+        masks = self.players.mask(coalitions, present.shape[1:])
+        rows = torch.where(masks, present.unsqueeze(1), absent.unsqueeze(1)).flatten(0, 1)
+        with evaluation_mode(self.owner):
+            logits = self.model(rows)
+        logits = checked_logits(logits, len(rows)).unflatten(0, coalitions.shape[:2])
+        labels = None if self.labels is None else self.labels[b, None]
+        if self.rivals is not None:
+            return self.payoff(logits, labels, self.rivals[b, None])
+        return self.payoff(logits, labels)

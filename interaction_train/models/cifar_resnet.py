@@ -1,0 +1,112 @@
+"""The thin CIFAR-10 ResNets (He et al. 2016, Sec. 4.2), with a loader for published weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from interaction_train.errors import InputError
+from interaction_train.game.normalize import Normalize
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions; the shortcut skips every second pixel and pads channels with zeros."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.stride, self.padding = stride, (outputs - inputs) // 2
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        x = x[..., :: self.stride, :: self.stride]
+        return F.relu(h + F.pad(x, (0, 0, 0, 0, self.padding, self.padding)))
+
+
+class CIFARThinResNet(nn.Module):
+    """ResNet-20, -32, -44, … for small images: 16, 32 and 64 channels, no downsampling stem.
+
+    The default normalisation is ImageNet's, with which the weights that ``weights`` is for were
+    trained. Images have as many channels C as ``mean`` has numbers.
+
+    Args:
+        depth: 6k + 2 layers, k blocks in each of three stages.
+        num_classes: number of logits.
+        weights: a ``.safetensors`` file with ``conv1``, ``bn1``, ``layerL.B.conv1`` … ``bn2`` (L
+            from 1, B from 0) and ``linear``, each with its ``weight``, ``bias`` and BatchNorm's
+            ``running_mean`` and ``running_var``; a prefix ``module.`` is dropped. Default: random.
+        mean: training mean per channel.
+        std: standard deviation per channel.
+        width: channels of the first stage; the others have twice and four times as many.
+
+    Shapes:
+        ``(B, C, H, W)`` in [0, 1] → ``(B, num_classes)``.
+
+    Raises:
+        InputError: another depth, an odd width, or a file that is missing or does not fit.
+    """
+
+    def __init__(
+        self,
+        depth: int = 20,
+        num_classes: int = 10,
+        weights: str | Path | None = None,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        width: int = 16,
+    ) -> None:
+        super().__init__()
+        if depth < 8 or depth % 6 != 2:
+            raise InputError("depth", depth, "8, 14, 20, 26, 32 and so on")
+        if num_classes < 1:
+            raise InputError("num_classes", num_classes, "at least 1")
+        if width < 2 or width % 2:  # the shortcut pads as many channels before as after
+            raise InputError("width", width, "an even number from 2 on")
+        self.normalize = Normalize(mean, std)
+        self.conv1 = nn.Conv2d(len(self.normalize.mean), width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = _stage(width, width, 1, depth // 6)
+        self.layer2 = _stage(width, 2 * width, 2, depth // 6)
+        self.layer3 = _stage(2 * width, 4 * width, 2, depth // 6)
+        self.linear = nn.Linear(4 * width, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if weights is not None:
+            self._load(Path(weights))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.bn1(self.conv1(self.normalize(x))))
+        h = self.layer3(self.layer2(self.layer1(h)))
+        return self.linear(h.mean((-2, -1)))
+
+    def _load(self, path: Path) -> None:
+        if not path.is_file():
+            raise InputError("weights", repr(str(path)), "an existing .safetensors file")
+        state = {key.removeprefix("module."): value for key, value in load_file(path).items()}
+        own = {key: value for key, value in self.state_dict().items() if "normalize" not in key}
+        # Counters of batches do not matter to a trained network, and some files leave them out.
+        own = {key: value for key, value in own.items() if "num_batches" not in key}
+        wrong = [k for k in own if k not in state or state[k].shape != own[k].shape]
+        extra = [k for k in state if k not in own and "num_batches" not in k]
+        if wrong or extra:
+            name = (wrong + extra)[0]
+            shape = tuple(state[name].shape) if name in state else "nothing"
+            expected = tuple(own[name].shape) if name in own else "no such entry"
+            raise InputError("weights", f"{path.name} with {name}: {shape}", str(expected))
+        self.load_state_dict({key: state[key].to(torch.float32) for key in own}, strict=False)
+
+
+def _stage(inputs: int, outputs: int, stride: int, blocks: int) -> nn.Sequential:
+    rest = [_Block(outputs, outputs, 1) for _ in range(blocks - 1)]
+    return nn.Sequential(_Block(inputs, outputs, stride), *rest)

@@ -1,0 +1,129 @@
+"""Weights of a network: read from a file or from the package, and named by their content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from interaction_train.errors import InputError
+from interaction_train.game.evaluation import unwrap
+
+
+def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
+    """Load weights into a network; it changes only if all of them fit.
+
+    Args:
+        model: the network; ``torch.compile`` and data-parallel wrappers are looked through.
+        path: one of
+
+            - a ``.safetensors`` file or a ``torch.save``d state dict with the network's own names;
+            - a checkpoint of Lightning, such as the command line writes: the network is the part of
+              the state dict below ``model.``;
+            - where no such file is, the name of weights of this package, with or without its
+              ending: ``digits_cnn``.
+
+    Returns:
+        the same network.
+
+    Raises:
+        InputError: no such file, an unreadable one, or entries that are missing, left over, or of
+            another shape than the network's.
+    """
+    network = unwrap(model)
+    with as_file(_find(path)) as file:
+        state = _read(file)
+    own = network.state_dict()
+    _check(Path(path).name, state, own)
+    network.load_state_dict(state)
+    return model
+
+
+def pretrained(model: nn.Module, weights: str) -> nn.Module:
+    """:func:`load_weights` in a form that YAML can use wherever a network is wanted.
+
+    ::
+
+        model:
+          class_path: interaction_train.models.weights.pretrained
+          init_args:
+            model:
+              class_path: DigitsNet
+            weights: digits_cnn
+
+    Args:
+        model: the network.
+        weights: a file or the name of packaged weights.
+
+    Raises:
+        InputError: as :func:`load_weights`.
+    """
+    return load_weights(model, weights)
+
+
+def weights_tag(model: nn.Module) -> str:
+    """16 hexadecimal digits that depend on the names, shapes, dtypes and values of all weights."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, value in sorted(unwrap(model).state_dict().items()):
+        if isinstance(value, Tensor):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            flat = value.detach().cpu().contiguous().flatten()
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _find(path: str | Path) -> Any:
+    if Path(path).is_file():
+        return Path(path)
+    folder = files("interaction_train.models").joinpath("pretrained")
+    packaged = sorted(file.name for file in folder.iterdir() if file.name.endswith(".safetensors"))
+    for name in (str(path), f"{path}.safetensors"):
+        if name in packaged:
+            return folder.joinpath(name)
+    names = ", ".join(name.removesuffix(".safetensors") for name in packaged)
+    raise InputError("weights", repr(str(path)), f"an existing file, or one of {names}")
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        loaded = torch.load(file, weights_only=True, map_location="cpu")
+    except Exception as error:  # whatever a damaged or foreign file makes the readers raise
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            "weights", repr(str(file)), f"a readable file of weights ({reason})"
+        ) from error
+    if not isinstance(loaded, Mapping):
+        raise InputError("weights", f"{file.name} with a {type(loaded).__name__}", "a state dict")
+    if "state_dict" in loaded:
+        inner = loaded["state_dict"]
+        loaded = {k.removeprefix("model."): v for k, v in inner.items() if k.startswith("model.")}
+    return {key.removeprefix("_orig_mod."): value for key, value in loaded.items()}
+
+
+def _check(name: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    if missing or unexpected:
+        parts = [
+            f"{kind} {_few(keys)}"
+            for kind, keys in (("lacks", missing), ("has the unknown", unexpected))
+            if keys
+        ]
+        raise InputError("weights", f"{name}, which {' and '.join(parts)}", "the network's entries")
+    for key, value in own.items():
+        if state[key].shape != value.shape:
+            got = f"{name} with {key} of shape {tuple(state[key].shape)}"
+            raise InputError("weights", got, f"shape {tuple(value.shape)}")
+
+
+def _few(keys: list[str], limit: int = 3) -> str:
+    more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
+    return ", ".join(keys[:limit]) + more

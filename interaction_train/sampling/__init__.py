@@ -1,0 +1,1 @@
+"""Stateless draws of coalitions, groups and pairs."""

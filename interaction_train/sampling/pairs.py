@@ -1,0 +1,235 @@
+"""Which pairs of players a sampled estimate looks at.
+
+Pairs come in blocks of players that share evaluations (see
+:mod:`interaction_train.indices.sampled_pairs`): the more pairs of a block are wanted, the less
+an evaluation is worth to a single one, and the fewer are needed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from interaction_train.errors import InputError
+from interaction_train.game.players import GridPlayers, Players
+from interaction_train.sampling.random import Draws
+
+_TILE = 4  # cells along the side of the tiles that neighbours are spread over
+
+
+@dataclass(frozen=True)
+class PairBlocks:
+    """Pairs of players, all of equal weight, in blocks that share evaluations.
+
+    Attributes:
+        members: ``(B, blocks, p)`` int64, the players of each block.
+        edges: ``(E, 2)`` int64 on the CPU, the wanted pairs of a block as places in it; a place
+            may occur in several. The same for all samples and blocks.
+    """
+
+    members: Tensor
+    edges: Tensor
+
+    @property
+    def complete(self) -> bool:
+        """Whether every pair of a block is wanted."""
+        p = self.members.shape[-1]
+        return len(self.edges) == p * (p - 1) // 2
+
+    @property
+    def pairs(self) -> Tensor:
+        """The pairs as players, ``(B, blocks · E, 2)`` int64."""
+        return self.members[:, :, self.edges.to(self.members.device)].flatten(1, 2)
+
+
+class PairSampler(ABC):
+    """A choice of pairs."""
+
+    @abstractmethod
+    def blocks(self, players: Players, shape: Sequence[int], draws: Draws) -> PairBlocks:
+        """The pairs for a batch.
+
+        Args:
+            players: how a sample splits into players.
+            shape: the shape of one sample, without the batch.
+            draws: the source of random numbers; its content gives the batch's size and device.
+
+        Raises:
+            InputError: fewer than two players, or players that the choice does not fit.
+        """
+
+    def at_ends(self, contexts: int) -> PairSampler:
+        """The choice for the two end orders, which have one context each.
+
+        There a pair costs a single difference, so that there can be as many more pairs as the other
+        orders have contexts.
+
+        Args:
+            contexts: contexts per pair of the other orders.
+        """
+        return self
+
+
+class RandomPairs(PairSampler):
+    """All pairs inside random disjoint blocks of players; every pair is equally likely.
+
+    Args:
+        blocks: number of blocks; fewer where the players do not suffice.
+        size: players per block, at least 2; a block of p players has p(p−1)/2 pairs.
+
+    Raises:
+        InputError: ``blocks`` below 1 or ``size`` below 2.
+    """
+
+    def __init__(self, blocks: int = 2, size: int = 16) -> None:
+        if blocks < 1:
+            raise InputError("blocks", blocks, "at least 1")
+        if size < 2:
+            raise InputError("size", size, "at least 2")
+        self.number, self.size = blocks, size
+
+    def blocks(self, players: Players, shape: Sequence[int], draws: Draws) -> PairBlocks:
+        n = _at_least_two(players, shape)
+        size = min(self.size, n)
+        number = min(self.number, n // size)
+        order = draws.bits("pairs", n).argsort(-1)
+        return PairBlocks(order[:, : number * size].unflatten(1, (number, size)), _complete(size))
+
+
+class AllPairs(PairSampler):
+    """All n(n−1)/2 pairs, as one block."""
+
+    def blocks(self, players: Players, shape: Sequence[int], draws: Draws) -> PairBlocks:
+        n = _at_least_two(players, shape)
+        members = torch.arange(n, device=draws.content.device)
+        return PairBlocks(members.expand(len(draws.content), 1, n), _complete(n))
+
+
+class GivenPairs(PairSampler):
+    """The same given pairs for every sample.
+
+    Contexts share evaluations over all players that occur. Which of these are present is drawn
+    once for all samples, so that only the flips that the pairs need are evaluated.
+
+    Args:
+        pairs: pairs (i, j) of different players, no pair twice.
+
+    Raises:
+        InputError: no pair, a pair of a player with itself, or a pair that occurs twice.
+
+    Examples:
+        >>> from interaction_train.sampling.random import content_hash
+        >>> from interaction_train.game.players import GridPlayers
+        >>> draws = Draws(content_hash(torch.rand(2, 1, 8, 8)))
+        >>> GivenPairs([(0, 5), (5, 3)]).blocks(GridPlayers(4, 4), (1, 8, 8), draws).pairs
+        tensor([[[0, 5],
+                 [5, 3]],
+        <BLANKLINE>
+                [[0, 5],
+                 [5, 3]]])
+    """
+
+    def __init__(self, pairs: Sequence[Sequence[int]]) -> None:
+        seen: set[tuple[int, int]] = set()
+        for pair in pairs:
+            if len(pair) != 2 or pair[0] == pair[1] or min(pair) < 0:
+                raise InputError("pairs", tuple(pair), "two different players i, j >= 0")
+            key = (min(pair), max(pair))
+            if key in seen:
+                raise InputError("pairs", f"the pair {key} twice", "every pair once")
+            seen.add(key)
+        if not seen:
+            raise InputError("pairs", "none", "at least one pair")
+        self.given = [(int(i), int(j)) for i, j in pairs]
+
+    def blocks(self, players: Players, shape: Sequence[int], draws: Draws) -> PairBlocks:
+        n = _at_least_two(players, shape)
+        present = sorted({i for pair in self.given for i in pair})
+        if present[-1] >= n:
+            raise InputError("pairs", f"player {present[-1]}", f"players 0 … {n - 1}")
+        place = {player: k for k, player in enumerate(present)}
+        edges = torch.tensor([[place[i], place[j]] for i, j in self.given])
+        members = torch.tensor(present, device=draws.content.device)
+        return PairBlocks(members.expand(len(draws.content), 1, -1), edges)
+
+
+class NeighbourPairs(PairSampler):
+    """Pairs of grid cells at most ``radius`` rows and ``radius`` columns apart.
+
+    Every such pair is equally likely, wherever it lies. Those of a sample are spread over the grid:
+    interactions of pairs close to each other are alike (on a ResNet-20 the mean |I| of the 36 pairs
+    of 3 × 3 cells varies as much as that of two to seven pairs taken anywhere), so that new places
+    are worth more than the evaluations which pairs in one place could share. From a third of all
+    pairs on all are taken, as one block: sharing then makes up for it.
+
+    Args:
+        radius: largest distance in rows and in columns; 2 in the reference protocol.
+        number: how many pairs per sample; None for all.
+
+    Raises:
+        InputError: an argument out of its range; on use, players that are no grid.
+
+    Examples:
+        >>> from interaction_train.sampling.random import content_hash
+        >>> from interaction_train.game.players import GridPlayers
+        >>> draws = Draws(content_hash(torch.rand(2, 1, 8, 8)))
+        >>> NeighbourPairs(1, 5).blocks(GridPlayers(8, 8), (1, 8, 8), draws).pairs.shape
+        torch.Size([2, 5, 2])
+    """
+
+    def __init__(self, radius: int = 2, number: int | None = 64) -> None:
+        if radius < 1:
+            raise InputError("radius", radius, "at least 1")
+        if number is not None and number < 1:
+            raise InputError("number", number, "at least 1, or None for all")
+        self.radius, self.number = radius, number
+
+    def at_ends(self, contexts: int) -> NeighbourPairs:
+        return NeighbourPairs(self.radius, None if self.number is None else self.number * contexts)
+
+    def blocks(self, players: Players, shape: Sequence[int], draws: Draws) -> PairBlocks:
+        n = _at_least_two(players, shape)
+        if not isinstance(players, GridPlayers):
+            raise InputError("players", players, "GridPlayers, for pairs of neighbours")
+        pairs, tile = _neighbours(players.rows, players.cols, self.radius)
+        batch, device, total = len(draws.content), draws.content.device, len(pairs)
+        if self.number is None or 3 * self.number >= total:
+            members = torch.arange(n, device=device)
+            return PairBlocks(members.expand(batch, 1, n), pairs)
+        # A systematic sample: equal steps through the tiles, in each of which the order is random.
+        pairs, tile = (part.to(device, non_blocking=True) for part in (pairs, tile))
+        order = (tile + draws.uniform("order", total).double()).argsort(-1)
+        steps = torch.arange(self.number, device=device) + draws.uniform("start", 1).double()
+        places = (steps * (total / self.number)).long().clamp(max=total - 1)
+        return PairBlocks(pairs[order.gather(1, places)], torch.tensor([[0, 1]]))
+
+
+@lru_cache(maxsize=16)
+def _neighbours(rows: int, cols: int, radius: int) -> tuple[Tensor, Tensor]:
+    """All pairs of neighbours ``(total, 2)``, and the tile ``(total,)`` with a pair's middle.
+
+    Tiles are counted to and fro along the rows, so that the next one is a neighbour.
+    """
+    i, j = torch.triu_indices(rows * cols, rows * cols, 1)
+    near = (j // cols - i // cols).le(radius) & (j % cols - i % cols).abs().le(radius)
+    i, j = i[near], j[near]
+    down, across = (i // cols + j // cols) // (2 * _TILE), (i % cols + j % cols) // (2 * _TILE)
+    last = (cols - 1) // _TILE
+    tile = down * (last + 1) + torch.where(down % 2 == 0, across, last - across)
+    return torch.stack([i, j], 1), tile
+
+
+def _at_least_two(players: Players, shape: Sequence[int]) -> int:
+    n = players.count(shape)
+    if n < 2:
+        raise InputError("players", f"{n} player", "at least 2")
+    return n
+
+
+def _complete(size: int) -> Tensor:
+    return torch.triu_indices(size, size, 1).T

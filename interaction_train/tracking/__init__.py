@@ -1,0 +1,1 @@
+"""What a run leaves: loggers, figures, provenance and the report."""

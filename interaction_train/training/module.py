@@ -1,0 +1,172 @@
+"""The Lightning module: any classifier, with interaction losses injected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from interaction_train.errors import InputError
+from interaction_train.game.evaluation import unwrap
+from interaction_train.game.layers import find_layer, record
+from interaction_train.training.objective import WeightedTerm, add_terms, wanted_layers
+
+_INJECTED = ["model", "losses", "optimizer", "lr_scheduler"]
+
+
+class InteractionClassifier(L.LightningModule):
+    """Trains a classifier with cross entropy plus weighted interaction losses.
+
+    Logs ``train/loss``, ``train/loss/cross_entropy``, ``train/loss/<name>`` for every loss that is
+    past its warm-up, ``train/weight/<name>`` where a weight changes in training, ``train/acc``, and
+    ``val/loss``, ``val/acc``, ``test/loss``, ``test/acc``.
+
+    Args:
+        model: network, ``(B, ...)`` with values in [0, 1] → logits ``(B, num_classes)``.
+        num_classes: number of classes.
+        losses: name → loss term with its weight and warm-up.
+        optimizer: parameters → optimizer; default: AdamW with a learning rate of 1e-3.
+        lr_scheduler: optimizer → scheduler, stepped once an epoch.
+        label_smoothing: of the cross entropy, in [0, 1].
+
+    Checkpoints load with ``weights_only=True``. One written by the CLI carries its configuration:
+    ``InteractionClassifier.load_from_checkpoint(path)`` rebuilds everything. One written by plain
+    Python carries the weights; pass ``model=`` (and the rest) again.
+
+    Raises:
+        InputError: arguments out of range, an unknown layer, or labels beyond ``num_classes``.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        num_classes: int = 10,
+        losses: dict[str, WeightedTerm] | None = None,
+        optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise InputError("num_classes", num_classes, "at least 2")
+        if not 0 <= label_smoothing <= 1:
+            raise InputError("label_smoothing", label_smoothing, "in [0, 1]")
+        # From the CLI come plain configurations to keep. Objects, as plain Python gives them, would
+        # make checkpoints that only an unsafe load can open.
+        from_cli = _given_hyperparameters.get() is not None
+        self.save_hyperparameters(ignore=[] if from_cli else _INJECTED)
+        self.model = model
+        self.num_classes = num_classes
+        self.losses = losses or {}
+        self.optimizer_factory, self.scheduler_factory = optimizer, lr_scheduler
+        self.label_smoothing = label_smoothing
+        for weighted in self.losses.values():
+            for layer in weighted.term.layers:
+                find_layer(model, layer)
+        accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.train_acc = accuracy.clone()
+        self.val_acc = accuracy.clone()
+        self.test_acc = accuracy.clone()
+
+    def setup(self, stage: str) -> None:
+        found = getattr(getattr(self.trainer, "datamodule", None), "num_classes", None)
+        if found is not None and found > self.num_classes:
+            raise InputError(
+                "num_classes",
+                self.num_classes,
+                f"at least {found}, the number of classes in the data",
+            )
+
+    def on_fit_start(self) -> None:
+        warn_of_early_losses(self.losses, self.model)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = {name: weighted.state_dict() for name, weighted in self.losses.items()}
+        checkpoint["interaction_losses"] = {name: part for name, part in state.items() if part}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint.get("interaction_losses", {})
+        for name, weighted in self.losses.items():
+            weighted.load_state_dict(state.get(name, {}))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        x, y = batch
+        step, epoch = progress(self.trainer)
+        with record(self.model, wanted_layers(self.losses, epoch)) as forward:
+            forward.logits = logits = self.model(x)
+        cross_entropy = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
+        loss, logs = add_terms(
+            self.losses, cross_entropy, self.model, x, y, forward=forward, step=step, epoch=epoch
+        )
+        logs["loss/cross_entropy"] = cross_entropy.detach()
+        self.train_acc(logits, y)
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log_dict({f"train/{name}": value for name, value in logs.items()})
+        self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluate(batch, "val", self.val_acc)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluate(batch, "test", self.test_acc)
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return self.model(batch[0])
+
+    def _evaluate(self, batch: tuple[Tensor, Tensor], split: str, accuracy: Any) -> None:
+        x, y = batch
+        logits = self.model(x)
+        accuracy(logits, y)
+        self.log(f"{split}/loss", F.cross_entropy(logits, y), sync_dist=True, prog_bar=True)
+        self.log(f"{split}/acc", accuracy, prog_bar=True)
+
+    def configure_optimizers(self) -> Any:
+        factory = self.optimizer_factory or _adamw
+        optimizer = factory(self.parameters())
+        if self.scheduler_factory is None:
+            return optimizer
+        scheduler = self.scheduler_factory(optimizer)
+        plan = {"scheduler": scheduler, "interval": "epoch"}
+        if hasattr(scheduler, "monitor"):
+            plan["monitor"] = scheduler.monitor
+        return {"optimizer": optimizer, "lr_scheduler": plan}
+
+
+def _adamw(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=1e-3)
+
+
+def progress(trainer: L.Trainer) -> tuple[int, float]:
+    """Where training is, as the loss terms count it.
+
+    Returns:
+        the number of micro-batches before this one, over all epochs; and the epoch, with the
+        fraction of it that is done (without it where the loader's length is unknown). Both are part
+        of a checkpoint's loop state, so a resumed run goes on with them.
+    """
+    loop = trainer.fit_loop
+    done = loop.batch_idx / trainer.num_training_batches
+    return loop.total_batch_idx, trainer.current_epoch + done
+
+
+def warn_of_early_losses(losses: Mapping[str, WeightedTerm], model: nn.Module) -> None:
+    """Warn where losses start in epoch 0 on a network with BatchNorm."""
+    early = [name for name, weighted in losses.items() if weighted.active(0)]
+    norms = (nn.modules.batchnorm._BatchNorm,)
+    if early and any(isinstance(m, norms) for m in unwrap(model).modules()):
+        rank_zero_warn(
+            f"losses {early} start in epoch 0 on a network with BatchNorm, whose running "
+            "statistics lag at first and blow the terms up: give them warmup_epochs."
+        )
