@@ -35,10 +35,8 @@ def sources() -> dict[str, Path]:
             inside = path.relative_to(top)
             if not prefix and inside.parts[0] in ROOT_FOLDERS:
                 continue
-            parts = (
-                [prefix, *inside.with_suffix("").parts] if prefix else inside.with_suffix("").parts
-            )
-            found[".".join(part for part in parts if part != "__init__")] = path
+            parts = [prefix, *inside.with_suffix("").parts]
+            found[".".join(part for part in parts if part not in ("", "__init__"))] = path
     return found
 
 
