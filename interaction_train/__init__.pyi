@@ -64,6 +64,7 @@ from .data import DigitsDataModule as DigitsDataModule
 from .data import ImageDataModule as ImageDataModule
 from .errors import InputError as InputError
 from .game.absence import input_baseline as input_baseline
+from .game.evaluation import logits_of as logits_of
 from .game.layers import LayerSuffix as LayerSuffix
 from .game.layers import record as record
 from .game.masked import MaskedGame as MaskedGame

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from interaction_train.errors import checked_logits
+from interaction_train.errors import InputError, checked_logits
 
 Network = Callable[[Tensor], Tensor]
 
@@ -23,6 +23,58 @@ def unwrap(model: nn.Module) -> nn.Module:
             model = model.module
         else:
             return model
+
+
+class _Logits(nn.Module):
+    """A network whose output is made the tensor of logits in it."""
+
+    def __init__(self, model: nn.Module, key: str | int | None) -> None:
+        super().__init__()
+        self.model, self.key = model, key
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _find_logits(self.model(x), self.key)
+
+
+def logits_of(model: nn.Module, key: str | int | None = None) -> nn.Module:
+    """A network that returns the logits of one that returns more than them.
+
+    Args:
+        model: returns an object with ``.logits``, a mapping, or a tuple.
+        key: where the logits lie in a mapping or tuple, or the attribute's name. Default: the
+            attribute or key ``"logits"``, else the first part of a tuple.
+
+    Returns:
+        a module, ``(B, ...)`` → ``(B, classes)``, that shares all weights with ``model``.
+
+    Raises:
+        InputError: on a call, an output without logits at that place.
+
+    Examples:
+        >>> class Both(nn.Linear):
+        ...     def forward(self, x):
+        ...         return {"logits": super().forward(x), "features": x}
+        >>> logits_of(Both(4, 3))(torch.rand(2, 4)).shape
+        torch.Size([2, 3])
+    """
+    return _Logits(model, key)
+
+
+def _find_logits(output: Any, key: str | int | None) -> Tensor:
+    found: Any = None
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, Mapping):
+        found = output.get("logits" if key is None else key)
+    elif isinstance(key, int) or (key is None and not hasattr(output, "logits")):
+        place = key or 0
+        found = output[place] if isinstance(output, tuple | list) and output[place:] else None
+    else:
+        found = getattr(output, "logits" if key is None else str(key), None)
+    if not isinstance(found, Tensor):
+        there = list(output) if isinstance(output, Mapping) else type(output).__name__
+        raise InputError("key", repr(key), f"where the logits are in an output of {there}")
+    return found
 
 
 @contextmanager
