@@ -1,0 +1,52 @@
+"""Where a run keeps its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import lightning as L
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+
+_found: WeakKeyDictionary[L.Trainer, Path] = WeakKeyDictionary()
+
+
+def run_folder(trainer: L.Trainer) -> Path | None:
+    """The folder of a trainer's run, the same on every process; call it on all of them.
+
+    That of the logger that writes files (CSV before TensorBoard), else the first logger's as
+    ``ModelCheckpoint`` has it, ``<save_dir>/<name>/<version>``; without any logger a fresh
+    ``<default_root_dir>/results_<k>``. So two runs never share it.
+
+    Args:
+        trainer: attached to a run.
+
+    Returns:
+        the folder, which need not exist yet; None for ``fast_dev_run``, which leaves nothing.
+    """
+    if getattr(trainer, "fast_dev_run", False):
+        return None
+    if trainer not in _found:
+        folder = _own_folder(trainer) if trainer.is_global_zero else None
+        _found[trainer] = Path(trainer.strategy.broadcast(str(folder)))
+    return _found[trainer]
+
+
+def _own_folder(trainer: L.Trainer) -> Path:
+    for kind in (CSVLogger, TensorBoardLogger, Logger):
+        for logger in trainer.loggers:
+            if isinstance(logger, kind):
+                return _of_logger(logger, trainer)
+    root, number = Path(trainer.default_root_dir), 0
+    while (root / f"results_{number}").exists():
+        number += 1
+    return root / f"results_{number}"
+
+
+def _of_logger(logger: Logger, trainer: L.Trainer) -> Path:
+    if isinstance(logger, CSVLogger | TensorBoardLogger):
+        return Path(logger.log_dir)
+    _ = getattr(logger, "experiment", None)  # W&B knows its run's id from here on
+    version = logger.version
+    named = version if isinstance(version, str) else f"version_{version}"
+    return Path(logger.save_dir or trainer.default_root_dir, str(logger.name), named)
