@@ -22,7 +22,8 @@ def run_folder(trainer: L.Trainer) -> Path | None:
         trainer: attached to a run.
 
     Returns:
-        the folder, which need not exist yet where there is a logger; None for ``fast_dev_run``, which leaves nothing.
+        the folder, which need not exist yet where there is a logger; None for ``fast_dev_run``,
+        which leaves nothing.
     """
     if getattr(trainer, "fast_dev_run", False):
         return None
@@ -38,13 +39,18 @@ def _own_folder(trainer: L.Trainer) -> Path:
             if isinstance(logger, kind):
                 return _of_logger(logger, trainer)
     root, number = Path(trainer.default_root_dir), 0
-    while True:  # made at once, so that no other run takes it
-        try:
-            (root / f"results_{number}").mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        else:
-            return root / f"results_{number}"
+    while not _made(root / f"results_{number}"):
+        number += 1
+    return root / f"results_{number}"
+
+
+def _made(folder: Path) -> bool:
+    """Make a folder, so that no other run takes it; False where it is there."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _of_logger(logger: Logger, trainer: L.Trainer) -> Path:
