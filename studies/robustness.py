@@ -40,7 +40,7 @@ from torchmetrics.functional.classification import binary_auroc
 from interaction_train.attacks import TransferAttack
 from interaction_train.callbacks import AdversarialTraining
 from interaction_train.callbacks.crafting import craft
-from interaction_train.data.module import Cutout, DigitsDataModule, ImageDataModule
+from interaction_train.data import Cutout, DigitsDataModule, ImageDataModule
 from interaction_train.game.absence import input_baseline
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.players import GridPlayers

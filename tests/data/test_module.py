@@ -18,18 +18,15 @@ from torch.utils.data import DataLoader
 from torchvision import datasets
 from torchvision.transforms import v2
 
-from interaction_train.data.module import (
-    Cutout,
-    DigitsDataModule,
-    ImageDataModule,
-    InTurn,
-    KeyedSampler,
-    RandomCropFlip,
-    as_is,
-)
+from interaction_train.data import Cutout, DigitsDataModule, ImageDataModule, KeyedSampler
+from interaction_train.data.keyed import as_is
+from interaction_train.data.transforms import RandomCropFlip
 from interaction_train.errors import InputError
 from interaction_train.models import DigitsNet
 from interaction_train.sampling.random import Draws
+
+
+CUTOUT = Cutout(2, 0.1)
 
 
 def raises(argument, *parts):
@@ -176,7 +173,9 @@ def test_loaders_take_seed_and_rank():
     ranks = []
     for rank in (0, 1):
         module = DigitsDataModule(batch_size=2000)
-        module.trainer = SimpleNamespace(world_size=2, global_rank=rank, strategy=strategy)
+        module.trainer = SimpleNamespace(
+            world_size=2, global_rank=rank, strategy=strategy, training=False
+        )
         ranks.append(epoch_of(module, 0)[0])
     assert torch.equal(torch.stack(ranks, 1).flatten(0, 1), x)
 
@@ -280,7 +279,7 @@ def test_crop_and_flip_draws_every_window_of_the_padded_image_alike(dtype, flip)
 @pytest.mark.parametrize("size", [3, 4])
 def test_cutout_covers_one_square_centred_anywhere(dtype, size):
     x = torch.ones(20000, 2, 5, 7).to(dtype)
-    cut = Cutout(size, 0.4)(x, Draws(torch.arange(20000), seed=3))
+    cut = Cutout(size, 0.4).keyed(x, Draws(torch.arange(20000), seed=3))
     covered = cut != x
     fill = 102 if dtype == torch.uint8 else torch.tensor(0.4).item()
     assert set(cut.unique().tolist()) == {1, fill}
@@ -320,11 +319,10 @@ def test_bad_cutouts(arguments):
 def test_digits_shift_by_one_pixel_and_never_flip():
     module = DigitsDataModule(augment=True)
     module.setup()
-    crop = module.parts["train"].augmentation
-    assert crop == RandomCropFlip(padding=1, flip=False)
+    assert module.parts["train"].augmentations == [RandomCropFlip(padding=1, flip=False)]
     module = DigitsDataModule()
     module.setup()
-    assert module.parts["train"].augmentation is None
+    assert module.parts["train"].augmentations == []
 
 
 @pytest.mark.parametrize("augment", [False, True])
@@ -459,7 +457,7 @@ def test_npz_images_become_channels_first_floats(tmp_path, shape, dtype):
     x, y = next(iter(module.test_dataloader()))
     expected = arrays["x_test"].reshape(20, 5, 6, -1).transpose(0, 3, 1, 2).astype(np.float32)
     if dtype == "uint8":
-        assert module.parts["test"].source.images.pixels.dtype == torch.uint8
+        assert module.parts["test"].source.tensors[0].dtype == torch.uint8
         expected = expected / np.float32(255)
     assert x.dtype == torch.float32
     assert np.array_equal(x.numpy(), expected)
@@ -479,20 +477,20 @@ def test_npz_training_images_are_split_by_class(tmp_path):
 @pytest.mark.parametrize(
     ("shape", "arguments", "expected"),
     [
-        ((6, 6), {}, RandomCropFlip(4, False)),
-        ((6, 6, 3), {}, RandomCropFlip(4, True)),
-        ((6, 6), {"flip": True}, RandomCropFlip(4, True)),
-        ((6, 6, 3), {"flip": False, "padding": 2}, RandomCropFlip(2, False)),
-        ((6, 6, 3), {"augment": False, "flip": True}, None),
-        ((6, 6), {"cutout": Cutout(2)}, InTurn([RandomCropFlip(4, False), Cutout(2)])),
-        ((6, 6), {"augment": False, "cutout": Cutout(2, 0.1)}, Cutout(2, 0.1)),
+        ((6, 6), {}, [RandomCropFlip(4, False)]),
+        ((6, 6, 3), {}, [RandomCropFlip(4, True)]),
+        ((6, 6), {"flip": True}, [RandomCropFlip(4, True)]),
+        ((6, 6, 3), {"flip": False, "padding": 2}, [RandomCropFlip(2, False)]),
+        ((6, 6, 3), {"augment": False, "flip": True}, []),
+        ((6, 6), {"cutout": CUTOUT}, [RandomCropFlip(4, False), CUTOUT.keyed]),
+        ((6, 6), {"augment": False, "cutout": CUTOUT}, [CUTOUT.keyed]),
     ],
 )
 def test_which_augmentation(tmp_path, shape, arguments, expected):
     write_npz(tmp_path / "a.npz", shape=shape)
     module = ImageDataModule(tmp_path / "a.npz", **arguments)
     module.setup()
-    assert module.parts["train"].augmentation == expected
+    assert module.parts["train"].augmentations == expected
 
 
 def test_image_size_resizes_and_crops_at_the_centre(tmp_path):
@@ -636,7 +634,7 @@ def test_torchvision_mnist(tmp_path, name):
     x, y = next(iter(module.test_dataloader()))
     assert np.array_equal((x[:, 0] * 255).round().numpy(), written["t10k"])
     assert y.tolist() == [i % 4 for i in range(20)]
-    assert module.parts["train"].augmentation == RandomCropFlip(4, flip=name != "MNIST")
+    assert module.parts["train"].augmentations == [RandomCropFlip(4, flip=name != "MNIST")]
     assert module.num_classes == 10
 
 
@@ -661,7 +659,7 @@ def test_torchvision_cifar(tmp_path, monkeypatch, name, classes):
     assert np.array_equal((x * 255).round().numpy(), written[dataset.test_list[0][0]])
     assert y.tolist() == [i % 4 for i in range(40)]
     assert module.num_classes == classes
-    assert module.parts["train"].augmentation == RandomCropFlip(4, flip=True)
+    assert module.parts["train"].augmentations == [RandomCropFlip(4, flip=True)]
 
 
 def test_torchvision_svhn(tmp_path, monkeypatch):
@@ -678,7 +676,7 @@ def test_torchvision_svhn(tmp_path, monkeypatch):
     x, y = next(iter(module.test_dataloader()))
     assert np.array_equal((x * 255).round().numpy(), images.transpose(3, 2, 0, 1))
     assert y.tolist() == [(i % 4 + 7) % 10 for i in range(40)]
-    assert module.parts["train"].augmentation == RandomCropFlip(4, flip=False)
+    assert module.parts["train"].augmentations == [RandomCropFlip(4, flip=False)]
 
 
 def test_a_torchvision_set_that_is_not_there(tmp_path):
@@ -718,7 +716,7 @@ def test_folder_images_are_decoded_as_written(tmp_path):
         "test": 20,
     }
     assert module.num_classes == 2
-    assert module.parts["train"].augmentation == RandomCropFlip(4, flip=True)
+    assert module.parts["train"].augmentations == [RandomCropFlip(4, flip=True)]
     assert torch.equal(
         epoch_of(module, 1)[0], epoch_of(ImageDataModule(tmp_path, "data", 99, 0.2), 1)[0]
     )
@@ -744,7 +742,7 @@ def test_folder_of_validation_images(tmp_path):
     module = ImageDataModule(tmp_path / "three")
     module.setup()
     assert [len(module.parts[name]) for name in ("train", "val", "test")] == [20, 20, 20]
-    files = {name: part.source.images.paths[0] for name, part in module.parts.items()}
+    files = {name: part.source.samples[0][0] for name, part in module.parts.items()}
     assert all(f"three/{name}/cat" in file for name, file in files.items())
 
 
