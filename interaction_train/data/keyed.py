@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, cast
 
 import torch
+from lightning import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, get_worker_info
 
@@ -37,18 +38,22 @@ class KeyedSampler(DistributedSampler[tuple[int, int]]):
         # The parent seeds an epoch with seed + epoch; apart by 2^20, the seeds share no order.
         super().__init__(dataset, num_replicas, rank, shuffle=True, seed=seed << 20)
         self.skip = 0
+        self.trainer: Trainer | None = None
+
+    def go_on(self, trainer: Trainer, batch_size: int) -> None:
+        """Begin where a trainer is, which a checkpoint may have put into the midst of an epoch."""
+        self.trainer, self.epoch = trainer, trainer.current_epoch
+        progress: Any = trainer.fit_loop.epoch_loop.batch_progress
+        seen, ready = progress.current.processed, progress.current.ready
+        if trainer.fit_loop.restarting and not (progress.is_last_batch and seen == ready):
+            self.skip = seen * batch_size
 
     def set_epoch(self, epoch: int) -> None:
+        if self.trainer is not None and self.trainer.training:
+            # Lightning's number is one too high after the end of an epoch resumed by max_steps.
+            epoch = self.trainer.current_epoch
         self.skip = self.skip if epoch == self.epoch else 0
         super().set_epoch(epoch)
-
-    def go_on(self, fit_loop: Any, batch_size: int) -> None:
-        """Begin where a Lightning trainer's ``fit_loop`` is, which a checkpoint may have set."""
-        self.epoch = fit_loop.epoch_progress.current.processed
-        progress = fit_loop.epoch_loop.batch_progress
-        seen = progress.current
-        if fit_loop.restarting and not (progress.is_last_batch and seen.processed == seen.ready):
-            self.skip = seen.processed * batch_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch, indices = self.epoch, cast(Iterator[int], super().__iter__())
@@ -86,8 +91,9 @@ class KeyedDataset(Dataset[Batch]):
             x = self.resize(images(self.source, index))
             for augmentation in self.augmentations if keyed else ():
                 x = augmentation(x, Draws((table[:, 0] << 40) | index, self.seed, "augmentation"))
-            x = x.float().div_(255) if x.dtype == torch.uint8 else x
-            return checked_images(x, "transform").float(), self.labels[places]
+            byte = x.dtype == torch.uint8
+            x = x.float().div_(255) if byte else checked_images(x, "transform").float()
+            return x, self.labels[places]
         except InputError as error:
             if get_worker_info() is None:
                 raise

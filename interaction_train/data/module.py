@@ -148,7 +148,7 @@ class ImageDataModule(LightningDataModule):
         rank = self.trainer.global_rank if self.trainer else 0
         sampler = KeyedSampler(self.parts["train"], self.seed, world, rank)
         if self.trainer and self.trainer.training:
-            sampler.go_on(self.trainer.fit_loop, self.batch_size)
+            sampler.go_on(self.trainer, self.batch_size)
         return self._loader("train", sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:

@@ -25,7 +25,6 @@ from interaction_train.errors import InputError
 from interaction_train.models import DigitsNet
 from interaction_train.sampling.random import Draws
 
-
 CUTOUT = Cutout(2, 0.1)
 
 
