@@ -127,8 +127,7 @@ class ImageDataModule(LightningDataModule):
         source, train = parts["train"]
         if self.train_fraction < 1:
             _, train = _stratified(labels(source), train, self.train_fraction, "train_fraction")
-        channels = images(source, torch.tensor([0])).shape[1]
-        augmentations = self._augmentations(channels)
+        augmentations = self._augmentations(images(source, torch.tensor([0])).shape[1])
         size = resize(self.image_size)
         self.parts = {name: KeyedDataset(*parts[name], size) for name in ("val", "test")}
         self.parts["train"] = KeyedDataset(source, train, size, augmentations, self.seed)
@@ -144,9 +143,8 @@ class ImageDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         self.setup()
-        world = self.trainer.world_size if self.trainer else 1
-        rank = self.trainer.global_rank if self.trainer else 0
-        sampler = KeyedSampler(self.parts["train"], self.seed, world, rank)
+        ranks = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        sampler = KeyedSampler(self.parts["train"], self.seed, *ranks)
         if self.trainer and self.trainer.training:
             sampler.go_on(self.trainer, self.batch_size)
         return self._loader("train", sampler)

@@ -48,14 +48,7 @@ def exists(source: str) -> bool:
 def load(source: str, root: str, size: int | None, download: bool = False) -> dict[Split, Source]:
     """The parts of a source: "train" alone, or with "test", or with "test" and "val".
 
-    Args:
-        source: one of ``NAMES``, a folder or an .npz file.
-        root: where torchvision's data sets are, or go.
-        size: height and width that folders' images get; the caller resizes the others.
-        download: whether to download what is not there.
-
-    Raises:
-        InputError: data that is missing, malformed or damaged.
+    ``root`` is where torchvision's data sets are, or go; ``size`` is what images of folders get.
     """
     if source == "digits":
         digits = load_digits()
@@ -64,7 +57,7 @@ def load(source: str, root: str, size: int | None, download: bool = False) -> di
     if source not in NAMES and os.path.isdir(source):
         return _folder(source, size)
     arrays = _torchvision(source, root, download) if source in NAMES else _npz(source)
-    return _from_arrays(source, arrays, size)
+    return _from_arrays(arrays, size)
 
 
 def _torchvision(name: str, root: str, download: bool) -> dict[str, np.ndarray]:
@@ -78,41 +71,40 @@ def _torchvision(name: str, root: str, download: bool) -> dict[str, np.ndarray]:
             arrays[f"x_{part}"] = x.transpose(0, 2, 3, 1) if name == "SVHN" else x
             arrays[f"y_{part}"] = np.asarray(data.labels if name == "SVHN" else data.targets)
     except Exception as error:  # whatever damaged files make torchvision raise
-        expected = f"a data set that is in {root!r} or can be downloaded there ({_line(error)})"
-        raise InputError("source", name, expected) from error
+        raise _refused(name, f"a data set in {root!r} or a way to download it", error) from error
     return arrays
 
 
 def _npz(path: str) -> dict[str, np.ndarray]:
+    needed = ("x_train", "y_train", "x_test", "y_test")
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            there = file.files
+            arrays = {name: file[name] for name in needed if name in there}
     except Exception as error:  # whatever a damaged file makes numpy, zipfile or zlib raise
-        raise InputError("source", repr(path), f"a readable .npz file ({_line(error)})") from error
-
-
-def _from_arrays(
-    source: str, arrays: dict[str, np.ndarray], size: int | None
-) -> dict[Split, Source]:
-    missing = [n for n in ("x_train", "y_train", "x_test", "y_test") if n not in arrays]
-    if missing:
-        got = f"{source!r} with {', '.join(arrays) or 'no arrays'}"
+        raise _refused(repr(path), "a readable .npz file", error) from error
+    if missing := [name for name in needed if name not in arrays]:
+        got = f"{path!r} with {', '.join(there) or 'no arrays'}"
         raise InputError("source", got, f"{', '.join(missing)} in it too")
+    return arrays
+
+
+def _from_arrays(arrays: dict[str, np.ndarray], size: int | None) -> dict[Split, Source]:
     found: dict[Split, Source] = {}
     for split in ("train", "test"):
         x = _pixels(f"x_{split}", arrays[f"x_{split}"])
         found[split] = TensorDataset(x, _labels(f"y_{split}", arrays[f"y_{split}"], len(x)))
-    first = (resize(size)(images(part, torch.tensor([0])))[0] for part in found.values())
-    train, test = (tuple(image.shape) for image in first)
+    first = [images(part, torch.tensor([0])) for part in found.values()]
+    train, test = (tuple(resize(size)(image).shape[1:]) for image in first)
     if train != test:
         raise InputError("x_test", f"images (C, H, W) = {test}", f"{train}, as in x_train")
     return found
 
 
 def _folder(path: str, size: int | None) -> dict[Split, Source]:
-    there = [name for name in ("val", "test") if os.path.isdir(os.path.join(path, name))]
-    names: dict[Split, str] = {"train": "train", "test": "test" if "test" in there else "val"}
-    if len(there) == 2:
+    val, test = (os.path.isdir(os.path.join(path, name)) for name in ("val", "test"))
+    names: dict[Split, str] = {"train": "train", "test": "val" if val and not test else "test"}
+    if val and test:
         names["val"] = "val"
     transform = v2.Compose([v2.PILToTensor(), resize(size)])
     try:
@@ -121,10 +113,8 @@ def _folder(path: str, size: int | None) -> dict[Split, Source]:
             for split, name in names.items()
         }
     except OSError as error:
-        expected = (
-            "a folder with train/ and test/ (or val/), each with a folder of images per class"
-        )
-        raise InputError("source", repr(path), f"{expected} ({_line(error)})") from error
+        expected = "a folder with train/ and test/ (or val/), each with one folder per class"
+        raise _refused(repr(path), expected, error) from error
     classes, sizes = found["train"].classes, dict[tuple[int, int], str]()
     for folder in found.values():
         if folder.classes != classes:
@@ -145,7 +135,7 @@ def _read_image(path: str, header: bool = False) -> Image.Image:
                 raise ValueError(f"{image.mode} has more than 8 bits per channel")
             return image if header else image.convert("RGB")
     except Exception as error:  # whatever a damaged file makes PIL raise
-        raise InputError("source", repr(path), f"a readable image ({_line(error)})") from error
+        raise _refused(repr(path), "a readable image", error) from error
 
 
 def _pixels(name: str, x: np.ndarray) -> Tensor:
@@ -175,5 +165,6 @@ def _labels(name: str, y: np.ndarray, count: int) -> Tensor:
     return torch.from_numpy(y)
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _refused(got: str, expected: str, error: Exception) -> InputError:
+    said = " ".join(str(error).split()) or type(error).__name__  # one line
+    return InputError("source", got, f"{expected} ({said})")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from interaction_train.errors import at_least, in_range
+from interaction_train.errors import InputError, at_least, in_range
 from interaction_train.sampling.random import Draws
 
 Augmentation = Callable[[Tensor, Draws], Tensor]
@@ -46,6 +46,9 @@ class PerSample:
                 # torch.manual_seed would reseed the accelerators too.
                 torch.default_generator.manual_seed(seed)
                 out.append(self.transform(sample))
+        kinds = {tuple(o.shape) if isinstance(o, Tensor) else type(o).__name__ for o in out}
+        if len(kinds) > 1 or not isinstance(out[0], Tensor):
+            raise InputError("transform", f"outputs of {kinds}", "tensors of one shape")
         return torch.stack(out)
 
 
