@@ -47,8 +47,8 @@ from interaction_train.attacks import (
     VarianceTuning,
 )
 from interaction_train.attacks.objectives import Loss
-from interaction_train.attacks.proportion import Proportion
-from interaction_train.attacks.transfer.rates import TransferCell
+from interaction_train.attacks.transfer.cells import TransferCell
+from interaction_train.attacks.transfer.rates import Proportion
 from interaction_train.data import DigitsDataModule, ImageDataModule
 from interaction_train.game.payoffs import margin
 from interaction_train.game.players import GridPlayers

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -35,7 +34,7 @@ def describe_data(dataset: Dataset[Any]) -> dict[str, Any]:
     """Length and a hash of 256 samples, spread evenly (fewer samples are hashed entirely).
 
     Raises:
-        InputError: a data set without a length or items by index.
+        InputError: a data set without a length, items by index or pairs (image, label).
     """
     data: Any = dataset
     if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
@@ -45,15 +44,13 @@ def describe_data(dataset: Dataset[Any]) -> dict[str, Any]:
     count, digest = min(_HASHED, len(data)), hashlib.blake2b(digest_size=8)
     with torch.random.fork_rng(devices=[]):
         for i in range(count):
-            x, y = data[i * len(data) // count]
+            item = data[i * len(data) // count]
+            if not isinstance(item, tuple | list) or not isinstance(item[0], Tensor):
+                raise InputError("predict_dataloader", type(item).__name__, "items (tensor, label)")
+            x, y = item
             digest.update(f"{tuple(x.shape)} {x.dtype} {int(y)}".encode())
             digest.update(x.contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return {"samples": len(data), "hash": digest.hexdigest()}
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that a result may depend on."""
-    return {name: version(name) for name in ("interaction-train", "torch", "torchattacks")}
 
 
 def first_difference(old: Any, new: Any, place: str = "") -> tuple[str, Any, Any] | None:
