@@ -57,7 +57,7 @@ def can_go_on(folder: Path, job: Mapping[str, Any], overwrite: bool = False) -> 
         overwrite: a set of another job may be replaced.
 
     Raises:
-        InputError: something else is in the folder, or another job's set and not ``overwrite``.
+        InputError: something else is in the folder, or shards of another job and not ``overwrite``.
     """
     manifest = read_manifest(folder)
     if manifest is None:
@@ -67,7 +67,7 @@ def can_go_on(folder: Path, job: Mapping[str, Any], overwrite: bool = False) -> 
             raise InputError("folder", got, "a new or empty folder, or one of this job")
         return False
     difference = first_difference(manifest["job"], job)
-    if difference is not None and not overwrite:
+    if difference is not None and not overwrite and next(folder.glob("shard_*"), None):
         place, old, new = difference
         raise InputError(
             "folder",

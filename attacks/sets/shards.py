@@ -52,11 +52,15 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
     if found != FORMAT:
         raise InputError("folder", f"{str(path)!r} of the format {found!r}", repr(FORMAT))
-    samples = (manifest.get("counts") or {}).get("samples")
-    whole = isinstance(manifest.get("job"), dict) and isinstance(manifest.get("finished"), bool)
-    if not whole or (manifest["finished"] and not isinstance(samples, int)):
-        wanted = "a manifest with 'job', 'finished' and 'counts'"
-        raise InputError("folder", f"{str(path)!r} without one of its entries", wanted)
+    kinds = {
+        "job": dict,
+        "finished": bool,
+        **({"counts": dict} if manifest.get("finished") else {}),
+    }
+    broken = [name for name, kind in kinds.items() if not isinstance(manifest.get(name), kind)]
+    if broken or (manifest["finished"] and not isinstance(manifest["counts"].get("samples"), int)):
+        got = f"{str(path)!r} without one of its entries"
+        raise InputError("folder", got, "a manifest with 'job', 'finished' and 'counts'")
     return manifest
 
 
