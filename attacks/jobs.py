@@ -45,11 +45,6 @@ def checked_classes(labels: Tensor, classes: int, argument: str) -> None:
 def class_logits(network: Network, x: Tensor, argument: str) -> Tensor:
     """A network's logits in eval, without gradient, ``(B, classes)`` of at least two classes.
 
-    Args:
-        network: ``(B, ...)`` → logits; its modes are put back.
-        x: images ``(B, ...)``.
-        argument: what errors call the network.
-
     Raises:
         InputError: an output of another shape, NaN, or probabilities.
     """

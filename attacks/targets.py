@@ -24,7 +24,7 @@ def check_targets(argument: str, targets: Targets | None) -> None:
     Raises:
         InputError: another word, or anything but a list of classes from 0 on.
     """
-    classes = isinstance(targets, list | tuple) and len(targets) > 0
+    classes = isinstance(targets, list) and len(targets) > 0
     if targets in (None, "random", "least_likely"):
         return
     if not classes or not all(type(c) is int and c >= 0 for c in targets):
@@ -36,10 +36,7 @@ def aim(attack: Attack, targets: Targets | None, seed: int = 0) -> None:
 
     A sample's target depends on its content and the seed alone, not on batches or random states.
 
-    Args:
-        attack: changed in place; its target function takes one forward pass per sample.
-        targets: the strategy.
-        seed: seed of the draws.
+    Choosing takes one forward pass per sample.
 
     Raises:
         InputError: an attack that cannot aim; on a call, classes that the network does not have, or
@@ -73,9 +70,6 @@ def chosen_targets(
         content: ``(B,)`` int64 hashes of the samples.
         seed: seed of the draws.
 
-    Raises:
-        InputError: as :func:`aim`.
-
     Examples:
         >>> labels, content = torch.tensor([3, 7, 1]), torch.arange(3)
         >>> chosen_targets(torch.zeros(3, 10), labels, [3, 7], content)[:2]
@@ -97,15 +91,7 @@ def chosen_targets(
 
 
 def refuse_labels(targets: Tensor | None, labels: Tensor) -> None:
-    """Refuse targets that are the labels: an attack that reaches them has done nothing.
-
-    Args:
-        targets: ``(B,)`` int64; None for untargeted attacks.
-        labels: ``(B,)`` int64.
-
-    Raises:
-        InputError: a target is its sample's label.
-    """
+    """Refuse targets that are the labels: an attack that reaches them has done nothing."""
     if targets is not None and bool((targets == labels).any()):
         count = int((targets == labels).sum())
         got = f"the label itself for {count} of {len(labels)} images"

@@ -58,12 +58,12 @@ class AdversarialSet(Dataset[tuple[Tensor, Tensor]]):
 
     @property
     def correct(self) -> Tensor | None:
-        """``(N,)`` bool, whether the surrogate classifies the clean images correctly."""
+        """``(N,)`` bool, where known: the surrogate classifies the clean images correctly."""
         return self.tensors.get("correct")
 
     @property
     def success(self) -> Tensor | None:
-        """``(N,)`` bool, whether the surrogate is fooled."""
+        """``(N,)`` bool, where known: the surrogate is fooled."""
         return self.tensors.get("success")
 
     def __len__(self) -> int:

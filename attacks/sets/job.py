@@ -31,15 +31,7 @@ from interaction_train.tracking.provenance import versions
 
 @dataclass(frozen=True)
 class Counts:
-    """What a folder's shards hold, each image counted once.
-
-    Args:
-        samples: number of images.
-        correct: those whose clean version the surrogate classifies correctly.
-        successes: the attack's successes among the correct ones.
-        mean_linf: mean over images of the largest change of a pixel.
-        max_linf: the largest of all.
-    """
+    """Of a folder's images: those right when clean, and the attack's successes among these."""
 
     samples: int
     correct: int
@@ -50,11 +42,6 @@ class Counts:
 
 def can_go_on(folder: Path, job: Mapping[str, Any], overwrite: bool = False) -> bool:
     """Whether the folder holds this job's set, to go on with; else a new set can begin there.
-
-    Args:
-        folder: the set's folder; it may be missing.
-        job: what is to be crafted, as plain values.
-        overwrite: a set of another job may be replaced.
 
     Raises:
         InputError: something else is in the folder, or shards of another job and not ``overwrite``.
@@ -85,10 +72,7 @@ def begin_set(folder: Path, job: Mapping[str, Any]) -> None:
 
 
 def write_batches(path: Path, batches: Sequence[Mapping[str, Tensor]], png: bool) -> None:
-    """Write crafted batches as one shard, and their pictures before it.
-
-    A whole shard has all its pictures then.
-    """
+    """Write crafted batches as one shard, after their pictures: a whole shard has all of them."""
     shard = {name: joined([batch[name] for batch in batches]) for name in batches[0]}
     if png:
         write_pngs(path.parent, shard["adversarial"], shard["indices"])
@@ -96,12 +80,7 @@ def write_batches(path: Path, batches: Sequence[Mapping[str, Tensor]], png: bool
 
 
 def check_stored(path: Path, indices: Tensor, images: Tensor) -> None:
-    """Check that a shard was crafted from these images.
-
-    Args:
-        path: the shard.
-        indices: ``(B,)`` int64, the images' places in the data set.
-        images: the clean images ``(B, C, H, W)``.
+    """Check that a shard was crafted from these images at these places of the data set.
 
     Raises:
         InputError: a damaged shard, or one of other images.
@@ -114,13 +93,7 @@ def check_stored(path: Path, indices: Tensor, images: Tensor) -> None:
 
 
 def finish_set(folder: Path, seconds: float, device: str) -> Counts:
-    """Count what is there, and say in the manifest that the set is finished.
-
-    Args:
-        folder: the set's folder.
-        seconds: how long this run of the job took.
-        device: what it ran on.
-    """
+    """Count what is there, and say in the manifest that the set is finished."""
     counts, manifest = count(folder), read_manifest(folder)
     if manifest is not None and not manifest["finished"]:
         now = {"finished": True, "counts": asdict(counts), "seconds": seconds, "device": device}

@@ -66,16 +66,18 @@ class TransferCell:
         A rate of nothing is None.
         """
         flat: dict[str, Any] = {}
+        parts = ("count", "of", "rate", "low", "high")
         for name in asdict(self):
             value = getattr(self, name)
-            if isinstance(value, Proportion):
-                low, high = value.interval
-                flat[f"{name}_count"], flat[f"{name}_of"] = value.successes, value.total
-                flat[f"{name}_rate"], flat[f"{name}_low"], flat[f"{name}_high"] = (
-                    _known(number) for number in (value.rate, low, high)
-                )
-            else:
+            if not isinstance(value, Proportion):
                 flat[name] = value
+                continue
+            numbers = (value.rate, *value.interval)
+            flat |= zip(
+                (f"{name}_{part}" for part in parts),
+                (value.successes, value.total, *map(_known, numbers)),
+                strict=True,
+            )
         return flat
 
 
@@ -92,9 +94,7 @@ def transfer_cells(
     """
     # torchmetrics turns the counts of a single target into scalars.
     plain = {name: count.reshape(-1).tolist() for name, count in counts.items()}
-    costs: dict[str, Any] = {
-        name: _known(plain[name][0]) for name in ("forwards", "backwards", "linf")
-    }
+    costs: dict[str, Any] = {k: _known(plain[k][0]) for k in ("forwards", "backwards", "linf")}
     images = int(plain["images"][0])
     cells = []
     for t, (target, white) in enumerate(zip(targets, white_box, strict=True)):

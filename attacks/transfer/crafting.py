@@ -24,16 +24,7 @@ Predict = Callable[[Tensor], Tensor]
 
 @dataclass
 class Row:
-    """An attack on a source, and what has become of its adversarial examples so far.
-
-    Args:
-        source: the source's name.
-        name: the attack's.
-        network: the source.
-        attack: the attack on it.
-        steps: how many of its steps are looked at.
-        rate: the outcomes.
-    """
+    """An attack on a source, of which so many steps are looked at, and its outcomes so far."""
 
     source: str
     name: str
@@ -53,12 +44,6 @@ class Row:
 
     def craft(self, x: Tensor, y: Tensor, predict: Predict, seed: int) -> tuple[Tensor, Outcome]:
         """Adversarial examples of a batch, and how the targets take them.
-
-        Args:
-            x: images ``(B, ...)`` in [0, 1].
-            y: labels ``(B,)``.
-            predict: the targets' predictions.
-            seed: of attacks that draw from global random states.
 
         Raises:
             InputError: whatever stops the attack, adversarial examples outside [0, 1], or targets
@@ -92,28 +77,19 @@ class Row:
 def prepared_attack(
     factory: AttackFactory,
     network: nn.Module,
-    *,
     name: str,
     source: str,
     eps: float | None = None,
     steps: int | None = None,
-    target_classes: Targets | None = None,
+    targets: Targets | None = None,
     seed: int = 0,
 ) -> Attack:
-    """An attack on a network, with another bound, number of steps or aim where they are given.
+    """An attack on a network, with another bound (alpha/eps stays), number of steps or aim.
 
-    Args:
-        factory: makes it.
-        network: the source.
-        name: the attack's name, for errors.
-        source: the source's.
-        eps: the bound; alpha/eps stays.
-        steps: the number of steps, also of attacks inside of it; what has none stays as it is.
-        target_classes: what to aim at.
-        seed: seed of the targets.
+    The number is that of attacks inside of it too; what has no steps stays as it is.
 
     Raises:
-        InputError: what is no attack, or one that has no bound or cannot aim.
+        InputError: what is no attack, or one that has no bound or cannot aim; it names both.
     """
     with _named(name, source):
         attack = make_attack(factory, network)
@@ -122,7 +98,7 @@ def prepared_attack(
         for part in (attack, *attack._attacks.values()):
             if steps is not None and hasattr(part, "steps"):
                 part.steps = steps
-        aim(attack, target_classes, seed)
+        aim(attack, targets, seed)
     return attack
 
 

@@ -28,15 +28,7 @@ class Examples(NamedTuple):
 def keep_examples(
     x: Tensor, y: Tensor, shown: Mapping[str, Tensor], predict: Predict, targets: Sequence[str]
 ) -> Examples:
-    """Keep images, what attacks made of them, and what the targets see in that.
-
-    Args:
-        x: clean images ``(n, C, H, W)``.
-        y: labels ``(n,)``.
-        shown: title → adversarial examples of the same images.
-        predict: the targets' predictions.
-        targets: the targets' names.
-    """
+    """Keep images, what attacks (by title) made of them, and what the targets see in that."""
     captioned = {}
     for title, images in shown.items():
         seen = (zip(targets, row, strict=True) for row in predict(images).tolist())
@@ -46,11 +38,7 @@ def keep_examples(
 
 
 def examples_figure(examples: Examples) -> Figure:
-    """Clean images, magnified perturbations and adversarial examples side by side.
-
-    Args:
-        examples: what to show.
-    """
+    """Clean images, magnified perturbations and adversarial examples side by side."""
     count, extra = len(examples.clean), len(examples.adversarial)
     size = (1.9 * (1 + 2 * extra), 0.4 + 2.1 * count)
     figure = Figure(figsize=size, layout="constrained")

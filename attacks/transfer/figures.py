@@ -15,11 +15,7 @@ Line = list[TransferCell]
 
 
 def matrix_figure(lines: Sequence[Line]) -> Figure:
-    """The matrix as a heat map, white-box cells framed; of several ε, the largest.
-
-    Args:
-        lines: the matrix.
-    """
+    """The matrix as a heat map, white-box cells framed; of several ε, the largest."""
     lines = largest_eps(lines)
     targets = [cell.target for cell in lines[0]]
     labels = [_label(line[0]) for line in lines]
@@ -43,11 +39,7 @@ def matrix_figure(lines: Sequence[Line]) -> Figure:
 
 
 def epsilon_figure(lines: Sequence[Line]) -> Figure:
-    """Success against ε, one panel per target and one curve per row, with 95 % intervals.
-
-    Args:
-        lines: the matrix, with several ε.
-    """
+    """Success against ε, one panel per target and one curve per row, with 95 % intervals."""
     targets = [cell.target for cell in lines[0]]
     curves: dict[str, list[Line]] = {}
     for line in lines:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,18 +96,19 @@ class TransferEvaluation(L.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _check_named("networks", networks, lambda net: isinstance(net, nn.Module), "network")
         self.attacks = attacks = {} if attacks is None else attacks
         self.adversarial_sets = adversarial_sets = adversarial_sets or {}
-        _check_named("attacks", attacks, lambda _: True, "function network → attack")
-        is_path: Callable[[Any], bool] = lambda path: isinstance(path, str | Path)  # noqa: E731
-        _check_named("adversarial_sets", adversarial_sets, is_path, "path")
+        _check_mapping("networks", networks, "network")
+        _check_mapping("attacks", attacks, "function, network → attack")
+        _check_mapping("adversarial_sets", adversarial_sets, "path")
         for name, factory in attacks.items():
             checked_factory(f"attacks.{name}", factory)
         if not networks or not (attacks or adversarial_sets):
             got = f"{len(networks)} networks, no attack and no adversarial set"
             raise InputError("networks, attacks", got, "a network, and an attack or a set")
-        for name in networks:
+        for name, network in networks.items():
+            if not isinstance(network, nn.Module):
+                raise InputError(f"networks.{name}", type(network).__name__, "a torch.nn.Module")
             if not name or "." in name or "/" in name or hasattr(nn.ModuleDict, name):
                 raise InputError("networks", f"the name {name!r}", "a name without '.' and '/'")
         self.sources = _names("sources", sources, networks)
@@ -120,22 +121,17 @@ class TransferEvaluation(L.LightningModule):
         ]
         if not self._pairs and not adversarial_sets:
             raise InputError("leave_out", "every attack on every source", "something to measure")
-        if epsilons is not None and (
-            not isinstance(epsilons, list | tuple)
-            or not epsilons
-            or not all(isinstance(e, float | int) and 0 < e < 1 for e in epsilons)
-        ):
+        several = isinstance(epsilons, list) and len(epsilons) > 0
+        if epsilons is not None and not (several and all(_is_bound(e) for e in epsilons)):
             raise InputError("epsilons", epsilons, "a list of numbers between 0 and 1")
         check_targets("target_classes", target_classes)
-        for argument, value, least in (
-            ("steps", 1 if steps is None else steps, 1),
-            ("first_batch", first_batch, 0),
-            ("examples", examples, 0),
-        ):
-            at_least(argument, value, least)
+        at_least("steps", 1 if steps is None else steps, 1)
+        at_least("first_batch", first_batch, 0)
+        at_least("examples", examples, 0)
         self.networks = nn.ModuleDict(networks)
-        self.epsilons, self.steps, self.best_step = epsilons, steps, best_step
+        self.epsilons, self.best_step = epsilons, best_step
         self.only_jointly_correct, self.target_classes = only_jointly_correct, target_classes
+        self._changes: dict[str, Any] = {"steps": steps, "targets": target_classes, "seed": seed}
         self.first_batch, self.examples, self.seed = first_batch, examples, seed
         self.folder = None if folder is None else Path(folder)
         self.cells: list[TransferCell] = []
@@ -158,17 +154,8 @@ class TransferEvaluation(L.LightningModule):
                 self._rows.append(self._row(source, name, eps))
 
     def _row(self, source: str, name: str, eps: float | None) -> Row:
-        network = self.networks[source]
-        attack = prepared_attack(
-            self.attacks[name],
-            network,
-            name=name,
-            source=source,
-            eps=eps,
-            steps=self.steps,
-            target_classes=self.target_classes,
-            seed=self.seed,
-        )
+        network, factory = self.networks[source], self.attacks[name]
+        attack = prepared_attack(factory, network, name, source, eps, **self._changes)
         steps = int(attack.steps) if self.best_step and hasattr(attack, "on_step") else 0
         return Row(source, name, network, attack, steps, self._rate(steps))
 
@@ -209,8 +196,7 @@ class TransferEvaluation(L.LightningModule):
         lines = [self._line(row) for row in self._rows]
         lines += [self._set_line(name, path) for name, path in self.adversarial_sets.items()]
         self._lines, self.cells = lines, [cell for line in lines for cell in line]
-        folder = self.folder
-        folder = run_folder(self.trainer) if folder is None else self._below_root(folder)
+        folder = run_folder(self.trainer) if self.folder is None else self.folder
         if self.trainer.is_global_zero:
             about = {
                 "targets": self.targets,
@@ -219,12 +205,10 @@ class TransferEvaluation(L.LightningModule):
                 "first_batch": self.first_batch,
                 "seed": self.seed,
             }
-            report_transfer(self.trainer, folder, lines, self._examples, about)
-            if folder is not None:
+            if folder is not None:  # a relative one lies below the root, as all of a run does
+                folder = Path(self.trainer.default_root_dir) / folder
                 rank_zero_info(f"transfer results are in {folder}")
-
-    def _below_root(self, folder: Path) -> Path:
-        return Path(self.trainer.default_root_dir) / folder
+            report_transfer(self.trainer, folder, lines, self._examples, about)
 
     def on_test_end(self) -> None:
         # Printed here, when the progress bar is gone.
@@ -254,12 +238,13 @@ class TransferEvaluation(L.LightningModule):
         return transfer_cells(rate.compute(), self.targets, white, **about, is_targeted=aims)
 
 
-def _check_named(argument: str, found: Any, fits: Callable[[Any], bool], kind: str) -> None:
+def _check_mapping(argument: str, found: Any, kind: str) -> None:
     if not isinstance(found, Mapping):
         raise InputError(argument, f"a {type(found).__name__}", f"a mapping, name → {kind}")
-    for name, value in found.items():
-        if not isinstance(name, str) or not fits(value):
-            raise InputError(f"{argument}.{name}", type(value).__name__, f"a {kind}")
+
+
+def _is_bound(value: Any) -> bool:
+    return isinstance(value, float | int) and 0 < value < 1
 
 
 def _names(argument: str, names: Any, known: Any) -> list[str]:

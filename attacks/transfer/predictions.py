@@ -47,18 +47,10 @@ def judge_set(
     classes: int,
     part: Sequence[int],
 ) -> None:
-    """Measure how networks take a set of adversarial examples.
-
-    Args:
-        name: the set's name, for errors.
-        found: the set.
-        networks: the targets.
-        rate: takes the outcomes; its device is the networks'.
-        classes: how many classes they have.
-        part: indices of the examples to judge here.
+    """Measure how networks take the examples of a set that ``part`` lists.
 
     Raises:
-        InputError: images outside [0, 1] or labels beyond the classes.
+        InputError: images outside [0, 1] or labels beyond the classes; it names the set.
     """
     where = f"adversarial_sets.{name}"
     images, clean, labels, targets = found.images, found.clean, found.labels, found.targets

@@ -100,26 +100,15 @@ class TransferRate(RowMetric):
         return transfer_counts(rows, self.targets, self.only_jointly_correct)
 
     def update(self, content: Tensor, outcome: Outcome) -> None:
-        """Add a batch.
-
-        Args:
-            content: ``(B,)`` int64, equal for equal samples
-                (:func:`~interaction_train.sampling.random.sample_hash`).
-            outcome: what became of it.
-        """
+        """Add the outcomes of a batch with the content hashes ``(B,)`` int64."""
         unknown = torch.full_like(outcome.fooled, torch.nan, dtype=self.row_dtype)
         one = unknown[:, :1]
-        parts = [
-            torch.full_like(one, outcome.forwards),
-            torch.full_like(one, outcome.backwards),
-            one if outcome.size is None else outcome.size.to(one).unsqueeze(1),
-            outcome.fooled.to(one),
-            unknown if outcome.right is None else outcome.right.to(one),
-            unknown if outcome.hit is None else outcome.hit.to(one),
-        ]
-        if outcome.at_step is not None:
-            parts.append(outcome.at_step.flatten(1).to(one))
-        self.add(content, torch.cat(parts, 1))
+        passes = [torch.full_like(one, n) for n in (outcome.forwards, outcome.backwards)]
+        size = one if outcome.size is None else outcome.size.to(one).unsqueeze(1)
+        known = [outcome.fooled, outcome.right, outcome.hit]
+        judged = [unknown if part is None else part.to(one) for part in known]
+        steps = [] if outcome.at_step is None else [outcome.at_step.flatten(1).to(one)]
+        self.add(content, torch.cat([*passes, size, *judged, *steps], 1))
 
 
 def transfer_counts(

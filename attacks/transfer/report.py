@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import pandas as pd
 import torch
 from lightning.pytorch.loggers import CSVLogger
 from rich.console import Console
@@ -32,12 +32,7 @@ _WIDEST = 1000  # columns of text
 
 
 def print_transfer(lines: Sequence[Line], jointly: bool) -> None:
-    """Print the matrix, and below it that of the best steps where they were looked at.
-
-    Args:
-        lines: the matrix.
-        jointly: whether the rates are about samples that all targets get right.
-    """
+    """Print the matrix, and below it that of the best steps where they were looked at."""
     which = "all targets classify" if jointly else "the target classifies"
     caption = (
         f"attack success in % of the images that {which} correctly when clean, with 95 % Wilson "
@@ -94,25 +89,6 @@ def _print(table: Table) -> None:
     console.print(table)
 
 
-def write_transfer(folder: Path, lines: Sequence[Line], about: dict[str, Any]) -> list[Path]:
-    """Write ``transfer.csv``, one line per cell, and ``transfer.json``.
-
-    Args:
-        folder: made when needed.
-        lines: the matrix.
-        about: what else the JSON says.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    records = [cell.record() for line in lines for cell in line]
-    table, document = folder / "transfer.csv", folder / "transfer.json"
-    with table.open("w", newline="") as file:
-        writer = csv.DictWriter(file, records[0])
-        writer.writeheader()
-        writer.writerows(records)
-    document.write_text(json.dumps({**about, "cells": records}, indent=2))
-    return [table, document]
-
-
 def report_transfer(
     trainer: L.Trainer,
     folder: Path | None,
@@ -120,22 +96,18 @@ def report_transfer(
     examples: Examples | None,
     about: dict[str, Any],
 ) -> None:
-    """Write the matrix into a folder, and send it to the trainer's loggers.
-
-    Args:
-        trainer: whose loggers.
-        folder: where files go; None for no files.
-        lines: the matrix.
-        examples: images to show, where there are some.
-        about: what else the JSON says.
-    """
+    """Write the matrix into a folder, where there is one, and send it to the trainer's loggers."""
     crafted = [(line[0].source, line[0].attack) for line in lines if line[0].source]
     several = len(set(crafted)) < len(crafted)
     figures = {"transfer": matrix_figure(lines)}
     if several:
         figures["transfer_eps"] = epsilon_figure(lines)
+    records = [cell.record() for line in lines for cell in line]
     if folder is not None:
-        write_transfer(folder, lines, about)
+        folder.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(records).to_csv(folder / "transfer.csv", index=False)
+        document = json.dumps({**about, "cells": records}, indent=2)
+        (folder / "transfer.json").write_text(document)
         shown = {} if examples is None else {"examples": examples_figure(examples)}
         for name, figure in {**figures, **shown}.items():
             save_figure(figure, folder / f"{name}.png")
@@ -144,7 +116,6 @@ def report_transfer(
         logger.log_metrics(_scalars(lines, several), step=step)
     # CSV files would say no more than the ones above.
     loggers = [logger for logger in trainer.loggers if not isinstance(logger, CSVLogger)]
-    records = [cell.record() for line in lines for cell in line]
     table = [list(record.values()) for record in records]
     log_table(loggers, "test/transfer/table", list(records[0]), table, step)
     keys = {"transfer": "matrix", "transfer_eps": "eps"}
@@ -159,12 +130,7 @@ def report_transfer(
 
 
 def empty_rates(lines: Sequence[Line], jointly: bool) -> Iterator[str]:
-    """What the rates can say nothing about, in words.
-
-    Args:
-        lines: the matrix.
-        jointly: whether the rates are about samples that all targets get right.
-    """
+    """What the rates can say nothing about, in words."""
     if jointly and not any(cell.success.total for line in lines for cell in line):
         names = ", ".join(cell.target for cell in lines[0])
         yield f"no image is classified correctly by all of {names}: no rate says anything"

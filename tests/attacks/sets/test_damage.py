@@ -1,4 +1,4 @@
-"""Damaged files of a crafted set: one line that names the file, and the rest is kept and gone on with."""
+"""Damaged files of a crafted set: one line names the file; the rest is kept and gone on with."""
 
 import json
 

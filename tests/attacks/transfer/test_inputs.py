@@ -41,11 +41,11 @@ def small_network(classes=3):
 def test_normalised_images_are_refused_whatever_attacks(make, tmp_path):
     x, y = images()
     data = DataLoader(TensorDataset((x - 0.5) / 0.3, y), batch_size=4)
-    with pytest.raises(InputError, match="images: got values from -1.*expected values in"):
+    with pytest.raises(InputError, match=r"images: got values from -1.*expected values in"):
         run(tmp_path, evaluation(attacks={"x": make}), data)
     x, y = jobs.images()
     data = DataLoader(TensorDataset((x - 0.5) / 0.3, y), batch_size=4)
-    with pytest.raises(InputError, match="images: got values from -1.*expected values in"):
+    with pytest.raises(InputError, match=r"images: got values from -1.*expected values in"):
         jobs.predict(tmp_path, jobs.crafter(make), data)
 
 
@@ -128,7 +128,7 @@ def test_outputs_that_are_no_logits_are_refused(change, classes, message, tmp_pa
 
 
 def test_no_image_that_all_classify_correctly(tmp_path, capsys):
-    x, y = images()
+    x, _ = images()
     wrong = {name: (net(x).argmax(1) + 1) % 3 for name, net in networks().items()}["a"]
     data = DataLoader(TensorDataset(x, wrong), batch_size=4)
     with pytest.warns(UserWarning, match="classified correctly by all of a, b, c"):
@@ -233,7 +233,7 @@ def test_half_precision_sets_stay_within_the_bound(make, dtype, pixels, tmp_path
     [
         ({"networks": [small_network()]}, "networks: got a list, expected a mapping"),
         ({"networks": small_network()}, "networks: got a Sequential, expected a mapping"),
-        ({"networks": {"a": "resnet"}}, "networks.a: got str, expected a network"),
+        ({"networks": {"a": "resnet"}}, "networks.a: got str, expected a torch.nn.Module"),
         ({"networks": {"items": small_network()}}, "networks: got the name 'items'"),
         ({"attacks": [pgd]}, "attacks: got a list, expected a mapping"),
         ({"attacks": {"x": pgd(small_network())}}, "attacks.x: got an attack that is made already"),
@@ -253,9 +253,9 @@ def test_arguments_say_what_to_pass(changes, message):
 
 def test_a_crafter_s_arguments_say_what_to_pass():
     net = small_network()
-    with pytest.raises(InputError, match="^attack: got an attack that is made already, PGD, exp"):
+    with pytest.raises(InputError, match=r"^attack: got an attack that is made already, PGD, exp"):
         jobs.AdversarialCrafter(net, torchattacks.PGD(net))
-    with pytest.raises(InputError, match="^model: got list, expected one torch"):
+    with pytest.raises(InputError, match=r"^model: got list, expected one torch"):
         jobs.AdversarialCrafter([net, net], torchattacks.PGD)
 
 

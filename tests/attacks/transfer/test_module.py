@@ -289,7 +289,7 @@ def test_a_changed_attack_is_the_attack_built_so(make):
     x, y = images()
     attack = prepared_attack(
         lambda net: make(net, eps=0.1, alpha=0.02, steps=5),
-        network(0), name="x", source="a", eps=0.2, steps=3,
+        network(0), "x", "a", eps=0.2, steps=3,
     )  # fmt: skip
     built = make(network(0), eps=0.2, alpha=0.04, steps=3)
     torch.manual_seed(0)

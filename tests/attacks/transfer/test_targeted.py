@@ -181,7 +181,7 @@ def test_strategies_that_do_not_fit(strategy, message, tmp_path):
 
 
 def test_attacks_that_cannot_aim(tmp_path):
-    with pytest.raises(InputError, match="^attacks.x on a, targets: got 'random'.*cannot aim"):
+    with pytest.raises(InputError, match=r"^attacks.x on a, targets: got 'random'.*cannot aim"):
         run(tmp_path, evaluation(attacks={"x": torchattacks.GN}, target_classes="random"))
 
 
