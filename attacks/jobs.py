@@ -18,11 +18,7 @@ from interaction_train.game.evaluation import Network, eval_logits
 
 
 def checked_batch(batch: Any) -> tuple[Tensor, Tensor]:
-    """Images ``(B, ...)`` in [0, 1] and labels ``(B,)`` int64 of a loader's batch.
-
-    Raises:
-        InputError: a batch of another form, or images or labels that are not as above.
-    """
+    """Images ``(B, ...)`` in [0, 1] and labels ``(B,)`` int64 of a batch, or InputError."""
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         parts = f" of {len(batch)}" if isinstance(batch, tuple | list) else ""
         raise InputError("batch", type(batch).__name__ + parts, "(images, labels)")
@@ -31,11 +27,7 @@ def checked_batch(batch: Any) -> tuple[Tensor, Tensor]:
 
 
 def checked_classes(labels: Tensor, classes: int, argument: str) -> None:
-    """Refuse labels that are no classes of the networks.
-
-    Raises:
-        InputError: a label below 0, or at or above ``classes``.
-    """
+    """Refuse labels that are no classes of the networks."""
     low, high = (int(bound) for bound in labels.aminmax())
     if low < 0 or high >= classes:
         got = f"{classes} classes and labels from {low} to {high}"
@@ -43,11 +35,7 @@ def checked_classes(labels: Tensor, classes: int, argument: str) -> None:
 
 
 def class_logits(network: Network, x: Tensor, argument: str) -> Tensor:
-    """A network's logits in eval, without gradient, ``(B, classes)`` of at least two classes.
-
-    Raises:
-        InputError: an output of another shape, NaN, or probabilities.
-    """
+    """Logits in eval, without gradient, ``(B, classes)``; refuses NaN, probabilities, one class."""
     logits = eval_logits(network, x, argument)
     if logits.shape[1] < 2:
         heads = "two classes or more: a binary head needs two logits, such as (0, z)"
@@ -57,25 +45,17 @@ def class_logits(network: Network, x: Tensor, argument: str) -> Tensor:
 
 
 def checked_factory(argument: str, factory: Any) -> AttackFactory:
-    """Something that makes an attack on a network.
-
-    Raises:
-        InputError: an attack that is made already, or what cannot be called.
-    """
-    if isinstance(factory, Attack) or not callable(factory):
-        got, kind = type(factory).__name__, "PGD"
-        if isinstance(factory, Attack):
-            got, kind = f"an attack that is made already, {got}", got
-        raise InputError(argument, got, f"a factory, such as lambda network: {kind}(network)")
+    """Something that makes an attack on a network; refuses an attack that is made already."""
+    made = isinstance(factory, Attack)
+    if made or not callable(factory):
+        kind = type(factory).__name__
+        got = f"an attack that is made already, {kind}" if made else kind
+        raise InputError(argument, got, "a factory, such as lambda network: PGD(network, eps=0.1)")
     return factory
 
 
 def make_attack(factory: AttackFactory, network: nn.Module) -> Attack:
-    """The factory's attack on a network.
-
-    Raises:
-        InputError: no attack, or one that expects normalised images.
-    """
+    """The factory's attack on a network; refuses one that expects normalised images."""
     attack = factory(network)
     if not isinstance(attack, Attack):
         raise InputError("attack", type(attack).__name__, "an attack of torchattacks' kind")

@@ -85,8 +85,7 @@ class AdversarialWriter(BasePredictionWriter):
             return
         crafter = _crafter(pl_module)
         self._started, self._pending = time.monotonic(), []
-        folder = self._folder(trainer)
-        job = self._job(trainer, crafter)
+        folder, job = self._folder(trainer), self._job(trainer, crafter)
         # Checked on every process, so that all of them stop or none.
         goes_on = can_go_on(folder, job, self.overwrite)
         trainer.strategy.barrier("AdversarialWriter: checked")
@@ -109,9 +108,8 @@ class AdversarialWriter(BasePredictionWriter):
         if _only_tries(trainer):
             return
         if batch_indices is None or len(batch_indices) != len(batch[1]):
-            raise InputError(
-                "predict_dataloader", "batches in an unknown order", "a DataLoader with a sampler"
-            )
+            wanted = "a DataLoader with a sampler"
+            raise InputError("predict_dataloader", "batches in an unknown order", wanted)
         indices = torch.tensor(batch_indices)
         if not prediction:
             check_stored(self._shard(trainer, batch_idx), indices, batch[0])

@@ -98,9 +98,7 @@ class AdversarialCrafter(L.LightningModule):
         if norm is None:  # torchattacks then has it in the name
             norm = "L2" if "L2" in type(self.attack).__name__ else "Linf"
         if norm not in ("Linf", "L2"):
-            raise InputError(
-                "attack", f"one bounded in {norm}", "'Linf' or 'L2', or pixels: float32"
-            )
+            raise InputError("attack", f"one bounded in {norm}", "one bounded in 'Linf' or 'L2'")
         return cast(Norm, norm)
 
     def setup(self, stage: str) -> None:

@@ -41,11 +41,7 @@ class Counts:
 
 
 def can_go_on(folder: Path, job: Mapping[str, Any], overwrite: bool = False) -> bool:
-    """Whether the folder holds this job's set, to go on with; else a new set can begin there.
-
-    Raises:
-        InputError: something else is in the folder, or shards of another job and not ``overwrite``.
-    """
+    """Whether the folder holds this job's set, to go on with; else a new set can begin there."""
     manifest = read_manifest(folder)
     if manifest is None:
         found = [path.name for path in folder.glob("*") if not path.name.endswith(".tmp")]
@@ -80,11 +76,7 @@ def write_batches(path: Path, batches: Sequence[Mapping[str, Tensor]], png: bool
 
 
 def check_stored(path: Path, indices: Tensor, images: Tensor) -> None:
-    """Check that a shard was crafted from these images at these places of the data set.
-
-    Raises:
-        InputError: a damaged shard, or one of other images.
-    """
+    """Check that a shard was crafted from these images at these places of the data set."""
     shard = read_shard(path)
     place = torch.isin(shard["indices"], indices)
     same = torch.equal(shard["indices"][place], indices)

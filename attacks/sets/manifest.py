@@ -38,9 +38,8 @@ def describe_data(dataset: Dataset[Any]) -> dict[str, Any]:
     """
     data: Any = dataset
     if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
-        raise InputError(
-            "predict_dataloader", type(data).__name__, "a data set with a length and items by index"
-        )
+        wanted = "a data set with a length and items by index"
+        raise InputError("predict_dataloader", type(data).__name__, wanted)
     count, digest = min(_HASHED, len(data)), hashlib.blake2b(digest_size=8)
     with torch.random.fork_rng(devices=[]):
         for i in range(count):
@@ -49,7 +48,7 @@ def describe_data(dataset: Dataset[Any]) -> dict[str, Any]:
                 raise InputError("predict_dataloader", type(item).__name__, "items (tensor, label)")
             x, y = item
             digest.update(f"{tuple(x.shape)} {x.dtype} {int(y)}".encode())
-            digest.update(x.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            digest.update(_bytes(x))
     return {"samples": len(data), "hash": digest.hexdigest()}
 
 
@@ -76,13 +75,8 @@ def _described(value: Any, above: set[int]) -> Any:
     if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
         return _name(value)
     if isinstance(value, Tensor):
-        return {
-            "shape": list(value.shape),
-            "values": hashlib.blake2b(
-                value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes(),
-                digest_size=8,
-            ).hexdigest(),
-        }
+        digest = hashlib.blake2b(_bytes(value), digest_size=8).hexdigest()
+        return {"shape": list(value.shape), "values": digest}
     if isinstance(value, nn.Module):
         return describe_network(value)
     if id(value) in above:
@@ -101,6 +95,10 @@ def _attributes(value: object, above: set[int]) -> Iterator[tuple[str, Any]]:
     for name in names:
         if not name.startswith("_") and name not in left_out:
             yield name, _described(getattr(value, name), above)
+
+
+def _bytes(value: Tensor) -> bytes:
+    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def _name(kind: Any) -> str:

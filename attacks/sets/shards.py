@@ -37,11 +37,7 @@ _ANEW = "delete the file, and the job's command crafts it anew"
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The folder's manifest; None if there is none.
-
-    Raises:
-        InputError: a file of that name which cannot be read or is no such manifest.
-    """
+    """The folder's manifest; None if there is none."""
     path = folder / MANIFEST
     if not path.exists():
         return None
@@ -77,11 +73,7 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def read_shard(path: Path) -> dict[str, Tensor]:
-    """One shard's tensors.
-
-    Raises:
-        InputError: a file that cannot be read, or without the tensors of a shard.
-    """
+    """One shard's tensors."""
     try:
         shard = load_file(path)
     except Exception as error:  # safetensors has an exception of its own
@@ -95,11 +87,7 @@ def read_shard(path: Path) -> dict[str, Tensor]:
 
 
 def read_shards(folder: Path) -> Iterator[dict[str, Tensor]]:
-    """All shards, one after another.
-
-    Raises:
-        InputError: a damaged one, or one that does not go with the first.
-    """
+    """All shards, one after another."""
     first: dict[str, Tensor] = {}
     for path in sorted(folder.glob("shard_*.safetensors")):
         shard = read_shard(path)

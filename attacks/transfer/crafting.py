@@ -43,12 +43,7 @@ class Row:
         return getattr(self.attack, "eps", None)
 
     def craft(self, x: Tensor, y: Tensor, predict: Predict, seed: int) -> tuple[Tensor, Outcome]:
-        """Adversarial examples of a batch, and how the targets take them.
-
-        Raises:
-            InputError: whatever stops the attack, adversarial examples outside [0, 1], or targets
-                that are the labels.
-        """
+        """Adversarial examples of a batch, and how the targets take them."""
         at_step: list[Tensor] = []
         attack: Any = self.attack
         if self.steps:

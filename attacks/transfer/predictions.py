@@ -17,21 +17,13 @@ _SET_BATCH = 128  # images of a set predicted at once
 
 
 def predictions(networks: Mapping[str, nn.Module], x: Tensor) -> Tensor:
-    """The classes that T networks predict for images ``(B, ...)``: ``(B, T)`` int64.
-
-    Raises:
-        InputError: a network that does not return logits.
-    """
+    """The classes that T networks predict for images ``(B, ...)``: ``(B, T)`` int64."""
     found = (class_logits(net, x, f"networks.{name}") for name, net in networks.items())
     return torch.stack([logits.argmax(1) for logits in found], 1)
 
 
 def count_classes(networks: Mapping[str, nn.Module], x: Tensor) -> int:
-    """The number of classes that all networks have.
-
-    Raises:
-        InputError: a network that does not return logits, or networks of different classes.
-    """
+    """The number of classes that all networks have."""
     widths = {n: class_logits(net, x, f"networks.{n}").shape[1] for n, net in networks.items()}
     if len(set(widths.values())) > 1:
         found = ", ".join(f"{name} with {count}" for name, count in widths.items())
@@ -47,11 +39,7 @@ def judge_set(
     classes: int,
     part: Sequence[int],
 ) -> None:
-    """Measure how networks take the examples of a set that ``part`` lists.
-
-    Raises:
-        InputError: images outside [0, 1] or labels beyond the classes; it names the set.
-    """
+    """Measure how networks take the examples of a set that ``part`` lists."""
     where = f"adversarial_sets.{name}"
     images, clean, labels, targets = found.images, found.clean, found.labels, found.targets
     # As the networks' weights are, which half precision converts.
