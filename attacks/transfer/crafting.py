@@ -28,6 +28,7 @@ class Row:
 
     source: str
     name: str
+    eps: float | None
     network: nn.Module
     attack: Attack
     steps: int
@@ -36,11 +37,6 @@ class Row:
     @property
     def title(self) -> str:
         return f"{self.name} on {self.source}"
-
-    @property
-    def eps(self) -> float | None:
-        """The attack's bound; None where it has none."""
-        return getattr(self.attack, "eps", None)
 
     def craft(self, x: Tensor, y: Tensor, predict: Predict, seed: int) -> tuple[Tensor, Outcome]:
         """Adversarial examples of a batch, and how the targets take them."""

@@ -157,7 +157,8 @@ class TransferEvaluation(L.LightningModule):
         network, factory = self.networks[source], self.attacks[name]
         attack = prepared_attack(factory, network, name, source, eps, **self._changes)
         steps = int(attack.steps) if self.best_step and hasattr(attack, "on_step") else 0
-        return Row(source, name, network, attack, steps, self._rate(steps))
+        bound = getattr(attack, "eps", None) if eps is None else eps  # wrappers have none
+        return Row(source, name, bound, network, attack, steps, self._rate(steps))
 
     def _rate(self, steps: int = 0) -> TransferRate:
         rate = TransferRate(len(self.targets), steps, self.only_jointly_correct)

@@ -286,6 +286,15 @@ def test_a_bound_reaches_attacks_inside_of_attacks(tmp_path):
     def several(model):
         return torchattacks.MultiAttack([pgd(model), torchattacks.FGSM(model, eps=0.1)])
 
-    module = evaluation(attacks={"several": several}, epsilons=[0.02], steps=1)
+    module = evaluation(attacks={"several": several}, epsilons=[0.02, 0.05], steps=1)
     cells = run(tmp_path, module)
-    assert all(0 < cell.linf <= 0.02 + 1e-6 for cell in cells)
+    assert [cell.eps for cell in cells] == [0.02] * 3 + [0.05] * 3
+    assert all(0 < cell.linf <= cell.eps + 1e-6 for cell in cells)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_bound_reaches_autoattack(tmp_path):
+    auto = lambda net: torchattacks.AutoAttack(net, n_classes=3, version="rand")  # noqa: E731
+    module = evaluation(attacks={"auto": auto}, epsilons=[0.02], targets=["a"])
+    (cell,) = run(tmp_path, module, loader(4, 4))
+    assert 0 < cell.linf <= 0.02 + 1e-6
