@@ -66,7 +66,9 @@ class AdversarialCrafter(L.LightningModule):
     ) -> None:
         super().__init__()
         if not isinstance(model, nn.Module):
-            raise InputError("model", type(model).__name__, "one torch.nn.Module")
+            raise InputError(
+                "model", type(model).__name__, "one torch.nn.Module (of several, an Ensemble)"
+            )
         one_of("pixels", pixels, ("uint8", "float32"))
         check_targets("targets", targets)
         self.model = model

@@ -39,8 +39,8 @@ def print_transfer(lines: Sequence[Line], jointly: bool) -> None:
         "intervals; * white box; passes: rows through the source per image"
     )
     if any(line[0].is_targeted for line in lines):
-        which = "all targets get right when clean" if jointly else "there are"
-        caption += f"; (targeted): taken for the class aimed at, of all images that {which}"
+        which = "the images that all targets get right when clean" if jointly else "all images"
+        caption += f"; (targeted): taken for the class aimed at, in % of {which}"
     _print(_table(lines, "success", "Transfer at the last step", caption))
     stepped = [line for line in lines if any(cell.best_step.total for cell in line)]
     if stepped:
