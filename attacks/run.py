@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
@@ -14,6 +14,9 @@ from torchattacks.attack import Attack
 
 from interaction_train.errors import InputError
 from interaction_train.sampling.random import Draws, content_hash, sample_hash
+
+AttackFactory = Callable[[nn.Module], Attack]
+"""Makes an attack on a network; in YAML its ``class_path`` and ``init_args`` without ``model``."""
 
 
 class Crafted(NamedTuple):
@@ -122,3 +125,22 @@ def _recorded_targets(attack: Attack, targets: list[Tensor]) -> Iterator[None]:
         yield
     finally:
         del vars(attack)["get_target_label"]
+
+
+def set_epsilon(attack: Attack, epsilon: float) -> None:
+    """Give an attack another bound, and a step size in the same proportion to it.
+
+    Args:
+        attack: an attack, or one made of several, with the attribute ``eps``.
+        epsilon: the bound, in pixel values and in the norm that the attack bounds.
+
+    Raises:
+        InputError: an attack without such a bound.
+    """
+    parts = [part for part in (attack, *attack._attacks.values()) if hasattr(part, "eps")]
+    if not parts:
+        raise InputError("epsilons", type(attack).__name__, "an attack with a bound 'eps'")
+    for part in parts:
+        if part.eps and isinstance(getattr(part, "alpha", None), float | int):
+            part.alpha = part.alpha * epsilon / part.eps
+        part.eps = epsilon

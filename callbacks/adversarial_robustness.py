@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from rich.table import Column, Table
 from torch import Tensor, nn
 
-from interaction_train.attacks.proportion import Proportion
+from interaction_train.attacks.transfer.rates import Proportion
 from interaction_train.callbacks.adapter import FindBatch, FindModel, Keys
 from interaction_train.callbacks.crafting import AttackFactory
 from interaction_train.callbacks.monitor import Monitor, Result, Split, at_least_one, is_fast

@@ -87,7 +87,7 @@ def refuse_probabilities(logits: Tensor, argument: str = "model") -> None:
     """
     if bool(logits.isnan().any()):
         raise InputError(argument, "outputs with NaN", "logits")
-    total = logits.detach().double().sum(-1)
+    total = logits.detach().float().sum(-1)
     if bool((logits >= 0).all()) and bool(((total - 1).abs() < 1e-4).all()):
         raise InputError(argument, "outputs that look like probabilities", "logits")
 

@@ -9,9 +9,9 @@ import torchattacks
 from torch import nn
 
 from interaction_train.attacks import Ensemble, IRAttack, TransferAttack
-from interaction_train.attacks.proportion import Proportion
 from interaction_train.attacks.run import run_attack
 from interaction_train.attacks.transfer.passes import PassCounter
+from interaction_train.attacks.transfer.rates import Proportion
 from interaction_train.errors import InputError
 from tests.attacks.transfer.transfer_case import ALPHA, EPS, STEPS, images, network, pgd
 
