@@ -38,8 +38,8 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc
 
 from interaction_train.attacks import TransferAttack
+from interaction_train.attacks.run import craft
 from interaction_train.callbacks import AdversarialTraining
-from interaction_train.callbacks.crafting import craft
 from interaction_train.data.module import Cutout, DigitsDataModule, ImageDataModule
 from interaction_train.game.absence import input_baseline
 from interaction_train.game.masked import MaskedGame

@@ -1,0 +1,201 @@
+"""Monitors measure what the module's own forward computes, on eight kinds of modules and more."""
+
+import warnings
+from types import SimpleNamespace
+
+import lightning as L
+import pytest
+import torch
+import torch.nn.functional as F
+import torchattacks
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from interaction_train.callbacks import (
+    AdversarialRobustness,
+    AdversarialTraining,
+    GeneralizationGap,
+    InteractionRegularizer,
+    SpectrumMonitor,
+)
+from interaction_train.callbacks.adapter import find_model
+from interaction_train.errors import InputError
+from interaction_train.game.players import GridPlayers
+from interaction_train.losses import OrderLoss
+from interaction_train.metrics import InteractionSpectrum
+from interaction_train.sampling.pairs import RandomPairs
+from interaction_train.training.objective import WeightedTerm
+from tests.metrics.watch import trainer
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+RATIOS = (0.0, 0.5, 1.0)
+MEAN, STD = 0.7, 0.05
+
+
+def pgd(net):
+    return torchattacks.PGD(net, eps=0.05, alpha=0.02, steps=4, random_start=False)
+
+
+def net():
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(16, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Linear(24, 3)
+        )
+
+
+def data(count=40, scale=1.0):
+    x = torch.rand(count, 1, 4, 4, generator=torch.Generator().manual_seed(5))
+    y = (x.flatten(1)[:, :8].sum(1) - x.flatten(1)[:, 8:].sum(1)).gt(0).long()
+    y[::7] = 2
+    return TensorDataset(x * scale, y)
+
+
+class Module(L.LightningModule):
+    """Its ``forward`` is the network; ``val/acc`` is its accuracy."""
+
+    scale = 1.0
+
+    def __init__(self):
+        super().__init__()
+        self.model = net()
+        self.right, self.sizes = [], []
+
+    def forward(self, x):
+        return self.model(x)
+
+    def logits(self, x):
+        return self(x)
+
+    def parts(self, batch):
+        return batch
+
+    def training_step(self, batch, batch_idx):
+        x, y = self.parts(batch)
+        return F.cross_entropy(self.logits(x), y)
+
+    def validation_step(self, batch, batch_idx):
+        x, y = self.parts(batch)
+        right = (self.logits(x).argmax(-1) == y).float()
+        self.log("val/acc", right.mean(), batch_size=len(x))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.05)
+
+
+class Normalising(Module):
+    def forward(self, x):
+        return self.model((x - MEAN) / STD)
+
+
+class Hooked(Module):
+    scale = 255.0
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return batch[0] / 255.0, batch[1]
+
+
+class DictBatches(Module):
+    def parts(self, batch):
+        return batch["image"], batch["label"]
+
+
+class DictOutputs(Module):
+    def forward(self, x):
+        return {"logits": self.model(2 * x - 1), "features": x}
+
+    def logits(self, x):
+        return self(x)["logits"]
+
+
+class Manual(Module):
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(super().training_step(batch, batch_idx))
+        optimizer.step()
+
+
+class Compiled(Module):
+    def __init__(self):
+        super().__init__()
+        self.model = torch.compile(self.model, backend="eager")
+
+
+KINDS = {
+    "normalising": (Normalising, {}),
+    "hooks": (Hooked, {}),
+    "dict batches": (DictBatches, {}),
+    "dict outputs": (DictOutputs, {}),
+    "manual": (Manual, {}),
+    "ema": (Module, {"more": [EMAWeightAveraging]}),
+    "compiled": (Compiled, {}),
+    "bf16-true": (Normalising, {"precision": "bf16-true"}),
+    "64-true": (Module, {"precision": "64-true"}),
+}
+
+
+def monitors(**common):
+    return [
+        AdversarialRobustness({"pgd": pgd}, [0.02, 0.05], n_samples=40, every=1, **common),
+        GeneralizationGap(40, every=1, strength_samples=4, rows=2, cols=2, baseline=0.3,
+                          pairs=RandomPairs(1, 4), **common),
+        SpectrumMonitor(2, 2, 40, every=1, contexts=4, ratios=RATIOS, pairs=RandomPairs(1, 4),
+                        baseline=0.3, only_correct=False, payoff="logit", **common),
+    ]  # fmt: skip
+
+
+class Network(nn.Module):
+    """What a module computes, by hand."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return self.module.logits(x)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_monitors_agree_with_the_module(kind, tmp_path):
+    make, options = KINDS[kind]
+    options = dict(options)
+    L.seed_everything(0)
+    module, part = make(), data(scale=make.scale)
+    common = {}
+    if kind == "dict batches":
+        common = {"batch": ("image", "label")}
+        part = [{"image": x, "label": y} for x, y in part]
+    seen = {}
+
+    class ByHand(L.Callback):
+        """In the same loop: J through the module's forward, on what the loop gives."""
+
+        def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, *_):
+            metric = InteractionSpectrum(
+                GridPlayers(2, 2), "logit", RATIOS, RandomPairs(1, 4), 4, baseline=0.3,
+                only_correct=False,
+            )  # fmt: skip
+            x, y = pl_module.parts(batch)
+            with torch.no_grad():
+                metric.update(Network(pl_module), x, y)
+            seen["J"] = metric.compute()["J_plug_in"]
+
+    extra = [make_more(decay=0.5) for make_more in options.pop("more", ())]
+    run = trainer(
+        tmp_path, max_epochs=2, callbacks=[*monitors(**common), ByHand(), *extra],
+        num_sanity_val_steps=0, **options,
+    )  # fmt: skip
+    run.fit(module, DataLoader(part, batch_size=8), DataLoader(part, batch_size=40))
+    found = {key: float(value) for key, value in run.callback_metrics.items()}
+    assert 0.2 < found["val/acc"] < 1
+    assert found["val/robust_acc/clean"] == pytest.approx(found["val/acc"], abs=1e-6)
+    assert found["val/gap/val_acc"] == pytest.approx(found["val/acc"], abs=1e-6)
+    assert found["val/robust_acc/pgd"] <= found["val/robust_acc/pgd/eps_0.02"] < found["val/acc"]
+    measured = [found[f"val/interaction/J/{ratio:g}"] for ratio in RATIOS]
+    assert measured == pytest.approx(seen["J"].tolist(), rel=1e-4)
