@@ -22,7 +22,7 @@ Normalization = Mapping[str, Sequence[float]]
 """``{"mean": …, "std": …}``, one number per channel, of inputs that the data set normalises."""
 
 _MODELS = ("model", "net", "network")
-_ROUNDING = 1e-5  # between two passes of one network, relative to the largest logit
+_ROUNDING = 1e-5  # of logits, relative to the largest one, and of pixels
 
 
 class BinaryHead(nn.Module):
@@ -157,7 +157,10 @@ class Pixels:
         if self.layer is None:
             return inputs
         layer = self.layer.to(inputs)
-        return (inputs * layer.std + layer.mean).clamp(0, 1)
+        pixels = inputs * layer.std + layer.mean
+        # Grey levels come back to the bit, so that what is drawn by their content is the same.
+        levels = (pixels * 255).round() / 255
+        return torch.where((levels - pixels).abs() < _ROUNDING, levels, pixels)
 
     def to_inputs(self, pixels: Tensor) -> Tensor:
         """Pixels as inputs."""

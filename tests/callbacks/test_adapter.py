@@ -1,5 +1,6 @@
 """Monitors measure what the module's own forward computes, on eight kinds of modules and more."""
 
+import json
 import warnings
 from types import SimpleNamespace
 
@@ -199,3 +200,156 @@ def test_monitors_agree_with_the_module(kind, tmp_path):
     assert found["val/robust_acc/pgd"] <= found["val/robust_acc/pgd/eps_0.02"] < found["val/acc"]
     measured = [found[f"val/interaction/J/{ratio:g}"] for ratio in RATIOS]
     assert measured == pytest.approx(seen["J"].tolist(), rel=1e-4)
+
+
+def test_the_network_taken_and_its_one_warning(tmp_path):
+    x, _ = data()[:]
+    module = Module()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert find_model(module, None, x) is module.model
+    module = Normalising()
+    with pytest.warns(UserWarning, match="Normalising.forward gives other logits.* model="):
+        assert find_model(module, None, x) is module
+    assert find_model(module, "model", x) is module.model
+    modes = [part.training for part in module.modules()]
+    state = torch.get_rng_state()
+    find_model(module, None, x)
+    assert modes == [part.training for part in module.modules()]
+    assert torch.equal(state, torch.get_rng_state())
+
+
+class Probabilities(Module):
+    def forward(self, x):
+        return self.model(x).softmax(-1)
+
+
+class Pair(Module):
+    def forward(self, x, y):
+        return self.model(x) + y
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [(Probabilities, "look like probabilities"), (Pair, "Pair.forward, which fails.*model=")],
+)
+def test_modules_that_give_no_logits_are_refused(make, message):
+    with pytest.raises(InputError, match=f"(?s){message}"):
+        find_model(make(), None, data()[:][0])
+
+
+def test_adversarial_training_attacks_what_the_module_computes():
+    """PGD by hand on the module's forward makes the images that the step sees."""
+    module = Normalising()
+    x, y = data()[:]
+    step = SimpleNamespace(
+        current_epoch=0, num_training_batches=1,
+        fit_loop=SimpleNamespace(batch_idx=0, total_batch_idx=0),
+    )  # fmt: skip
+    seen = AdversarialTraining(pgd).attacked(step, module, (x, y))[0]
+    module.eval()
+    torch.testing.assert_close(seen, pgd(module)(x, y))
+    assert not torch.equal(seen, pgd(module.model)(x, y))
+
+
+def test_regularizer_regularises_what_the_module_computes(tmp_path):
+    """The logged loss is the term on the module's forward, which the inner network's is not."""
+    term = OrderLoss(0.5, 1, "penalize", players=GridPlayers(2, 2), baseline=0.3)
+    x, y = data()[:]
+    values = {}
+    for model in (None, "model"):
+        regularizer = InteractionRegularizer({"low": WeightedTerm(term)}, model)
+        module = Normalising()
+        run = trainer(tmp_path, max_epochs=1, callbacks=[regularizer])
+        run.fit(module, DataLoader(data(), batch_size=40))
+        values[model] = float(run.callback_metrics["train/loss/low"])
+    module = Normalising()
+    module(x)  # the step's pass comes first and moves the running statistics
+    for model, network in ((None, module), ("model", module.model)):
+        expected = float(term(network, x, y))
+        assert values[model] == pytest.approx(expected, rel=1e-3), model
+    assert values[None] != pytest.approx(values["model"], rel=0.1)
+
+
+class Binary(Module):
+    def __init__(self, flat):
+        super().__init__()
+        self.model, self.flat = nn.Sequential(nn.Flatten(), nn.Linear(16, 1)), flat
+        with torch.no_grad():
+            self.model[1].weight[:] = torch.tensor([1.0] * 8 + [-1.0] * 8)
+
+    def forward(self, x):
+        return self.model(x)[:, 0] if self.flat else self.model(x)
+
+    def validation_step(self, batch, batch_idx):
+        x, y = batch
+        logits = self(x).reshape(-1)
+        self.log("val/acc", ((logits > 0).float() == y.reshape(-1)).float().mean())
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_one_logit(flat, tmp_path):
+    """Accuracy by sign, and the robust accuracy that a linear network has in closed form."""
+    x, _ = data()[:]
+    x = 0.3 + 0.4 * x
+    module = Binary(flat)
+    torch.manual_seed(0)
+    logits = module(x).detach().reshape(-1)
+    y = ((logits > 0) ^ (torch.rand(40) < 0.2)).float()
+    labels = y if flat else y[:, None]
+    run = trainer(tmp_path, callbacks=[AdversarialRobustness({"pgd": pgd}, [0.02], checks=False)])
+    run.validate(module, DataLoader(TensorDataset(x, labels), batch_size=40), verbose=False)
+    found = run.callback_metrics
+    robust = ((2 * y - 1) * logits > 0.02 * 16).float().mean()
+    (folder,) = tmp_path.glob("results_*")
+    smallest = json.loads((folder / "robustness.json").read_text())["smallest"]["pgd"]
+    assert sum(value != 0 for value in smallest) / 40 == pytest.approx(float(found["val/acc"]))
+    assert sum(value is None for value in smallest) / 40 == pytest.approx(float(robust))
+    assert 0 < robust < found["val/acc"]
+
+
+NORMALIZATION = {"mean": [0.4], "std": [0.25]}
+
+
+class OfNormalised(Module):
+    """Takes inputs that the data set has normalised; ``raw`` makes it take pixels."""
+
+    def __init__(self, raw=False):
+        super().__init__()
+        self.raw = raw
+
+    def forward(self, x):
+        return self.model((x - 0.4) / 0.25 if self.raw else x)
+
+
+def test_normalised_inputs(tmp_path):
+    """The same robust accuracy as that of pixels; without ``normalization`` an error."""
+    x, y = data()[:]
+    x = (255 * x).round() / 255
+    found = {}
+    for raw in (True, False):
+        common = {} if raw else {"normalization": NORMALIZATION}
+        L.seed_everything(0)
+        module = OfNormalised(raw)
+        inputs = DataLoader(TensorDataset(x if raw else (x - 0.4) / 0.25, y), batch_size=40)
+        training = AdversarialTraining(pgd, **common)
+        callbacks = [*monitors(**common), training]
+        run = trainer(tmp_path, max_epochs=2, callbacks=callbacks)
+        run.fit(module, inputs, inputs)
+        found[raw] = {k: float(v) for k, v in run.callback_metrics.items()}
+    robust = [k for k in found[True] if "robust_acc" in k or "acc" in k]
+    assert {k: found[True][k] for k in robust} == {k: found[False][k] for k in robust}
+    assert found[False]["val/robust_acc/pgd"] < found[False]["val/acc"]
+    spectrum = [f"val/interaction/J/{ratio:g}" for ratio in RATIOS]
+    for key in spectrum:
+        assert found[True][key] == pytest.approx(found[False][key], rel=1e-4)
+    attacked = SpectrumMonitor(2, 2, 8, attack=pgd, baseline=0.3, ratios=RATIOS)
+    for callback in (AdversarialRobustness({"pgd": pgd}), attacked):
+        run = trainer(tmp_path, callbacks=[callback])
+        with pytest.raises(InputError, match=r"images: got values.*normalization="):
+            run.validate(OfNormalised(), inputs, verbose=False)
+    run = trainer(tmp_path, max_epochs=1, callbacks=[AdversarialTraining(pgd)])
+    with pytest.raises(InputError, match=r"images: got values.*normalization="):
+        run.fit(OfNormalised(), inputs)
+    with pytest.raises(InputError, match="normalization"):
+        AdversarialTraining(pgd, normalization={"mean": [0.5]})
