@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, NamedTuple
 
@@ -73,7 +73,9 @@ def run_attack(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Crafte
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.autocast(x.device.type, enabled=False))
-        for network in {id(part.model): part.model for part in _parts(attack)}.values():
+        models = [part.model for part in _parts(attack)]
+        models += [member for model in models for member in getattr(model, "members", ())]
+        for network in {id(model): model for model in models}.values():
             stack.enter_context(_kept(network))
             stack.enter_context(_float32_outside(network))
         stack.enter_context(seeded(int(batch_seed) & 0xFFFF_FFFF, x.device))
@@ -150,20 +152,6 @@ def norm_of(attack: Attack) -> str:
     return str(getattr(attack, "norm", "L2" if "L2" in type(attack).__name__ else "Linf"))
 
 
-def check_targets(targets: Targets | None) -> None:
-    """Refuse targets that no attack can aim at.
-
-    Raises:
-        InputError: an unknown rule, or a class that is its own target.
-    """
-    if isinstance(targets, str):
-        one_of("targets", targets, ("random", "least_likely"))
-        return
-    own = [label for label, target in enumerate(targets or ()) if label == target]
-    if own:
-        raise InputError("targets", f"classes {own} as their own targets", "other classes")
-
-
 def set_epsilon(attack: Attack, epsilon: float) -> None:
     """Give an attack another bound, and a step size in the same proportion to it.
 
@@ -235,14 +223,14 @@ def _checked_pixels(x: Tensor) -> None:
 
 
 def _set_targets(attack: Attack, targets: Targets) -> None:
+    if not isinstance(targets, list):
+        one_of("targets", targets, ("random", "least_likely"))
     try:
-        if isinstance(targets, Sequence) and not isinstance(targets, str):
+        if isinstance(targets, list):
             table = torch.tensor(targets)
             attack.set_mode_targeted_by_function(lambda _, y: table.to(y.device)[y], quiet=True)
-        elif targets == "random":
-            attack.set_mode_targeted_random(quiet=True)
         else:
-            attack.set_mode_targeted_least_likely(quiet=True)
+            getattr(attack, f"set_mode_targeted_{targets}")(quiet=True)
     except ValueError as error:  # torchattacks': the attack has no targeted mode
         raise InputError("targets", f"{targets} for {type(attack).__name__}", str(error)) from None
 
@@ -298,9 +286,9 @@ def _rounded(adversarial: Tensor, x: Tensor) -> Tensor:
     if x.element_size() >= 4:
         return rounded
     beyond = (rounded.float() - x.float()).abs() > (adversarial - x.float()).abs()
-    # Non-negative numbers are ordered as their bits are.
-    step = (x.float() - rounded.float()).sign().to(torch.int16) * beyond
-    return (rounded.abs().view(torch.int16) + step).view(x.dtype)
+    # Numbers of one sign are ordered as their bits are.
+    step = (x.float() - rounded.float()).sign() * rounded.sign() * beyond
+    return (rounded.view(torch.int16) + step.to(torch.int16)).view(x.dtype)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from rich.table import Column, Table
 from torch import Tensor, nn
 
 from interaction_train.attacks.proportion import Proportion
-from interaction_train.attacks.run import AttackFactory, Targets, check_factory, check_targets
+from interaction_train.attacks.run import AttackFactory, Targets, check_factory
 from interaction_train.callbacks.monitor import Monitor, Result, Split, is_fast
 from interaction_train.callbacks.robust_curve import (
     masking_signs,
@@ -99,7 +99,6 @@ class AdversarialRobustness(Monitor):
         super().__init__(every, **common)
         at_least("n_samples", n_samples, 1)
         at_least("batch_size", batch_size, 1)
-        check_targets(targets)
         if not isinstance(attacks, Mapping) or not attacks:
             raise InputError("attacks", attacks, "name → what makes an attack, at least one")
         for name, factory in attacks.items():

@@ -16,7 +16,6 @@ from interaction_train.attacks.run import (
     AttackFactory,
     Targets,
     check_factory,
-    check_targets,
     craft,
     make_attack,
 )
@@ -84,7 +83,6 @@ class AdversarialTraining(L.Callback):
     ) -> None:
         in_range("share", share, 0, 1, above=True)
         at_least("warmup_epochs", warmup_epochs, 0)
-        check_targets(targets)
         for factory in (attack, *(f for f in (phases or {}).values() if f is not None)):
             check_factory("attack", factory)
         for epoch in phases or {}:

@@ -44,7 +44,7 @@ def check_fit(trainer: Any, callback: str, begin: tuple[str, ...], every: int) -
     runs = max(1, trainer.max_epochs or 0) // (trainer.check_val_every_n_epoch or 1)
     if isinstance(trainer.val_check_interval, float):
         runs = int(runs / trainer.val_check_interval)
-    if 1 < runs <= every and trainer.max_epochs != -1:
+    if 1 < runs <= every:
         rank_zero_warn(
             f"{callback} measures once in this run, after the first of {runs} validations: "
             f"every={every}."

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.precision.utils import _DtypeContextManager
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
@@ -163,24 +163,15 @@ class Monitor(L.Callback, ABC):
     ) -> None:
         if batch_idx or dataloader_idx or trainer.sanity_checking:
             return
-        if trainer.state.fn != TrainerFn.FITTING:
-            self._measure(trainer, trainer.val_dataloaders)
-            return
-        if self._validations % self.every == 0:
-            self._measure(trainer, trainer.val_dataloaders)
-        self._validations += 1
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        testing = trainer.state.fn == TrainerFn.TESTING
+        if self._validations % self.every == 0 if fitting else self.after_fit:
+            loader = first_loader(trainer.test_dataloaders if testing else trainer.val_dataloaders)
+            with trainer.precision_plugin.forward_context(), _DtypeContextManager(torch.float32):
+                self._result = self.measure(trainer, loader)
+        self._validations += fitting
 
-    def on_test_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if batch_idx == 0 and dataloader_idx == 0:
-            self._measure(trainer, trainer.test_dataloaders)
+    on_test_batch_end = on_validation_batch_end
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
@@ -236,22 +227,6 @@ class Monitor(L.Callback, ABC):
         """A key with this callback's name after the split."""
         split, _, rest = key.partition("/")
         return key if self.name is None else f"{split}/{self.name}/{rest}"
-
-    def _measure(self, trainer: L.Trainer, loaders: Any) -> None:
-        if self.after_fit or trainer.state.fn == TrainerFn.FITTING:
-            with trainer.precision_plugin.forward_context(), _float32_default():
-                self._result = self.measure(trainer, first_loader(loaders))
-
-
-@contextmanager
-def _float32_default() -> Iterator[None]:
-    """Make new tensors float32 where ``bf16-true`` and its like have set another default."""
-    dtype = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(dtype)
 
 
 def is_fast(trainer: L.Trainer) -> bool:

@@ -160,6 +160,10 @@ def test_targets_by_rule_and_by_list(make):
     )
     random = run_attack(make_attack(make, net, targets="random"), x, y).targets
     assert (random != y).all()
+    with pytest.raises(InputError, match="targets: got 'likely'"):
+        make_attack(make, net, targets="likely")
+    with pytest.raises(InputError, match="targets equal to the labels"):
+        run_attack(make_attack(make, net, targets=[1, 1, 1]), x, y)
     with pytest.raises(InputError, match=r"targets: got random for DeepFool"):
         make_attack(torchattacks.DeepFool, net, targets="random")
 

@@ -222,8 +222,6 @@ def made(net):
         (lambda: AdversarialRobustness(torchattacks.PGD), "attacks: got.*name →"),
         (lambda: AdversarialTraining(made(nn.Linear(2, 2))), "attack: got PGD itself"),
         (lambda: SpectrumMonitor(attack=made(nn.Linear(2, 2))), "attack: got PGD itself"),
-        (lambda: AdversarialTraining(pgd, targets="likely"), "targets: got 'likely'"),
-        (lambda: AdversarialTraining(pgd, targets=[1, 1]), r"classes \[1\] as their own"),
         (lambda: InteractionRegularizer(terms()), "losses: got OrderLoss.*WeightedTerm"),
         (lambda: InteractionRegularizer(terms()["low"]), "losses: got"),
         (lambda: gap(1, name="a/b"), "name: got 'a/b'"),
