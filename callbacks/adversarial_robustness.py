@@ -127,7 +127,7 @@ class AdversarialRobustness(Monitor):
         table = gather(torch.cat(rows)).cpu()
         smallest = table[:, 2 : 2 + len(self.attacks)]
         signs = table[:, 2 + len(self.attacks) :].split(_SIGNS, 1) if checked else ()
-        if not bool((smallest > 0).any()):
+        if not fast and not bool((smallest > 0).any()):
             rank_zero_warn(
                 f"AdversarialRobustness: none of {len(table)} samples is classified correctly, so "
                 "nothing was attacked and every accuracy is 0."
