@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torchattacks.attack import Attack
 
-from interaction_train.attacks.jobs import checked_classes
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, checked_classes
 from interaction_train.game.evaluation import evaluation_mode, without_grad
 from interaction_train.sampling.random import Draws, sample_hash
 
@@ -90,9 +89,12 @@ def chosen_targets(
     return draws.masked_fill(~allowed, -1).argmax(1)
 
 
-def refuse_labels(targets: Tensor | None, labels: Tensor) -> None:
-    """Refuse targets that are the labels: an attack that reaches them has done nothing."""
-    if targets is not None and bool((targets == labels).any()):
-        count = int((targets == labels).sum())
-        got = f"the label itself for {count} of {len(labels)} images"
+def refuse_labels(targets: Tensor, labels: Tensor) -> None:
+    """Refuse targets that are the labels: an attack that reaches them has done nothing.
+
+    Raises:
+        InputError: there are some.
+    """
+    if count := int((targets == labels).sum()):
+        got = f"targets equal to the labels, the label itself for {count} of {len(labels)} images"
         raise InputError("targets", got, "other classes, such as 'random' or 'least_likely'")

@@ -105,6 +105,18 @@ def checked_labels(labels: Any, count: int, argument: str = "labels") -> Tensor:
     return labels
 
 
+def checked_classes(labels: Tensor, classes: int, argument: str = "labels") -> None:
+    """Refuse labels that are no classes of a network; reads their bounds back to the host.
+
+    Raises:
+        InputError: a label below 0, or at or above the number of classes.
+    """
+    low, high = (int(bound) for bound in labels.aminmax())
+    if low < 0 or high >= classes:
+        got = f"{classes} classes and labels from {low} to {high}"
+        raise InputError(argument, got, "labels from 0 on, below the number of classes")
+
+
 def checked_images(images: Any, argument: str = "images") -> Tensor:
     """A batch of images ``(B, ...)``, clamped to [0, 1] where rounding has left it.
 

@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc
 
 import interaction_train as it
-from interaction_train.callbacks.crafting import craft
+from interaction_train.attacks.run import craft
 from interaction_train.callbacks.samples import spread
 from interaction_train.data import Cutout
 from interaction_train.indices.readings import plug_in

@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from torchattacks.attack import Attack
 
 from interaction_train.attacks.jobs import (
+    check_factory,
     checked_batch,
-    checked_classes,
-    checked_factory,
     class_logits,
     make_attack,
+    refuse_normalization,
 )
 from interaction_train.attacks.norms import Norm, project
 from interaction_train.attacks.run import AttackFactory, run_attack
 from interaction_train.attacks.sets.rounding import exact_bytes, round_to_bytes, to_floats
-from interaction_train.attacks.targets import Targets, aim, check_targets, refuse_labels
-from interaction_train.errors import InputError, checked_images, one_of
+from interaction_train.attacks.targets import Targets, check_targets
+from interaction_train.errors import InputError, checked_classes, checked_images, one_of
 
 Pixels = Literal["uint8", "float32"]
 
@@ -75,7 +75,8 @@ class AdversarialCrafter(L.LightningModule):
         self.seed, self.pixels, self.targets = seed, pixels, targets
         self.on_disk: Container[int] = ()
         """Numbers of batches that need no crafting; their step gives an empty dictionary."""
-        self._factory = checked_factory("attack", attack)
+        check_factory("attack", attack)
+        self._factory = attack
         self._attack: Attack | None = None
         self._correct = self._successes = 0
 
@@ -83,8 +84,8 @@ class AdversarialCrafter(L.LightningModule):
     def attack(self) -> Attack:
         """The attack on the surrogate, made when it is asked for first."""
         if self._attack is None:
-            self._attack = make_attack(self._factory, self.model)
-            aim(self._attack, self.targets, self.seed)
+            self._attack = make_attack(self._factory, self.model, None, self.targets, self.seed)
+            refuse_normalization(self._attack)
         return self._attack
 
     @property
@@ -119,7 +120,6 @@ class AdversarialCrafter(L.LightningModule):
         logits = class_logits(self.model, x, "model")
         checked_classes(y, logits.shape[1], "model")
         adversarial, targets = run_attack(self.attack, x, y, seed=self.seed)
-        refuse_labels(targets, y)
         adversarial = checked_images(adversarial, f"images by {type(self.attack).__name__}")
         kept = self._kept(adversarial, x)
         correct = logits.argmax(1) == y

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
-from interaction_train.attacks.jobs import make_attack
-from interaction_train.attacks.run import AttackFactory, run_attack, set_epsilon
-from interaction_train.attacks.targets import Targets, aim, refuse_labels
+from interaction_train.attacks.jobs import make_attack, refuse_normalization
+from interaction_train.attacks.run import AttackFactory, attack_parts, run_attack
+from interaction_train.attacks.targets import Targets
 from interaction_train.attacks.transfer.passes import PassCounter
 from interaction_train.attacks.transfer.rates import Outcome, TransferRate
 from interaction_train.errors import InputError, checked_images
@@ -47,7 +47,6 @@ class Row:
         try:
             with _named(self.name, self.source), PassCounter(self.network) as passes:
                 adversarial, aims = run_attack(attack, x, y, seed=seed)
-                refuse_labels(aims, y)
         finally:
             if self.steps:
                 attack.on_step = None
@@ -83,13 +82,11 @@ def prepared_attack(
         InputError: what is no attack, or one that has no bound or cannot aim; it names both.
     """
     with _named(name, source):
-        attack = make_attack(factory, network)
-        if eps is not None:
-            set_epsilon(attack, eps)
-        for part in (attack, *attack._attacks.values()):
+        attack = make_attack(factory, network, eps, targets, seed)
+        refuse_normalization(attack)
+        for part in attack_parts(attack):
             if steps is not None and hasattr(part, "steps"):
                 part.steps = steps
-        aim(attack, targets, seed)
     return attack
 
 

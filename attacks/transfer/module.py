@@ -10,7 +10,7 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
-from interaction_train.attacks.jobs import checked_batch, checked_classes, checked_factory
+from interaction_train.attacks.jobs import check_factory, checked_batch
 from interaction_train.attacks.run import AttackFactory
 from interaction_train.attacks.sets.dataset import read_adversarial_set
 from interaction_train.attacks.targets import Targets, check_targets
@@ -21,7 +21,7 @@ from interaction_train.attacks.transfer.figures import Line
 from interaction_train.attacks.transfer.predictions import count_classes, judge_set, predictions
 from interaction_train.attacks.transfer.rates import TransferRate
 from interaction_train.attacks.transfer.report import empty_rates, print_transfer, report_transfer
-from interaction_train.errors import InputError, at_least
+from interaction_train.errors import InputError, at_least, checked_classes
 from interaction_train.models import weights_tag
 from interaction_train.sampling.random import sample_hash
 from interaction_train.tracking.folders import run_folder
@@ -102,7 +102,7 @@ class TransferEvaluation(L.LightningModule):
         _check_mapping("attacks", attacks, "function, network → attack")
         _check_mapping("adversarial_sets", adversarial_sets, "path")
         for name, factory in attacks.items():
-            checked_factory(f"attacks.{name}", factory)
+            check_factory(f"attacks.{name}", factory)
         if not networks or not (attacks or adversarial_sets):
             got = f"{len(networks)} networks, no attack and no adversarial set"
             raise InputError("networks, attacks", got, "a network, and an attack or a set")

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from interaction_train.attacks.jobs import checked_classes, class_logits
+from interaction_train.attacks.jobs import class_logits
 from interaction_train.attacks.sets.dataset import AdversarialSet
 from interaction_train.attacks.transfer.rates import Outcome, TransferRate
-from interaction_train.errors import InputError, checked_images, checked_labels
+from interaction_train.errors import InputError, checked_classes, checked_images, checked_labels
 from interaction_train.sampling.random import sample_hash
 
 _SET_BATCH = 128  # images of a set predicted at once
