@@ -31,7 +31,7 @@ from interaction_train.callbacks.robust_curve import (
 from interaction_train.callbacks.samples import gather, share, spread
 from interaction_train.errors import InputError
 from interaction_train.tracking.figures import save_figure
-from interaction_train.tracking.trackers import log_images
+from interaction_train.tracking.loggers import log_images
 
 _SIGNS = 4  # columns of masking_signs
 _IMAGES = 8

@@ -26,7 +26,7 @@ from interaction_train.callbacks.adapter import (
 from interaction_train.callbacks.samples import fetch, first_loader
 from interaction_train.errors import InputError
 from interaction_train.game.evaluation import unwrap
-from interaction_train.tracking.trackers import log_figure, log_table
+from interaction_train.tracking.loggers import log_figure, log_table
 
 Result = dict[str, Any]
 Split = Literal["val", "test"]

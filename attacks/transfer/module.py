@@ -39,7 +39,7 @@ from interaction_train.errors import InputError
 from interaction_train.models import weights_tag
 from interaction_train.sampling.random import sample_hash
 from interaction_train.tracking.figures import save_figure
-from interaction_train.tracking.trackers import log_figure, log_images, log_table
+from interaction_train.tracking.loggers import log_figure, log_images, log_table
 
 _SET_BATCH = 128  # images of a set predicted at once
 

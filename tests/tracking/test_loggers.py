@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from interaction_train.errors import InputError
-from interaction_train.tracking.trackers import log_figure, log_images, log_table
+from interaction_train.tracking.loggers import log_figure, log_images, log_table
 from tests.testing import wandb_history
 
 IMAGES = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1).expand(3, 1, 4, 6)
