@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DOCS := .venv-docs
 
 .PHONY: train test lint docs studies clean
 
 train: $(INSTALLED)
 	$(BIN)/interaction-train fit --config configs/digits.yaml
 
-test: lint
+test: lint $(DOCS)/.installed
 	$(BIN)/python -m pytest -n 2
 
 lint: $(INSTALLED)
@@ -20,13 +21,18 @@ lint: $(INSTALLED)
 studies: $(INSTALLED)
 	$(BIN)/python studies/run_all.py --scale $(or $(SCALE),quick) --jobs $(or $(JOBS),2)
 
-docs: $(INSTALLED)
-	$(BIN)/mkdocs build --strict
+docs: $(DOCS)/.installed
+	$(DOCS)/bin/mkdocs build --strict
 
 $(INSTALLED): pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --editable '.[dev]'
 	touch $(INSTALLED)
 
+$(DOCS)/.installed: docs/requirements.txt
+	test -d $(DOCS) || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --requirement docs/requirements.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(DOCS) build dist *.egg-info

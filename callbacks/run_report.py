@@ -1,4 +1,4 @@
-"""A report of the whole run, in one HTML file and as Markdown."""
+"""A report of the whole run, in one HTML file."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
+from interaction_train.tracking.folders import run_folder
+from interaction_train.tracking.history import History
 from interaction_train.tracking.provenance import command_line, machine, versions
 from interaction_train.tracking.report import write_report
 from interaction_train.tracking.report.material import STARTS
 
 
 class RunReport(L.Callback):
-    """Writes ``report.html`` and ``report.md`` at the end of ``fit``, ``validate`` and ``test``.
+    """Writes ``report.html`` at the end of ``fit``, ``validate`` and ``test``, failed ones too.
 
     The report holds the curves of all logged metrics, the figures and tables that the run's folder
     has, the numbers that sum the run up, the configuration, and when, where and with what command
-    and versions the run was started, each time it was. It is made from the files in the run's
-    folder alone (:func:`~interaction_train.tracking.report.write_report`), so it covers the whole
-    of a run that was killed and resumed, and other callbacks need not know of it. Curves need a
-    ``CSVLogger``, as the command line has by default.
+    and versions the run was started. It is made from the files in the run's folder and in those of
+    the runs that it was resumed from (:func:`~interaction_train.tracking.report.write_report`).
+    What is logged goes to ``history.jsonl`` there, whatever loggers the trainer has; of a run that
+    was killed ``python -m interaction_train.tracking.report FOLDER`` makes the report.
 
     Only the first process works; the others do not wait for it. Put it last among the callbacks:
     what those after it write when they end is missing. ``fast_dev_run``, and a trainer without
@@ -37,12 +38,10 @@ class RunReport(L.Callback):
         self._recorded: set[str] = set()
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        folder = trainer.log_dir  # asked for on every process: rank 0 tells the others
-        if getattr(trainer, "fast_dev_run", False) or not trainer.loggers or folder is None:
-            self._folder = None
-            return
-        csv = [logger.log_dir for logger in trainer.loggers if isinstance(logger, CSVLogger)]
-        self._folder = Path(csv[0] if csv and trainer.is_global_zero else folder)
+        self._folder = run_folder(trainer) if trainer.loggers else None  # on every process
+        known = any(isinstance(logger, History) for logger in trainer.loggers)
+        if self._folder is not None and not known:
+            trainer.loggers = [*trainer.loggers, History(self._folder)]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._record(trainer, "fit")
@@ -54,9 +53,22 @@ class RunReport(L.Callback):
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._record(trainer, "test")
 
-    @rank_zero_only
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._finish()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        if trainer.state.fn in ("fit", "validate", "test"):
+            self._write(trainer)  # Lightning calls no teardown then
+
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if self._folder is None or stage not in ("fit", "validate", "test"):
+        if stage in ("fit", "validate", "test"):
+            self._write(trainer)
+
+    @rank_zero_only
+    def _write(self, trainer: L.Trainer) -> None:
+        if self._folder is None or not self._recorded:
             return
         for logger in trainer.loggers:
             logger.save()
@@ -69,20 +81,36 @@ class RunReport(L.Callback):
         if self._folder is None or stage in self._recorded:
             return
         self._recorded.add(stage)
-        path = self._folder / STARTS
-        starts: list[dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
-        starts.append(
-            {
-                "stage": stage,
-                "time": datetime.now().astimezone().isoformat(" ", "seconds"),
-                "step": trainer.global_step,
-                "processes": trainer.world_size,
-                "command": command_line(),
-                "machine": machine(),
-                "versions": versions(),
-            }
-        )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".draft")
-        draft.write_text(json.dumps(starts, indent=2))
-        draft.replace(path)
+        start: dict[str, Any] = {
+            "stage": stage,
+            "time": datetime.now().astimezone().isoformat(" ", "seconds"),
+            "step": trainer.global_step,
+            "processes": trainer.world_size,
+            "command": command_line(),
+            "machine": machine(),
+            "versions": versions(),
+        }
+        if stage == "fit":
+            start |= {"finished": False, "epochs": trainer.max_epochs}
+            if trainer.ckpt_path:
+                origin = Path(trainer.ckpt_path).resolve().parent.parent  # <run>/checkpoints/<file>
+                start["resumed_from"] = {"folder": str(origin), "step": trainer.global_step}
+        self._save([*self._starts(), start])
+
+    @rank_zero_only
+    def _finish(self) -> None:
+        starts = self._starts()
+        for start in starts[::-1][:1]:
+            start["finished"] = True
+        self._save(starts)
+
+    def _starts(self) -> list[dict[str, Any]]:
+        path = None if self._folder is None else self._folder / STARTS
+        return json.loads(path.read_text()) if path is not None and path.is_file() else []
+
+    def _save(self, starts: list[dict[str, Any]]) -> None:
+        if self._folder is not None and starts:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            draft = self._folder / f".{STARTS}.draft"
+            draft.write_text(json.dumps(starts, indent=2))
+            draft.replace(self._folder / STARTS)

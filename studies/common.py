@@ -4,22 +4,21 @@ A study is a script with this shape::
 
     def main() -> None:
         study = Study.from_command_line(__file__, __doc__)
-        if study.wants("digits"):
-            with study.part("digits", seeds=(0, 1, 2)) as part:
-                found = part.runs(plan, work)        # or ends here with --dry_run
-                part.table(rows)                     # studies/results/<scale>/NAME_digits.csv
-                part.figure(figure)                  # docs/images/studies/NAME_digits.png
+        for part in study.parts():                    # one per data set that is wanted
+            with part:
+                found = part.runs(plan, work)         # or ends here with --dry_run
+                part.table(rows)                      # studies/results/<scale>/NAME_digits.csv
+                part.figure(figure)                   # docs/images/studies/NAME_digits.png
                 part.verdict([Check("dropout lowers the strength", True, ".25 to .21")])
 
-``run_all.py`` runs every script that has that first line of ``main``. The verdict follows from the
-checks; it is printed, and stands in ``NAME_digits.json`` beside the table, with the command, the
-seeds, the hardware and the time.
+``run_all.py`` runs every script that has that first line of ``main``. What the scales ask for is in
+``settings.yaml``. The verdict follows from the checks; it is printed, and stands in
+``NAME_digits.json`` beside the table, with the command, the seeds, the hardware and the time.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
 import io
 import json
@@ -30,28 +29,31 @@ import platform
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, get_args
 
 import lightning as L
+import numpy as np
+import pandas as pd
 import torch
+import yaml
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
+from safetensors.torch import save_file
 from scipy import stats
 from torch import Tensor, nn
 
-from interaction_train.training.module import InteractionClassifier
-from interaction_train.training.objective import WeightedTerm
+import interaction_train as it
 
 ROOT = Path(__file__).parent.parent
 DATA_VARIABLE = "INTERACTION_TRAIN_DATA"
 
 Scale = Literal["smoke", "quick", "full"]
 Data = Literal["digits", "cifar10"]
-Kind = Literal["holds", "holds in part", "does not hold here"]
 Settings = Mapping[str, Any]
 Summary = dict[str, Any]
 
@@ -102,18 +104,23 @@ class Study:
             given.out or (ROOT / "runs" / "smoke" if given.scale == "smoke" else ROOT),
         )
 
-    def wants(self, data: Data) -> bool:
-        """Whether to use a data set; where its files are missing a line says what to do."""
-        if data not in self.only:
-            return False
-        if data == "cifar10" and self.scale != "full" and not os.environ.get(DATA_VARIABLE):
-            print(
-                f"{self.name}: CIFAR-10 is left out. Set {DATA_VARIABLE} to a folder with"
-                " cifar10_5k.npz, cifar_resnet20.safetensors and cifar_resnet32.safetensors to"
-                " have it."
-            )
-            return False
-        return True
+    def parts(self) -> Iterator[Part]:
+        """The study on each data set; where files are missing a line says what to do."""
+        for data in self.only:
+            if data == "cifar10" and self.scale != "full" and not os.environ.get(DATA_VARIABLE):
+                print(
+                    f"{self.name}: CIFAR-10 is left out. Set {DATA_VARIABLE} to a folder with"
+                    " cifar10_5k.npz, cifar_resnet20.safetensors and cifar_resnet32.safetensors to"
+                    " have it."
+                )
+            else:
+                yield self.part(data)
+
+    def part(self, data: Data) -> Part:
+        """The study on one data set; ``with`` closes it by writing the sidecar."""
+        settings = yaml.safe_load((Path(__file__).parent / "settings.yaml").read_text())
+        wanted = settings.get(self.name, {}).get(data, {}).get(self.scale, {})
+        return Part(self, data, self.given_seeds or tuple(range(wanted.pop("seeds", 1))), wanted)
 
     def file(self, name: str) -> Path:
         """A file of the folder that INTERACTION_TRAIN_DATA names."""
@@ -124,22 +131,15 @@ class Study:
         """The source of CIFAR-10 for ``ImageDataModule``: the small file, or torchvision's set."""
         return "CIFAR10" if self.scale == "full" else str(self.file("cifar10_5k.npz"))
 
-    def pick(self, smoke: Any, quick: Any, full: Any) -> Any:
-        """What belongs to the scale."""
-        return {"smoke": smoke, "quick": quick, "full": full}[self.scale]
-
-    def part(self, data: Data, seeds: Sequence[int] = (0,)) -> Part:
-        """The study on one data set; ``with`` closes it by writing the sidecar."""
-        return Part(self, data, self.given_seeds or tuple(seeds))
-
 
 @dataclass
 class Part:
-    """A study on one data set: its runs, tables, figure and verdict."""
+    """A study on one data set: its settings, runs, tables, figure and verdict."""
 
     study: Study
     data: Data
     seeds: tuple[int, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
     _begin: float = field(default_factory=time.perf_counter)
     _before: float = 0.0
     _verdict: dict[str, str] = field(default_factory=dict)
@@ -162,7 +162,7 @@ class Part:
         return f"{self.study.name}_{self.data}"
 
     def runs(
-        self, plan: Mapping[str, Settings], work: Callable[..., Summary], label: str = "runs"
+        self, plan: Mapping[str, Settings], work: Callable[..., Summary]
     ) -> dict[str, Summary]:
         """Do every run of a plan that is not on disk yet, and return all summaries.
 
@@ -170,13 +170,12 @@ class Part:
             plan: name of the run, ``"dropout_0.5/seed_0"`` say → the arguments of ``work``, plain
                 values that JSON can hold. A run on disk that was made with other ones is repeated.
             work: settings → a summary of plain numbers and lists.
-            label: what the runs are, for the plan.
 
         Raises:
             PlanOnly: the plan was to be printed, and is.
         """
         if self.study.dry_run:
-            print(f"{self.stem}, {self.study.scale}: {len(plan)} {label}")
+            print(f"{self.stem}, {self.study.scale}: {len(plan)} runs")
             for name, settings in plan.items():
                 print(f"  {name}: " + ", ".join(f"{k} {v}" for k, v in settings.items()))
             raise PlanOnly
@@ -194,12 +193,12 @@ class Part:
                 seconds = time.perf_counter() - start
                 record = {"settings": wanted, "summary": summary, "seconds": seconds}
                 _write(path, json.dumps(record))
-                shown = f"{self.stem}, {place} of {len(plan)} {label}: {name}, {seconds:.1f} s"
+                shown = f"{self.stem}, {place} of {len(plan)} runs: {name}, {seconds:.1f} s"
                 print(shown, file=sys.stderr, flush=True)
             found[name] = record["summary"]
         return found
 
-    def table(self, rows: Sequence[Mapping[str, Any]], name: str = "") -> Path:
+    def table(self, rows: Sequence[Mapping[str, Any]], name: str = "") -> None:
         """Write rows as CSV, floats with four digits; beside it stands the sidecar.
 
         Columns ``a`` and ``a_stderr`` are shown as "a ± stderr" in documents, ``a``, ``a_low`` and
@@ -211,13 +210,9 @@ class Part:
         """
         path = self._results / f"{self.stem}{'_' * bool(name)}{name}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(rows[0])
-            writer.writerows([cell(value) for value in row.values()] for row in rows)
-        return path
+        pd.DataFrame(rows).to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
 
-    def figure(self, figure: Figure, name: str = "") -> Path:
+    def figure(self, figure: Figure, name: str = "") -> None:
         """Write a figure as PNG, with few colours to keep it small."""
         folder = self.study.out / "docs" / "images" / "studies"
         folder = folder / "full" if self.study.scale == "full" else folder
@@ -226,7 +221,6 @@ class Part:
         buffer = io.BytesIO()
         figure.savefig(buffer, dpi=110)
         Image.open(buffer).convert("RGB").quantize(128).save(path, optimize=True)
-        return path
 
     def verdict(self, checks: Sequence[Check], left: str = "") -> None:
         """Print the verdict, one sentence, and keep it for the sidecar.
@@ -239,7 +233,7 @@ class Part:
         """
         right = [check for check in checks if check.holds]
         wrong = [check for check in checks if not check.holds]
-        kind: Kind = "holds in part" if right else "does not hold here"
+        kind = "holds in part" if right else "does not hold here"
         if not wrong and not left:
             kind = "holds"
         sentence = f"{kind.capitalize()}, {len(right)} of {len(checks)} checks"
@@ -270,13 +264,7 @@ class Part:
 
 
 class Check(NamedTuple):
-    """A statement of a claim, and what came of it.
-
-    Args:
-        says: the statement, as the claim has it.
-        holds: whether the numbers bear it out.
-        numbers: the numbers.
-    """
+    """A statement of a claim, whether the numbers bear it out, and the numbers."""
 
     says: str
     holds: bool
@@ -287,13 +275,9 @@ class Check(NamedTuple):
 
 
 class Mean(NamedTuple):
-    """A mean over seeds or the like.
+    """A mean over seeds or the like, its standard error, and Student's 95 % interval.
 
-    Args:
-        value: the mean.
-        stderr: its standard error; NaN for a single value.
-        low: lower end of Student's 95 % interval.
-        high: upper end.
+    All but the mean are NaN for a single value.
     """
 
     value: float
@@ -304,12 +288,11 @@ class Mean(NamedTuple):
     @classmethod
     def of(cls, values: Iterable[float]) -> Mean:
         """Of independent values."""
-        data = torch.tensor(list(values), dtype=torch.float64)
-        value, count = float(data.mean()), len(data)
-        if count < 2:
-            return cls(value, math.nan, math.nan, math.nan)
-        stderr = float(data.std()) / count**0.5
-        reach = stderr * float(stats.t.ppf(0.975, count - 1))
+        data = np.array(list(values), dtype=float)
+        if len(data) < 2:
+            return cls(float(data.mean()), math.nan, math.nan, math.nan)
+        value, stderr = float(data.mean()), float(stats.sem(data))
+        reach = stderr * float(stats.t.ppf(0.975, len(data) - 1))
         return cls(value, stderr, value - reach, value + reach)
 
     def __str__(self) -> str:
@@ -342,6 +325,29 @@ def paired(first: Iterable[float], second: Iterable[float]) -> Mean:
     return Mean.of(a - b for a, b in zip(first, second, strict=True))
 
 
+def units(values: Sequence[Any]) -> list[float]:
+    """What errors are taken over: the runs' means, or the images of a single run.
+
+    Args:
+        values: per run a number, or one number per image.
+    """
+    if len(values) == 1:
+        return np.atleast_1d(np.asarray(values[0], dtype=float)).tolist()
+    return [float(np.mean(value)) for value in values]
+
+
+def columns(values: Mapping[str, Sequence[float]], interval: bool = False) -> dict[str, float]:
+    """Columns of a table: title → independent values, of which the mean is shown."""
+    shown = (Mean.of(v).columns(title, interval) for title, v in values.items())
+    return {name: value for part in shown for name, value in part.items()}
+
+
+def curve(axes: Axes, x: Sequence[float], means: Sequence[Mean], **style: Any) -> None:
+    """Draw means with bars of one standard error."""
+    heights, errors = [m.value for m in means], [m.stderr for m in means]
+    axes.errorbar(x, heights, errors, **{"marker": "o", "ms": 3, **style})
+
+
 def fit(
     network: Callable[[], nn.Module],
     data: L.LightningDataModule,
@@ -349,10 +355,11 @@ def fit(
     seed: int,
     epochs: int,
     lr: float,
-    losses: dict[str, WeightedTerm] | None = None,
+    losses: dict[str, it.WeightedTerm] | None = None,
     callbacks: Sequence[L.Callback] = (),
     validate: bool = False,
     exponential: bool = False,
+    clip: float | None = 1.0,
 ) -> nn.Module:
     """Train with SGD (momentum .9, weight decay 5e-4); the last weights count.
 
@@ -366,8 +373,7 @@ def fit(
         callbacks: Lightning's.
         validate: whether to validate after each epoch, for callbacks that measure then.
         exponential: the rate falls to a hundredth, by the same factor in every epoch, instead.
-
-    Gradients are clipped at norm 1, as large weights of a loss need it.
+        clip: the gradients' largest norm, as large weights of a loss need it.
 
     Returns:
         the network in eval mode, on the CPU or the accelerator that trained it.
@@ -379,7 +385,7 @@ def fit(
             return torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.01 ** (1 / epochs))
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
 
-    module = InteractionClassifier(
+    module = it.InteractionClassifier(
         network(),
         losses=losses,
         optimizer=lambda p: torch.optim.SGD(p, lr=lr, momentum=0.9, weight_decay=5e-4),
@@ -388,10 +394,23 @@ def fit(
     trainer = L.Trainer(
         max_epochs=epochs, devices=1, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, callbacks=list(callbacks),
-        limit_val_batches=1.0 if validate else 0, num_sanity_val_steps=0, gradient_clip_val=1.0,
+        limit_val_batches=1.0 if validate else 0, num_sanity_val_steps=0, gradient_clip_val=clip,
     )  # fmt: skip
     trainer.fit(module, data)
     return module.model.eval()
+
+
+def save(network: nn.Module, path: Path) -> Path:
+    """Write a network's weights as safetensors."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({key: value.contiguous() for key, value in network.state_dict().items()}, path)
+    return path
+
+
+def splits(data: Mapping[str, Any], seed: int = 0, **more: Any) -> Any:
+    """The data module of some arguments: of images with a ``source``, else of digits."""
+    module = it.ImageDataModule if "source" in data else it.DigitsDataModule
+    return module(**data, seed=seed, **more)
 
 
 def tensors(data: Any, split: Literal["train", "val", "test"]) -> tuple[Tensor, Tensor]:
@@ -423,19 +442,6 @@ def hardware() -> str:
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return f"{(names or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores"
-
-
-def cell(value: Any) -> str:
-    """A value as a table shows it: floats with four significant digits, NaN empty."""
-    if not isinstance(value, float):
-        return str(value)
-    return "" if math.isnan(value) else f"{value:.4g}"
-
-
-def spread(count: int, length: int) -> list[int]:
-    """``count`` places, at most ``length``, evenly over 0 … length−1."""
-    count = min(count, length)
-    return [i * length // count for i in range(count)]
 
 
 def _write(path: Path, text: str) -> None:

@@ -12,10 +12,10 @@ images: mean |I| of the label's logit, and the strength, which divides it by the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
 from common import (
     Check,
     Mean,
@@ -24,109 +24,80 @@ from common import (
     Study,
     Summary,
     accuracy,
+    columns,
+    curve,
     fit,
     paired,
-    spread,
+    splits,
     tensors,
 )
 from matplotlib.figure import Figure
 from torch import nn
 
-from interaction_train.callbacks import ExactInteractions
-from interaction_train.data import DigitsDataModule, ImageDataModule
-from interaction_train.losses import InteractionLoss
-from interaction_train.losses.interaction import Form
-from interaction_train.models import CIFARVGG, CIFARAlexNet, CIFARResNet, DigitsNet
-from interaction_train.training.objective import WeightedTerm
+import interaction_train as it
+from interaction_train.callbacks.samples import spread
 
 NONE, DROPOUT, SQUARED, ABS_MEAN = "none", "dropout", "λ (squared)", "λ (abs_mean)"
 FORMS = {SQUARED: "squared", ABS_MEAN: "abs_mean"}
 CONTEXTS = {SQUARED: 1, ABS_MEAN: 2}
+MEASURES = ("train", "val", "test", "mean |I|", "strength")
+TITLES = {"train": "train", "val": "validation", **{key: key for key in MEASURES[2:]}}
 
 
-@dataclass(frozen=True)
-class Case:
-    """A network and its budget; ``settings`` are those of :func:`train` that all its runs share."""
-
-    settings: Settings
-    rates: Sequence[float]
-    weights: dict[str, Sequence[float]]
-
-
-def with_dropout_before_fc(network: nn.Module, rate: float) -> nn.Module:
-    """A ResNet with dropout before its last layer."""
-    head = network.get_submodule("fc")
-    network.fc = nn.Sequential(nn.Dropout(rate), head)
-    return network
-
-
-NETWORKS: dict[str, Callable[[float], nn.Module]] = {
-    "digits": lambda rate: DigitsNet(dropout=rate),
-    "vgg7": lambda rate: CIFARVGG(7, dropout=rate, hidden=128),
-    "alexnet": lambda rate: CIFARAlexNet(dropout=rate),
-    "vgg11": lambda rate: CIFARVGG(11, dropout=rate),
-    "vgg13": lambda rate: CIFARVGG(13, dropout=rate),
-    "vgg16": lambda rate: CIFARVGG(16, dropout=rate),
-    "resnet18": lambda rate: with_dropout_before_fc(CIFARResNet(18), rate),
-    "resnet34": lambda rate: with_dropout_before_fc(CIFARResNet(34), rate),
-}
+def build(network: str, rate: float) -> nn.Module:
+    """A network by name, with dropout before its last layers."""
+    if network == "digits":
+        return it.models.DigitsNet(dropout=rate)
+    if network == "alexnet":
+        return it.models.CIFARAlexNet(dropout=rate)
+    if network.startswith("vgg"):
+        hidden: Any = {"hidden": 128} if network == "vgg7" else {}
+        return it.models.CIFARVGG(int(network[3:]), dropout=rate, **hidden)
+    residual: Any = it.models.CIFARResNet(int(network[6:]))
+    residual.fc = nn.Sequential(nn.Dropout(rate), residual.fc)
+    return residual
 
 
 def train(
-    network: str,
-    data: dict[str, Any],
-    layer: str,
-    payoff: str,
-    epochs: int,
-    warmup: int,
-    lr: float,
-    images: int,
-    exponential: bool,
-    batch_fraction: float,
-    seed: int,
-    rate: float = 0.0,
-    form: Form = "squared",
-    contexts: int = 1,
-    weight: float = 0.0,
-) -> Summary:
-    """Train one network and measure it."""
-    module = ImageDataModule if "source" in data else DigitsDataModule
-    splits = module(**data, seed=seed)
-    losses = {}
+    seed: int, rate: float = 0, weight: float = 0, form: Any = "squared", contexts: int = 1,
+    **case: Any,
+) -> Summary:  # fmt: skip
+    """Train one network and measure it; ``case`` is one of the cases in ``settings.yaml``."""
+    data, losses = splits(case["data"], seed), {}
     if weight:
-        term = InteractionLoss(
-            layer=layer, payoff=payoff, form=form, contexts=contexts,
-            batch_fraction=batch_fraction,
+        term = it.InteractionLoss(
+            layer=case["layer"], payoff=case["payoff"], form=form, contexts=contexts,
+            batch_fraction=case["batch_fraction"],
         )  # fmt: skip
-        losses["interaction"] = WeightedTerm(term, weight, warmup_epochs=warmup)
+        losses["interaction"] = it.WeightedTerm(term, weight, warmup_epochs=case["warmup"])
     trained = fit(
-        lambda: NETWORKS[network](rate), splits, seed=seed, epochs=epochs, lr=lr, losses=losses,
-        exponential=exponential,
+        lambda: build(case["network"], rate), data, seed=seed, epochs=case["epochs"],
+        lr=case["lr"], losses=losses, exponential=case["exponential"],
     ).cpu()  # fmt: skip
-    x, y = tensors(splits, "test")
-    some = spread(images, len(x))
-    measured = ExactInteractions(3, 3).measure(trained, x[some], y[some])
-    return {
-        "train": accuracy(trained, splits, "train"),
-        "val": accuracy(trained, splits, "val"),
-        "test": accuracy(trained, splits, "test"),
-        "mean |I|": measured["mean_abs"]["value"],
-        "strength": measured["strength"]["value"],
-    }
+    x, y = tensors(data, "test")
+    some = spread(len(x), case["images"])
+    measured = it.callbacks.ExactInteractions(3, 3).measure(trained, x[some], y[some])
+    found = {split: accuracy(trained, data, split) for split in ("train", "val", "test")}
+    mean, strength = (measured[key]["value"] for key in ("mean_abs", "strength"))
+    return {**found, "mean |I|": mean, "strength": strength}
 
 
-def plan(case: Case, seeds: Sequence[int]) -> dict[str, tuple[str, float, Settings]]:
+def plan(case: Settings, part: Part) -> dict[str, tuple[str, float, Settings]]:
     """Name of the run → regulariser, its setting, and the arguments of :func:`train`."""
-    found: dict[str, tuple[str, float, Settings]] = {}
+    shared = {k: v for k, v in case.items() if k not in ("rates", *FORMS.values())}
+    shared = {**shared, "data": {**case["data"]}}
+    if part.data == "cifar10":
+        shared["data"] |= {"source": part.study.cifar10, "augment": part.study.scale == "full"}
     choices: list[tuple[str, float, Settings]] = [(NONE, 0.0, {})]
-    choices += [(DROPOUT, rate, {"rate": rate}) for rate in case.rates]
-    for kind, weights in case.weights.items():
-        more = {"form": FORMS[kind], "contexts": CONTEXTS[kind]}
-        choices += [(kind, weight, {**more, "weight": weight}) for weight in weights]
-    for seed in seeds:  # seed by seed, so that an interrupted study has whole seeds
+    choices += [(DROPOUT, rate, {"rate": rate}) for rate in case["rates"]]
+    for kind, form in FORMS.items():
+        more = {"form": form, "contexts": CONTEXTS[kind]}
+        choices += [(kind, weight, {**more, "weight": weight}) for weight in case[form]]
+    found: dict[str, tuple[str, float, Settings]] = {}
+    for seed in part.seeds:  # seed by seed, so that an interrupted study has whole seeds
         for kind, value, settings in choices:
-            name = "_".join([case.settings["network"], FORMS.get(kind, kind), f"{value:g}"])
-            found[f"{name}/seed_{seed}"] = kind, value, {**case.settings, **settings, "seed": seed}
+            name = "_".join([case["network"], FORMS.get(kind, kind), f"{value:g}"])
+            found[f"{name}/seed_{seed}"] = kind, value, {**shared, **settings, "seed": seed}
     return found
 
 
@@ -134,21 +105,25 @@ class Outcome:
     """All runs of one network: values over seeds, and the chosen settings."""
 
     def __init__(
-        self, runs: dict[str, tuple[str, float, Settings]], summaries: dict[str, Summary]
+        self, runs: Mapping[str, tuple[str, float, Settings]], summaries: Mapping[str, Summary]
     ) -> None:
-        self.runs: dict[tuple[str, float], list[Summary]] = {}
-        for name, (kind, value, _) in runs.items():
-            self.runs.setdefault((kind, value), []).append(summaries[name])
-        self.chosen = {kind: self._best(kind) for kind in dict.fromkeys(k for k, _ in self.runs)}
+        rows = [{"kind": k, "value": v, **summaries[name]} for name, (k, v, _) in runs.items()]
+        self.frame = pd.DataFrame(rows)
+        self.settings = list(dict.fromkeys(zip(self.frame.kind, self.frame.value, strict=True)))
+        means = self.frame.groupby(["kind", "value"]).val.mean()
+        # Of equal ones the weaker setting.
+        self.chosen = {
+            kind: max(self.values(kind), key=lambda value: (means[kind, value], -value))
+            for kind in self.frame.kind.unique()
+        }
 
-    def _best(self, kind: str) -> float:
-        """Highest mean validation accuracy; of equal ones the weaker setting."""
-        values = [value for k, value in self.runs if k == kind]
-        return max(values, key=lambda value: (Mean.of(self.get(kind, value, "val")).value, -value))
+    def values(self, kind: str) -> list[float]:
+        """The settings of a regulariser."""
+        return [value for k, value in self.settings if k == kind]
 
     def get(self, kind: str, value: float, key: str) -> list[float]:
         """One number of every seed."""
-        return [summary[key] for summary in self.runs[kind, value]]
+        return self.frame[(self.frame.kind == kind) & (self.frame.value == value)][key].tolist()
 
     def best(self, kind: str, key: str) -> list[float]:
         """The same at the chosen setting."""
@@ -163,32 +138,27 @@ def rows(network: str, outcome: Outcome) -> list[dict[str, Any]]:
             "trained with": kind,
             "setting": "" if kind == NONE else f"{value:g}",
             "chosen": "yes" if outcome.chosen[kind] == value and kind != NONE else "",
-            **Mean.of(outcome.get(kind, value, "train")).columns("train"),
-            **Mean.of(outcome.get(kind, value, "val")).columns("validation"),
-            **Mean.of(outcome.get(kind, value, "test")).columns("test"),
-            **Mean.of(outcome.get(kind, value, "mean |I|")).columns("mean |I|"),
-            **Mean.of(outcome.get(kind, value, "strength")).columns("strength"),
+            **columns({TITLES[key]: outcome.get(kind, value, key) for key in MEASURES}),
         }
-        for kind, value in outcome.runs
+        for kind, value in outcome.settings
     ]
 
 
 def chosen_rows(network: str, outcome: Outcome) -> list[dict[str, Any]]:
     """A row per regulariser at its chosen setting, with paired differences."""
     found = []
-    for kind in outcome.chosen:
+    for kind, value in outcome.chosen.items():
         test = outcome.best(kind, "test")
-        row: dict[str, Any] = {"network": network, "trained with": kind}
-        row["setting"] = "" if kind == NONE else f"{outcome.chosen[kind]:g}"
-        row |= Mean.of(test).columns("test", interval=True)
+        shown = {"test": test}
         for other in (NONE, DROPOUT):
-            difference = paired(test, outcome.best(other, "test"))
-            row |= difference.columns(f"test less {other}'s", interval=True)
+            gaps = zip(test, outcome.best(other, "test"), strict=True)
+            shown[f"test less {other}'s"] = [a - b for a, b in gaps]
         for key in ("mean |I|", "strength"):
-            plain = outcome.best(NONE, key)
-            ratio = [a / b for a, b in zip(outcome.best(kind, key), plain, strict=True)]
-            row |= Mean.of(ratio).columns(f"{key} over none's", interval=True)
-        found.append(row)
+            pairs = zip(outcome.best(kind, key), outcome.best(NONE, key), strict=True)
+            shown[f"{key} over none's"] = [a / b for a, b in pairs]
+        setting = "" if kind == NONE else f"{value:g}"
+        head = {"network": network, "trained with": kind, "setting": setting}
+        found.append({**head, **columns(shown, interval=True)})
     return found
 
 
@@ -197,37 +167,33 @@ def figure(outcome: Outcome, title: str) -> Figure:
     kinds = [kind for kind in outcome.chosen if kind != NONE]
     drawn = Figure(figsize=(9, 5.5), layout="constrained")
     axes = drawn.subplots(2, len(kinds), sharey="row", squeeze=False)
-    for column, kind in enumerate(kinds):
-        values = [value for k, value in outcome.runs if k == kind]
-        upper, lower = axes[0, column], axes[1, column]
-        for key, colour in (("train", "C7"), ("val", "C0"), ("test", "C1")):
-            means = [Mean.of(outcome.get(kind, value, key)) for value in values]
-            heights, errors = [m.value for m in means], [m.stderr for m in means]
-            upper.errorbar(values, heights, errors, marker="o", ms=3, color=colour, label=key)
+    for kind, (upper, lower) in zip(kinds, axes.T, strict=True):
+        values = outcome.values(kind)
+        for place, key in enumerate(MEASURES):
             plain = Mean.of(outcome.get(NONE, 0.0, key)).value
-            upper.axhline(plain, color=colour, lw=0.8, ls=":")
-        for key, colour in (("mean |I|", "C2"), ("strength", "C3")):
-            base = Mean.of(outcome.get(NONE, 0.0, key)).value
-            means = [Mean.of(outcome.get(kind, value, key)) for value in values]
-            heights, errors = [m.value / base for m in means], [m.stderr / base for m in means]
-            lower.errorbar(values, heights, errors, marker="o", ms=3, color=colour, label=key)
+            low, base = key in ("mean |I|", "strength"), 1.0
+            axis = lower if low else upper
+            base = plain if low else 1.0
+            means = [Mean.of(v / base for v in outcome.get(kind, value, key)) for value in values]
+            colour = ("C7", "C0", "C1", "C2", "C3")[place]
+            curve(axis, values, means, color=colour, label=key)
+            if not low:
+                axis.axhline(plain, color=colour, lw=0.8, ls=":")
         lower.axhline(1, color="black", lw=0.8, ls=":")
         for axis in (upper, lower):
             axis.axvline(outcome.chosen[kind], color="black", lw=0.6, alpha=0.4)
-            if kind != DROPOUT:
-                axis.set_xscale("log")
+            axis.set_xscale("linear" if kind == DROPOUT else "log")
         upper.set_title(kind)
         lower.set_xlabel("rate" if kind == DROPOUT else "λ")
     axes[0, 0].set_ylabel("accuracy")
-    axes[1, 0].set_ylabel("interactions / without")
-    axes[1, 0].set_ylim(bottom=0)
+    axes[1, 0].set(ylabel="interactions / without", ylim=(0, None))
     axes[0, 0].legend()
     axes[1, 0].legend()
     drawn.suptitle(f"{title} (dotted: neither; vertical line: chosen on validation images)")
     return drawn
 
 
-def judge(part: Part, outcomes: dict[str, Outcome]) -> None:
+def judge(part: Part, outcomes: Mapping[str, Outcome]) -> None:
     """The verdict over all networks: every part of the claim in every network.
 
     Interactions fall if they do at most of the rates; under-fitting is a training accuracy one
@@ -236,7 +202,7 @@ def judge(part: Part, outcomes: dict[str, Outcome]) -> None:
     checks = []
     for network, outcome in outcomes.items():
         name = f"{network}: " * (len(outcomes) > 1)
-        rates = [value for kind, value in outcome.runs if kind == DROPOUT]
+        rates = outcome.values(DROPOUT)
         for key in ("mean |I|", "strength"):
             plain = outcome.get(NONE, 0.0, key)
             last = outcome.get(DROPOUT, rates[-1], key)
@@ -249,7 +215,7 @@ def judge(part: Part, outcomes: dict[str, Outcome]) -> None:
             checks.append(Check(says, 2 * falls > len(rates), numbers))
         fitted = Mean.of(outcome.get(NONE, 0.0, "train")).value
         for kind in FORMS:
-            largest = max(value for k, value in outcome.runs if k == kind)
+            largest = max(outcome.values(kind))
             trained = Mean.of(outcome.get(kind, largest, "train")).value
             gain = paired(outcome.best(kind, "test"), outcome.best(DROPOUT, "test"))
             numbers = f"training accuracy {fitted:.3f} without, {trained:.3f} at {largest:g}"
@@ -260,89 +226,21 @@ def judge(part: Part, outcomes: dict[str, Outcome]) -> None:
     part.verdict(checks, "one seed, no intervals" if len(part.seeds) == 1 else "")
 
 
-def study_part(part: Part, cases: Sequence[Case], title: str) -> None:
-    """Run all cases of a data set and write what came out."""
-    plans = [plan(case, part.seeds) for case in cases]
-    merged = {name: run[2] for runs in plans for name, run in runs.items()}
-    summaries = part.runs(merged, train)
-    networks = [case.settings["network"] for case in cases]
-    outcomes = {name: Outcome(runs, summaries) for name, runs in zip(networks, plans, strict=True)}
-    part.table([row for name, outcome in outcomes.items() for row in rows(name, outcome)])
-    chosen = [row for name, outcome in outcomes.items() for row in chosen_rows(name, outcome)]
-    part.table(chosen, "chosen")
-    part.figure(figure(next(iter(outcomes.values())), title))
-    judge(part, outcomes)
-
-
-def digits(study: Study) -> Case:
-    """194 training images of the 1797; 431 to choose by, 719 to test on."""
-    pick = study.pick
-    settings = {
-        "network": "digits",
-        "data": {
-            "batch_size": 32,
-            "val_fraction": 0.4,
-            "test_fraction": 0.4,
-            "train_fraction": pick(0.1, 0.3, 0.3),
-        },
-        "layer": "features.2",
-        "payoff": "logit",
-        "epochs": pick(2, 40, 100),
-        "warmup": pick(0, 2, 5),
-        "lr": 0.05,
-        "images": pick(4, 64, 256),
-        "exponential": False,
-        "batch_fraction": 1.0,
-    }
-    rates = pick([0.5, 0.8], *[[0.1, 0.2, 0.3, 0.5, 0.7, 0.85]] * 2)
-    squared = pick([1, 100], *[[0.1, 1, 10, 30, 100, 300]] * 2)
-    literal = pick([1, 10], *[[0.1, 0.3, 1, 3, 10, 30]] * 2)
-    return Case(settings, rates, {SQUARED: squared, ABS_MEAN: literal})
-
-
-def cifar10(study: Study) -> list[Case]:
-    """Quick: a small VGG and 504 images. Full: the paper's networks, a tenth of the set."""
-    pick = study.pick
-    shared = {
-        "data": {
-            "source": study.cifar10,
-            "batch_size": pick(32, 64, 128),
-            "augment": study.scale == "full",
-            "train_fraction": pick(0.02, 0.14, 0.1),
-        },
-        "epochs": pick(1, 20, 300),
-        "warmup": pick(0, 1, 5),
-        "lr": pick(0.03, 0.03, 0.01),
-        "images": pick(2, 16, 256),
-        "exponential": study.scale == "full",
-        "batch_fraction": pick(0.25, 0.25, 1.0),
-    }
-    published = [name for name in NETWORKS if name not in ("digits", "vgg7")]
-    cases = []
-    for name in pick(["vgg7"], ["vgg7"], published):
-        residual = name.startswith("resnet")
-        layer = {"vgg7": "features.2", "vgg13": "features.4", "vgg16": "features.4"}.get(
-            name, "layer1" if residual else "features.5"
-        )
-        place = {"network": name, "layer": layer, "payoff": "log_prob" if residual else "logit"}
-        weights = [0.001, 0.003, 0.01, 0.03] if residual else [50, 100, 200, 500, 1000]
-        squared = pick([10], [0.3, 3, 30], weights)
-        literal = pick([1], [0.1, 1, 10], weights)
-        rates = pick([0.5], [0.1, 0.3, 0.5], [0.1, 0.3, 0.5, 0.7, 0.8][: len(weights)])
-        cases.append(Case({**shared, **place}, rates, {SQUARED: squared, ABS_MEAN: literal}))
-    return cases
-
-
 def main() -> None:
     """Run the study."""
     study = Study.from_command_line(__file__, __doc__)
-    if study.wants("digits"):
-        with study.part("digits", study.pick((0,), range(5), range(10))) as part:
-            study_part(part, [digits(study)], "Digits, 194 training images")
-    if study.wants("cifar10"):
-        with study.part("cifar10", study.pick((0,), range(3), range(3))) as part:
-            cases = cifar10(study)
-            study_part(part, cases, f"CIFAR-10, {cases[0].settings['network']}")
+    for part in study.parts():
+        with part:
+            cases = part.settings["cases"]
+            plans = {case["network"]: plan(case, part) for case in cases}
+            merged = {name: run[2] for runs in plans.values() for name, run in runs.items()}
+            summaries = part.runs(merged, train)
+            outcomes = {name: Outcome(runs, summaries) for name, runs in plans.items()}
+            part.table([row for name, found in outcomes.items() for row in rows(name, found)])
+            chosen = [row for item in outcomes.items() for row in chosen_rows(*item)]
+            part.table(chosen, "chosen")
+            part.figure(figure(outcomes[cases[0]["network"]], part.settings["title"]))
+            judge(part, outcomes)
 
 
 if __name__ == "__main__":

@@ -24,46 +24,26 @@ from common import (
     Check,
     Mean,
     Part,
-    Settings,
     Study,
     Summary,
+    columns,
+    curve,
     fit,
     logits,
     paired,
-    spread,
+    splits,
     tensors,
+    units,
 )
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from interaction_train.attacks import Objective, TransferAttack
-from interaction_train.callbacks import SpectrumMonitor
+import interaction_train as it
 from interaction_train.callbacks.robust_curve import robust_curve
-from interaction_train.data import DigitsDataModule, ImageDataModule
-from interaction_train.game.absence import input_baseline
-from interaction_train.game.masked import MaskedGame
-from interaction_train.game.players import GridPlayers
+from interaction_train.callbacks.samples import spread
 from interaction_train.indices import resolve_orders
-from interaction_train.indices.exact import exact_values, multi_order_interactions
-from interaction_train.losses import BandLoss, OrderLoss
-from interaction_train.losses.base import InteractionTerm
-from interaction_train.metrics import InteractionSpectrum
-from interaction_train.models import (
-    CIFAR10_MEAN,
-    CIFAR10_STD,
-    DIGITS_MEAN,
-    DIGITS_STD,
-    CIFARAlexNet,
-    CIFARResNet,
-    CIFARThinResNet,
-    DigitsMLP,
-    DigitsNet,
-    Normalize,
-    load_weights,
-)
-from interaction_train.sampling.pairs import NeighbourPairs
-from interaction_train.training.objective import WeightedTerm
+from interaction_train.models import CIFAR10_MEAN, CIFAR10_STD, CIFARThinResNet
 
 RATIOS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 READINGS = ("plug_in", "split_sign")
@@ -72,7 +52,7 @@ LEAST_ROBUST_LAST = ("low", "normal", "mid", "high")
 
 def small_network(width: int = 16) -> nn.Module:
     """Five convolutions, no BatchNorm, for CIFAR-10."""
-    layers: list[nn.Module] = [Normalize(CIFAR10_MEAN, CIFAR10_STD)]
+    layers: list[nn.Module] = [it.Normalize(CIFAR10_MEAN, CIFAR10_STD)]
     before = 3
     for factor, pool in ((1, True), (2, False), (2, True), (4, False), (4, True)):
         layers += [nn.Conv2d(before, factor * width, 3, padding=1), nn.ReLU(inplace=True)]
@@ -82,40 +62,34 @@ def small_network(width: int = 16) -> nn.Module:
 
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "digits_cnn": DigitsNet,
-    "digits_mlp": DigitsMLP,
-    "digits_resnet": partial(CIFARThinResNet, 8, mean=DIGITS_MEAN, std=DIGITS_STD, width=8),
+    "digits_cnn": it.models.DigitsNet,
+    "digits_mlp": it.models.DigitsMLP,
+    "digits_resnet": partial(
+        CIFARThinResNet, 8, mean=it.models.DIGITS_MEAN, std=it.models.DIGITS_STD, width=8
+    ),
     "cifar_resnet20": partial(CIFARThinResNet, 20),
     "cifar_resnet32": partial(CIFARThinResNet, 32),
     "five_convolutions": small_network,
-    "alexnet": CIFARAlexNet,
-    "resnet18": CIFARResNet,
+    "alexnet": it.models.CIFARAlexNet,
+    "resnet18": it.models.CIFARResNet,
 }
 
 
-def terms(grid: GridPlayers) -> dict[str, InteractionTerm | None]:
+def terms(grid: it.GridPlayers) -> dict[str, Any]:
     """The papers' settings under the names of the models that they make, and two bands."""
     return {
-        "low": OrderLoss(0.7, 1, "penalize", players=grid),
+        "low": it.OrderLoss(0.7, 1, "penalize", players=grid),
         "normal": None,
-        "mid": OrderLoss(0.3, 0.7, "encourage", players=grid),
-        "high": OrderLoss(0, 0.5, "penalize", players=grid),
-        "band+": BandLoss(0.5, 0.25, "encourage", players=grid),
-        "band−": BandLoss(0.5, 0.25, "penalize", players=grid),
+        "mid": it.OrderLoss(0.3, 0.7, "encourage", players=grid),
+        "high": it.OrderLoss(0, 0.5, "penalize", players=grid),
+        "band+": it.BandLoss(0.5, 0.25, "encourage", players=grid),
+        "band−": it.BandLoss(0.5, 0.25, "penalize", players=grid),
     }
-
-
-def splits(data: Mapping[str, Any], seed: int = 0) -> L.LightningDataModule:
-    """The data module of some arguments."""
-    return (ImageDataModule if "source" in data else DigitsDataModule)(**data, seed=seed)
 
 
 def learning_rate(data: Mapping[str, Any]) -> float:
     """What trains the small networks well."""
     return 0.03 if "source" in data else 0.05
-
-
-# --- measuring ------------------------------------------------------------------------------------
 
 
 def spectrum(
@@ -129,19 +103,20 @@ def spectrum(
         (``mean``). Exact up to 16 cells: all orders, one reading.
     """
     right = (logits(network, x).argmax(1) == y).nonzero().flatten()
-    some = right[spread(images, len(right))]
+    some = right[spread(len(right), images)]
     device = next(network.parameters()).device
-    x, y, grid = x[some].to(device), y[some].to(device), GridPlayers(*cells)
+    x, y, grid = x[some].to(device), y[some].to(device), it.GridPlayers(*cells)
     n = grid.rows * grid.cols
     if n <= 16:
-        game = MaskedGame(network, x, input_baseline(network, None, x), grid, "log_odds", y)
-        orders = multi_order_interactions(exact_values(game).double())
+        baseline = it.input_baseline(network, None, x)
+        game = it.MaskedGame(network, x, baseline, grid, "log_odds", y)
+        orders = it.multi_order_interactions(it.exact_values(game).double())
         upper = torch.triu_indices(game.n, game.n, 1)
         strengths = orders[:, :, upper[0], upper[1]].abs().mean(-1).cpu()  # (images, orders)
         found = {"exact": relative(strengths)}
         return {"orders": list(range(game.n - 1)), "mean": float(strengths.mean()), **found}
-    metric = InteractionSpectrum(
-        grid, ratios=RATIOS, pairs=NeighbourPairs(2, pairs), contexts=contexts
+    metric = it.InteractionSpectrum(
+        grid, ratios=RATIOS, pairs=it.NeighbourPairs(2, pairs), contexts=contexts
     ).to(device)
     metric.update(network, x, y)
     result = {key: value.tolist() for key, value in metric.compute().items()}
@@ -168,17 +143,12 @@ def theory(n: int, orders: Sequence[int]) -> list[float]:
     return [value * len(values) / sum(values) for value in values]
 
 
-def measure_trained(
-    network: str, weights: str, data: dict[str, Any], cells: list[int], images: int,
-    contexts: int, pairs: int,
-) -> Summary:  # fmt: skip
+def measure_trained(network: str, weights: str, data: dict[str, Any], **size: Any) -> Summary:
     """J(m) of a network whose weights are there already."""
     build = NETWORKS[network]
     published = network.startswith("cifar_")  # in a file with names of its own
-    trained = build(weights=weights) if published else load_weights(build(), weights)
-    trained.eval()
-    x, y = tensors(splits(data), "test")
-    return spectrum(trained, x, y, cells, images, contexts, pairs)
+    trained = build(weights=weights) if published else it.load_weights(build(), weights)
+    return spectrum(trained.eval(), *tensors(splits(data), "test"), **size)
 
 
 def follow(
@@ -191,16 +161,16 @@ def follow(
     """
     L.seed_everything(seed, verbose=False)
     x, y = tensors(splits(data), "val")
-    some = spread(images, len(x))
-    before = InteractionSpectrum(
-        GridPlayers(*cells), ratios=RATIOS, pairs=NeighbourPairs(2, 32), contexts=contexts,
+    some = spread(len(x), images)
+    before = it.InteractionSpectrum(
+        it.GridPlayers(*cells), ratios=RATIOS, pairs=it.NeighbourPairs(2, 32), contexts=contexts,
         only_correct=False,
     )  # fmt: skip
     before.update(NETWORKS[network]().eval(), x[some], y[some])
     start = before.compute()
-    monitor = SpectrumMonitor(
+    monitor = it.SpectrumMonitor(
         rows=cells[0], cols=cells[1], samples=images, every=every, contexts=contexts, ratios=RATIOS,
-        pairs=NeighbourPairs(2, 32), only_correct=False,
+        pairs=it.NeighbourPairs(2, 32), only_correct=False,
     )  # fmt: skip
     fit(
         NETWORKS[network], splits(data, seed), seed=seed, epochs=epochs, lr=learning_rate(data),
@@ -221,23 +191,24 @@ def train_for_orders(
     contexts: int, attacked: int, epsilons: list[float], steps: int, seed: int,
 ) -> Summary:  # fmt: skip
     """Train for chosen orders; measure J(m), the accuracy, and that under attack."""
-    term = terms(GridPlayers(*cells))[model]
+    term = terms(it.GridPlayers(*cells))[model]
     trained = fit(
         NETWORKS[network], splits(data, seed), seed=seed, epochs=epochs, lr=learning_rate(data),
-        losses={} if term is None else {"orders": WeightedTerm(term)},
+        losses={} if term is None else {"orders": it.WeightedTerm(term)},
     )  # fmt: skip
     x, y = tensors(splits(data), "test")
     device = next(trained.parameters()).device
     right = (logits(trained, x).argmax(1) == y).double().mean()
-    some = spread(attacked, len(x))
+    some = spread(len(x), attacked)
     first = epsilons[0]
     attacks = {
         "PGD": partial(torchattacks.PGD, eps=first, alpha=first / 4, steps=steps),
         # Cross entropy has no gradient where a network is sure; the margin has.
         "margin": partial(
-            TransferAttack, eps=first, alpha=first / 4, steps=steps, objective=Objective("margin")
+            it.TransferAttack, eps=first, alpha=first / 4, steps=steps,
+            objective=it.attacks.Objective("margin"),
         ),
-    }
+    }  # fmt: skip
     smallest = {
         name: robust_curve(make, trained, x[some].to(device), y[some].to(device), epsilons).smallest
         for name, make in attacks.items()
@@ -249,9 +220,6 @@ def train_for_orders(
         survives = (values[:, None] > torch.tensor(epsilons)).double()  # (images, ε)
         found[name], found[f"{name}, images"] = (survives.mean(d).tolist() for d in (0, 1))
     return found
-
-
-# --- tables and figures ---------------------------------------------------------------------------
 
 
 def at_ratios(summary: Summary, n: int) -> dict[str, list[list[float]]]:
@@ -307,36 +275,29 @@ def order_rows(models: Mapping[str, list[Summary]], epsilons: Sequence[float]) -
     """Two tables, a row per model: J(m), and robustness."""
     spectra, robust = [], []
     for model, runs in models.items():
-        accuracy = Mean.of(run["accuracy"] for run in runs)
+        accuracy = columns({"accuracy": [run["accuracy"] for run in runs]})
         reading = "exact" if "exact" in runs[0] else "plug_in"
         orders = runs[0]["orders"]
-        row = {"model": model, **accuracy.columns("accuracy")}
-        row["mean |I|"] = Mean.of(run["mean"] for run in runs).value
+        mean = Mean.of(run["mean"] for run in runs).value
+        row: dict[str, Any] = {"model": model, **accuracy, "mean |I|": mean}
         j = torch.tensor([run[reading] for run in runs], dtype=torch.float64)  # (seeds, 2, orders)
         error = j[:, 1].square().mean(0) / len(runs)
         if len(runs) > 1:  # what varies between images, and what varies between seeds
             error = error + j[:, 0].var(0) / len(runs)
         for place in range(0, len(orders), 2 if len(orders) > 8 else 1):
-            name = f"J({orders[place]})"
-            row |= {
-                name: float(j[:, 0, place].mean()),
-                f"{name}_stderr": float(error[place] ** 0.5),
-            }
+            shown = Mean(float(j[:, 0, place].mean()), float(error[place] ** 0.5), 0, 0)
+            row |= shown.columns(f"J({orders[place]})")
         spectra.append(row)
-        row = {"model": model, **accuracy.columns("accuracy")}
-        for place, epsilon in enumerate(epsilons):
-            row |= Mean.of(run["PGD"][place] for run in runs).columns(f"PGD ε={epsilon:.3g}")
-        for name, title in (("PGD", "PGD, mean over ε"), ("both", "PGD and margin, mean over ε")):
-            row |= Mean.of(robustness(runs, name)).columns(title)
-        robust.append(row)
+        stands = {f"PGD ε={e:.3g}": [run["PGD"][k] for run in runs] for k, e in enumerate(epsilons)}
+        stands["PGD, mean over ε"] = robustness(runs, "PGD")
+        stands["PGD and margin, mean over ε"] = robustness(runs, "both")
+        robust.append({"model": model, **accuracy, **columns(stands)})
     return spectra, robust
 
 
 def robustness(runs: Sequence[Summary], attack: str) -> list[float]:
     """Accuracy under an attack, averaged over ε, of every seed, or image of a single run."""
-    if len(runs) == 1:
-        return [float(value) for value in runs[0][f"{attack}, images"]]
-    return [sum(run[attack]) / len(run[attack]) for run in runs]
+    return units([run[f"{attack}, images" if len(runs) == 1 else attack] for run in runs])
 
 
 def figure(
@@ -360,14 +321,9 @@ def figure(
         j = torch.tensor([run[reading][0] for run in runs]).mean(0)
         style = "--" if model.startswith("band") else "-"
         axes[1, 0].plot(runs[0]["orders"], j, style, marker="o", ms=3, label=model)
-        curve = [
-            Mean.of(values)
-            for values in zip(*([run["accuracy"], *run["PGD"]] for run in runs), strict=True)
-        ]
-        axes[1, 1].errorbar(
-            [0, *epsilons], [m.value for m in curve], [m.stderr for m in curve], ls=style,
-            marker="o", ms=3, label=model,
-        )  # fmt: skip
+        under = zip(*([run["accuracy"], *run["PGD"]] for run in runs), strict=True)
+        means = [Mean.of(values) for values in under]
+        curve(axes[1, 1], [0, *epsilons], means, ls=style, label=model)
     axes[1, 0].set(xlabel="order m", ylabel="J(m)", title="models of chosen orders")
     axes[1, 1].set(xlabel="ε of PGD (pixel values)", ylabel="accuracy", title="their robustness")
     for axis in axes.flat:
@@ -391,9 +347,9 @@ def _draw_networks(axes: Axes, found: Mapping[str, Summary], cells: Mapping[str,
     for place, name in enumerate(names):
         axes.plot([], [], color=f"C{place}", label=name)
     n = max(cells.values())
-    curve = theory(n, resolve_orders(n, ratios=RATIOS))
-    label = f"theory, {n} cells:\n{curve[0]:.2g}, about 0, {curve[-1]:.2g}"
-    axes.plot(RATIOS, [min(value, 1.6 * top) for value in curve], ":", color="black", label=label)
+    expected = theory(n, resolve_orders(n, ratios=RATIOS))
+    label = f"theory, {n} cells:\n{expected[0]:.2g}, about 0, {expected[-1]:.2g}"
+    axes.plot(RATIOS, [min(v, 1.6 * top) for v in expected], ":", color="black", label=label)
     axes.set(xlabel="order m/(n−2)", ylabel="J(m)", title="trained networks")
     axes.set_ylim(top=1.6 * top)
 
@@ -404,7 +360,7 @@ def judge(
 ) -> None:  # fmt: skip
     """The verdict over the shape of J(m), what training has to do with it, and robustness."""
     ends = [
-        min(min(bowl(*curve)) for curve in at_ratios(summary, cells[name]).values())
+        min(min(bowl(*values)) for values in at_ratios(summary, cells[name]).values())
         for name, summary in found.items()
     ]
     deep = sum(end > 2 for end in ends)
@@ -431,125 +387,64 @@ def judge(
     part.verdict(checks)
 
 
-def study_part(
-    part: Part,
-    networks: Mapping[str, Settings],
-    training: Settings,
-    orders: Settings,
-    models: Sequence[str],
-) -> None:
-    """Do all runs of a data set and write what came out.
-
-    Args:
-        part: the part.
-        networks: arguments of :func:`measure_trained`.
-        training: arguments of :func:`follow`.
-        orders: arguments of :func:`train_for_orders`, without model and seed.
-        models: names in :func:`terms`.
-    """
-    wanted = {
-        f"{model}/seed_{seed}": {"model": model, **orders, "seed": seed}
+def plans(part: Part) -> dict[str, dict[str, dict[str, Any]]]:
+    """The runs of the three kinds: of trained networks, in training, and for chosen orders."""
+    asked = part.settings
+    data: dict[str, Any] = {}
+    if part.data == "cifar10":
+        full = part.study.scale == "full"
+        data = {"source": part.study.cifar10, "batch_size": 64, "augment": full}
+    networks = {}
+    for name in asked["networks"]:
+        weights = name if part.data == "digits" else str(part.study.file(f"{name}.safetensors"))
+        shared = {"network": name, "weights": weights, "data": data, **asked["measured"]}
+        for rows, cols in asked["grids"]:
+            networks[f"{name}/{rows}x{cols}"] = {**shared, "cells": [rows, cols]}
+    models = {
+        f"{model}/seed_{seed}": {"model": model, "data": data, **asked["orders"], "seed": seed}
         for seed in part.seeds
-        for model in models
+        for model in asked["models"]
     }
-    plan = {f"spectrum/{name}": settings for name, settings in networks.items()}
-    plan |= {"training": training, **{f"orders/{name}": run for name, run in wanted.items()}}
-
-    def work(**settings: Any) -> Summary:
-        """Which of the three it is shows in the arguments."""
-        if "weights" in settings:
-            return measure_trained(**settings)
-        return train_for_orders(**settings) if "model" in settings else follow(**settings)
-
-    done = part.runs(plan, work)
-    found = {name: done[f"spectrum/{name}"] for name in networks}
-    cells = {name: math.prod(settings["cells"]) for name, settings in networks.items()}
-    trained = {
-        model: [done[f"orders/{model}/seed_{seed}"] for seed in part.seeds] for model in models
-    }
-    epsilons = orders["epsilons"]
-    part.table(spectrum_rows(found, cells), "spectra")
-    history = done["training"]
-    part.table(
-        [
-            {"epoch": epoch, **_ratio_columns(j, error)}
-            for epoch, j, error in zip(
-                history["epochs"], history["J"], history["stderr"], strict=True
-            )
-        ],
-        "training",
-    )
-    spectra, robust = order_rows(trained, epsilons)
-    part.table(spectra, "orders")
-    part.table(robust, "robustness")
-    part.figure(figure(found, cells, history, trained, epsilons))
-    judge(part, found, cells, history, trained)
-
-
-def digits(study: Study, part: Part) -> None:
-    """Packaged networks, exact on few cells and sampled on 64; DigitsNet for the rest."""
-    pick = study.pick
-    trained = pick(("digits_mlp",), *[("digits_cnn", "digits_mlp", "digits_resnet")] * 2)
-    coarse = pick([2, 2], [4, 3], [4, 4])
-    networks = {
-        f"{name}/{rows}x{cols}": {
-            "network": name, "weights": name, "data": {}, "cells": [rows, cols],
-            "images": pick(2, 24, 100), "contexts": pick(4, 24, 100), "pairs": pick(8, 64, 200),
-        }
-        for name in trained
-        for rows, cols in pick(([8, 8],), (coarse, [8, 8]), (coarse, [8, 8]))
-    }  # fmt: skip
-    training = {
-        "network": "digits_cnn", "data": {}, "epochs": pick(2, 30, 100), "every": pick(1, 5, 1),
-        "cells": pick([4, 4], [8, 8], [8, 8]), "images": pick(16, 24, 64),
-        "contexts": pick(2, 16, 100), "seed": 0,
-    }  # fmt: skip
-    orders = {
-        "network": "digits_cnn", "data": {}, "epochs": pick(1, 20, 100), "cells": coarse,
-        "images": pick(2, 24, 100), "contexts": 0, "attacked": pick(8, 360, 360),
-        "epsilons": [0.05, 0.1, 0.15, 0.2, 0.3], "steps": pick(2, 20, 100),
-    }  # fmt: skip
-    names = pick(LEAST_ROBUST_LAST, LEAST_ROBUST_LAST, tuple(terms(GridPlayers(4, 4))))
-    study_part(part, networks, training, orders, names)
-
-
-def cifar10(study: Study, part: Part) -> None:
-    """Published weights on 256 cells; quick: a small network on 9 cells for the rest."""
-    pick = study.pick
-    data = {"source": study.cifar10, "batch_size": 64, "augment": study.scale == "full"}
-    names = pick(("cifar_resnet20",), ("cifar_resnet20",), ("cifar_resnet20", "cifar_resnet32"))
-    networks = {
-        f"{name}/16x16": {
-            "network": name, "weights": str(study.file(f"{name}.safetensors")), "data": data,
-            "cells": [16, 16], "images": pick(1, 8, 100), "contexts": pick(2, 16, 100),
-            "pairs": pick(8, 32, 200),
-        }
-        for name in names
-    }  # fmt: skip
-    training = {
-        "network": pick("five_convolutions", "five_convolutions", "resnet18"), "data": data,
-        "epochs": pick(1, 4, 300), "every": pick(1, 1, 10), "cells": [16, 16],
-        "images": pick(2, 16, 64), "contexts": pick(2, 6, 50), "seed": 0,
-    }  # fmt: skip
-    orders = {
-        "network": pick("five_convolutions", "five_convolutions", "alexnet"), "data": data,
-        "epochs": pick(1, 4, 300), "cells": pick([2, 2], [3, 3], [16, 16]),
-        "images": pick(2, 64, 100), "contexts": pick(2, 2, 100), "attacked": pick(4, 200, 1000),
-        "epsilons": [1 / 255, 2 / 255, 4 / 255, 8 / 255], "steps": pick(1, 10, 100),
-    }  # fmt: skip
-    models = pick(LEAST_ROBUST_LAST, LEAST_ROBUST_LAST, tuple(terms(GridPlayers(4, 4))))
-    study_part(part, networks, training, orders, models)
+    training = {"training": {"data": data, "seed": 0, **asked["training"]}}
+    return {"spectrum": networks, "training": training, "orders": models}
 
 
 def main() -> None:
     """Run the study."""
     study = Study.from_command_line(__file__, __doc__)
-    if study.wants("digits"):
-        with study.part("digits", study.pick((0,), (0, 1, 2), range(10))) as part:
-            digits(study, part)
-    if study.wants("cifar10"):
-        with study.part("cifar10", study.pick((0,), (0,), range(3))) as part:
-            cifar10(study, part)
+    kinds: dict[str, Callable[..., Summary]]
+    kinds = {"spectrum": measure_trained, "training": follow, "orders": train_for_orders}
+
+    def work(kind: str, **settings: Any) -> Summary:
+        return kinds[kind](**settings)
+
+    for part in study.parts():
+        with part:
+            wanted = plans(part)
+            done = part.runs(
+                {
+                    f"{kind}/{name}": {"kind": kind, **settings}
+                    for kind, runs in wanted.items()
+                    for name, settings in runs.items()
+                },
+                work,
+            )
+            found = {name: done[f"spectrum/{name}"] for name in wanted["spectrum"]}
+            cells = {name: math.prod(run["cells"]) for name, run in wanted["spectrum"].items()}
+            history, epsilons = done["training/training"], part.settings["orders"]["epsilons"]
+            models = {
+                model: [done[f"orders/{model}/seed_{seed}"] for seed in part.seeds]
+                for model in part.settings["models"]
+            }
+            part.table(spectrum_rows(found, cells), "spectra")
+            epochs = zip(history["epochs"], history["J"], history["stderr"], strict=True)
+            rows = [{"epoch": epoch, **_ratio_columns(*values)} for epoch, *values in epochs]
+            part.table(rows, "training")
+            spectra, robust = order_rows(models, epsilons)
+            part.table(spectra, "orders")
+            part.table(robust, "robustness")
+            part.figure(figure(found, cells, history, models, epsilons))
+            judge(part, found, cells, history, models)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,14 @@ the figure, and the verdict (``.json``).
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 import re
 import sys
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"<!-- ((?:\w+/)?\w+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -40,8 +42,7 @@ def block(stem: str, root: Path = ROOT) -> str:
         parts.append(f"![{name.replace('_', ' ')}]({image.as_posix()})")
     if sidecar.is_file():
         record = json.loads(sidecar.read_text())
-        parts.append(f"> {record['verdict']}")
-        parts.append(provenance(record))
+        parts += [f"> {record['verdict']}", provenance(record)]
     if not parts:
         raise FileNotFoundError(f"{table} and {sidecar}")
     return "\n\n".join(parts)
@@ -49,23 +50,21 @@ def block(stem: str, root: Path = ROOT) -> str:
 
 def markdown(path: Path) -> str:
     """A CSV file as a table; standard errors and intervals join the number they belong to."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    columns = list(rows[0])
-    shown = [name for name in columns if not _belongs(name, columns)]
-    lines = ["| " + " | ".join(name.replace("_", " ").replace("|", "\\|") for name in shown) + " |"]
-    lines.append("|---" * len(shown) + "|")
-    lines += ["| " + " | ".join(_cell(name, row) for name in shown) + " |" for row in rows]
-    return "\n".join(lines)
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    joined = {f"{name}_{end}" for name in frame for end in ("stderr", "low", "high")}
+    shown = [name for name in frame if name not in joined]
+    rows = [[name.replace("_", " ") for name in shown]]
+    rows += [[_cell(name, row) for name in shown] for row in frame.to_dict("records")]
+    lines = ["| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in rows]
+    return "\n".join([lines[0], "|---" * len(shown) + "|", *lines[1:]])
 
 
-def provenance(record: dict[str, object]) -> str:
+def provenance(record: dict[str, Any]) -> str:
     """Where numbers come from, in a line."""
-    seeds = ", ".join(str(seed) for seed in record["seeds"])  # type: ignore[attr-defined]
-    minutes = float(str(record["wall_time_s"])) / 60
     return (
-        f"<sub>`{record['command']}`; seeds {seeds}; {record['hardware']}, {record['threads']} "
-        f"thread(s), torch {record['torch']}; {minutes:.1f} min; {record['date']}.</sub>"
+        f"<sub>`{record['command']}`; seeds {', '.join(map(str, record['seeds']))}; "
+        f"{record['hardware']}, {record['threads']} thread(s), torch {record['torch']}; "
+        f"{record['wall_time_s'] / 60:.1f} min; {record['date']}.</sub>"
     )
 
 
@@ -74,21 +73,15 @@ def filled(text: str, root: Path = ROOT) -> str:
     return BLOCK.sub(lambda m: f"<!-- {m[1]} -->\n{block(m[1], root)}\n<!-- end -->", text)
 
 
-def _belongs(name: str, columns: list[str]) -> bool:
-    stem, _, ending = name.rpartition("_")
-    return ending in ("stderr", "low", "high") and stem in columns
-
-
-def _cell(name: str, row: dict[str, str]) -> str:
-    text = row[name].replace("|", "\\|")
-    if error := row.get(f"{name}_stderr"):
-        if float(error) == 0:
-            return f"{text} ± 0"
-        digits = max(0, 1 - math.floor(math.log10(float(error))))
-        return f"{float(row[name]):.{digits}f} ± {float(error):.{digits}f}"
+def _cell(name: str, row: dict[Any, str]) -> str:
+    if error := float(row.get(f"{name}_stderr") or 0):
+        digits = max(0, 1 - math.floor(math.log10(error)))
+        return f"{float(row[name]):.{digits}f} ± {error:.{digits}f}"
+    if row.get(f"{name}_stderr"):
+        return f"{row[name]} ± 0"
     if row.get(f"{name}_low"):
-        return f"{text} [{row[f'{name}_low']}, {row[f'{name}_high']}]"
-    return text
+        return f"{row[name]} [{row[f'{name}_low']}, {row[f'{name}_high']}]"
+    return row[name]
 
 
 def main() -> None:

@@ -19,37 +19,20 @@ import sys
 import warnings
 from pathlib import Path
 
-import lightning as L
-import torch
-from safetensors.torch import save_file
-from torch import nn
+from common import accuracy, fit, save, splits
 
 from interaction_train.cli.main import main as command_line
-from interaction_train.data import ImageDataModule
 from interaction_train.models import CIFARVGG
-from interaction_train.training.module import InteractionClassifier
 
-EPOCHS = 30
 VGG = Path("runs", "transfer_cifar10", "vgg.safetensors")
 
 
-def train_vgg(source: str) -> nn.Module:
+def train_vgg(source: str) -> None:
     """Train the small VGG; the last weights count. Prints its test accuracy."""
-    L.seed_everything(0, verbose=False)
-    data = ImageDataModule(source, batch_size=64)
-    module = InteractionClassifier(
-        CIFARVGG(7, batch_norm=True),
-        optimizer=lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=5e-4),
-        lr_scheduler=lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=EPOCHS),
-    )
-    trainer = L.Trainer(
-        max_epochs=EPOCHS, logger=False, enable_checkpointing=False, enable_model_summary=False,
-        enable_progress_bar=False, limit_val_batches=0,
-    )  # fmt: skip
-    trainer.fit(module, data)
-    accuracy = trainer.test(module, data, verbose=False)[0]["test/acc"]
-    print(f"VGG: test accuracy {accuracy:.3f}")
-    return module.model
+    data = splits({"source": source, "batch_size": 64})
+    network = fit(lambda: CIFARVGG(7, batch_norm=True), data, seed=0, epochs=30, lr=0.05, clip=None)
+    save(network, VGG)
+    print(f"VGG: test accuracy {accuracy(network, data, 'test'):.3f}")
 
 
 def networks(folder: Path) -> dict[str, object]:
@@ -82,9 +65,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="lightning")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     if not VGG.is_file():
-        network = train_vgg(str(source))
-        VGG.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.contiguous() for k, v in network.state_dict().items()}, VGG)
+        train_vgg(str(source))
     command_line([
         "test", "--config", "transfer_cifar10.yaml", "--data.source", str(source),
         "--model.networks", json.dumps(networks(folder)), *sys.argv[1:],

@@ -25,49 +25,44 @@ from typing import Any, Literal, get_args
 import lightning as L
 import numpy as np
 import torch
-from common import Check, Mean, Part, Study, Summary, fit, logits, paired, spread, tensors
+from common import (
+    Check,
+    Mean,
+    Part,
+    Study,
+    Summary,
+    columns,
+    fit,
+    logits,
+    paired,
+    splits,
+    tensors,
+    units,
+)
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import interaction_train as it
 from interaction_train.attacks import (
     GaussianAveraging,
-    HybridIRAttack,
     InputDiversity,
-    IRAttack,
     MaskedObjective,
     Momentum,
     Objective,
-    PerturbationInteraction,
     SkipGradient,
-    TransferAttack,
-    TransferEvaluation,
     TranslationInvariance,
     VarianceTuning,
 )
 from interaction_train.attacks.objectives import Loss
 from interaction_train.attacks.proportion import Proportion
-from interaction_train.attacks.transfer.rates import TransferCell
-from interaction_train.data import DigitsDataModule, ImageDataModule
+from interaction_train.callbacks.samples import spread
 from interaction_train.game.payoffs import margin
-from interaction_train.game.players import GridPlayers
-from interaction_train.losses.reduction import GroupReduction
 from interaction_train.metrics.rows import column
-from interaction_train.models import (
-    CIFARVGG,
-    DIGITS_MEAN,
-    DIGITS_STD,
-    CIFARAlexNet,
-    CIFARResNet,
-    CIFARThinResNet,
-    DigitsMLP,
-    DigitsNet,
-    pretrained,
-)
-from interaction_train.sampling.pairs import RandomPairs
+from interaction_train.models import CIFARVGG, CIFARResNet, CIFARThinResNet
 
-Factory = Callable[[nn.Module], TransferAttack]
+Factory = Callable[[nn.Module], it.TransferAttack]
 Measure = Literal["interaction", "absolute", "gain", "transfer", "fooled"]
 
 LOWERING = ("MI", "VR", "SGM", "DI", "TI")  # what the survey explains by fewer interactions
@@ -105,11 +100,11 @@ class Budget:
     def attack(self, loss: Loss = "cross_entropy", **more: Any) -> Factory:
         """The loop with this bound, ``more`` changing it."""
         settings = {"eps": self.eps, "alpha": self.alpha, "steps": self.steps}
-        return partial(TransferAttack, **{**settings, "objective": Objective(loss), **more})
+        return partial(it.TransferAttack, **{**settings, "objective": Objective(loss), **more})
 
-    def groups(self, size: int) -> GroupReduction:
+    def groups(self, size: int) -> it.GroupReduction:
         """Groups of so many cells."""
-        return GroupReduction(GridPlayers(self.grid, self.grid), self.draws, size)
+        return it.GroupReduction(it.GridPlayers(self.grid, self.grid), self.draws, size)
 
     def as_published(self) -> dict[str, Factory]:
         """Name → attack without a choice."""
@@ -132,10 +127,10 @@ class Budget:
             "SGM": self.attack(parts=[SkipGradient()]),
             "DI": self.attack(parts=[InputDiversity()]),
             "TI": self.attack(parts=[TranslationInvariance(self.kernel)]),
-            "IR, published": partial(IRAttack, **ir, loss="cross_entropy"),
-            "IR, margin": partial(IRAttack, **ir, loss="margin"),
+            "IR, published": partial(it.IRAttack, **ir, loss="cross_entropy"),
+            "IR, margin": partial(it.IRAttack, **ir, loss="margin"),
             "hybrid without IR": self.attack("margin", parts=everything),
-            "HybridIR": partial(HybridIRAttack, **hybrid),
+            "HybridIR": partial(it.HybridIRAttack, **hybrid),
         }
 
     def candidates(self) -> dict[str, dict[str, Factory]]:
@@ -162,7 +157,7 @@ class Budget:
                 found["VT"][f"{text}, β = {beta}"] = self.attack(loss, parts=tuning)
             for weight in (0.3, 1.0):
                 found["IR"][f"{text}, λ = {weight}"] = partial(
-                    IRAttack, eps=eps, alpha=self.alpha, steps=self.steps, weight=weight,
+                    it.IRAttack, eps=eps, alpha=self.alpha, steps=self.steps, weight=weight,
                     grid=self.grid, draws=self.draws, size=size, loss=loss,
                 )  # fmt: skip
         return found
@@ -170,48 +165,42 @@ class Budget:
 
 def networks(study: Study, data: str, seed: int, epochs: int) -> dict[str, nn.Module]:
     """The source first, then the targets."""
-    if data == "digits":
-        build: dict[str, Callable[[], nn.Module]] = {
-            "resnet": lambda: CIFARThinResNet(8, mean=DIGITS_MEAN, std=DIGITS_STD, width=8),
-            "cnn": DigitsNet,
-            "mlp": DigitsMLP,
-        }
-        if study.scale == "smoke":
-            return {
-                name: pretrained(make(), f"digits_{name}").eval() for name, make in build.items()
-            }
-        return {
-            name: fit(
-                make, DigitsDataModule(seed=seed, augment=True), seed=seed, epochs=epochs, lr=0.05
-            )
-            for name, make in build.items()
-        }
-    if study.scale == "full":
+    if data == "cifar10" and study.scale != "full":
+        files = {depth: study.file(f"cifar_resnet{depth}.safetensors") for depth in (20, 32)}
+        return {f"resnet{d}": CIFARThinResNet(d, weights=file).eval() for d, file in files.items()}
+    digits = data == "digits"
+    mean, std = it.models.DIGITS_MEAN, it.models.DIGITS_STD
+    build: dict[str, Callable[[], nn.Module]] = {
+        "resnet": partial(CIFARThinResNet, 8, mean=mean, std=std, width=8),
+        "cnn": it.models.DigitsNet,
+        "mlp": it.models.DigitsMLP,
+    }
+    if not digits:
         build = {
             "resnet18": CIFARResNet,
             "resnet34": partial(CIFARResNet, 34),
             "vgg16": partial(CIFARVGG, 16),
-            "alexnet": CIFARAlexNet,
+            "alexnet": it.models.CIFARAlexNet,
         }
+    if study.scale == "smoke":
         return {
-            name: fit(
-                make, ImageDataModule("CIFAR10", seed=seed), seed=seed, epochs=epochs,
-                lr=0.1 if "resnet" in name else 0.01,
-            )
-            for name, make in build.items()
-        }  # fmt: skip
+            name: it.pretrained(make(), f"digits_{name}").eval() for name, make in build.items()
+        }
+    images = {"augment": True} if digits else {"source": "CIFAR10"}
+    rate = {"resnet18": 0.1, "resnet34": 0.1} if not digits else {}
     return {
-        f"resnet{depth}": CIFARThinResNet(
-            depth, weights=study.file(f"cifar_resnet{depth}.safetensors")
-        ).eval()
-        for depth in (20, 32)
-    }
+        name: fit(
+            make, splits(images, seed), seed=seed, epochs=epochs,
+            lr=rate.get(name, 0.05 if digits else 0.01),
+        )
+        for name, make in build.items()
+    }  # fmt: skip
 
 
 @cache
 def data_module(source: str) -> Any:
     """The images, read once."""
-    return DigitsDataModule() if source == "digits" else ImageDataModule(source, augment=False)
+    return splits({} if source == "digits" else {"source": source, "augment": False})
 
 
 def right_images(
@@ -219,21 +208,21 @@ def right_images(
 ) -> tuple[Tensor, Tensor]:
     """Images of a split, spread evenly, that all networks get right."""
     x, y = tensors(data_module(source), split)
-    x, y = (part[spread(8 * count, len(part))] for part in (x, y))  # as many as can be needed
+    x, y = (part[spread(len(part), 8 * count)] for part in (x, y))  # as many as can be needed
     right = torch.stack([logits(network, x).argmax(1) == y for network in found.values()]).all(0)
     x, y = x[right], y[right]
-    places = spread(count, len(x))
+    places = spread(len(x), count)
     return x[places], y[places]
 
 
 def evaluate(
     found: Mapping[str, nn.Module], attacks: Mapping[str, Factory], x: Tensor, y: Tensor
-) -> tuple[list[TransferCell], dict[str, Tensor]]:
+) -> tuple[list[Any], dict[str, Tensor]]:
     """Attack the first network: the cells of the transfer matrix, and the adversarial images."""
     crafted: defaultdict[str, list[Tensor]] = defaultdict(list)
 
     def keeping(name: str, factory: Factory) -> Factory:
-        def build(network: nn.Module) -> TransferAttack:
+        def build(network: nn.Module) -> it.TransferAttack:
             attack = factory(network)
 
             def keep(number: int, adversarial: Tensor) -> None:
@@ -245,7 +234,7 @@ def evaluate(
 
         return build
 
-    module = TransferEvaluation(
+    module = it.TransferEvaluation(
         dict(found),
         {name: keeping(name, factory) for name, factory in attacks.items()},
         sources=[next(iter(found))],
@@ -267,15 +256,9 @@ def utility(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def work(
-    study: Study,
-    data: str,
-    seed: int,
-    images: int,
-    chosen_on: int,
-    epochs: int,
-    budget: Mapping[str, Any],
-    contexts: int,
-) -> Summary:
+    study: Study, data: str, seed: int, images: int, chosen_on: int, epochs: int,
+    budget: Mapping[str, Any], contexts: int,
+) -> Summary:  # fmt: skip
     """Train or load the networks, choose settings, attack, and measure; numbers per image."""
     found, allowed = networks(study, data, seed, epochs), Budget(**budget)
     source, *targets = found
@@ -305,7 +288,7 @@ def work(
     clean = {target: utility(found[target], x, y) for target in targets}
     summary: Summary = {}
     for name, adversarial in crafted.items():
-        metric = PerturbationInteraction(GridPlayers(8, 8), RandomPairs(1, 6), contexts)
+        metric = it.PerturbationInteraction(it.GridPlayers(8, 8), it.RandomPairs(1, 6), contexts)
         metric.update(found[source], x, adversarial, y)
         rows = torch.cat(metric.rows)
         worth = [utility(found[target], adversarial, y) for target in targets]
@@ -341,15 +324,13 @@ class Findings:
         return np.array([run[attack][measure] for run in self.runs], dtype=float)
 
     def units(self, attack: str, measure: Measure) -> list[float]:
-        """What errors are taken over: the runs' means, or the images of a single run."""
-        values = self.table(attack, measure)
-        return (values.mean(1) if len(values) > 1 else values[0]).tolist()
+        """One measure of one attack, per run or per image of a single run."""
+        return units(list(self.table(attack, measure)))
 
     def relative(self, attack: str) -> list[float]:
         """Units of the interaction divided by the attack's mean gain."""
-        gain = self.table(attack, "gain").mean(1)
-        values = self.table(attack, "interaction") / gain[:, None]
-        return (values.mean(1) if len(values) > 1 else values[0]).tolist()
+        gain = self.table(attack, "gain").mean(1, keepdims=True)
+        return units(list(self.table(attack, "interaction") / gain))
 
     def success(self, attack: str) -> Mean:
         """How often the targets are fooled: Student's interval over runs, or Wilson's."""
@@ -447,11 +428,10 @@ def interaction_rows(found: Findings) -> list[dict[str, Any]]:
     return [
         {
             "attack": attack,
-            **Mean.of(found.units(attack, "interaction")).columns("mean I"),
+            **columns({"mean I": found.units(attack, "interaction")}),
             **found.less(attack, "PGD", "interaction").columns("less PGD's"),
-            **Mean.of(found.units(attack, "absolute")).columns("mean |I|, plug-in"),
-            **Mean.of(found.units(attack, "gain")).columns("gain"),
-            **Mean.of(found.relative(attack)).columns("I / gain"),
+            **columns({"mean |I|, plug-in": found.units(attack, "absolute")}),
+            **columns({"gain": found.units(attack, "gain"), "I / gain": found.relative(attack)}),
             **paired(found.relative(attack), found.relative("PGD")).columns("less PGD's I / gain"),
         }
         for attack in found.attacks
@@ -549,37 +529,12 @@ def scatter(found: Findings) -> Figure:
 def main() -> None:
     """Run, write tables and figures, and judge."""
     study = Study.from_command_line(__file__, __doc__)
-    small = {"eps": 0.15, "alpha": 0.03, "steps": study.pick(2, 10, 20)}
-    colour: dict[str, Any] = {"eps": 4 / 255, "alpha": 1 / 255, "steps": study.pick(1, 10, 20)}
-    if study.scale == "full":
-        colour |= {"eps": 16 / 255, "alpha": 2 / 255, "grid": 16, "draws": 32, "size": 32}
-    if study.scale == "smoke":
-        small, colour = ({**budget, "draws": 1} for budget in (small, colour))
-    sizes: dict[Any, dict[str, Any]] = {
-        "digits": {
-            "images": study.pick(6, 120, 300),
-            "chosen_on": study.pick(3, 48, 140),
-            "epochs": study.pick(0, 20, 30),
-            "budget": small,
-            "contexts": study.pick(2, 8, 32),
-        },
-        "cifar10": {
-            "images": study.pick(2, 32, 1000),
-            "chosen_on": study.pick(0, 16, 200),
-            "epochs": study.pick(0, 0, 100),
-            "budget": colour,
-            "contexts": study.pick(2, 8, 32),
-        },
-    }
-    seeds = {
-        "digits": study.pick((0,), (0, 1, 2), (0, 1, 2, 3, 4)),
-        "cifar10": study.pick((0,), (0,), (0, 1, 2)),
-    }
-    for data, size in sizes.items():
-        if not study.wants(data):
-            continue
-        with study.part(data, seeds[data]) as part:
-            plan = {f"seed_{seed}": {"data": data, "seed": seed, **size} for seed in part.seeds}
+    for part in study.parts():
+        with part:
+            plan = {
+                f"seed_{seed}": {"data": part.data, "seed": seed, **part.settings}
+                for seed in part.seeds
+            }
             found = Findings(list(part.runs(plan, partial(work, study)).values()))
             correlated = correlations(found)
             part.table(transfer_rows(found))

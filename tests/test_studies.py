@@ -91,15 +91,15 @@ def test_a_run_with_other_settings_is_repeated(tmp_path):
 def test_run_all_goes_on_after_a_failure(tmp_path):
     folder = tmp_path / "studies"
     folder.mkdir()
-    for name in ("common", "run_all"):
-        shutil.copy(STUDIES / f"{name}.py", folder)
+    for name in ("common.py", "run_all.py", "settings.yaml"):
+        shutil.copy(STUDIES / name, folder)
     (folder / "a_bad.py").write_text("def f():\n    study = Study.from_command_line()\n1/0\n")
     (folder / "b_good.py").write_text(
         "from common import Check, Study\n"
         "def main():\n"
         "    study = Study.from_command_line(__file__, 'x')\n"
-        "    if study.wants('digits'):\n"
-        "        with study.part('digits') as part:\n"
+        "    for part in study.parts():\n"
+        "        with part:\n"
         "            part.verdict([Check('one is 1', True, '1')])\n"
         "main()\n"
     )
@@ -292,6 +292,9 @@ def test_robustness_verdict_follows_from_the_numbers(sharper, hardened, told, ki
         change = [0.1, 0.2, (0.2 if other else 0.3) if sharper else 0.1]
         scores = {robustness.HIGH_ORDER: 0.9 if told else 0.6, robustness.SVD: 0.7}
         return {
+            "accuracy": 1.0,
+            "fooled": 0.5,
+            "utility": [[1.0, 0.1, 0.1, 0.1]],
             "strength": [[1.0, 1.0, 0.5 if other else 1.0 + noise]],
             "change": [[(value + noise) * (0.5 if other else 1) for value in change]],
             "undone": [0.3 + noise + 0.1 * other],
@@ -330,6 +333,6 @@ def test_errors_of_relative_strengths_are_a_ratios():
 
 def _verdict(judge, seeds=(0, 1, 2)) -> str:
     study = common.Study("x", "smoke", ("digits",), None, False, Path("unused"))
-    part = study.part("digits", seeds)
+    part = common.Part(study, "digits", seeds)
     judge(part)
     return part._verdict["kind"]

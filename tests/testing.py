@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import struct
 import time
@@ -11,11 +12,16 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import pytest
 import torch
 from sklearn.datasets import load_digits
 from wandb.proto import wandb_internal_pb2
 
 from interaction_train.cli.main import main
+
+ROOT = Path(__file__).parents[1]
+NUMBER = re.compile(r"-?\d+\.\d+|-?\d+")
+BOX = re.compile("[\u2500-\u257f]+")  # the lines of tables
 
 
 class KillAt(L.Callback):
@@ -34,6 +40,13 @@ class KillAt(L.Callback):
 def run_cli(*args: str) -> None:
     """Run the command line in this process, without progress bar."""
     main([*args, "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"])
+
+
+def alike(shown: str, printed: str) -> bool:
+    """Equal words; numbers as far apart as another machine may round, or train, them."""
+    words = [NUMBER.sub("#", BOX.sub(" ", text)).split() for text in (shown, printed)]
+    ours, theirs = ([float(n) for n in NUMBER.findall(text)] for text in (shown, printed))
+    return words[0] == words[1] and theirs == pytest.approx(ours, rel=0.35, abs=0.1)
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:

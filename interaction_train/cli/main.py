@@ -33,33 +33,31 @@ from interaction_train import __version__
 from interaction_train.callbacks import OrderReport
 from interaction_train.cli.errors import one_line
 from interaction_train.errors import InputError
-from interaction_train.tracking.run_log import Origin, RunMark, continue_run
-from interaction_train.tracking.wandb_run import describe
+from interaction_train.tracking.provenance import command_line, versions
+from interaction_train.tracking.resume import RunMark, continue_wandb
+
+_SUMMARIES = {  # of a W&B run: the best value of these, beside the last one
+    "train/loss": "min",
+    "val/loss": "min",
+    "val/acc": "max",
+    "val/gap/acc": "min",
+    "val/robust_acc/*": "max",
+}
 
 
 class SaveConfig(SaveConfigCallback):
-    """Saves the resolved configuration in the run's folder, and in its W&B run with versions.
-
-    A resumed run keeps the configurations before it, as ``config_1.yaml`` and so on.
-    """
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        folder = trainer.log_dir  # asked for on every process: rank 0 tells the others
-        if folder and not self.already_saved and trainer.is_global_zero:
-            _set_aside(Path(folder, self.config_filename))
-        super().setup(trainer, pl_module, stage)
+    """Saves the resolved configuration in the run's folder, and in its W&B run with versions."""
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         config = json.loads(self.parser.dump(self.config, skip_none=False, format="json"))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                describe(logger, config)
-
-
-def _set_aside(path: Path) -> None:
-    if path.is_file():
-        earlier = len(list(path.parent.glob(f"{path.stem}_*{path.suffix}")))
-        path.rename(path.with_name(f"{path.stem}_{earlier + 1}{path.suffix}"))
+                run: Any = logger.experiment
+                known = {"config": config, "versions": versions(), "command": command_line()}
+                run.config.update(known, allow_val_change=True)
+                for key, best in _SUMMARIES.items():
+                    step = "trainer/global_step"
+                    run.define_metric(key, summary=f"{best},last", step_metric=step, step_sync=True)
 
 
 class InteractionCLI(LightningCLI):
@@ -109,9 +107,8 @@ class InteractionCLI(LightningCLI):
             loggers = kwargs["logger"] = self._default_loggers(trainer["default_root_dir"])
         path = self._get(self.config, "ckpt_path")
         if path and Path(path).is_file() and self.subcommand == "fit":
-            warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty")
             several = loggers if isinstance(loggers, list) else [loggers]
-            continue_run(several, Origin.of(Path(path)))
+            continue_wandb(several, Path(path))
         return super().instantiate_trainer(**kwargs)
 
     def _default_loggers(self, root: str) -> list[Logger]:

@@ -1,4 +1,4 @@
-"""The folder that a run's files go into, with a logger or without."""
+"""Where a run keeps its files."""
 
 from __future__ import annotations
 
@@ -6,40 +6,47 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import lightning as L
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
-_without_logger: WeakKeyDictionary[L.Trainer, Path] = WeakKeyDictionary()
+_found: WeakKeyDictionary[L.Trainer, Path] = WeakKeyDictionary()
 
 
 def run_folder(trainer: L.Trainer) -> Path | None:
-    """The folder of a trainer's run, the same on every process. Call it on all of them.
+    """The folder of a trainer's run, the same on every process; call it on all of them.
 
-    The logger's folder; without a logger ``runs/version_<k>`` under ``default_root_dir``, the first
-    that does not exist yet, made once for each trainer. So two runs never share a folder.
+    That of the logger that writes files (CSV before TensorBoard), else the first logger's as
+    ``ModelCheckpoint`` has it, ``<save_dir>/<name>/<version>``; without any logger a fresh
+    ``<default_root_dir>/results_<k>``. So two runs never share it.
 
     Args:
-        trainer: with its strategy set up, as in every callback's hooks.
+        trainer: attached to a run.
 
     Returns:
-        the folder; None for ``fast_dev_run``, which leaves nothing.
+        the folder, which need not exist yet; None for ``fast_dev_run``, which leaves nothing.
     """
     if getattr(trainer, "fast_dev_run", False):
         return None
-    if trainer.loggers:
-        folder = trainer.log_dir  # rank 0 tells the others
-        return Path(folder) if folder else None
-    if trainer not in _without_logger:
-        made = str(_new_folder(Path(trainer.default_root_dir))) if trainer.is_global_zero else ""
-        _without_logger[trainer] = Path(trainer.strategy.broadcast(made))
-    return _without_logger[trainer]
+    if trainer not in _found:
+        folder = _own_folder(trainer) if trainer.is_global_zero else None
+        _found[trainer] = Path(trainer.strategy.broadcast(str(folder)))
+    return _found[trainer]
 
 
-def _new_folder(root: Path) -> Path:
-    number = 0
-    while True:
-        folder = root / "runs" / f"version_{number}"
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        else:
-            return folder
+def _own_folder(trainer: L.Trainer) -> Path:
+    for kind in (CSVLogger, TensorBoardLogger, Logger):
+        for logger in trainer.loggers:
+            if isinstance(logger, kind):
+                return _of_logger(logger, trainer)
+    root, number = Path(trainer.default_root_dir), 0
+    while (root / f"results_{number}").exists():
+        number += 1
+    return root / f"results_{number}"
+
+
+def _of_logger(logger: Logger, trainer: L.Trainer) -> Path:
+    if isinstance(logger, CSVLogger | TensorBoardLogger):
+        return Path(logger.log_dir)
+    _ = getattr(logger, "experiment", None)  # W&B knows its run's id from here on
+    version = logger.version
+    named = version if isinstance(version, str) else f"version_{version}"
+    return Path(logger.save_dir or trainer.default_root_dir, str(logger.name), named)

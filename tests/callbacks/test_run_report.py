@@ -9,24 +9,28 @@ from html.parser import HTMLParser
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
+from xml.etree import ElementTree
 
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.loggers import CSVLogger
+import wandb
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from PIL import Image
 
 from interaction_train import __version__
 from interaction_train.callbacks import RunReport
 from interaction_train.data import DigitsDataModule
 from interaction_train.models import DigitsNet
+from interaction_train.tracking.history import History, read_history
 from interaction_train.tracking.report import write_report
+from interaction_train.tracking.report.material import read_run
 from interaction_train.training.module import InteractionClassifier
 from tests.metrics.watch import loader, network, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 HOSTILE = '<script>alert("x")</script>&</pre>'
-VOID = {"meta", "img", "br", "wbr", "link", "hr", "input"}
+VOID = {"meta", "img", "br", "wbr", "link", "hr", "input", "source"}
 
 
 class Outline(HTMLParser):
@@ -53,9 +57,10 @@ def make_run(folder: Path) -> Path:
     """A run's folder with all kinds of things in it, hostile names among them."""
     run = folder / "name <b>" / "version_0"
     (run / "figures").mkdir(parents=True)
-    rows = ["epoch,step,train/loss,val/acc,val/robust_acc/PGD,<i>odd</i>"]
-    rows += [f"{k},{10 * k},{1 / (k + 1)},{0.1 * k},{0.05 * k},{k}" for k in range(5)]
-    (run / "metrics.csv").write_text("\n".join(rows) + "\n")
+    history = History(run)
+    for k in range(5):
+        values = {"train/loss": 1 / (k + 1), "val/acc": 0.1 * k, "val/robust_acc/PGD": 0.05 * k}
+        history.log_metrics({"epoch": k, **values, "<i>odd</i>": k}, step=10 * k)
     (run / "config.yaml").write_text(f"name: '{HOSTILE}'\n")
     (run / "summary.json").write_text(json.dumps({"note": HOSTILE, "x": {"value": 1, "stderr": 2}}))
     (run / "transfer.csv").write_text(f"source,target\n{HOSTILE},0.25\n")
@@ -76,17 +81,19 @@ def test_page_is_whole_escaped_and_on_its_own(tmp_path):
     outline = Outline(page)
     assert outline.open == []
     assert "<script" not in page
-    assert page.count("alert(&quot;x&quot;)") == 4  # config, note, table, command
+    assert page.count("alert(&#34;x&#34;)") == 4  # config, note, table, command
     for tag, attributes in outline.tags:
         for name in ("src", "href", "xlink:href"):
             value = attributes.get(name) or "#"
             assert value.startswith(("#", "data:")), (tag, value)
-        if tag in ("img", "svg"):
-            assert attributes.get("alt") or attributes.get("aria-label")
+        if tag == "img":
+            assert attributes["alt"]
     assert "url(http" not in page
     identities = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
     assert len(identities) == len(set(identities))
-    images = [a["src"].partition(",")[2] for tag, a in outline.tags if tag == "img"]
+    drawn = "data:image/png"
+    sources = [a["src"] for tag, a in outline.tags if tag == "img"]
+    images = [src.partition(",")[2] for src in sources if src.startswith(drawn)]
     colours = [decode(data).getpixel((0, 0)) for data in images]
     assert sorted(colours) == [(0, 0, 255), (255, 0, 0)]  # the copy is shown once
     levels = [int(tag[1]) for tag, _ in outline.tags if re.fullmatch("h[1-6]", tag)]
@@ -100,18 +107,53 @@ def decode(data: str) -> Image.Image:
     return Image.open(BytesIO(base64.b64decode(data)))
 
 
-def test_markdown_s_figures_exist_and_say_the_same(tmp_path):
-    run = make_run(tmp_path)
-    page = write_report(run).read_text()
-    text = (run / "report.md").read_text()
-    files = re.findall(r"\]\(([^)]+)\)", text)
-    assert len(files) == page.count("<figure>") == 6
-    for name in files:
-        assert (run / name).is_file()
+def test_charts_are_drawn_for_light_and_dark_pages(tmp_path):
+    outline = Outline(write_report(make_run(tmp_path)).read_text())
+    attributes = {"light": [], "dark": []}
+    for tag, a in outline.tags:
+        if tag == "source":
+            assert a["media"] == "(prefers-color-scheme: dark)"
+            attributes["dark"].append(a["srcset"])
+        elif tag == "img" and a["src"].startswith("data:image/svg"):
+            attributes["light"].append(a["src"])
+    svgs = {k: [base64.b64decode(v.partition(",")[2]) for v in vs] for k, vs in attributes.items()}
+    assert len(svgs["light"]) == len(svgs["dark"]) == 4
+    for light, dark in zip(svgs["light"], svgs["dark"], strict=True):
+        assert b"#1f2933" in light
+        assert b"#dee2e6" in dark
+        assert light != dark
+        for svg in (light, dark):
+            ElementTree.fromstring(svg)
+
+
+def test_titles_are_words_and_keys_stand_beside(tmp_path):
+    page = write_report(make_run(tmp_path)).read_text()
     for heading in ("Training", "Interactions", "Robustness", "Other metrics"):
-        assert f"## {heading}\n" in text
         assert f">{heading}</h2>" in page
-    assert "| val/robust\\_acc/PGD | 0.2 | 0 | 0.2 | 5 |" in text
+    assert "Robust accuracy, PGD (validation)" in page
+    row = '<th scope="row">Robust accuracy, PGD (validation)</th><td>0.2</td><td>0</td><td>0.2</td>'
+    assert f"{row}<td>5</td><td>val/robust_acc/PGD</td>" in page
+
+
+def test_a_resumed_run_is_joined_with_those_before_and_later_values_win(tmp_path):
+    first, second = make_run(tmp_path), tmp_path / "name <b>" / "version_1"
+    history = History(second)
+    for k in range(2, 6):
+        history.log_metrics({"epoch": k, "train/loss": 7.0}, step=10 * k)
+    origin = {"folder": str(first), "step": 20}
+    start = json.loads((first / "starts.json").read_text())[0]
+    started = {**start, "step": 20, "resumed_from": origin, "finished": False, "epochs": 9}
+    (second / "starts.json").write_text(json.dumps([started]))
+    with (second / "history.jsonl").open("a") as file:
+        file.write('{"step": 60, "train/lo')  # torn by a kill
+    series = read_run(second).series
+    assert series["train/loss"].steps == [0, 10, 20, 30, 40, 50]
+    assert series["train/loss"].values == [1.0, 0.5, 7.0, 7.0, 7.0, 7.0]
+    assert series["val/acc"].steps == [0, 10]
+    page = write_report(second).read_text()
+    assert "unfinished, epoch 6 of 9" in page
+    assert "resumed at step 20" in page
+    assert len(list(read_history(second))) == 4
 
 
 def test_an_empty_folder_gets_a_report_that_says_so(tmp_path):
@@ -141,6 +183,32 @@ def test_fit_ends_with_the_report_and_is_left_alone(tmp_path, capsys):
     (start,) = json.loads((run / "starts.json").read_text())
     assert start["stage"] == "fit"
     assert start["versions"]["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize("kind", [TensorBoardLogger, WandbLogger])
+def test_curves_without_a_csv_logger_and_folders_of_their_own(kind, tmp_path):
+    """Two runs with one save directory share no file."""
+    options = {"offline": True} if kind is WandbLogger else {}
+    for _ in range(2):
+        fit(tmp_path, RunReport(), logger=kind(save_dir=tmp_path, name="run", **options))
+        wandb.finish()
+    pages = [path.read_text() for path in tmp_path.rglob("report.html")]
+    assert len(pages) == len(list(tmp_path.rglob("history.jsonl"))) == 2
+    for page in pages:
+        assert "2 epochs, 6 steps" in page
+        assert page.count('class="chart"') >= 2
+
+
+def test_a_run_that_fails_is_reported_as_unfinished(tmp_path):
+    class Failing(L.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        fit(tmp_path, Failing(), RunReport(), epochs=3, logger=CSVLogger(tmp_path, "failed"))
+    page = (tmp_path / "failed" / "version_0" / "report.html").read_text()
+    assert "unfinished, epoch 1 of 3" in page
 
 
 def test_no_report_where_nothing_is_kept(tmp_path):
@@ -195,8 +263,10 @@ BROWSER = next(
     None,
 )
 PROBE = """<script>
-const images = [...document.images].map(x => [x.naturalWidth, x.naturalHeight]);
-const charts = [...document.querySelectorAll("figure svg")].map(x => x.getBoundingClientRect());
+const pixels = [...document.querySelectorAll("img.paper")];
+const images = pixels.map(x => [x.naturalWidth, x.naturalHeight]);
+const drawn = [...document.querySelectorAll("picture img")];
+const charts = drawn.filter(x => x.naturalWidth).map(x => x.getBoundingClientRect());
 document.documentElement.dataset.probe = JSON.stringify({
   images, charts: charts.map(x => [x.width, x.height]),
   requests: performance.getEntriesByType("resource").map(x => x.name),

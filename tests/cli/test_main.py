@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from interaction_train import __version__
+from interaction_train.tracking.report import write_report
+from interaction_train.tracking.report.material import read_run
 from interaction_train.training.module import InteractionClassifier
 from tests.testing import (
     run_cli,
@@ -42,27 +44,9 @@ def metrics(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def losses(run: Path) -> list[tuple[int, float]]:
-    return [
-        (int(row["step"]), float(row["train/loss"])) for row in metrics(run) if row["train/loss"]
-    ]
-
-
-def without_spectra(run: Path) -> list[dict[str, str]]:
-    """All rows. (Spectra may differ in the last digits, as their chunks are timed.)"""
-    return [
-        {key: value for key, value in row.items() if "interaction/" not in key}
-        for row in metrics(run)
-    ]
-
-
 def wandb_files(folder: Path) -> list[Path]:
     """W&B's offline files, oldest first."""
     return sorted(folder.glob("digits/wandb/offline-run-*/run-*.wandb"))
-
-
-def points(rows: list[dict[str, str]], key: str) -> list[tuple[str, str]]:
-    return [(row["trainer/global_step"], row[key]) for row in rows if key in row]
 
 
 def test_main_job_leaves_everything_in_its_folder(tmp_path, capsys):
@@ -98,40 +82,50 @@ def test_main_job_leaves_everything_in_its_folder(tmp_path, capsys):
     assert "test/interaction/mean_abs" in logged
 
 
-def test_resumed_run_goes_on_in_its_folder(tmp_path):
-    """Same weights, curves, best checkpoint as without the stop; nothing twice, nothing lost."""
+def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """What the report draws. (Spectra may differ in the last digits, as their chunks are timed.)"""
+    series = read_run(run).series
+    return {
+        key: list(zip(line.steps, line.values, strict=True))
+        for key, line in series.items()
+        if "interaction/" not in key
+    }
+
+
+def test_resumed_run_has_the_next_folder_and_its_report_the_whole_run(tmp_path):
+    """Same weights and curves as without the stop; nothing twice, nothing lost."""
     augment = ("--data.augment", "true")
     whole = fit(tmp_path / "whole", "--trainer.max_epochs", "4", *augment)
     half = fit(tmp_path, "--trainer.max_epochs", "2", *augment)
+    before = {path: path.read_bytes() for path in half.rglob("*") if path.is_file()}
     last = half / "checkpoints" / "last.ckpt"
-    run_cli(*command(tmp_path), "--trainer.max_epochs", "4", "--ckpt_path", str(last), *augment)
-    assert [path.name for path in tmp_path.glob("digits/version_*")] == ["version_0"]
-    for name in ("last", "best"):
-        end = f"checkpoints/{name}.ckpt"
-        torch.testing.assert_close(weights(half / end), weights(whole / end), rtol=0, atol=0)
-    assert without_spectra(half) == without_spectra(whole)
-    assert {path.name for path in half.glob("config*")} == {"config.yaml", "config_1.yaml"}
-    assert not list(half.glob("*.earlier"))
+    rest = fit(tmp_path, "--trainer.max_epochs", "4", "--ckpt_path", str(last), *augment)
+    assert rest.name == "version_1"
+    end = "checkpoints/last.ckpt"
+    torch.testing.assert_close(weights(rest / end), weights(whole / end), rtol=0, atol=0)
+    assert curves(rest) == curves(whole)
+    assert {path: path.read_bytes() for path in half.rglob("*") if path.is_file()} == before
+    origin = json.loads((rest / "starts.json").read_text())[0]["resumed_from"]
+    assert origin == {"folder": str(half), "step": 42}
 
 
-def test_resuming_from_an_older_checkpoint_is_a_branch(tmp_path):
+def test_resuming_from_an_older_checkpoint_takes_the_curves_up_to_it(tmp_path):
     run = fit(tmp_path, "--trainer.max_epochs", "1")
     older = run / "checkpoints" / "older.ckpt"
     older.write_bytes((run / "checkpoints" / "last.ckpt").read_bytes())
     last = run / "checkpoints" / "last.ckpt"
-    run_cli(*command(tmp_path), "--trainer.max_epochs", "2", "--ckpt_path", str(last))
-    before = metrics(run)
+    (run / "checkpoints" / "torn.ckpt").write_bytes(last.read_bytes()[:1000])  # blocks nothing
+    rest = fit(tmp_path, "--trainer.max_epochs", "2", "--ckpt_path", str(last))
     branch = fit(tmp_path, "--trainer.max_epochs", "2", "--ckpt_path", str(older))
-    assert branch.name == "version_1"
-    assert losses(branch) == losses(run)
-    assert metrics(run) == before
+    assert [rest.name, branch.name] == ["version_1", "version_2"]
+    assert curves(branch)["train/loss"] == curves(rest)["train/loss"]
 
 
 def test_last_finds_the_newest_run_and_starts_anew_where_there_is_none(tmp_path):
     first = fit(tmp_path, "--trainer.max_epochs", "1", "--ckpt_path", "last")
-    run_cli(*command(tmp_path), "--trainer.max_epochs", "2", "--ckpt_path", "last")
-    assert [path.name for path in tmp_path.glob("digits/version_*")] == ["version_0"]
-    assert {row["epoch"] for row in metrics(first)} == {"0", "1"}
+    second = fit(tmp_path, "--trainer.max_epochs", "2", "--ckpt_path", "last")
+    assert (first.name, second.name) == ("version_0", "version_1")
+    assert {row["epoch"] for row in metrics(second) if row["epoch"]} == {"1"}
 
 
 def killed(folder: Path, epoch: int, batch: int, *args: str) -> Path:
@@ -150,29 +144,27 @@ def killed(folder: Path, epoch: int, batch: int, *args: str) -> Path:
 
 
 def test_killed_in_mid_epoch_no_curve_has_a_point_twice(tmp_path):
-    """In the CSV file, in TensorBoard's events and in the offline W&B runs of one id."""
+    """In the report; and the offline W&B runs have one id."""
     offline = ("--trainer.max_epochs", "3", "--wandb", "offline")
     whole = fit(tmp_path / "whole", *offline)
     run = killed(tmp_path, 2, 15, *offline)
     assert {row["epoch"] for row in metrics(run) if row["train/loss"]} == {"0", "1", "2"}
-    with (run / "metrics.csv").open("a") as file:
-        file.write("0.5,2,0.1")  # a torn line
+    with (run / "history.jsonl").open("a") as file:
+        file.write('{"step": 61, "train/lo')  # a torn line
+    assert "unfinished, epoch 3 of 3" in write_report(run).read_text()
     last = run / "checkpoints" / "last.ckpt"
-    run_cli(*command(tmp_path), *offline, "--ckpt_path", str(last))
-    assert without_spectra(run) == without_spectra(whole)
+    rest = fit(tmp_path, *offline, "--ckpt_path", str(last))
+    assert curves(rest) == curves(whole)
+    for steps in (line.steps for key, line in read_run(rest).series.items() if "train/" in key):
+        assert len(steps) == len(set(steps))
 
-    (expected,) = wandb_files(tmp_path / "whole")
     first, second = wandb_files(tmp_path)
     assert first.name == second.name  # the id
-    joined = [*wandb_history(first, finished=False), *wandb_history(second)]
-    for key in ("train/loss", "train/acc", "val/acc", "val/interaction/J/0.5"):
-        assert points(joined, key) == points(wandb_history(expected), key)
-    counts = [int(row["_step"]) for row in joined]
-    assert counts == sorted(set(counts))
+    wandb_history(second)  # it came to its end
 
-    report = (run / "report.html").read_text()
+    report = (rest / "report.html").read_text()
     assert "3 epochs, 63 steps · started 2 times, resumed at step 42" in report
-    assert {path.name for path in run.glob("config*")} == {"config.yaml", "config_1.yaml"}
+    assert "unfinished" not in report
 
 
 def test_wandb_run_knows_configuration_and_versions(tmp_path):

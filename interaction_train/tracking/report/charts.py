@@ -1,13 +1,11 @@
-"""Curves of the logged metrics, few and grouped, as SVG that follows the page's colours."""
+"""Curves of the logged metrics, few and grouped, drawn for light and for dark pages."""
 
 from __future__ import annotations
 
 import io
 import re
-import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import matplotlib
@@ -15,7 +13,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from interaction_train.tracking.report.material import Series, number
+from interaction_train.tracking.report.material import Series
+from interaction_train.tracking.report.words import number, words
 
 SECTIONS = ("Training", "Interactions", "Robustness", "Other metrics")
 _SPLITS = ("train", "val", "test")
@@ -33,15 +32,16 @@ _TITLES = {
     "val/disentanglement/D": "D(m) over training, by m/(n−2)",
     "val/robust_acc": "Robust accuracy",
 }
-# Stand-ins that the page's colours replace; with what a file of its own shows.
-_INK, _LINE = "#010101", "#020202"
-_SERIES = {f"#0a000{i}": f"var(--s{i})" for i in range(1, 7)}
-_STYLE = """<style>
-svg{color:#1f2933;--line:#d5dbe1;--s1:#0b7285;--s2:#e8590c;--s3:#7048e8;--s4:#2b8a3e;--s5:#c2255c;
---s6:#868e96}
-@media (prefers-color-scheme:dark){svg{color:#dee2e6;--line:#3b434c;--s1:#3bc9db;--s2:#ffa94d;
---s3:#b197fc;--s4:#69db7c;--s5:#f783ac;--s6:#adb5bd}}
-</style>"""
+_THEMES: dict[str, tuple[str, str, list[str]]] = {  # ink, lines, curves
+    "light": (
+        "#1f2933", "#d5dbe1",
+        ["#0b7285", "#e8590c", "#7048e8", "#2b8a3e", "#c2255c", "#868e96"],
+    ),
+    "dark": (
+        "#dee2e6", "#3b434c",
+        ["#3bc9db", "#ffa94d", "#b197fc", "#69db7c", "#f783ac", "#adb5bd"],
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,22 +52,15 @@ class Chart:
         title: what it shows.
         section: one of :data:`SECTIONS`.
         summary: the same in words, for those who do not see it.
-        svg: the drawing, without width and height.
+        light: the drawing, an SVG file, for a light page.
+        dark: the same for a dark page.
     """
 
     title: str
     section: str
     summary: str
-    svg: str
-
-    @property
-    def slug(self) -> str:
-        """A name for files."""
-        return re.sub(r"[^a-z0-9]+", "_", f"{self.section} {self.title}".lower()).strip("_")
-
-    def standalone(self) -> str:
-        """The drawing as a file of its own, for light and dark pages."""
-        return self.svg.replace(">", f">\n{_STYLE}", 1)
+    light: bytes
+    dark: bytes
 
 
 def charts(series: Mapping[str, Series]) -> list[Chart]:
@@ -85,11 +78,20 @@ def charts(series: Mapping[str, Series]) -> list[Chart]:
             group, label = _group(key)
             groups.setdefault(group, {})[label] = values
     drawn = [_chart(group, lines) for group, lines in groups.items()]
-    order = list(_TITLES.values())
-    rank = {title: i for i, title in enumerate(order)}
+    rank = {title: i for i, title in enumerate(_TITLES.values())}
     return sorted(
         drawn, key=lambda c: (SECTIONS.index(c.section), rank.get(c.title, len(rank)), c.title)
     )
+
+
+def section_of(name: str) -> str:
+    """The section of a group of metrics, or of a figure's file, by its name."""
+    if re.search(r"robust|attack|adversarial|transfer", name):
+        return "Robustness"
+    if re.search(r"interaction|spectrum|orders|disentangle|strength", name) and "gap" not in name:
+        return "Interactions"
+    known = re.fullmatch(r"loss|acc|(train|val)/(loss|weight|gap)(/.*)?", name)
+    return "Training" if known else "Other metrics"
 
 
 def _group(key: str) -> tuple[str, str]:
@@ -106,41 +108,43 @@ def _group(key: str) -> tuple[str, str]:
     return group, label
 
 
-def _section(group: str) -> str:
-    if "interaction" in group or "disentangle" in group:
-        return "Interactions"
-    if re.search(r"robust|attack|adversarial|transfer", group):
-        return "Robustness"
-    known = re.fullmatch(r"loss|acc|(train|val)/(loss|weight|gap)(/.*)?", group)
-    return "Training" if known else "Other metrics"
+def _told(label: str) -> str:
+    """A curve's label in words."""
+    return label if label in _SPLITS else label.replace("_", " ")
 
 
 def _chart(group: str, lines: dict[str, Series]) -> Chart:
-    title = _TITLES.get(group, group)
+    title = _TITLES.get(group) or words(group)
+    lines = {_told(label): line for label, line in lines.items()}
     ends = (
         f"{label} from {number(line.values[0])} to {number(line.values[-1])}"
         for label, line in lines.items()
     )
     summary = f"{title} against the step: {'; '.join(ends)}."
-    return Chart(title, _section(group), summary, _draw(title, summary, lines))
+    drawn = {theme: _draw(lines, *colours) for theme, colours in _THEMES.items()}
+    return Chart(title, section_of(group), summary, **drawn)
 
 
-def _draw(title: str, summary: str, lines: dict[str, Series]) -> str:
+def _draw(lines: dict[str, Series], ink: str, rule: str, series: list[str]) -> bytes:
     ordered = len(lines) > 2 and all(re.fullmatch(r"[\d.e-]+", label) for label in lines)
     labels = sorted(lines, key=float) if ordered else sorted(lines, key=_split_order)
-    colours: list[Any] = list(_SERIES)
+    colours: list[Any] = series
     if len(labels) > len(colours) or ordered:
-        colours = list(matplotlib.colormaps["viridis"](np.linspace(0.1, 0.85, len(labels))))
+        ends = (
+            (0.1, 0.85) if ink < "#8" else (0.35, 1.0)
+        )  # the dark end would vanish on a dark page
+        colours = list(matplotlib.colormaps["viridis"](np.linspace(*ends, len(labels))))
     style: Any = {
         "svg.fonttype": "none",
-        "svg.hashsalt": title,
+        "svg.hashsalt": "report",
         "font.size": 9,
-        "text.color": _INK,
-        "axes.edgecolor": _LINE,
-        "axes.labelcolor": _INK,
-        "xtick.color": _INK,
-        "ytick.color": _INK,
-        "grid.color": _LINE,
+        "font.family": ["sans-serif"],
+        "text.color": ink,
+        "axes.edgecolor": rule,
+        "axes.labelcolor": ink,
+        "xtick.color": ink,
+        "ytick.color": ink,
+        "grid.color": rule,
     }
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(4.7, 2.9), layout="constrained")
@@ -156,9 +160,9 @@ def _draw(title: str, summary: str, lines: dict[str, Series]) -> str:
         if len(labels) > 1 or labels[0] in _SPLITS:
             columns = min(len(labels), 4)
             figure.legend(loc="outside upper left", ncols=columns, frameon=False, handlelength=1.2)
-        buffer = io.StringIO()
+        buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return _themed(buffer.getvalue(), summary)
+    return buffer.getvalue()
 
 
 def _curve(axes: Axes, line: Series, label: str, colour: Any) -> None:
@@ -184,17 +188,3 @@ def _far_apart(lines: Collection[Series]) -> bool:
 
 def _split_order(label: str) -> tuple[int, str]:
     return _SPLITS.index(label) if label in _SPLITS else len(_SPLITS), label
-
-
-def _themed(svg: str, summary: str) -> str:
-    """Drop what a page does not need, and let the page choose the colours."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = svg.replace("<svg", f'<svg role="img" aria-label="{escape(summary)}"', 1)
-    own = f"c{zlib.crc32(summary.encode()):08x}-"  # several drawings share a page
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{own}", svg)
-    for stand_in, colour in {_INK: "currentColor", _LINE: "var(--line)", **_SERIES}.items():
-        svg = svg.replace(stand_in, colour)
-    return svg

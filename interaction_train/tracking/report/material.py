@@ -1,8 +1,7 @@
-"""What a run's folder holds."""
+"""What a run's folder holds, joined with the runs that it was resumed from."""
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterator
@@ -10,7 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from PIL import Image
+
+from interaction_train.tracking.history import read_history
+from interaction_train.tracking.report.words import number, words
 
 STARTS = "starts.json"
 _FOLDERS = (".", "figures", "images", "tables")
@@ -20,17 +23,18 @@ _FOLDERS = (".", "figures", "images", "tables")
 class Series:
     """A logged metric: its values in the order of their steps."""
 
-    steps: list[int]
-    values: list[float]
+    steps: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table, all cells as text."""
+    """A table, all cells as text; rows begin with what they are about."""
 
-    name: str
+    title: str
     columns: list[str]
     rows: list[list[str]]
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,65 +44,67 @@ class Run:
     Attributes:
         name: the run's name and version.
         folder: its folder.
-        series: metric → its values.
+        series: metric → its values, over all starts.
         epochs: number of epochs trained.
         tables: tables, from CSV and JSON files.
         figures: PNG files.
-        configs: file name → text of the configurations, the newest first.
-        starts: one entry for each time that the run was started, as ``RunReport`` records them.
+        configs: file name → text of the configurations.
+        starts: one entry for each time that the run was started, those it was resumed from first,
+            as ``RunReport`` records them.
     """
 
     name: str
     folder: Path
-    series: dict[str, Series] = field(default_factory=dict)
-    epochs: int = 0
-    tables: list[Table] = field(default_factory=list)
-    figures: list[Path] = field(default_factory=list)
-    configs: dict[str, str] = field(default_factory=dict)
-    starts: list[dict[str, Any]] = field(default_factory=list)
+    series: dict[str, Series]
+    epochs: int
+    tables: list[Table]
+    figures: list[Path]
+    configs: dict[str, str]
+    starts: list[dict[str, Any]]
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run's folder."""
+    """Read a run's folder, and the histories of the runs that it goes on with."""
     folder = folder.resolve()
-    series, epochs = _metrics(folder / "metrics.csv")
-    configs = sorted(folder.glob("config*.yaml"), key=lambda path: path.stat().st_mtime)
-    starts = folder / STARTS
+    rows, starts = _lineage(folder, math.inf, set())
+    series: dict[str, Series] = {}
+    epochs = set()
+    for row in rows:
+        step, epoch = row.pop("step", None), row.pop("epoch", None)
+        for key, value in row.items():
+            if key.startswith("train/") and epoch is not None:
+                epochs.add(epoch)
+            line = series.setdefault(key, Series())
+            line.steps.append(int(step or 0))
+            line.values.append(value)
+    configs = sorted(folder.glob("config*.yaml"))
     return Run(
         name=f"{folder.parent.name} / {folder.name}",
         folder=folder,
         series=series,
-        epochs=epochs,
+        epochs=len(epochs),
         tables=list(_tables(folder)),
         figures=list(_figures(folder)),
-        configs={path.name: path.read_text(encoding="utf-8") for path in reversed(configs)},
-        starts=json.loads(starts.read_text(encoding="utf-8")) if starts.is_file() else [],
+        configs={path.name: path.read_text(encoding="utf-8") for path in configs},
+        starts=starts,
     )
 
 
-def number(value: float) -> str:
-    """A number as a reader wants it: four digits, no more."""
-    if math.isfinite(value) and value == int(value) and abs(value) < 1e6:
-        return str(int(value))
-    return f"{value:.4g}"
-
-
-def _metrics(path: Path) -> tuple[dict[str, Series], int]:
-    found: dict[str, Series] = {}
-    epochs = set()
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                step = int(row.pop("step"))
-                epoch = row.pop("epoch", "")
-                for key, text in row.items():
-                    if text:
-                        if key.startswith("train/"):
-                            epochs.add(epoch)
-                        series = found.setdefault(key, Series([], []))
-                        series.steps.append(step)
-                        series.values.append(float(text))
-    return found, len(epochs - {"", None})
+def _lineage(
+    folder: Path, before: float, seen: set[Path]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows and starts of a run up to a step, the runs it was resumed from first; later runs win."""
+    if folder in seen:
+        return [], []
+    path = folder / STARTS
+    starts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    origin = next((s["resumed_from"] for s in starts if s.get("resumed_from")), None)
+    rows: list[dict[str, Any]] = []
+    earlier: list[dict[str, Any]] = []
+    if origin is not None:
+        rows, earlier = _lineage(Path(origin["folder"]), origin["step"], seen | {folder})
+    own = [row for row in read_history(folder) if (row.get("step") or 0) < before]
+    return rows + own, earlier + starts
 
 
 def _found(folder: Path, suffix: str) -> list[Path]:
@@ -121,13 +127,15 @@ def _tables(folder: Path) -> Iterator[Table]:
         if path.name != STARTS:
             rows = list(_facts(json.loads(path.read_text(encoding="utf-8"))))
             if rows:
-                yield Table(path.name, ["", "value"], rows)
+                yield Table(words(path.stem), ["", "value"], rows, path.name)
     for path in _found(folder, "csv"):
         if path.name != "metrics.csv":
-            with path.open(newline="", encoding="utf-8") as file:
-                columns, *rows = list(csv.reader(file)) or [[]]
-            if columns:
-                yield Table(path.name, columns, [[_short(cell) for cell in row] for row in rows])
+            try:
+                frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+            except pd.errors.EmptyDataError:
+                continue
+            rows = [[_short(cell) for cell in row] for row in frame.to_numpy().tolist()]
+            yield Table(words(path.stem), list(frame.columns), rows, path.name)
 
 
 def _facts(content: Any) -> Iterator[list[str]]:
@@ -135,9 +143,9 @@ def _facts(content: Any) -> Iterator[list[str]]:
     for key, value in content.items() if isinstance(content, dict) else ():
         if isinstance(value, dict) and set(value) == {"value", "stderr"}:
             if not isinstance(value["value"], list):
-                yield [key, f"{_short(value['value'])} ± {_short(value['stderr'])}"]
+                yield [words(key), f"{_short(value['value'])} ± {_short(value['stderr'])}"]
         elif isinstance(value, str | int | float | bool):
-            yield [key, _short(value)]
+            yield [words(key), _short(value)]
 
 
 def _short(value: Any) -> str:
