@@ -74,7 +74,8 @@ def test_no_circle():
     graph = {name: imports(path) - {name} for name, path in SOURCES.items()}
     for name, path in SOURCES.items():  # a room's face imports its files, never the other way round
         if path.name == "__init__.py":
-            assert not any(name in graph[n] for n in SOURCES if n.startswith(f"{name}.")), name
+            own = [n for n in SOURCES if n.startswith(f"{name}.") and not n.endswith("__main__")]
+            assert not any(name in graph[n] for n in own), name
     TopologicalSorter(graph).prepare()
 
 

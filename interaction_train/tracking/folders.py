@@ -22,7 +22,7 @@ def run_folder(trainer: L.Trainer) -> Path | None:
         trainer: attached to a run.
 
     Returns:
-        the folder, which need not exist yet; None for ``fast_dev_run``, which leaves nothing.
+        the folder, which need not exist yet where there is a logger; None for ``fast_dev_run``, which leaves nothing.
     """
     if getattr(trainer, "fast_dev_run", False):
         return None
@@ -38,9 +38,13 @@ def _own_folder(trainer: L.Trainer) -> Path:
             if isinstance(logger, kind):
                 return _of_logger(logger, trainer)
     root, number = Path(trainer.default_root_dir), 0
-    while (root / f"results_{number}").exists():
-        number += 1
-    return root / f"results_{number}"
+    while True:  # made at once, so that no other run takes it
+        try:
+            (root / f"results_{number}").mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return root / f"results_{number}"
 
 
 def _of_logger(logger: Logger, trainer: L.Trainer) -> Path:

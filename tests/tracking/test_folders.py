@@ -18,7 +18,7 @@ def test_the_logger_s_folder(tmp_path):
 def test_without_a_logger_every_run_has_a_folder_of_its_own(tmp_path):
     runs = [trainer(tmp_path, logger=False) for _ in range(2)]
     folders = [run_folder(run) for run in runs]
-    assert folders == [tmp_path / "runs" / f"version_{k}" for k in (0, 1)]
+    assert folders == [tmp_path / f"results_{k}" for k in (0, 1)]
     assert [run_folder(run) for run in runs] == folders
     assert all(folder.is_dir() for folder in folders)
 
@@ -42,4 +42,4 @@ def test_two_processes_have_one_folder(tmp_path):
     )
     run.validate(InteractionClassifier(network()), loader(), verbose=False)
     told = {(tmp_path / f"rank_{rank}").read_text() for rank in (0, 1)}
-    assert told == {str(tmp_path / "runs" / "version_0")}
+    assert told == {str(tmp_path / "results_0")}
