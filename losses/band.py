@@ -46,8 +46,8 @@ class BandLoss(DifferenceLoss):
         half_width: h as a fraction of the players (at least one player), at most ``center`` and
             1 − ``center``.
         mode: ``"encourage"``: cross entropy of softmax(Δ). ``"penalize"``: minus its entropy.
-        players: as in :class:`~interaction_train.losses.base.PlayerTerm`.
-        layer: as in :class:`~interaction_train.losses.base.PlayerTerm`.
+        players: how the input, or the layer's output, splits into players.
+        layer: dotted name of the layer whose units are the players; default: the input's parts.
         groups: groups per draw. More than two share their evaluations: 4 groups give 6
             differences for 11 rows instead of 24. They need c + (groups − 1)·h ≤ n players.
         **shared: the settings of :class:`~interaction_train.losses.difference.DifferenceLoss`, such

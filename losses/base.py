@@ -51,6 +51,8 @@ class InteractionTerm(nn.Module, ABC):
                 names = {p.name for p in shown}
                 above = inspect.signature(cls.__mro__[1]).parameters.values()
                 keyword = inspect.Parameter.KEYWORD_ONLY
+                # Without the annotation, configs get their defaults and help from the parent too.
+                cls.__init__.__annotations__.pop(shown[-1].name, None)
                 shown[-1:] = [p.replace(kind=keyword) for p in above if p.name not in names]
             cls.__signature__ = inspect.Signature(shown)
 

@@ -40,8 +40,8 @@ class DifferenceLoss(PlayerTerm):
 
     Args:
         mode: ``"encourage"`` or ``"penalize"``.
-        players: as in :class:`PlayerTerm`.
-        layer: as in :class:`PlayerTerm`.
+        players: how the input, or the layer's output, splits into players.
+        layer: dotted name of the layer whose units are the players; default: the input's parts.
         n_draws: draws per sample and step.
         expectation: with several draws, ``"inside"`` classifies by the mean of Δ over them, as the
             expectation in Eq. 22 says; ``"outside"`` takes the mean of the draws' losses.

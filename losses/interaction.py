@@ -43,8 +43,8 @@ class InteractionLoss(PlayerTerm):
     their largest class.
 
     Args:
-        layer: as in :class:`~interaction_train.losses.base.PlayerTerm`.
-        players: as in :class:`~interaction_train.losses.base.PlayerTerm`.
+        layer: dotted name of the layer whose units are the players; default: the input's parts.
+        players: how the input, or the layer's output, splits into players.
         group_fraction: size of each group as a fraction of the players, at least one player.
         contexts: contexts K per sample and step.
         groups: number of groups per context. More than two share their evaluations: 5 groups give

@@ -41,8 +41,8 @@ class OrderLoss(DifferenceLoss):
         r2: size of the larger one.
         mode: ``"encourage"``: cross entropy of softmax(Δu), L+. ``"penalize"``: minus its entropy,
             L−.
-        players: as in :class:`~interaction_train.losses.base.PlayerTerm`.
-        layer: as in :class:`~interaction_train.losses.base.PlayerTerm`.
+        players: how the input, or the layer's output, splits into players.
+        layer: dotted name of the layer whose units are the players; default: the input's parts.
         **shared: the settings of :class:`~interaction_train.losses.difference.DifferenceLoss`, such
             as ``n_draws`` and ``expectation``.
 

@@ -72,6 +72,8 @@ def _function(value: Any) -> FunctionType | None:
     while isinstance(value, partial):
         value = value.func
     value = getattr(value, "__func__", getattr(value, "fget", value))
+    if not isinstance(value, FunctionType):  # an object that is called, such as a hook
+        value = vars(type(value)).get("__call__")
     return value if isinstance(value, FunctionType) else None
 
 
