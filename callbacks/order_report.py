@@ -9,8 +9,8 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from interaction_train.losses.base import PlayerTerm
 from interaction_train.losses.order_weights import OrderWeights, order_weights_figure
-from interaction_train.losses.player_term import PlayerTerm
 from interaction_train.tracking.figures import save_figure
 from interaction_train.tracking.folders import run_folder
 from interaction_train.training.module import InteractionClassifier
