@@ -24,13 +24,8 @@ def run_folder(trainer: L.Trainer) -> Path | None:
         trainer: attached to a run.
 
     Returns:
-<<<<<<< HEAD
-        the folder, which need not exist yet where there is a logger; None for ``fast_dev_run``,
-        which leaves nothing.
-=======
         the folder, which a logger may not have made yet; None for ``fast_dev_run``, which leaves
         nothing.
->>>>>>> report
     """
     if getattr(trainer, "fast_dev_run", False):
         return None
@@ -45,28 +40,12 @@ def _own_folder(trainer: L.Trainer) -> Path:
         for logger in trainer.loggers:
             if isinstance(logger, kind):
                 return _of_logger(logger, trainer)
-<<<<<<< HEAD
-    root, number = Path(trainer.default_root_dir), 0
-    while not _made(root / f"results_{number}"):
-        number += 1
-    return root / f"results_{number}"
-
-
-def _made(folder: Path) -> bool:
-    """Make a folder, so that no other run takes it; False where it is there."""
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        return False
-    return True
-=======
     root = Path(trainer.default_root_dir)
     for number in count():
         with suppress(FileExistsError):  # made at once, so that no other run takes it
             (root / f"results_{number}").mkdir(parents=True)
             return root / f"results_{number}"
     raise AssertionError
->>>>>>> report
 
 
 def _of_logger(logger: Logger, trainer: L.Trainer) -> Path:
