@@ -1,10 +1,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from interaction_train.cli.main import main
-from tests.testing import colour_npz, run_cli
+from tests.testing import colour_npz, run_cli, weights
 
 FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 OVERLAYS = [path for path in FILES if path.name.startswith("trainer_")]  # for another machine
@@ -16,6 +17,7 @@ JOBS = {
         ["--trainer.limit_predict_batches", "1", "--model.attack.steps", "2"],
         "white-box success",
     ),
+    "base": ("fit", FAST, "test/loss"),
     "spectrum": ("validate", FAST, "J(m) on"),
     "transfer": ("test", [*FAST, "--model.steps", "1"], "Transfer at the last step"),
 }
@@ -45,3 +47,35 @@ def test_every_overlay_goes_on_top_of_a_config(overlay, capsys):
     assert printed["name"] == "digits"
     assert printed["trainer"]["max_epochs"] == 30
     assert len(printed["trainer"]["callbacks"]) > 2
+
+
+def test_the_last_checkpoint_is_the_newest(tmp_path):
+    """Also after epochs that did not improve on the best."""
+    run_cli(
+        "fit", "--config", "base_digits.yaml", "--trainer.max_epochs", "8", "--model.optimizer.lr",
+        "0.0", "--wandb", "disabled", "--trainer.default_root_dir", str(tmp_path),
+        "--trainer.limit_train_batches", "3", "--trainer.limit_val_batches", "1",
+    )  # fmt: skip
+    folder = tmp_path / "base_digits" / "version_0" / "checkpoints"
+    assert {path.name for path in folder.iterdir()} == {"best.ckpt", "last.ckpt"}
+    steps = {p.stem: torch.load(p, weights_only=True)["global_step"] for p in folder.iterdir()}
+    assert steps == {"best": 3, "last": 24}
+    assert weights(folder / "last.ckpt")
+
+
+def printed(config, capsys):
+    with pytest.raises(SystemExit) as done:
+        main(["fit", "--config", str(config), "--print_config"])
+    assert done.value.code in (0, None)
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_a_config_of_one_s_own_has_a_base(tmp_path, capsys):
+    (tmp_path / "shared.yaml").write_text("base: base_digits.yaml\ntrainer: {max_epochs: 3}\n")
+    own = tmp_path / "own.yaml"
+    own.write_text("base: shared.yaml\nname: own\ntrainer:\n  callbacks+: [RunReport]\n")
+    config = printed(own, capsys)
+    assert (config["name"], config["trainer"]["max_epochs"]) == ("own", 3)
+    kinds = [callback["class_path"].split(".")[-1] for callback in config["trainer"]["callbacks"]]
+    assert kinds == ["ModelCheckpoint", "ModelCheckpoint", "RunReport"]
+    assert config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.05

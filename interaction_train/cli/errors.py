@@ -1,30 +1,77 @@
-"""One line out of the nested reports that the argument parser makes of a typo."""
+"""One line out of what the parser, Lightning and the file system raise at bad input.
+
+What is bad input is decided by the type of an exception and the module that raised it, over its
+whole chain of causes. Whatever passed through code of the user's own keeps its traceback.
+"""
 
 from __future__ import annotations
 
 import difflib
+import errno
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 
-_INPUT_ERROR = re.compile(r"\S.*?: got .+, expected .+")
-_UNKNOWN_CLASS = re.compile(r"(?:Expected a dot import path string|Import path)\W+([\w.]+)")
+import wandb
+from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from interaction_train.errors import InputError
+
+_OURS = "interaction_train"
+_LIBRARIES = {
+    *sys.stdlib_module_names, "fsspec", "jsonargparse", "lightning", "lightning_utilities", "numpy",
+    "safetensors", "tensorboard", "torch", "torchattacks", "torchmetrics", "torchvision", "wandb",
+    "yaml",
+}  # fmt: skip
+_REFUSING = ("jsonargparse.", "lightning.", "torch.optim.", "torchmetrics.")
+_REFUSALS = (ValueError, TypeError, RuntimeError, ImportError)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_UNKNOWN_CLASS = re.compile(r"Expected a dot import path string\W+([\w.]+)")
+_OTHER_CLASS = re.compile(r"Import path (?:(\S+) )?does not (?:correspond to|implement) (.+)")
+_PATH = re.compile(r"Expected a path but (\S+)")
 _FRAME = re.compile(
     r"Does not validate against|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>"
-    r"|Problem with given class_path|Parser key|$"
+    r"|Problem with given class_path|Parser key|Not a valid subclass|Subclass types expect"
+    r"|a class path \(|a dict with|$"
 )
 
 
+def explain(error: BaseException, class_names: Iterable[str]) -> str | None:
+    """One line on bad input; None for anything that has to keep its traceback.
+
+    Args:
+        error: what a command raised.
+        class_names: what a mistyped class name may have meant.
+    """
+    chain = list(_chain(error))
+    for cause in chain:
+        if isinstance(cause, InputError):
+            return _join(str(cause))
+    raised = [list(_modules(cause)) for cause in chain]
+    packages = {name.split(".")[0] for names in raised for name in names}
+    if packages - _LIBRARIES - {_OURS, ""}:
+        return None
+    text = str(error)
+    if isinstance(error, ArgumentError) or _last(raised[0]).startswith("jsonargparse."):
+        return one_line(text, class_names)
+    if isinstance(error, OSError) and (error.filename or error.errno in _FULL):
+        where = error.filename or "the run's folder"
+        return _join(f"{where}: {error.strerror or text}")
+    if isinstance(error, MisconfigurationException | wandb.Error):
+        return _join(text)
+    refused = isinstance(error, _REFUSALS) and _last(raised[0]).startswith(_REFUSING)
+    return _join(text) if refused else None
+
+
 def one_line(report: str, class_names: Iterable[str]) -> str:
-    """The part of a report that says what is wrong and where.
+    """The part of a parser's report that says what is wrong and where.
 
     Args:
         report: the message of a jsonargparse error; it may nest other messages.
         class_names: what a mistyped class name may have meant.
     """
     lines = [line.strip().removeprefix("- ") for line in report.splitlines()]
-    for line in lines:
-        if _INPUT_ERROR.match(line) and not _FRAME.match(line):
-            return line
     keys = dict.fromkeys(re.findall(r'Parser key "([^"]+)"', report))
     where = ".".join(keys)
     unknown = _UNKNOWN_CLASS.search(report)
@@ -33,9 +80,34 @@ def one_line(report: str, class_names: Iterable[str]) -> str:
         near = difflib.get_close_matches(name, sorted(set(class_names)), n=3)
         hint = f", such as {', '.join(near)}" if near else ""
         return f"{where}: got {unknown[1]!r}, expected the name or path of a class{hint}"
+    other, path = _OTHER_CLASS.search(report), _PATH.search(report)
+    if other:
+        return f"{where}: got {other[1] or (path and path[1])!r}, expected {other[2]}"
     classes = re.findall(r"Problem with given class_path '([^']+)'", report)
     if classes:
         where += f" ({classes[-1].split('.')[-1]})"
     said = [re.sub(r'^Parser key "[^"]+":\s*', "", line) for line in lines]
     said = list(dict.fromkeys(line for line in said if not _FRAME.match(line)))
     return f"{where}: {'; '.join(said)}" if where else "; ".join(said)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _modules(error: BaseException) -> Iterator[str]:
+    """The modules that an exception passed through, the one that raised it last."""
+    frame = error.__traceback__
+    while frame is not None:
+        yield frame.tb_frame.f_globals.get("__name__", "")
+        frame = frame.tb_next
+
+
+def _last(modules: list[str]) -> str:
+    return modules[-1] if modules else ""
+
+
+def _join(text: str) -> str:
+    return " ".join(text.split())

@@ -10,14 +10,12 @@ import json
 import os
 import sys
 import warnings
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 import torch
 import wandb
-from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
@@ -31,8 +29,10 @@ import interaction_train.models
 import interaction_train.training.module  # noqa: F401
 from interaction_train import __version__
 from interaction_train.callbacks import OrderReport
-from interaction_train.cli.errors import one_line
-from interaction_train.errors import InputError
+from interaction_train.cli.checkpoints import check_state, newest_checkpoint, read_checkpoint
+from interaction_train.cli.configs import with_bases
+from interaction_train.cli.errors import explain
+from interaction_train.errors import InputError, at_least, in_range
 from interaction_train.tracking.provenance import command_line, versions
 from interaction_train.tracking.resume import RunMark, continue_wandb
 
@@ -42,6 +42,12 @@ _SUMMARIES = {  # of a W&B run: the best value of these, beside the last one
     "val/acc": "max",
     "val/gap/acc": "min",
     "val/robust_acc/*": "max",
+}
+_LEAST = {  # of what Lightning divides by, or takes in silence
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "log_every_n_steps": 0,
+    "num_sanity_val_steps": -1,
 }
 
 
@@ -79,29 +85,53 @@ class InteractionCLI(LightningCLI):
         parser.add_argument(
             "--test_after_fit", type=bool, default=False, help="Test the best checkpoint after fit."
         )
+        parser.add_argument(
+            "--base",
+            type=str | None,
+            default=None,
+            help="In a config file: another one, beside it or packaged, to be read before it. Its "
+            "lists are replaced, or with a key that ends in + (callbacks+) continued.",
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        self.config = parser.parse_args(_with_packaged_configs(args or sys.argv[1:]))
+        given = sys.argv[1:] if args is None else args
+        if any(arg.partition("=")[0] == "--base" for arg in given):
+            raise InputError("--base", "an option", "a key of a config file; give --config twice")
+        self.config = parser.parse_args(with_bases(given))
+        self.config[self.config.subcommand]["base"] = None  # what it gave is in this config
 
     def _parse_ckpt_path(self) -> None:
-        """Check the checkpoint; the network is what the configuration says, never overridden."""
+        """Resolve and read the checkpoint; the network is what the configuration says."""
         config = self.config[self.config.subcommand]
         path = config.get("ckpt_path")
-        if path == "last" and self.config.subcommand == "fit":
-            config["ckpt_path"] = self._last_checkpoint(config)
-        elif path and path not in ("best", "last", "hpc", "registry") and not Path(path).exists():
-            raise InputError("ckpt_path", repr(path), "a checkpoint, or 'best' or 'last'")
+        if path in ("best", "last"):
+            runs = Path(config["trainer"]["default_root_dir"], config["name"])
+            path = newest_checkpoint(runs, path)
+            if path is None and (self.config.subcommand, config["ckpt_path"]) != ("fit", "last"):
+                expected = f"a file, or a run in {runs} that has such a checkpoint"
+                raise InputError("ckpt_path", repr(config["ckpt_path"]), expected)
+            if path is None:
+                rank_zero_info(f"No run in {runs} has a last checkpoint: this one starts anew.")
+            config["ckpt_path"] = path
+        self._checkpoint = None
+        if path:
+            trusted = config.get("weights_only") is False
+            self._checkpoint = read_checkpoint(path, self.config.subcommand == "fit", trusted)
 
-    def _last_checkpoint(self, config: Any) -> str | None:
-        """The ``last.ckpt`` of the newest run of this name; None where there is none yet."""
-        runs = Path(config["trainer"]["default_root_dir"], config["name"])
-        found = sorted(runs.glob("*/checkpoints/last*.ckpt"), key=lambda path: path.stat().st_mtime)
-        if not found:
-            rank_zero_info(f"No run in {runs} has a last checkpoint: this one starts anew.")
-        return str(found[-1]) if found else None
+    def _set_seed(self) -> None:
+        in_range("seed_everything", int(self._get(self.config, "seed_everything")), 0, 2**32 - 1)
+        super()._set_seed()
+
+    def after_instantiate_classes(self) -> None:
+        if self._checkpoint is not None:
+            check_state(self.model, self._checkpoint, self._get(self.config, "ckpt_path"))
+            self._checkpoint = None  # Lightning reads it again
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         trainer = self._get(self.config_init, "trainer")
+        for argument, least in _LEAST.items():
+            if trainer[argument] is not None:
+                at_least(f"trainer.{argument}", trainer[argument], least)
         loggers = trainer["logger"]
         if loggers is None and not trainer["fast_dev_run"]:
             loggers = kwargs["logger"] = self._default_loggers(trainer["default_root_dir"])
@@ -113,6 +143,9 @@ class InteractionCLI(LightningCLI):
 
     def _default_loggers(self, root: str) -> list[Logger]:
         name, mode = self._get(self.config, "name"), self._get(self.config, "wandb")
+        offline = mode == "offline" or os.environ.get("WANDB_MODE", "online") != "online"
+        if mode != "disabled" and not offline and not wandb.api.api_key:
+            raise InputError("wandb", "'online' without an API key", "WANDB_API_KEY or wandb login")
         loggers: list[Logger] = [CSVLogger(root, name=name, flush_logs_every_n_steps=1)]
         if mode != "disabled":
             os.environ.setdefault("WANDB_SILENT", "true")
@@ -160,13 +193,12 @@ def main(args: list[str] | None = None) -> None:
             parser_kwargs={"version": __version__, "exit_on_error": False},
             args=args,
         )
-    except (ArgumentError, ValueError) as error:
-        # The parser wraps what a constructor raises; only its text tells the two apart.
-        if isinstance(error, ArgumentError | InputError) or "Given value type" in str(error):
-            message = one_line(str(error), _class_names())
-            print(f"interaction-train: error: {message}", file=sys.stderr)
-            sys.exit(2)
-        raise
+    except Exception as error:
+        message = explain(error, _class_names())
+        if message is None:
+            raise
+        print(f"interaction-train: error: {message}", file=sys.stderr)
+        sys.exit(2)
     finally:
         if wandb.run is not None:  # a command is a run; the next one in this process is another
             wandb.finish(exit_code=int(sys.exc_info()[0] is not None))
@@ -177,20 +209,3 @@ def _class_names() -> list[str]:
     spaces = [m for n, m in sys.modules.items() if n.startswith("interaction_train.")]
     spaces += [torch.optim, torch.optim.lr_scheduler, L.pytorch.callbacks]
     return [n for space in spaces for n, v in vars(space).items() if isinstance(v, type)]
-
-
-def _with_packaged_configs(args: list[str]) -> list[str]:
-    """Replace the value of every ``--config`` that is no file by the packaged one of that name."""
-    result = list(args)
-    for i, arg in enumerate(result):
-        flag, equals, value = arg.partition("=")
-        if equals and flag in ("--config", "-c"):
-            result[i] = f"{flag}={_config_path(value)}"
-        elif i and result[i - 1] in ("--config", "-c"):
-            result[i] = _config_path(arg)
-    return result
-
-
-def _config_path(value: str) -> str:
-    packaged = files("interaction_train.configs").joinpath(Path(value).name)
-    return str(packaged) if not Path(value).is_file() and packaged.is_file() else value

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, at_least
 from interaction_train.game.normalize import Normalize
+from interaction_train.models.weights import load_weights
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -42,9 +41,8 @@ class CIFARThinResNet(nn.Module):
     Args:
         depth: 6k + 2 layers, k blocks in each of three stages.
         num_classes: number of logits.
-        weights: a ``.safetensors`` file with ``conv1``, ``bn1``, ``layerL.B.conv1`` … ``bn2`` (L
-            from 1, B from 0) and ``linear``, each with its ``weight``, ``bias`` and BatchNorm's
-            ``running_mean`` and ``running_var``; a prefix ``module.`` is dropped. Default: random.
+        weights: what :func:`load_weights` takes: ``conv1``, ``bn1``, ``layerL.B.conv1`` … ``bn2``
+            (L from 1, B from 0) and ``linear``. Default: random.
         mean: training mean per channel.
         std: standard deviation per channel.
         width: channels of the first stage; the others have twice and four times as many.
@@ -67,9 +65,8 @@ class CIFARThinResNet(nn.Module):
     ) -> None:
         super().__init__()
         if depth < 8 or depth % 6 != 2:
-            raise InputError("depth", depth, "8, 14, 20, 26, 32 and so on")
-        if num_classes < 1:
-            raise InputError("num_classes", num_classes, "at least 1")
+            raise InputError("depth", depth, "8, 14, 20, 26, 32 … (18 and 34: CIFARResNet)")
+        at_least("num_classes", num_classes, 1)
         if width < 2 or width % 2:  # the shortcut pads as many channels before as after
             raise InputError("width", width, "an even number from 2 on")
         self.normalize = Normalize(mean, std)
@@ -83,28 +80,12 @@ class CIFARThinResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if weights is not None:
-            self._load(Path(weights))
+            load_weights(self, weights)
 
     def forward(self, x: Tensor) -> Tensor:
         h = F.relu(self.bn1(self.conv1(self.normalize(x))))
         h = self.layer3(self.layer2(self.layer1(h)))
         return self.linear(h.mean((-2, -1)))
-
-    def _load(self, path: Path) -> None:
-        if not path.is_file():
-            raise InputError("weights", repr(str(path)), "an existing .safetensors file")
-        state = {key.removeprefix("module."): value for key, value in load_file(path).items()}
-        own = {key: value for key, value in self.state_dict().items() if "normalize" not in key}
-        # Counters of batches do not matter to a trained network, and some files leave them out.
-        own = {key: value for key, value in own.items() if "num_batches" not in key}
-        wrong = [k for k in own if k not in state or state[k].shape != own[k].shape]
-        extra = [k for k in state if k not in own and "num_batches" not in k]
-        if wrong or extra:
-            name = (wrong + extra)[0]
-            shape = tuple(state[name].shape) if name in state else "nothing"
-            expected = tuple(own[name].shape) if name in own else "no such entry"
-            raise InputError("weights", f"{path.name} with {name}: {shape}", str(expected))
-        self.load_state_dict({key: state[key].to(torch.float32) for key in own}, strict=False)
 
 
 def _stage(inputs: int, outputs: int, stride: int, blocks: int) -> nn.Sequential:

@@ -16,7 +16,7 @@ from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock
 from torchvision.models.vgg import cfgs, make_layers
 
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, at_least, one_of
 from interaction_train.game.normalize import Normalize
 
 DIGITS_MEAN, DIGITS_STD = (0.3053,), (0.3760,)
@@ -86,9 +86,9 @@ class DigitsNet(_FeatureNet):
         mean: Sequence[float] = DIGITS_MEAN,
         std: Sequence[float] = DIGITS_STD,
     ) -> None:
-        _at_least("num_classes", num_classes, 1)
-        _at_least("width", width, 1)
-        _at_least("image_size", image_size, 8)
+        at_least("num_classes", num_classes, 1)
+        at_least("width", width, 1)
+        at_least("image_size", image_size, 8)
         if len(mean) != in_channels:
             raise InputError("mean", mean, f"in_channels = {in_channels} numbers")
         features = nn.Sequential(
@@ -140,7 +140,7 @@ class DigitsMLP(_FeatureNet):
     ) -> None:
         sizes = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
         for name, value in sizes.items():
-            _at_least(name, value, 1)
+            at_least(name, value, 1)
         if not hidden or min(hidden) < 1:
             raise InputError("hidden", hidden, "one size per hidden layer, each at least 1")
         if len(mean) != in_channels:
@@ -180,8 +180,8 @@ class CIFARAlexNet(_FeatureNet):
         mean: Sequence[float] = CIFAR10_MEAN,
         std: Sequence[float] = CIFAR10_STD,
     ) -> None:
-        _at_least("num_classes", num_classes, 1)
-        _at_least("hidden", hidden, 1)
+        at_least("num_classes", num_classes, 1)
+        at_least("hidden", hidden, 1)
         features = nn.Sequential(
             nn.Conv2d(3, 64, 3, padding=1),
             nn.ReLU(inplace=True),
@@ -241,10 +241,9 @@ class CIFARVGG(_FeatureNet):
         mean: Sequence[float] = CIFAR10_MEAN,
         std: Sequence[float] = CIFAR10_STD,
     ) -> None:
-        if depth not in _VGG_CONFIGS:
-            raise InputError("depth", depth, f"one of {', '.join(map(str, _VGG_CONFIGS))}")
-        _at_least("num_classes", num_classes, 1)
-        _at_least("hidden", hidden, 1)
+        one_of("depth", depth, _VGG_CONFIGS)
+        at_least("num_classes", num_classes, 1)
+        at_least("hidden", hidden, 1)
         config = _VGG_CONFIGS[depth]
         channels = next(size for size in reversed(config) if isinstance(size, int))
         units = channels * (32 >> config.count("M")) ** 2
@@ -287,8 +286,9 @@ class CIFARResNet(ResNet):
         std: Sequence[float] = CIFAR10_STD,
     ) -> None:
         if depth not in _RESNET_BLOCKS:
-            raise InputError("depth", depth, f"one of {', '.join(map(str, _RESNET_BLOCKS))}")
-        _at_least("num_classes", num_classes, 1)
+            known = ", ".join(map(str, _RESNET_BLOCKS))
+            raise InputError("depth", depth, f"one of {known} (20, 32, 44 …: CIFARThinResNet)")
+        at_least("num_classes", num_classes, 1)
         super().__init__(BasicBlock, _RESNET_BLOCKS[depth], num_classes=num_classes)
         self.normalize = Normalize(mean, std)
         self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
@@ -313,8 +313,3 @@ def _dropout(p: float) -> nn.Module:
     if not 0 <= p < 1:
         raise InputError("dropout", p, "a probability in [0, 1)")
     return nn.Dropout(p) if p > 0 else nn.Identity()
-
-
-def _at_least(argument: str, value: int, least: int) -> None:
-    if value < least:
-        raise InputError(argument, value, f"at least {least}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -15,9 +16,15 @@ from torch import Tensor, nn
 from interaction_train.errors import InputError
 from interaction_train.game.evaluation import unwrap
 
+_OPTIONAL = re.compile(r"(^|\.)(num_batches_tracked|normalize\.(mean|std))$")
+_WRAPPERS = re.compile(r"^(_orig_mod\.|module\.)+")
+
 
 def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     """Load weights into a network; it changes only if all of them fit.
+
+    Prefixes of wrappers (``module.``, ``_orig_mod.``) are dropped. Counters of batches and the
+    constants of :class:`Normalize` may be left out: the network keeps its own.
 
     Args:
         model: the network; ``torch.compile`` and data-parallel wrappers are looked through.
@@ -40,7 +47,9 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     with as_file(_find(path)) as file:
         state = _read(file)
     own = network.state_dict()
-    _check(Path(path).name, state, own)
+    optional = {key: value for key, value in own.items() if _OPTIONAL.search(key)}
+    state = {**optional, **state}
+    check_entries("weights", Path(path).name, state, own)
     network.load_state_dict(state)
     return model
 
@@ -93,10 +102,11 @@ def _find(path: str | Path) -> Any:
 def _read(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
-            return load_file(file)
-        loaded = torch.load(file, weights_only=True, map_location="cpu")
+            loaded: Any = load_file(file)
+        else:
+            loaded = torch.load(file, weights_only=True, map_location="cpu")
     except Exception as error:  # whatever a damaged or foreign file makes the readers raise
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
         raise InputError(
             "weights", repr(str(file)), f"a readable file of weights ({reason})"
         ) from error
@@ -105,10 +115,23 @@ def _read(file: Path) -> dict[str, Tensor]:
     if "state_dict" in loaded:
         inner = loaded["state_dict"]
         loaded = {k.removeprefix("model."): v for k, v in inner.items() if k.startswith("model.")}
-    return {key.removeprefix("_orig_mod."): value for key, value in loaded.items()}
+    return {_WRAPPERS.sub("", key): value for key, value in loaded.items()}
 
 
-def _check(name: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+def check_entries(
+    argument: str, name: str, state: Mapping[str, Any], own: Mapping[str, Any]
+) -> None:
+    """Refuse the state of another network.
+
+    Args:
+        argument: what the error calls it.
+        name: of its file.
+        state: what was read.
+        own: what the network has.
+
+    Raises:
+        InputError: entries that are missing, left over, or of another shape.
+    """
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
     if missing or unexpected:
@@ -117,11 +140,12 @@ def _check(name: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) ->
             for kind, keys in (("lacks", missing), ("has the unknown", unexpected))
             if keys
         ]
-        raise InputError("weights", f"{name}, which {' and '.join(parts)}", "the network's entries")
+        got = f"{name}, which {' and '.join(parts)}"
+        raise InputError(argument, got, "the network's entries")
     for key, value in own.items():
-        if state[key].shape != value.shape:
+        if getattr(state[key], "shape", None) != getattr(value, "shape", None):
             got = f"{name} with {key} of shape {tuple(state[key].shape)}"
-            raise InputError("weights", got, f"shape {tuple(value.shape)}")
+            raise InputError(argument, got, f"shape {tuple(value.shape)}")
 
 
 def _few(keys: list[str], limit: int = 3) -> str:

@@ -128,6 +128,33 @@ def test_last_finds_the_newest_run_and_starts_anew_where_there_is_none(tmp_path)
     assert {row["epoch"] for row in metrics(second) if row["epoch"]} == {"1"}
 
 
+@pytest.mark.parametrize("name", ["best", "last"])
+def test_validate_measures_the_checkpoint_that_fit_left(name, tmp_path, capsys):
+    """By its name and by its path alike, and nothing where there is none."""
+    short = ("--trainer.max_epochs", "1", "--model.optimizer.lr", "0.2")
+    checkpoints = fit(tmp_path, *short) / "checkpoints"
+    capsys.readouterr()
+
+    def accuracy(path, command):
+        run_cli(
+            command, "--config", "base_digits.yaml", "--name", "digits", "--wandb", "disabled",
+            "--trainer.default_root_dir", str(tmp_path), "--ckpt_path", str(path),
+        )  # fmt: skip
+        out = capsys.readouterr().out
+        return next(line for line in out.splitlines() if "/acc" in line)
+
+    for command in ("validate", "test"):
+        by_path = accuracy(checkpoints / f"{name}.ckpt", command)
+        assert accuracy(name, command) == by_path
+    with pytest.raises(SystemExit) as stopped:
+        run_cli(
+            "validate", "--config", "base_digits.yaml", "--name", "none", "--ckpt_path", name,
+            "--trainer.default_root_dir", str(tmp_path),
+        )  # fmt: skip
+    assert stopped.value.code == 2
+    assert f"ckpt_path: got '{name}', expected" in capsys.readouterr().err
+
+
 def killed(folder: Path, epoch: int, batch: int, *args: str) -> Path:
     """A run killed as a scheduler would, in a process of its own; returns its folder."""
     program = [sys.executable, "-m", "interaction_train", *command(folder), *args]

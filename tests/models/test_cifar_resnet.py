@@ -46,15 +46,15 @@ def test_a_file_that_does_not_fit(tmp_path):
     path = tmp_path / "net.safetensors"
     saved(path, CIFARThinResNet(14))
     with pytest.raises(
-        InputError, match=r"weights: got net.safetensors with layer1.1.bn1.bias: .16,.,"
+        InputError, match=r"net.safetensors, which has the unknown layer1.1.bn1.bias"
     ):
         CIFARThinResNet(8, weights=path)
     saved(path, CIFARThinResNet(8), **{"linear.bias": None})
-    with pytest.raises(InputError, match=r"with linear.bias: nothing, expected \(10,\)"):
+    with pytest.raises(InputError, match=r"weights: got net.safetensors, which lacks linear.bias"):
         CIFARThinResNet(8, weights=path)
-    with pytest.raises(InputError, match=r"an existing .safetensors file"):
+    with pytest.raises(InputError, match="an existing file"):
         CIFARThinResNet(8, weights=tmp_path / "none")
-    with pytest.raises(InputError, match="depth: got 18"):
+    with pytest.raises(InputError, match=r"depth: got 18, .*CIFARResNet"):
         CIFARThinResNet(18)
 
 

@@ -1,0 +1,68 @@
+"""Checkpoints that the command line names: found, read and compared before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from interaction_train.errors import InputError
+from interaction_train.models.weights import check_entries
+
+_RESUMING = ("epoch", "global_step", "loops", "optimizer_states", "lr_schedulers")
+
+
+def newest_checkpoint(runs: Path, kind: str) -> str | None:
+    """The newest ``best.ckpt`` or ``last.ckpt`` of all versions of a run; None where none is.
+
+    Args:
+        runs: the folder of the versions.
+        kind: ``best`` or ``last``.
+    """
+    found = runs.glob(f"*/checkpoints/{kind}*.ckpt")
+    newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
+    return None if newest is None else str(newest)
+
+
+def read_checkpoint(path: str, resume: bool, trusted: bool = False) -> dict[str, Any] | None:
+    """A checkpoint of Lightning; None for a folder of shards, which Lightning reads itself.
+
+    Args:
+        path: the file.
+        resume: whether training goes on from it, which takes more than weights.
+        trusted: whether it may hold any Python objects.
+
+    Raises:
+        InputError: no such file, an unreadable one, or one without what it is wanted for.
+    """
+    if Path(path, "meta.pt").is_file():
+        return None
+    if not Path(path).is_file():
+        raise InputError("ckpt_path", repr(path), "a checkpoint, or 'best' or 'last'")
+    try:
+        state = torch.load(path, weights_only=not trusted, map_location="cpu")
+    except Exception as error:  # whatever a damaged or foreign file makes the reader raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
+        raise InputError("ckpt_path", repr(path), f"a readable checkpoint ({reason})") from error
+    wanted = ("state_dict", "pytorch-lightning_version", *(_RESUMING if resume else ()))
+    known = state if isinstance(state, Mapping) else {}
+    lacking = [key for key in wanted if key not in known]
+    if lacking or not isinstance(known["state_dict"], Mapping):
+        got = f"{path!r}, without {', '.join(lacking) or 'a mapping state_dict'}"
+        raise InputError("ckpt_path", got, "a checkpoint of Lightning")
+    return dict(known)
+
+
+def check_state(module: L.LightningModule, checkpoint: Mapping[str, Any], path: str) -> None:
+    """Refuse a checkpoint of another network, unless the module loads in a way of its own.
+
+    Raises:
+        InputError: entries that are missing, left over, or of another shape.
+    """
+    hooks = (type(module).configure_model, type(module).on_load_checkpoint)
+    ours = all(hook.__module__.startswith(("lightning.", "interaction_train.")) for hook in hooks)
+    if module.strict_loading and ours:
+        check_entries("ckpt_path", path, checkpoint["state_dict"], module.state_dict())

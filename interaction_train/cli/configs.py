@@ -1,0 +1,65 @@
+"""Configuration files: the package's own by their name, and what they are based on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+
+from interaction_train.errors import InputError
+
+_FLAGS = ("--config", "-c")
+
+
+def with_bases(args: list[str]) -> list[str]:
+    """Arguments with each config file as a path, after those that it is based on.
+
+    A name that is no file is looked up among the package's configs. The ``base:`` of a file names
+    another one, beside it or of the package, which is read before it.
+
+    Args:
+        args: arguments of the command line.
+
+    Raises:
+        InputError: a file that is missing, is no YAML mapping, or is based on itself.
+    """
+    result: list[str] = []
+    rest = iter(args)
+    for arg in rest:
+        flag, equals, value = arg.partition("=")
+        if flag in _FLAGS and (equals or (value := next(rest, ""))):
+            result += [f"--config={path}" for path in _chain(value, Path(), ())]
+        else:
+            result.append(arg)
+    return result
+
+
+def _chain(name: str, folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    path = _find(name, folder)
+    if path.resolve() in above:
+        raise InputError("base", repr(name), "a config that is not based on this one")
+    base = _read(path).get("base")
+    if base is not None:
+        yield from _chain(str(base), path.parent, (*above, path.resolve()))
+    yield path
+
+
+def _find(name: str, folder: Path) -> Path:
+    packaged = Path(str(files("interaction_train"))) / "configs" / Path(name).name
+    for path in (folder / name, packaged):
+        if path.is_file():
+            return path
+    raise InputError("--config", repr(name), "a YAML file, or the name of a packaged one")
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError("--config", repr(str(path)), f"a YAML file ({reason})") from error
+    if not isinstance(content, dict):
+        raise InputError("--config", repr(str(path)), "a YAML mapping of arguments")
+    return content
