@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
-from interaction_train.attacks.run import AttackFactory, norm_of, set_epsilon
+from interaction_train.attacks.run import AttackFactory, set_epsilon, warn_of_bound
 from interaction_train.attacks.targets import Targets, aim
 from interaction_train.errors import (
     InputError,
@@ -77,12 +76,7 @@ def make_attack(
     if epsilon is not None:
         set_epsilon(attack, epsilon)
     aim(attack, targets, seed)
-    bound = getattr(attack, "eps", None)
-    if isinstance(bound, float | int) and bound >= 1 and norm_of(attack) == "Linf":
-        rank_zero_warn(
-            f"{type(attack).__name__} has eps = {bound:g} in L∞, where pixels are in [0, 1]: any "
-            "image is within it. (8 of 255 grey levels are 8/255.)"
-        )
+    warn_of_bound(attack)
     return attack
 
 
