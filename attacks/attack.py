@@ -218,7 +218,7 @@ class TransferAttack(torchattacks.attack.Attack):
         """The classes with the k-th smallest logits, the labels left out, ``(B,)`` int64."""
         logits, labels = self._outlook(inputs, labels)
         if not 1 <= self._kth_min < logits.shape[1]:
-            expected = f"1 to {logits.shape[1] - 1}, below the number of classes"
+            expected = f"1 to {logits.shape[1] - 1}, kth_min below the number of classes"
             raise InputError("kth_min", self._kth_min, expected)
         others = logits.scatter(1, labels.unsqueeze(1), torch.inf)
         return others.argsort(1)[:, self._kth_min - 1]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchattacks.attack import Attack
 
 from interaction_train.attacks.run import AttackFactory, set_epsilon, warn_of_bound
-from interaction_train.attacks.targets import Targets, aim
+from interaction_train.attacks.targets import Targets, aim, check_targets
 from interaction_train.errors import (
     InputError,
     checked_images,
@@ -69,6 +69,7 @@ def make_attack(
     Raises:
         InputError: the factory makes no attack, or one without a bound or targets to set.
     """
+    check_targets("targets", targets)
     attack = factory(network)
     if not callable(attack) or not hasattr(attack, "model"):
         got = f"a factory of {type(attack).__name__}"

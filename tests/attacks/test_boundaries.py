@@ -121,7 +121,7 @@ def test_kth_min_below_the_number_of_classes():
     x, y = images()
     attack = it.TransferAttack(network(), **BUDGET)
     attack.set_mode_targeted_least_likely(kth_min=10, quiet=True)
-    with pytest.raises(InputError, match="kth_min: got 10, expected 1 to 9"):
+    with pytest.raises(InputError, match="kth_min: got 10, expected 1 to 9, kth_min below"):
         attack(x, y)
 
 
