@@ -18,8 +18,8 @@ from interaction_train.attacks.parts.inputs import (
 from interaction_train.attacks.parts.skip import SkipGradient, residual_branches, skip_gradient
 from interaction_train.attacks.presets import HybridIRAttack, IRAttack
 from interaction_train.attacks.sets.crafter import AdversarialCrafter
+from interaction_train.attacks.sets.dataset import AdversarialSet, read_adversarial_set
 from interaction_train.attacks.sets.rounding import round_to_bytes
-from interaction_train.attacks.sets.shards import AdversarialSet, read_adversarial_set
 from interaction_train.attacks.transfer.module import TransferEvaluation
 from interaction_train.attacks.transfer.rates import TransferRate
 from interaction_train.metrics.perturbation import (

@@ -1,26 +1,33 @@
-"""Calling any torchattacks attack from anywhere: reproducible, and without a trace."""
+"""The one way to run any attack of torchattacks' interface: reproducible, and without a trace."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
-from interaction_train.errors import InputError
+from interaction_train.attacks.targets import refuse_labels
+from interaction_train.errors import InputError, checked_images
 from interaction_train.sampling.random import Draws, content_hash, sample_hash
+
+AttackFactory = Callable[[nn.Module], Attack]
+"""Makes an attack on a network; in YAML its ``class_path`` and ``init_args`` without ``model``."""
+
+_ROUNDING = 1e-4
+_SCALE = 1024.0  # of gradients in float16, where those of pixels vanish
 
 
 class Crafted(NamedTuple):
     """What an attack returned.
 
     Attributes:
-        adversarial: ``(B, C, H, W)``, detached.
+        adversarial: ``(B, C, H, W)``, detached, in the dtype of the images.
         targets: ``(B,)`` int64, the classes a targeted attack aimed at; None for others.
     """
 
@@ -31,42 +38,91 @@ class Crafted(NamedTuple):
 def run_attack(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Crafted:
     """Attack a batch, with whatever attack and around whatever the caller is doing.
 
-    Works under ``no_grad`` and ``inference_mode``. The random numbers of torch, NumPy and Python
-    that an attack takes from their global states are seeded from the batch's content and ``seed``
-    and the states put back, so no result depends on what ran before; for such attacks it does
-    depend on how samples are batched. Training modes are put back module by module, and no gradient
-    reaches a weight. All of that also when the attack fails.
+    Works under ``no_grad``, ``inference_mode`` and autocast. The random numbers of torch, NumPy and
+    Python that an attack takes from their global states are seeded from the batch's content and
+    ``seed`` and the states put back, so no result depends on what ran before; for such attacks it
+    does depend on how samples are batched. Training modes are put back module by module, and no
+    gradient reaches a weight, not even from an attack that calls ``backward()``. All of that also
+    when the attack fails.
+
+    Attacks work in float32 (or float64). A network in half precision gets its inputs cast, and its
+    result is rounded towards the clean image, so that it stays within the attack's bound.
 
     Args:
         attack: built on a network on the device of ``x``.
-        x: images ``(B, C, H, W)`` in [0, 1].
+        x: images ``(B, C, H, W)`` in [0, 1]; before that normalised, for an attack with
+            ``set_normalization_used``.
         y: labels ``(B,)`` int64.
         seed: seed of the random numbers; attacks that draw by themselves have their own.
 
     Raises:
-        InputError: the attack returned another shape, or numbers that are not finite, or is
-            targeted and does not say at what.
+        InputError: images outside [0, 1], targets equal to labels; or the attack returned another
+            shape, numbers that are not finite, pixels outside [0, 1], or is targeted and does not
+            say at what.
     """
-    content = sample_hash(x, y)
-    batch_seed = Draws(content_hash(content[None]), seed, "attack").bits("batch")
+    name = type(attack).__name__
+    normalized = getattr(attack, "_normalization_applied", None) is True
+    pixels = attack.inverse_normalize if normalized else torch.clone
+    _checked_pixels(pixels(x))
+    batch_seed = Draws(content_hash(sample_hash(x, y)[None]), seed, "attack").bits("batch")
     targets: list[Tensor] = []
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(_kept(attack.model))
+        stack.enter_context(torch.autocast(x.device.type, enabled=False))
+        models = [part.model for part in attack_parts(attack)]
+        models += [member for model in models for member in getattr(model, "members", ())]
+        for network in {id(model): model for model in models}.values():
+            stack.enter_context(_kept(network))
+            stack.enter_context(_float32_outside(network))
         stack.enter_context(seeded(int(batch_seed) & 0xFFFF_FFFF, x.device))
-        if attack.targeted:
-            stack.enter_context(_recorded_targets(attack, targets))
+        for part in attack_parts(attack):
+            if getattr(part, "targeted", False):
+                stack.enter_context(_recorded_targets(part, targets))
         # Clones, because a tensor made under inference mode can take no part in autograd.
-        adversarial = attack(x.clone(), y.clone()).detach()
-    name = type(attack).__name__
+        wide = x.float() if x.element_size() < 4 else x
+        adversarial = attack(wide.clone(), y.clone()).detach()
     if adversarial.shape != x.shape:
         raise InputError(name, f"shape {tuple(adversarial.shape)}", f"{tuple(x.shape)}")
     if not bool(adversarial.isfinite().all()):
         raise InputError(name, "images with NaN or infinite pixels", "finite ones")
+    low, high = (float(bound) for bound in pixels(adversarial).aminmax())
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
+        raise InputError(name, f"pixels from {low:.6g} to {high:.6g}", "pixels in [0, 1]")
     if attack.targeted and not targets:
         raise InputError(name, "a targeted mode", "get_target_label to be called for the targets")
-    return Crafted(adversarial, targets[-1].to(y.device) if targets else None)
+    aims = targets[-1].to(y.device) if attack.targeted else None
+    return Crafted(_rounded(adversarial.to(wide), x), aims)
+
+
+def craft(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Tensor:
+    """The adversarial images of :func:`run_attack` alone, ``(B, C, H, W)``."""
+    return run_attack(attack, x, y, seed=seed).adversarial
+
+
+def norm_of(attack: Attack) -> str:
+    """The norm that an attack bounds, ``"Linf"`` or ``"L2"``, by its attribute or its name."""
+    return str(getattr(attack, "norm", "L2" if "L2" in type(attack).__name__ else "Linf"))
+
+
+def set_epsilon(attack: Attack, epsilon: float) -> None:
+    """Give an attack another bound, and a step size in the same proportion to it.
+
+    Args:
+        attack: an attack with the attribute ``eps``, or one that holds such attacks: as
+            attributes, in lists or mappings, at any depth.
+        epsilon: the bound, in pixel values and in the norm that the attack bounds.
+
+    Raises:
+        InputError: an attack without such a bound.
+    """
+    parts = [part for part in attack_parts(attack) if hasattr(part, "eps")]
+    if not parts:
+        raise InputError("epsilons", type(attack).__name__, "an attack with a bound 'eps'")
+    for part in parts:
+        if part.eps and isinstance(getattr(part, "alpha", None), float | int):
+            part.alpha = part.alpha * epsilon / part.eps
+        part.eps = epsilon
 
 
 @contextmanager
@@ -94,6 +150,31 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         random.setstate(python_state)
 
 
+def attack_parts(attack: Attack) -> list[Attack]:
+    """An attack and all that it holds, as attributes, in lists or mappings, at any depth."""
+    found: dict[int, Attack] = {}
+    waiting: list[Any] = [attack]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Attack) or value is attack:
+            if id(value) not in found:
+                found[id(value)] = value
+                waiting += vars(value).values()
+        elif isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, list | tuple):
+            waiting += value
+    return list(found.values())
+
+
+def _checked_pixels(x: Tensor) -> None:
+    try:
+        checked_images(x)
+    except InputError as error:
+        hint = f"{error.expected}; callbacks take normalization={{mean, std}} of other inputs"
+        raise InputError(error.argument, error.got, hint) from None
+
+
 @contextmanager
 def _kept(network: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in network.modules()]
@@ -110,15 +191,65 @@ def _kept(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def _float32_outside(network: nn.Module) -> Iterator[None]:
+    """Let a network of half precision take and give float32, with gradients scaled in float16."""
+    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+    if dtype.itemsize >= 4:
+        yield
+        return
+    scale = _SCALE if dtype == torch.float16 else 1.0
+
+    def before(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        x, *rest = args
+        if x.requires_grad:
+            x = x.clone()
+            x.register_hook(lambda gradient: gradient / scale)
+        return x.to(dtype), *rest
+
+    def after(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        logits = output.float()
+        if logits.requires_grad:
+            logits.register_hook(lambda gradient: gradient * scale)
+        return logits
+
+    handles = network.register_forward_pre_hook(before), network.register_forward_hook(after)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _rounded(adversarial: Tensor, x: Tensor) -> Tensor:
+    """In the dtype of the clean images, of half precision one step towards them if beyond."""
+    rounded = adversarial.to(x.dtype)
+    if x.element_size() >= 4:
+        return rounded
+    beyond = (rounded.float() - x.float()).abs() > (adversarial - x.float()).abs()
+    # Numbers of one sign are ordered as their bits are.
+    step = (x.float() - rounded.float()).sign() * rounded.sign() * beyond
+    return (rounded.view(torch.int16) + step.to(torch.int16)).view(x.dtype)
+
+
+@contextmanager
 def _recorded_targets(attack: Attack, targets: list[Tensor]) -> Iterator[None]:
-    choose = attack.get_target_label
+    choose, name = attack.get_target_label, type(attack).__name__
 
     def recorded(inputs: Tensor, labels: Tensor | None = None) -> Tensor:
-        targets.append(choose(inputs, labels))
-        return targets[-1]
+        try:
+            found = choose(inputs, labels)
+        except (IndexError, RuntimeError) as error:
+            raise InputError(name, f"a target that cannot be found ({error})", _OTHERS) from error
+        if labels is not None:
+            refuse_labels(found.to(labels.device), labels)
+        targets.append(found)
+        return found
 
     vars(attack)["get_target_label"] = recorded
     try:
         yield
     finally:
         del vars(attack)["get_target_label"]
+
+
+_OTHERS = "targets that are other classes than the labels, kth_min below the number of classes"

@@ -10,13 +10,11 @@ from torch import Tensor, nn
 from interaction_train.attacks.ensemble import Ensemble
 from interaction_train.attacks.parts.base import Part, Step
 from interaction_train.errors import checked_logits
+from interaction_train.game.chunks import gradient_rows
 
 Logits = list[Tensor]  # (B, k, classes), one per network whose losses are averaged
 Rows = Callable[[Tensor, range], Tensor]
 Values = Callable[[Logits], Sequence[Tensor]]
-
-_CPU_ROWS = 64  # more at once take longer per row on processors
-_CUDA_ELEMENTS = 128 * 3 * 224 * 224  # of the input; with gradients, tens of GiB for a ResNet-152
 
 
 class Surrogate:
@@ -78,7 +76,7 @@ class Surrogate:
         Returns:
             per scalar, its gradient, like ``point``.
         """
-        limit = self.chunk_size or _default_rows(point)
+        limit = self.chunk_size or gradient_rows(point[0], len(point) * count)
         width = max(1, limit // len(point))
         totals: tuple[Tensor, ...] = ()
         for first in range(0, count, width):
@@ -92,7 +90,3 @@ class Surrogate:
             )
             totals = tuple(t + f for t, f in zip(totals, found, strict=True)) if totals else found
         return totals
-
-
-def _default_rows(point: Tensor) -> int:
-    return _CPU_ROWS if point.device.type == "cpu" else _CUDA_ELEMENTS // point[0].numel()

@@ -56,10 +56,10 @@ def images(count: int) -> tuple[Tensor, Tensor]:
 def monitors(quick: bool) -> dict[str, Monitor]:
     part = 4 if quick else 1
     made: dict[str, Monitor] = {
-        "spectrum": SpectrumMonitor(samples=240 // part, only_correct=False),
-        "disentanglement": DisentanglementMonitor(samples=8 // part, only_correct=False),
+        "spectrum": SpectrumMonitor(n_samples=240 // part, only_correct=False),
+        "disentanglement": DisentanglementMonitor(n_samples=8 // part, only_correct=False),
         "gap": GeneralizationGap(512 // part, strength_samples=16 // part),
-        "robustness": AdversarialRobustness({"pgd": torchattacks.PGD}, samples=128 // part),
+        "robustness": AdversarialRobustness({"pgd": torchattacks.PGD}, n_samples=128 // part),
     }
     return made
 

@@ -6,41 +6,73 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, checked_logits, refuse_probabilities
+from interaction_train.game.evaluation import evaluation_mode, logits_of, unwrap, without_grad
+from interaction_train.game.normalize import Normalize
 
 FindModel = Callable[[L.LightningModule], nn.Module]
 FindBatch = Callable[[Any], tuple[Tensor, Tensor]]
 Keys = Sequence[int | str]
+Normalization = Mapping[str, Sequence[float]]
+"""``{"mean": …, "std": …}``, one number per channel, of inputs that the data set normalises."""
+
 _MODELS = ("model", "net", "network")
+_ROUNDING = 1e-5  # of logits, relative to the largest one, and of pixels
 
 
-def find_model(pl_module: L.LightningModule, model: str | FindModel | None = None) -> nn.Module:
-    """The network of a module.
+class BinaryHead(nn.Module):
+    """A network with one logit z, ``(B, 1)`` or ``(B,)``, as one with the logits (0, z).
+
+    Softmax, cross entropy and argmax of these are the sigmoid, the binary cross entropy and the
+    sign of z.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.model(x).reshape(len(x), 1)
+        return torch.cat([torch.zeros_like(logits), logits], 1)
+
+
+def find_model(
+    pl_module: L.LightningModule, model: str | FindModel | None = None, x: Tensor | None = None
+) -> nn.Module:
+    """The network of a module, ``(B, ...)`` → logits ``(B, classes)``.
 
     Args:
         pl_module: the module.
-        model: the name of an attribute (dots allowed), or a function of the module. Default: its
-            attribute ``model``, ``net`` or ``network``, else the module itself if it has a
-            ``forward``.
+        model: the name of an attribute (dots allowed), or a function of the module. Default: what
+            the module's own ``forward`` computes. That is its attribute ``model``, ``net`` or
+            ``network`` where this gives the same logits for ``x``, else the module itself, with a
+            warning. Of a module without ``forward``: that attribute.
+        x: inputs to try it on, in eval mode and without a trace; without them the attribute is
+            taken unseen.
+
+    Returns:
+        the network; around it :func:`~interaction_train.game.evaluation.logits_of` where its output
+        is no tensor, and :class:`BinaryHead` where it is one logit.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or one that returns no logits, or probabilities.
     """
+    found: Any = pl_module
+    own = has_forward(pl_module)
     if callable(model):
-        return model(pl_module)
-    found: Any = None
-    if model is not None:
-        found = pl_module
+        found = model(pl_module)
+    elif model is not None:
         for name in model.split("."):
             found = getattr(found, name, None)
-    elif type(pl_module).forward is not L.LightningModule.forward:
-        found = pl_module
-    for name in _MODELS if model is None else ():
-        if isinstance(getattr(pl_module, name, None), nn.Module):
-            found = getattr(pl_module, name)
-            break
+    else:
+        inner = (getattr(pl_module, name, None) for name in _MODELS)
+        outer = pl_module if own else None
+        found = next((part for part in inner if isinstance(part, nn.Module)), outer)
     if not isinstance(found, nn.Module):
         names = ", ".join(name for name, _ in pl_module.named_children())
         raise InputError(
@@ -49,7 +81,94 @@ def find_model(pl_module: L.LightningModule, model: str | FindModel | None = Non
             f"the attribute of {type(pl_module).__name__} that is the network; "
             f"its submodules are: {names}",
         )
-    return found
+    if x is None:
+        return unwrap(found)
+    if model is None and own and found is not pl_module:
+        whole = _as_classifier(pl_module, x)
+        if not _agree(found, whole, x):
+            rank_zero_warn(
+                f"{type(pl_module).__name__}.forward gives other logits than its "
+                f"{type(found).__name__}, so the module itself is taken for the network, with its "
+                "names of layers. model= says which network is meant."
+            )
+            return whole
+    return _as_classifier(unwrap(found), x)
+
+
+def has_forward(pl_module: L.LightningModule) -> bool:
+    """Whether a module has a ``forward`` of its own."""
+    return type(pl_module).forward is not L.LightningModule.forward
+
+
+def _as_classifier(network: nn.Module, x: Tensor) -> nn.Module:
+    """The network, wrapped where its output needs it."""
+    try:
+        output = _output(network, x)
+    except TypeError as error:
+        got = f"{type(network).__name__}.forward, which fails: {error}"
+        expected = "one that takes the inputs alone; model= names another network"
+        raise InputError("model", got, expected) from error
+    if not isinstance(output, Tensor):
+        return _as_classifier(logits_of(network), x)
+    if output.shape in ((len(x),), (len(x), 1)):
+        return BinaryHead(network)
+    # NaN comes of training that diverges, which is no reason to stop it here.
+    refuse_probabilities(checked_logits(output, len(x)).nan_to_num(-1.0))
+    return network
+
+
+def _agree(inner: nn.Module, whole: nn.Module, x: Tensor) -> bool:
+    try:
+        one, other = (
+            _output(network, x).nan_to_num() for network in (_as_classifier(inner, x), whole)
+        )
+    except Exception:  # whatever an inner network says that does not take the inputs
+        return False
+    rounding = _ROUNDING * float(other.abs().max())
+    return one.shape == other.shape and float((one - other).abs().max()) <= rounding
+
+
+def _output(network: nn.Module, x: Tensor) -> Any:
+    with isolate_rng(), evaluation_mode(network), without_grad():
+        return network(x)
+
+
+class Pixels:
+    """Between the inputs of a network and pixels in [0, 1].
+
+    Args:
+        normalization: mean and standard deviation per channel that the data set's inputs are
+            normalised with; None: they are pixels already.
+
+    Raises:
+        InputError: other keys, or numbers that :class:`~interaction_train.models.Normalize`
+            refuses.
+    """
+
+    def __init__(self, normalization: Normalization | None) -> None:
+        self.layer: Normalize | None = None
+        if normalization is not None:
+            if set(normalization) != {"mean", "std"}:
+                raise InputError("normalization", list(normalization), "the keys mean and std")
+            self.layer = Normalize(normalization["mean"], normalization["std"])
+
+    def of(self, inputs: Tensor) -> Tensor:
+        """Inputs as pixels."""
+        if self.layer is None:
+            return inputs
+        layer = self.layer.to(inputs)
+        pixels = inputs * layer.std + layer.mean
+        # Grey levels come back to the bit, so that what is drawn by their content is the same.
+        levels = (pixels * 255).round() / 255
+        return torch.where((levels - pixels).abs() < _ROUNDING, levels, pixels)
+
+    def to_inputs(self, pixels: Tensor) -> Tensor:
+        """Pixels as inputs."""
+        return pixels if self.layer is None else self.layer.to(pixels)(pixels)
+
+    def network(self, network: nn.Module) -> nn.Module:
+        """The network as one of pixels."""
+        return network if self.layer is None else nn.Sequential(self.layer, network)
 
 
 def check_keys(batch: Keys | FindBatch) -> None:
@@ -69,6 +188,9 @@ def find_batch(batch: Any, keys: Keys | FindBatch = (0, 1)) -> tuple[Tensor, Ten
         batch: what the loader gives.
         keys: two indices or keys, or a function of the batch.
 
+    Returns:
+        x ``(B, ...)`` and y ``(B,)`` int64; labels 0 and 1 may be floats, ``(B, 1)`` too.
+
     Raises:
         InputError: there are no tensors at these places.
     """
@@ -81,6 +203,8 @@ def find_batch(batch: Any, keys: Keys | FindBatch = (0, 1)) -> tuple[Tensor, Ten
         raise InputError("batch", tuple(keys), f"indices or keys of {there}") from None
     if not isinstance(x, Tensor) or not isinstance(y, Tensor):
         raise InputError("batch", tuple(keys), "indices or keys of two tensors")
+    if y.is_floating_point() and y.numel() == len(x) and bool(((y == 0) | (y == 1)).all()):
+        y = y.reshape(len(x)).long()  # as the binary cross entropy takes them
     return x, y
 
 

@@ -18,18 +18,19 @@ from matplotlib.figure import Figure
 from rich.table import Column, Table
 from torch import Tensor, nn
 
-from interaction_train.attacks.proportion import Proportion
-from interaction_train.callbacks.adapter import FindBatch, FindModel, Keys
-from interaction_train.callbacks.crafting import AttackFactory
-from interaction_train.callbacks.monitor import Monitor, Result, Split, at_least_one, is_fast
+from interaction_train.attacks.jobs import check_factory
+from interaction_train.attacks.run import AttackFactory
+from interaction_train.attacks.targets import Targets
+from interaction_train.attacks.transfer.rates import Proportion
+from interaction_train.callbacks.monitor import Monitor, Result, Split, is_fast
 from interaction_train.callbacks.robust_curve import (
     masking_signs,
     masking_warnings,
     predictions,
     robust_curve,
 )
-from interaction_train.callbacks.samples import gather, share, spread
-from interaction_train.errors import InputError
+from interaction_train.callbacks.samples import gather, shard, spread
+from interaction_train.errors import InputError, at_least
 from interaction_train.tracking.figures import save_figure
 from interaction_train.tracking.loggers import log_images
 
@@ -65,64 +66,74 @@ class AdversarialRobustness(Monitor):
     Args:
         attacks: name → what makes an attack on the network.
         epsilons: bounds in pixel values, in the attacks' own norms; default: each attack's own.
-        samples: number of samples, over all processes.
+        n_samples: number of samples, over all processes.
         every: k, how often in ``fit``; the first validation is one of them.
         checks: whether to check for masked gradients.
         black_box: makes the black-box attack of that check; default: Square with 100 queries.
         batch_size: samples attacked together.
         seed: seed of attacks that draw from the global random states.
-        model: where the network is (:func:`~interaction_train.callbacks.adapter.find_model`).
-        batch: where inputs and int64 labels lie in a batch: two indices or keys, or a function.
+        targets: what the attacks aim at, ``random``, ``least_likely`` or the target of every class
+            by its number; null: as the attacks are made. A sample counts as broken where the
+            network gets it wrong, whether or not it is taken for the target.
+        common: ``model``, ``batch``, ``normalization`` and ``name`` of
+            :class:`~interaction_train.callbacks.monitor.Monitor`.
 
     Raises:
         InputError: an argument out of its range; in use, an attack without a bound to set or one
             that leaves it.
     """
 
-    name = "robustness"
+    keys_begin = ("robustness", "robust_acc", "robust_eps")
 
     def __init__(
         self,
         attacks: dict[str, AttackFactory],
         epsilons: Sequence[float] | None = None,
-        samples: int = 128,
+        n_samples: int = 128,
         every: int = 20,
         checks: bool = True,
         black_box: AttackFactory | None = None,
         batch_size: int = 32,
         seed: int = 0,
-        model: str | FindModel | None = None,
-        batch: Keys | FindBatch = (0, 1),
+        targets: Targets | None = None,
+        **common: Any,
     ) -> None:
-        super().__init__(every, model, batch)
-        at_least_one("samples", samples)
-        at_least_one("batch_size", batch_size)
-        if not attacks:
-            raise InputError("attacks", attacks, "at least one")
-        for name in attacks:
+        super().__init__(every, **common)
+        at_least("n_samples", n_samples, 1)
+        at_least("batch_size", batch_size, 1)
+        if not isinstance(attacks, Mapping) or not attacks:
+            raise InputError("attacks", attacks, "name → what makes an attack, at least one")
+        for name, factory in attacks.items():
+            check_factory("attacks", factory)
             if not name or "/" in name or name == "clean":
                 raise InputError("attacks", f"the name {name!r}", "other names, without '/'")
         self.epsilons = None if epsilons is None else sorted({float(e) for e in epsilons})
         if self.epsilons is not None and not (self.epsilons and self.epsilons[0] > 0):
             raise InputError("epsilons", epsilons, "positive numbers")
-        self.attacks, self.count, self.checks, self.black_box = attacks, samples, checks, black_box
-        self.batch_size, self.seed = batch_size, seed
+        self.attacks, self.checks, self.black_box = attacks, checks, black_box
+        self.n_samples, self.batch_size, self.seed = n_samples, batch_size, seed
+        self.targets = targets
         self._images: dict[str, tuple[Tensor, list[str]]] = {}
 
-    def measure(self, trainer: L.Trainer, pl_module: L.LightningModule, loader: Any) -> Result:
-        network = self.find_model(pl_module)
+    def measure(self, trainer: L.Trainer, loader: Any) -> Result:
+        network = self.network(trainer, loader)
         fast = is_fast(trainer)
         checked = self.checks and not fast and trainer.state.fn != TrainerFn.FITTING
-        places = spread(len(loader.dataset), 2 if fast else self.count)
+        places = spread(len(loader.dataset), 2 if fast else self.n_samples)
         width = 2 + len(self.attacks) * (1 + _SIGNS * checked)
-        rows = [torch.zeros(0, width, dtype=torch.float64, device=pl_module.device)]
+        rows = [torch.zeros(0, width, dtype=torch.float64, device=trainer.strategy.root_device)]
         self._images = {}
-        for block in share(places, trainer, self.batch_size):
-            x, y = self.samples(trainer, pl_module, loader, block)
+        for block in shard(places, trainer, self.batch_size):
+            x, y = self.samples(trainer, loader, block)
             rows.append(torch.cat([_columns(block, y), self._attack(network, x, y, checked)], 1))
         table = gather(torch.cat(rows)).cpu()
         smallest = table[:, 2 : 2 + len(self.attacks)]
         signs = table[:, 2 + len(self.attacks) :].split(_SIGNS, 1) if checked else ()
+        if not fast and not bool((smallest > 0).any()):
+            rank_zero_warn(
+                f"AdversarialRobustness: none of {len(table)} samples is classified correctly, so "
+                "nothing was attacked and every accuracy is 0."
+            )
         return {
             "samples": len(table),
             "epsilons": self.epsilons,
@@ -142,12 +153,9 @@ class AdversarialRobustness(Monitor):
                     keys[f"{split}/robust_acc/{name}/eps_{epsilon:.4g}"] = _part(values, epsilon)
                 attacked = torch.tensor([v for v in values if v > 0]).clamp(max=self._largest)
                 some = len(attacked) > 0
-                mean, median = (
-                    f"{split}/robust_eps/{name}/mean",
-                    f"{split}/robust_eps/{name}/median",
-                )
-                keys[mean] = float(attacked.mean()) if some else math.nan
-                keys[median] = float(attacked.median()) if some else math.nan
+                start = f"{split}/robust_eps/{name}"
+                keys[f"{start}/mean"] = float(attacked.mean()) if some else math.nan
+                keys[f"{start}/median"] = float(attacked.median()) if some else math.nan
         return keys
 
     def figures(self, result: Result) -> Mapping[str, Figure]:
@@ -212,7 +220,9 @@ class AdversarialRobustness(Monitor):
         """Smallest ε per attack, then the signs of each: float64 ``(B, attacks · (1 + signs))``."""
         curves, signs = [], []
         for name, make in self.attacks.items():
-            curve = robust_curve(make, network, x, y, self.epsilons, seed=self.seed)
+            curve = robust_curve(
+                make, network, x, y, self.epsilons, seed=self.seed, targets=self.targets
+            )
             curves.append(curve.smallest[:, None])
             if name not in self._images:
                 self._images[name] = _captioned(network, curve.adversarial[:_IMAGES], y[:_IMAGES])

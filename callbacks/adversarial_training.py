@@ -6,22 +6,27 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 from torchattacks.attack import Attack
 
 from interaction_train.attacks import TransferAttack
+from interaction_train.attacks.jobs import check_factory, make_attack
+from interaction_train.attacks.run import AttackFactory, craft
+from interaction_train.attacks.targets import Targets
 from interaction_train.callbacks.adapter import (
     FindModel,
     Keys,
+    Normalization,
+    Pixels,
     check_keys,
     find_batch,
     find_model,
     with_inputs,
 )
-from interaction_train.callbacks.crafting import AttackFactory, craft
 from interaction_train.callbacks.step_wrapper import StepWrapper
-from interaction_train.errors import InputError
-from interaction_train.game.evaluation import unwrap
+from interaction_train.errors import InputError, at_least, in_range
 from interaction_train.sampling.random import Draws, content_hash
 from interaction_train.training.module import progress
 
@@ -51,6 +56,10 @@ class AdversarialTraining(L.Callback):
         seed: seed of the draws.
         model: where the network is (:func:`~interaction_train.callbacks.adapter.find_model`).
         batch: two indices or keys, of inputs and labels in a batch.
+        normalization: ``mean`` and ``std`` per channel that the data set's inputs are normalised
+            with; the attack works on pixels in [0, 1] all the same.
+        targets: what the attack aims at, ``random``, ``least_likely`` or the target of every class
+            by its number; null: as it is made.
 
     Raises:
         InputError: an argument out of its range.
@@ -65,11 +74,13 @@ class AdversarialTraining(L.Callback):
         seed: int = 0,
         model: str | FindModel | None = None,
         batch: Keys = (0, 1),
+        normalization: Normalization | None = None,
+        targets: Targets | None = None,
     ) -> None:
-        if not 0 < share <= 1:
-            raise InputError("share", share, "a number above 0 and up to 1")
-        if warmup_epochs < 0:
-            raise InputError("warmup_epochs", warmup_epochs, "at least 0")
+        in_range("share", share, 0, 1, above=True)
+        at_least("warmup_epochs", warmup_epochs, 0)
+        for factory in (attack, *(f for f in (phases or {}).values() if f is not None)):
+            check_factory("attack", factory)
         for epoch in phases or {}:
             if epoch <= warmup_epochs:
                 raise InputError("phases", f"epoch {epoch}", f"later than {warmup_epochs}")
@@ -82,6 +93,7 @@ class AdversarialTraining(L.Callback):
             **dict(sorted((phases or {}).items())),
         }
         self.share, self.seed, self.model, self.batch = share, seed, model, batch
+        self.pixels, self.targets = Pixels(normalization), targets
         self._layer: StepWrapper | None = None
         self._attack: tuple[int, Attack | None] | None = None  # with the epoch that it began in
 
@@ -105,30 +117,32 @@ class AdversarialTraining(L.Callback):
 
     def attacked(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any) -> Any:
         """The batch with the adversarial inputs of this epoch's attack."""
-        attack = self._current(trainer.current_epoch, pl_module)
+        x, y = find_batch(batch, self.batch)
+        attack = self._current(trainer.current_epoch, pl_module, x)
         if attack is None:
             return batch
-        x, y = find_batch(batch, self.batch)
         step, _ = progress(trainer)
         seed = self.seed + (step << 32)
         if isinstance(attack, TransferAttack):
             attack.seed = seed  # else an image would have the same random start in every epoch
-        if self.share == 1:
-            crafted = craft(attack, x, y, seed=seed)
-        else:
+        chosen = torch.arange(len(x), device=x.device)
+        if self.share < 1:
             draws = Draws(content_hash(x), self.seed, "adversarial training", step)
-            chosen = (draws.uniform("share", 1) < self.share).flatten().nonzero().flatten()
+            chosen = chosen[(draws.uniform("share", 1) < self.share).flatten()]
             if not len(chosen):
                 return batch
-            crafted = x.index_copy(0, chosen, craft(attack, x[chosen], y[chosen], seed=seed))
-        return with_inputs(batch, self.batch[0], crafted)
+        crafted = craft(attack, self.pixels.of(x[chosen]), y[chosen], seed=seed)
+        moved = x.index_copy(0, chosen, self.pixels.to_inputs(crafted))
+        return with_inputs(batch, self.batch[0], moved)
 
-    def _current(self, epoch: int, pl_module: L.LightningModule) -> Attack | None:
+    def _current(self, epoch: int, pl_module: L.LightningModule, x: Tensor) -> Attack | None:
         begun = max(start for start in self.phases if start <= epoch)
         if self._attack is None or self._attack[0] != begun:
             factory = self.phases[begun]
-            network = unwrap(find_model(pl_module, self.model))
-            attack = None if factory is None else factory(network)
+            attack = None
+            if factory is not None:
+                network = self.pixels.network(find_model(pl_module, self.model, x))
+                attack = make_attack(factory, network, targets=self.targets)
             self._attack = begun, attack
             images = "clean images" if attack is None else f"{self.share:.0%} {attack}"
             rank_zero_info(f"Adversarial training from epoch {begun}: {images}")

@@ -142,7 +142,7 @@ class ExactInteractions(L.Callback):
     def _images(self, trainer: L.Trainer) -> tuple[Tensor, Tensor]:
         loader = first_loader(trainer.test_dataloaders)
         count = 2 if is_fast(trainer) else self.samples
-        return find_batch(fetch(loader, spread(len(loader.dataset), count)))
+        return find_batch(fetch(trainer, loader, spread(len(loader.dataset), count)))
 
     def _print(self, trainer: L.Trainer, summary: Statistics) -> None:
         other = self._other()

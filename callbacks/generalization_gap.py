@@ -12,11 +12,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from interaction_train.callbacks.adapter import FindBatch, FindModel, Keys, find_batch
-from interaction_train.callbacks.monitor import Monitor, Result, Split, at_least_one, is_fast
-from interaction_train.callbacks.samples import fetch, first_loader, gather, share, spread
-from interaction_train.errors import InputError
-from interaction_train.game.evaluation import evaluation_mode, without_grad
+from interaction_train.callbacks.monitor import Monitor, Result, Split, is_fast
+from interaction_train.callbacks.samples import batches, first_loader, gather, spread
+from interaction_train.errors import at_least, in_range
+from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.players import GridPlayers
 from interaction_train.metrics import InteractionStrength
 from interaction_train.sampling.pairs import PairSampler, RandomPairs
@@ -43,7 +42,7 @@ class GeneralizationGap(Monitor):
     ``val/gap/strength`` (validation − training).
 
     Args:
-        samples: number of samples of each set, over all processes.
+        n_samples: number of samples of each set, over all processes.
         every: k, how often; the first validation is one of them.
         strength_samples: how many of each are measured for the strength, spread evenly; 0 leaves
             it out.
@@ -55,18 +54,18 @@ class GeneralizationGap(Monitor):
             of the network's ``Normalize`` layer.
         seed: seed of the draws.
         chunk_size: rows sent through the network at once; default: the fastest, timed once.
-        model: where the network is (:func:`~interaction_train.callbacks.adapter.find_model`).
-        batch: where inputs and int64 labels lie in a batch: two indices or keys, or a function.
+        common: ``model``, ``batch``, ``normalization`` and ``name`` of
+            :class:`~interaction_train.callbacks.monitor.Monitor`.
 
     Raises:
         InputError: an argument out of its range, or a training loader without a data set.
     """
 
-    name, after_fit = "gap", False
+    keys_begin, after_fit = ("gap",), False
 
     def __init__(
         self,
-        samples: int = 512,
+        n_samples: int = 512,
         every: int = 20,
         strength_samples: int = 16,
         rows: int = 16,
@@ -76,14 +75,12 @@ class GeneralizationGap(Monitor):
         baseline: float | list[float] | None = None,
         seed: int = 0,
         chunk_size: int | None = None,
-        model: str | FindModel | None = None,
-        batch: Keys | FindBatch = (0, 1),
+        **common: Any,
     ) -> None:
-        super().__init__(every, model, batch)
-        at_least_one("samples", samples)
-        if not 0 <= strength_samples <= samples:
-            raise InputError("strength_samples", strength_samples, f"0 … samples = {samples}")
-        self.count, self.strength_samples = samples, strength_samples
+        super().__init__(every, **common)
+        at_least("n_samples", n_samples, 1)
+        in_range("strength_samples", strength_samples, 0, n_samples)
+        self.n_samples, self.strength_samples = n_samples, strength_samples
         self.metric = InteractionStrength(
             GridPlayers(rows, cols),
             pairs=RandomPairs(blocks=1) if pairs is None else pairs,
@@ -94,25 +91,24 @@ class GeneralizationGap(Monitor):
         )
         self._warned = False
 
-    def measure(self, trainer: L.Trainer, pl_module: L.LightningModule, loader: Any) -> Result:
+    def measure(self, trainer: L.Trainer, loader: Any) -> Result:
         train = first_loader(trainer.train_dataloader)
-        self._warn_of_augmentation(train)
-        count = min(self.count, len(train.dataset), len(loader.dataset))
+        self._warn_of_augmentation(trainer, train)
+        count = min(self.n_samples, len(train.dataset), len(loader.dataset))
         count = min(count, 2) if is_fast(trainer) else count
-        network = self.find_model(pl_module)
+        network = self.network(trainer, loader)
         result: Result = {"samples": count}
         for part, source in (("train", train), ("val", loader)):
             places = spread(len(source.dataset), count)
-            mine = [place for block in share(places, trainer) for place in block]
-            found = [torch.zeros(0, 3, device=pl_module.device)]
-            for k in range(0, len(mine), _BATCH):
-                block = mine[k : k + _BATCH]
-                x, y = self.samples(trainer, pl_module, source, block)
-                found.append(_rows(network, x, y, block))
+            found = [torch.zeros(0, 3, device=trainer.strategy.root_device)]
+            found += [
+                _rows(network, *self.samples(trainer, source, block), block)
+                for block in batches(places, trainer, _BATCH)
+            ]
             _, loss, right = gather(torch.cat(found)).double().mean(0).tolist()
             result |= {f"{part}_acc": right, f"{part}_loss": loss}
             if self.strength_samples:
-                result |= self._strength(trainer, pl_module, source, network, places, part)
+                result |= self._strength(trainer, source, network, places, part)
         return result
 
     def keys(self, split: Split, result: Result) -> dict[str, float]:
@@ -124,29 +120,21 @@ class GeneralizationGap(Monitor):
         return {f"{split}/gap/{key}": value for key, value in keys.items()}
 
     def _strength(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        loader: Any,
-        network: nn.Module,
-        places: list[int],
-        part: str,
+        self, trainer: L.Trainer, loader: Any, network: nn.Module, places: list[int], part: str
     ) -> dict[str, float]:
-        metric = copy.deepcopy(self.metric).to(pl_module.device)
+        metric = copy.deepcopy(self.metric).to(trainer.strategy.root_device)
         count = self.strength_samples
         if is_fast(trainer):
             count, metric.contexts, metric.chunk_size = 1, 2, 64
-        chosen = [places[k] for k in spread(len(places), count)]
-        mine = [place for block in share(chosen, trainer) for place in block]
-        for k in range(0, len(mine), _BATCH):
-            metric.update(network, *self.samples(trainer, pl_module, loader, mine[k : k + _BATCH]))
+        for block in batches([places[k] for k in spread(len(places), count)], trainer, _BATCH):
+            metric.update(network, *self.samples(trainer, loader, block))
         found = metric.compute()
         return {
             f"{part}_strength": float(found["strength_plug_in"]),
             f"{part}_strength_stderr": float(found["strength_plug_in_stderr"]),
         }
 
-    def _warn_of_augmentation(self, loader: Any) -> None:
+    def _warn_of_augmentation(self, trainer: L.Trainer, loader: Any) -> None:
         if self._warned:
             return
         self._warned = True
@@ -154,7 +142,7 @@ class GeneralizationGap(Monitor):
         for seed in (0, 1):
             with isolate_rng():
                 torch.default_generator.manual_seed(seed)
-                looks.append(find_batch(fetch(loader, spread(len(loader.dataset), 4)), self.batch))
+                looks.append(self.samples(trainer, loader, spread(len(loader.dataset), 4)))
         if not torch.equal(looks[0][0], looks[1][0]):
             rank_zero_warn(
                 "The training data set changes its samples at random, so the generalization gap "
@@ -164,7 +152,6 @@ class GeneralizationGap(Monitor):
 
 def _rows(network: nn.Module, x: Tensor, y: Tensor, places: list[int]) -> Tensor:
     """Place, loss and whether it is right, per sample: float32 ``(B, 3)``."""
-    with evaluation_mode(network), without_grad():
-        logits = network(x).float()
+    logits = eval_logits(network, x).float()
     loss = F.cross_entropy(logits, y, reduction="none")
     return torch.stack([torch.tensor(places).to(loss), loss, (logits.argmax(-1) == y).float()], 1)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from interaction_train.losses.base import PlayerTerm
 from interaction_train.losses.order_weights import OrderWeights, order_weights_figure
-from interaction_train.losses.player_term import PlayerTerm
 from interaction_train.tracking.figures import save_figure
+from interaction_train.tracking.folders import run_folder
 from interaction_train.training.module import InteractionClassifier
 from interaction_train.training.objective import WeightedTerm
 
@@ -69,5 +69,7 @@ class OrderReport(L.Callback):
             return
         self._done = True
         weights = report_orders(pl_module.losses, pl_module.model, batch[0])
-        if self.plot and weights and trainer.is_global_zero and trainer.log_dir:
-            save_figure(order_weights_figure(weights), Path(trainer.log_dir, "orders.png"))
+        folder = run_folder(trainer) if self.plot and weights else None
+        if folder is not None and trainer.is_global_zero:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_figure(order_weights_figure(weights), folder / "orders.png")

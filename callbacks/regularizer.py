@@ -17,6 +17,7 @@ from interaction_train.callbacks.adapter import (
     check_keys,
     find_batch,
     find_model,
+    has_forward,
 )
 from interaction_train.callbacks.order_report import report_orders
 from interaction_train.callbacks.step_wrapper import StepWrapper
@@ -48,12 +49,12 @@ class InteractionRegularizer(L.Callback):
 
     Args:
         losses: name → loss term with its weight, warm-up and ramp.
-        model: the network, ``(B, ...)`` → logits ``(B, classes)``: the name of an attribute of the
-            module (dots allowed), or a function of the module. Default: its attribute ``model``,
-            ``net`` or ``network``, else the module itself.
+        model: where the network is (:func:`~interaction_train.callbacks.adapter.find_model`), which
+            is tried on the first batch; layers have the names that they have in it.
         batch: where inputs and int64 labels lie in a batch: two indices or keys, or a function of
             the batch. Default: the first two parts.
-        log_prefix: prefix of the logged keys; None logs nothing.
+        log_prefix: prefix of the logged keys, another one for each of several regularizers; None
+            logs nothing.
 
     Raises:
         InputError: no losses, a model, layer, batch or ``training_step`` that does not fit.
@@ -66,12 +67,17 @@ class InteractionRegularizer(L.Callback):
         batch: Keys | FindBatch = (0, 1),
         log_prefix: str | None = "train/",
     ) -> None:
-        if not losses:
-            raise InputError("losses", losses, "at least one")
+        if not isinstance(losses, Mapping) or not losses:
+            raise InputError("losses", losses, "name → WeightedTerm, at least one")
+        for name, weighted in losses.items():
+            if not isinstance(weighted, WeightedTerm):
+                got = f"{type(weighted).__name__} for {name!r}"
+                raise InputError("losses", got, "a WeightedTerm(term, weight) around the term")
         check_keys(batch)
         self.losses, self.model, self.batch = losses, model, batch
         self.log_prefix = log_prefix
         self._layer: StepWrapper | None = None
+        self._network: Any = None  # found on the first batch
         self._recorder: _Recorder | None = None
         self._first = True
         self._hook_called = False
@@ -87,9 +93,11 @@ class InteractionRegularizer(L.Callback):
         self._layer, self._first = StepWrapper(pl_module, around), True
         if not pl_module.automatic_optimization:
             self._hook_called = False
+            below = pl_module.__dict__.get(_HOOK)  # another regularizer's
 
             def hook(loss: Tensor, batch: Any) -> Tensor:
                 self._hook_called = True
+                loss = loss if below is None else below(loss, batch)
                 return self._add(trainer, pl_module, loss, batch)
 
             pl_module.__dict__[_HOOK] = hook
@@ -102,18 +110,23 @@ class InteractionRegularizer(L.Callback):
     ) -> None:
         self._detach()  # Lightning calls no teardown then
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        model = self.find_model(pl_module)
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if not self._first:
+            return
+        x, _ = self.find_batch(batch)
+        tried = x if has_forward(pl_module) else None
+        self._network = model = find_model(pl_module, self.model, tried)
         for weighted in self.losses.values():
             for layer in weighted.term.layers:
                 find_layer(model, layer)
         warn_of_early_losses(self.losses, model)
+        report_orders(self.losses, model, x)
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        if self._first:
-            report_orders(self.losses, self.find_model(pl_module), self.find_batch(batch)[0])
+    @property
+    def state_key(self) -> str:
+        return super().state_key + ("" if self.log_prefix == "train/" else f"/{self.log_prefix}")
 
     def state_dict(self) -> dict[str, Any]:
         state = {name: weighted.state_dict() for name, weighted in self.losses.items()}
@@ -123,10 +136,6 @@ class InteractionRegularizer(L.Callback):
         for name, weighted in self.losses.items():
             weighted.load_state_dict(state_dict.get(name, {}))
 
-    def find_model(self, pl_module: L.LightningModule) -> nn.Module:
-        """The network of a module."""
-        return find_model(pl_module, self.model)
-
     def find_batch(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Inputs and labels of a batch."""
         return find_batch(batch, self.batch)
@@ -135,7 +144,7 @@ class InteractionRegularizer(L.Callback):
         if self._layer is not None:
             self._layer.module.__dict__.pop(_HOOK, None)
             self._layer.detach()
-            self._layer = None
+            self._layer = self._network = None
 
     def _step(
         self,
@@ -147,7 +156,7 @@ class InteractionRegularizer(L.Callback):
         # Hooks would be traced into a compiled step, and outlive it there.
         if getattr(pl_module, "_compiler_ctx", None) is None:
             _, epoch = progress(trainer)
-            model, (x, _) = self.find_model(pl_module), self.find_batch(batch)
+            model, (x, _) = self._network, self.find_batch(batch)
             self._recorder = _Recorder(model, wanted_layers(self.losses, epoch), x, self._first)
         first, self._first = self._first, False
         try:
@@ -180,7 +189,7 @@ class InteractionRegularizer(L.Callback):
         x, y = self.find_batch(batch)
         step, epoch = progress(trainer)
         total, logs = add_terms(
-            self.losses, loss, self.find_model(pl_module), x, y,
+            self.losses, loss, self._network, x, y,
             forward=forward, step=step, epoch=epoch,
         )  # fmt: skip
         if self.log_prefix is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -12,9 +13,11 @@ import torchattacks
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
-from interaction_train.callbacks.crafting import AttackFactory, craft, set_epsilon
+from interaction_train.attacks.jobs import make_attack
+from interaction_train.attacks.run import AttackFactory, craft, norm_of, set_epsilon
+from interaction_train.attacks.targets import Targets
 from interaction_train.errors import InputError
-from interaction_train.game.evaluation import evaluation_mode, without_grad
+from interaction_train.game.evaluation import eval_logits
 
 _QUERIES = 100  # of the default black-box attack
 _ENOUGH = 0.95  # success that is "all of them" at the largest ε there is
@@ -36,7 +39,7 @@ class RobustCurve(NamedTuple):
 
 def predictions(network: nn.Module, x: Tensor) -> Tensor:
     """Predicted classes ``(B,)`` int64, in eval mode."""
-    return _logits(network, x).argmax(-1)
+    return eval_logits(network, x).argmax(-1)
 
 
 def robust_curve(
@@ -47,6 +50,7 @@ def robust_curve(
     epsilons: Sequence[float] | None,
     *,
     seed: int = 0,
+    targets: Targets | None = None,
 ) -> RobustCurve:
     """Attack with growing ε, each time only what still stands.
 
@@ -60,9 +64,10 @@ def robust_curve(
         y: labels ``(B,)`` int64.
         epsilons: ascending; None takes the attack as it is.
         seed: seed of attacks that draw from the global random states.
+        targets: what the attack aims at; None: as it is made.
 
     Raises:
-        InputError: an attack without a bound to set, or one that leaves its bound.
+        InputError: an attack without a bound or targets to set, or one that leaves its bound.
     """
     stands = predictions(network, x) == y
     smallest = torch.where(stands, math.inf, 0.0).double()
@@ -71,11 +76,9 @@ def robust_curve(
         left = stands.nonzero().flatten()
         if not len(left):
             break
-        attack = make(network)
-        if epsilon is not None:
-            set_epsilon(attack, epsilon)
+        attack = make_attack(make, network, epsilon, targets)
         crafted = craft(attack, x[left], y[left], seed=seed)
-        sizes = (crafted - x[left]).flatten(1).double()
+        sizes = (crafted.double() - x[left].double()).flatten(1)
         if epsilon is not None:
             _check_bound(attack, sizes, epsilon)
         broken = predictions(network, crafted) != y[left]
@@ -124,20 +127,15 @@ def masking_signs(
         set_epsilon(made, bound)
         if wanted is not None:
             made.steps = wanted
-        return _logits(network, craft(made, x, y, seed=seed)).double()
+        return eval_logits(network, craft(made, x, y, seed=seed)).double()
 
     if isinstance(steps, int) and steps > 1:
         for column, count in enumerate((steps // 2, steps)):
             found[:, column] = F.cross_entropy(at(epsilon, make, count), y, reduction="none")
-        whole = 1.0 if _norm(attack) == "Linf" else x[0].numel() ** 0.5
+        whole = 1.0 if norm_of(attack) == "Linf" else x[0].numel() ** 0.5
         found[:, 3] = (at(whole, make).argmax(-1) != y).double()
-    if black_box is None:
-        norm = _norm(attack)
-
-        def square(model: nn.Module) -> Attack:
-            return torchattacks.Square(model, norm=norm, n_queries=_QUERIES)
-
-        black_box = square
+    square = partial(torchattacks.Square, norm=norm_of(attack), n_queries=_QUERIES)
+    black_box = square if black_box is None else black_box
     found[:, 2] = (at(epsilon, black_box).argmax(-1) != y).double()
     return found
 
@@ -187,15 +185,3 @@ def _check_bound(attack: Attack, sizes: Tensor, epsilon: float) -> None:
             f"{largest[1]:.4g} (L2)",
             f"one within eps = {epsilon:.4g}",
         )
-
-
-def _norm(attack: Attack) -> str:
-    norm = getattr(attack, "norm", None)
-    if norm is None:
-        norm = "L2" if "L2" in type(attack).__name__ else "Linf"
-    return str(norm)
-
-
-def _logits(network: nn.Module, x: Tensor) -> Tensor:
-    with evaluation_mode(network), without_grad():
-        return network(x)

@@ -6,28 +6,27 @@ import copy
 import csv
 import json
 import math
-from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
 from rich.table import Column, Table
-from torch import Tensor, nn
 
-from interaction_train.callbacks.adapter import FindBatch, FindModel, Keys
-from interaction_train.callbacks.crafting import AttackFactory, craft
-from interaction_train.callbacks.monitor import Monitor, Result, Split, at_least_one, is_fast
-from interaction_train.callbacks.samples import share, spread
-from interaction_train.game.evaluation import evaluation_mode, without_grad
+from interaction_train.attacks.jobs import check_factory, make_attack
+from interaction_train.attacks.run import AttackFactory, craft
+from interaction_train.callbacks.monitor import Monitor, Result, Split, is_fast
+from interaction_train.callbacks.samples import batches, shard, spread
+from interaction_train.errors import at_least
+from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.players import GridPlayers
 from interaction_train.indices import REFERENCE_RATIOS
-from interaction_train.indices.readings import Reading, check_reading
+from interaction_train.indices.readings import READINGS, Reading, check_reading
 from interaction_train.metrics.orders import OrderMetric
 from interaction_train.sampling.pairs import NeighbourPairs, PairSampler
-from interaction_train.tracking.figures import heat_map_figure, save_figure
+from interaction_train.tracking.figures import heat_map_figure, save_figure, spectrum_figure
 
 FOLLOWED_RATIOS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 """Orders m/(n−2) that are followed by default; the reference grid has 13, at twice the cost."""
@@ -50,7 +49,7 @@ class SampledMetric(Monitor):
     Args:
         rows: rows of the grid.
         cols: columns of the grid.
-        samples: number of samples, over all processes.
+        n_samples: number of samples, over all processes.
         every: k, how often in ``fit``; the first validation is one of them.
         contexts: contexts per pair and order, in the mean; at least 2.
         ratios: orders as parts m/(n−2), ascending; null: the reference grid's, without those that
@@ -66,29 +65,35 @@ class SampledMetric(Monitor):
         attack: makes an attack on the network, to measure its adversarial images too.
         seed: seed of the draws, and of attacks that draw from the global random states.
         chunk_size: rows sent through the network at once; default: the fastest, timed once.
-        model: where the network is (:func:`~interaction_train.callbacks.adapter.find_model`).
-        batch: where inputs and int64 labels lie in a batch: two indices or keys, or a function.
+        common: ``model``, ``batch``, ``normalization`` and ``name`` of
+            :class:`~interaction_train.callbacks.monitor.Monitor`.
 
     Raises:
         InputError: an argument out of its range.
     """
 
-    metric_class: type[OrderMetric]
+    metric_class: ClassVar[Callable[..., OrderMetric]]
 
-    letter: str
-    """What the metric is called, ``"J"`` for instance."""
-
-    stem: str
+    stem: ClassVar[str]
     """The name of the files."""
 
-    signed = False
-    """Whether the metric has signed means, which are logged too."""
+    letter: ClassVar[str]
+    """What the metric is called, ``"J"`` for instance."""
+
+    title: ClassVar[str]
+    """The figure's."""
+
+    shown: ClassVar[Mapping[str, str]]
+    """Columns of the printed table: key of the metric's result → title."""
+
+    floor: ClassVar[str] = ""
+    """A note on the least value of a reading."""
 
     def __init__(
         self,
         rows: int = 16,
         cols: int = 16,
-        samples: int = 240,
+        n_samples: int = 240,
         every: int = 20,
         contexts: int = 3,
         ratios: Sequence[float] | None = FOLLOWED_RATIOS,
@@ -100,13 +105,14 @@ class SampledMetric(Monitor):
         attack: AttackFactory | None = None,
         seed: int = 0,
         chunk_size: int | None = None,
-        model: str | FindModel | None = None,
-        batch: Keys | FindBatch = (0, 1),
+        **common: Any,
     ) -> None:
-        super().__init__(every, model, batch)
-        at_least_one("samples", samples)
+        super().__init__(every, **common)
+        at_least("n_samples", n_samples, 1)
         check_reading(reading)
-        self.count, self.reading, self.attack, self.seed = samples, reading, attack, seed
+        if attack is not None:
+            check_factory("attack", attack)
+        self.n_samples, self.reading, self.attack, self.seed = n_samples, reading, attack, seed
         self.players = GridPlayers(rows, cols)
         self.metric = self.metric_class(
             self.players,
@@ -120,32 +126,22 @@ class SampledMetric(Monitor):
             chunk_size=chunk_size,
         )
 
-    @property
-    @abstractmethod
-    def shown(self) -> Mapping[str, str]:
-        """Columns of the printed table: key of the metric's result → title."""
-
-    @abstractmethod
-    def curves(self, result: Result) -> dict[str, dict[str, Any]]:
-        """Curves of the figure."""
-
-    @abstractmethod
-    def caption(self, result: Result) -> str:
-        """What the table's numbers are to be read with."""
-
-    def measure(self, trainer: L.Trainer, pl_module: L.LightningModule, loader: Any) -> Result:
-        network = self.find_model(pl_module)
-        metric = copy.deepcopy(self.metric).to(pl_module.device)
+    def measure(self, trainer: L.Trainer, loader: Any) -> Result:
+        network = self.network(trainer, loader)
+        metric = copy.deepcopy(self.metric).to(trainer.strategy.root_device)
         if is_fast(trainer):
             metric.contexts, metric.only_correct, metric.chunk_size = 2, False, 64
             metric.ratios = metric.ratios[:: max(1, len(metric.ratios) // 2)]
         attacked = copy.deepcopy(metric)
         attacked.only_correct = False  # they are chosen by the clean image
-        attack = None if self.attack is None else self.attack(network)
-        for x, y in self._batches(trainer, pl_module, loader):
+        attack = None if self.attack is None else make_attack(self.attack, network)
+        for block in self._blocks(trainer, loader):
+            x, y = self.samples(trainer, loader, block)
             metric.update(network, x, y)
             if attack is not None:
-                x, y = _correct(network, x, y) if metric.only_correct else (x, y)
+                if metric.only_correct:
+                    right = eval_logits(network, x).argmax(-1) == y
+                    x, y = x[right], y[right]
                 if len(x):
                     attacked.update(network, craft(attack, x, y, seed=self.seed), y)
         n = self.players.rows * self.players.cols
@@ -165,20 +161,20 @@ class SampledMetric(Monitor):
         for prefix, part in parts.items():
             for name, column in self._logged.items():
                 for ratio, value in zip(result["ratios"], part[column], strict=True):
-                    keys[f"{split}/{self.name}/{prefix}{name}/{ratio:g}"] = value
+                    keys[f"{split}/{self.keys_begin[0]}/{prefix}{name}/{ratio:g}"] = value
         return keys
 
     @property
     def _logged(self) -> dict[str, str]:
         logged = {self.letter: f"{self.letter}_{self.reading}"}
-        logged |= {"signed": "signed"} if self.signed else {}
+        logged |= {"signed": "signed"} if "signed" in self.shown else {}
         return logged | {f"{key}_stderr": f"{column}_stderr" for key, column in logged.items()}
 
     def history_figures(self) -> Mapping[str, Figure]:
         points = [point for point in self.history if "epoch" in point]
         figures = {}
         for prefix in ("", "adv/"):
-            start = f"val/{self.name}/{prefix}{self.letter}/"
+            start = f"val/{self.keys_begin[0]}/{prefix}{self.letter}/"
             ratios = [key[len(start) :] for key in points[-1]["values"] if key.startswith(start)]
             if ratios:
                 values = [[p["values"].get(start + r, math.nan) for r in ratios] for p in points]
@@ -186,7 +182,7 @@ class SampledMetric(Monitor):
                 images = "adversarial" if prefix else "clean"
                 title = f"{self.letter}(m) over training, {images} images, {self._grid}"
                 figure = heat_map_figure(values, epochs, ratios, f"{self.letter}(m)", title)
-                figures[f"{self.name}/{prefix}{self.letter}_over_training"] = figure
+                figures[f"{self.keys_begin[0]}/{prefix}{self.letter}_over_training"] = figure
         return figures
 
     def table(self, result: Result) -> Table:
@@ -200,8 +196,33 @@ class SampledMetric(Monitor):
         for k, (order, ratio) in enumerate(zip(result["orders"], result["ratios"], strict=True)):
             cells = (_with_error(part[key][k], part[f"{key}_stderr"][k]) for part, key, _ in shown)
             table.add_row(str(order), f"{ratio:g}", *cells)
-        table.caption = self.caption(result)
+        table.caption = (
+            f"± one standard error over samples; plug-in is biased up{self.floor}, split-sign "
+            f"down, each most where |I| is small ({_contexts_range(result)} contexts per pair)"
+        )
         return table
+
+    def figures(self, result: Result) -> Mapping[str, Figure]:
+        title = f"{self.title}, {self._grid}, {result['samples']} samples"
+        figure = spectrum_figure(self.curves(result), title, f"{self.letter}(m)")
+        return {f"{self.keys_begin[0]}/spectrum": figure}
+
+    def curves(self, result: Result) -> dict[str, dict[str, Any]]:
+        """Curves of the figure, by their names."""
+        there = [reading for reading in READINGS if f"{self.letter}_{reading}" in result]
+        wanted = [(result, reading, "") for reading in there]
+        if "adversarial" in result:
+            # All readings of both would be six bands on top of each other.
+            wanted = [(result, self.reading, "clean, ")]
+            wanted += [(result["adversarial"], self.reading, "adversarial, ")]
+        return {
+            images + reading.replace("_", "-"): {
+                "orders": result["orders"],
+                "value": part[f"{self.letter}_{reading}"],
+                "stderr": part[f"{self.letter}_{reading}_stderr"],
+            }
+            for part, reading, images in wanted
+        }
 
     def write(self, folder: Path, result: Result) -> list[Path]:
         paths = [folder / f"{self.stem}.{kind}" for kind in ("csv", "json", "png")]
@@ -221,18 +242,12 @@ class SampledMetric(Monitor):
     def _grid(self) -> str:
         return f"{self.players.rows} × {self.players.cols} grid"
 
-    def _batches(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, loader: Any
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """This process's samples, which may be none."""
-        places = spread(len(loader.dataset), 1 if is_fast(trainer) else self.count)
+    def _blocks(self, trainer: L.Trainer, loader: Any) -> list[list[int]]:
+        """Places of this process's samples, which may be none, as they are measured together."""
+        places = spread(len(loader.dataset), 1 if is_fast(trainer) else self.n_samples)
         if self.attack is not None:
-            blocks = share(places, trainer, _ATTACKED)
-        else:
-            mine = [place for block in share(places, trainer) for place in block]
-            blocks = [mine[k : k + _BATCH] for k in range(0, len(mine), _BATCH)]
-        for block in blocks:
-            yield self.samples(trainer, pl_module, loader, block)
+            return shard(places, trainer, _ATTACKED)
+        return batches(places, trainer, _BATCH)
 
 
 def distinct_ratios(n: int) -> tuple[float, ...]:
@@ -241,17 +256,11 @@ def distinct_ratios(n: int) -> tuple[float, ...]:
     return tuple(sorted(orders.values()))
 
 
-def contexts_range(result: Result) -> str:
+def _contexts_range(result: Result) -> str:
     """How many contexts pairs had, "29 to 33" for instance; end orders, with one each, left out."""
     counts = [round(count) for count in result["contexts"] if not math.isnan(count)]
     inner = [count for count in counts if count > 1] or counts or [0]
     return " to ".join(str(count) for count in sorted({min(inner), max(inner)}))
-
-
-def _correct(network: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    with evaluation_mode(network), without_grad():
-        right = network(x).argmax(-1) == y
-    return x[right], y[right]
 
 
 def _plain(metric: OrderMetric) -> Result:

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
-from torch.utils.data import default_collate
+from torch.utils.data import IterableDataset, default_collate
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from interaction_train.errors import InputError
 
 
 def first_loader(loaders: Any) -> Any:
-    """The first of a trainer's loaders.
+    """The first of a trainer's loaders, which may lie in lists, mappings and CombinedLoaders.
 
     Raises:
         InputError: it has no data set with a length and items by index.
     """
-    loader = loaders[0] if isinstance(loaders, list | tuple) else loaders
+    loader = loaders
+    while isinstance(loader, CombinedLoader | Mapping | list | tuple):
+        if isinstance(loader, CombinedLoader):
+            loader = loader.iterables
+        else:
+            parts = loader.values() if isinstance(loader, Mapping) else loader
+            loader = next(iter(parts), None)
     dataset = getattr(loader, "dataset", None)
-    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+    indexed = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+    if not indexed or isinstance(dataset, IterableDataset):
         raise InputError(
             "dataloader", type(dataset).__name__, "a data set with a length and items by index"
         )
@@ -36,7 +44,7 @@ def spread(length: int, count: int) -> list[int]:
     return [i * length // count for i in range(count)]
 
 
-def share(places: Sequence[int], trainer: L.Trainer, block: int = 1) -> list[list[int]]:
+def shard(places: Sequence[int], trainer: L.Trainer, block: int = 1) -> list[list[int]]:
     """The blocks of places that this process takes; perhaps none.
 
     Blocks are the same for any number of processes. So what depends on who is in a batch with whom,
@@ -51,12 +59,20 @@ def share(places: Sequence[int], trainer: L.Trainer, block: int = 1) -> list[lis
     return blocks[trainer.global_rank :: trainer.world_size]
 
 
-def fetch(loader: Any, places: Sequence[int]) -> Any:
-    """The samples at some places as one batch, made as the loader makes its own.
+def batches(places: Sequence[int], trainer: L.Trainer, size: int) -> list[list[int]]:
+    """This process's places, in batches, for what does not depend on who is in a batch."""
+    mine = [place for block in shard(places, trainer) for place in block]
+    return [mine[k : k + size] for k in range(0, len(mine), size)]
 
-    The global random states stay as they are, also where the data set draws from them.
+
+def fetch(trainer: L.Trainer, loader: Any, places: Sequence[int]) -> Any:
+    """The samples at some places as one batch, made as the loader and the loop make theirs.
+
+    Precision, device, and the batch hooks of module and data module are the loop's. The global
+    random states stay as they are, also where the data set or a hook draws from them.
 
     Args:
+        trainer: what runs the loop.
         loader: a loader (:func:`first_loader`).
         places: at least one.
     """
@@ -66,8 +82,12 @@ def fetch(loader: Any, places: Sequence[int]) -> Any:
         collate = default_collate
     with isolate_rng():
         if hasattr(dataset, "__getitems__"):
-            return collate(dataset.__getitems__(list(places)))
-        return collate([dataset[i] for i in places])
+            batch = collate(dataset.__getitems__(list(places)))
+        else:
+            batch = collate([dataset[i] for i in places])
+        batch = trainer.precision_plugin.convert_input(batch)
+        batch = trainer.lightning_module._on_before_batch_transfer(batch)
+        return trainer.strategy.batch_to_device(batch)
 
 
 def gather(rows: Tensor) -> Tensor:

@@ -45,6 +45,8 @@ class StepWrapper:
             name = next(iter(kwargs))
             return around(lambda batch: step(**{**kwargs, name: batch}), kwargs[name])
 
+        # Lightning looks through one layer to see which arguments the step takes.
+        training_step.__wrapped__ = getattr(step, "__wrapped__", step)
         setattr(training_step, _LAYER, self)
         pl_module.__dict__[_STEP] = training_step
 

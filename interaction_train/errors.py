@@ -87,7 +87,7 @@ def refuse_probabilities(logits: Tensor, argument: str = "model") -> None:
     """
     if bool(logits.isnan().any()):
         raise InputError(argument, "outputs with NaN", "logits")
-    total = logits.detach().double().sum(-1)
+    total = logits.detach().float().sum(-1)
     if bool((logits >= 0).all()) and bool(((total - 1).abs() < 1e-4).all()):
         raise InputError(argument, "outputs that look like probabilities", "logits")
 
@@ -103,6 +103,18 @@ def checked_labels(labels: Any, count: int, argument: str = "labels") -> Tensor:
         got = type(labels).__name__ if shape is None else f"{dtype} {tuple(shape)}"
         raise InputError(argument, got, f"int64 ({count},), one per sample")
     return labels
+
+
+def checked_classes(labels: Tensor, classes: int, argument: str = "labels") -> None:
+    """Refuse labels that are no classes of a network; reads their bounds back to the host.
+
+    Raises:
+        InputError: a label below 0, or at or above the number of classes.
+    """
+    low, high = (int(bound) for bound in labels.aminmax())
+    if low < 0 or high >= classes:
+        got = f"{classes} classes and labels from {low} to {high}"
+        raise InputError(argument, got, "labels from 0 on, below the number of classes")
 
 
 def checked_images(images: Any, argument: str = "images") -> Tensor:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from interaction_train.errors import InputError
-from interaction_train.game.evaluation import Network
 from interaction_train.game.layers import ForwardRecord
 from interaction_train.game.players import Players
-from interaction_train.losses.difference import DifferenceLoss, Expectation, Mode
+from interaction_train.losses.difference import DifferenceLoss, DifferenceSettings, Mode
 from interaction_train.losses.groups import (
     check_groups,
     group_coalitions,
@@ -40,30 +38,20 @@ class BandLoss(DifferenceLoss):
     the players.
 
     Rows per step for a batch of B, one draw and two groups: 4B; v(∅) for c = h is a single row, and
-    v(N) for c + h = n is the main forward pass's where that has no active BatchNorm or Dropout.
+    v(N) for c + h = n is the main forward pass's where the network is known to
+    compute the same in training and eval.
 
     Args:
         center: c as a fraction of the players.
         half_width: h as a fraction of the players (at least one player), at most ``center`` and
             1 − ``center``.
         mode: ``"encourage"``: cross entropy of softmax(Δ). ``"penalize"``: minus its entropy.
-        players: how the input, or a layer's output, splits into players; default at a layer: every
-            element.
-        layer: dotted name of a layer whose units are the players; absent units are 0.
-        baseline: what absent input cells show: a number or one per channel; default: the training
-            mean per channel that the network's ``Normalize`` layer holds.
-        draws: draws per sample and step.
+        players: how the input, or the layer's output, splits into players.
+        layer: dotted name of the layer whose units are the players; default: the input's parts.
         groups: groups per draw. More than two share their evaluations: 4 groups give 6
             differences for 11 rows instead of 24. They need c + (groups − 1)·h ≤ n players.
-        expectation: with several draws or groups, ``"inside"`` classifies by the mean of Δ over
-            them, ``"outside"`` takes the mean of their losses.
-        batch_fraction: the share of the batch that the loss looks at, its first rows.
-        chunk_size: rows per forward pass; chunks are checkpointed, so memory stays flat. Default:
-            all rows at once (on a CPU 64 at a time, which is faster).
-        suffix: what follows the layer, for networks in which the layer's output cannot be replaced
-            though the layer is legal.
-        seed: seed of the draws.
-        name: name of the draws.
+        **shared: the settings of :class:`~interaction_train.losses.difference.DifferenceLoss`, such
+            as ``n_draws`` and ``expectation``.
 
     Raises:
         InputError: an argument out of its range, two that do not go together, or too few players.
@@ -82,20 +70,11 @@ class BandLoss(DifferenceLoss):
         mode: Mode = "encourage",
         players: Players | None = None,
         layer: str | None = None,
-        baseline: float | Sequence[float] | None = None,
-        draws: int = 1,
+        *,
         groups: int = 2,
-        expectation: Expectation = "inside",
-        batch_fraction: float = 1.0,
-        chunk_size: int | None = None,
-        suffix: Network | None = None,
-        seed: int = 0,
-        name: str | None = None,
+        **shared: Unpack[DifferenceSettings],
     ) -> None:
-        super().__init__(
-            mode, draws, expectation, layer, players, baseline, batch_fraction, chunk_size, suffix,
-            seed, name,
-        )  # fmt: skip
+        super().__init__(mode, players, layer, **shared)
         check_groups(groups)
         if not 0 < center < 1:
             raise InputError("center", center, "between 0 and 1")
@@ -131,9 +110,9 @@ class BandLoss(DifferenceLoss):
         """Δ of every sample, draw and pair of groups.
 
         Returns:
-            ``(samples, draws · pairs, classes)``.
+            ``(n_samples, n_draws · pairs, classes)``.
         """
-        x = x[: self.samples(len(x))]
+        x = x[: self.n_samples(len(x))]
         place = self.place(model, x, forward)
         n = self.players.count(place[1].shape[1:])
         middle, half = self.sizes(n)
@@ -147,15 +126,15 @@ class BandLoss(DifferenceLoss):
         )
         assert rows is not None  # S∪A is neither ∅ nor N
         parts = [
-            None if v_empty is None else v_empty.unsqueeze(1).expand(len(x), self.draws, 1, -1),
+            None if v_empty is None else v_empty.unsqueeze(1).expand(len(x), self.n_draws, 1, -1),
             rows.unflatten(1, masks.shape[1:3]),
-            None if v_all is None else v_all.unsqueeze(1).expand(-1, self.draws, 1, -1),
+            None if v_all is None else v_all.unsqueeze(1).expand(-1, self.n_draws, 1, -1),
         ]
         values = torch.cat([part for part in parts if part is not None], 2)
         return group_differences(values, self.groups).flatten(1, 2)
 
     def _draw(self, x: Tensor, n: int, context: int, half: int, step: int) -> tuple[Tensor, Tensor]:
-        """A player's group (``groups`` where it is in none) and the context, ``(B, draws, n)``."""
+        """A player's group (``groups`` where in none) and the context, ``(B, n_draws, n)``."""
         keys = self._keys(x, n, step)
         sizes = [half] * self.groups + ([context] if context else [])
         group = coalitions.disjoint_groups(keys, sizes)

@@ -1,20 +1,31 @@
-"""The base class of every loss term."""
+"""The base classes of the loss terms."""
 
 from __future__ import annotations
 
+import inspect
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
-from interaction_train.game.layers import ForwardRecord
+from interaction_train.errors import InputError, checked_labels, in_range
+from interaction_train.game.absence import input_baseline
+from interaction_train.game.evaluation import Network, without_grad
+from interaction_train.game.layers import ForwardRecord, LayerSuffix, features
+from interaction_train.game.players import Players, UnitPlayers
+from interaction_train.losses.order_weights import OrderWeights
 
 
-class InteractionTerm(ABC):
+class InteractionTerm(nn.Module, ABC):
     """A differentiable scalar of a network and a batch, to be added to a training loss.
 
     In a plain loop: ``loss = criterion(model(x), y) + weight * term(model, x, y)``. Where the main
     forward pass runs inside :func:`~interaction_train.game.layers.record`, the record saves the
-    term from running its own.
+    term from running its own. A term has no weights: its state dict is empty.
 
     Args:
         seed: seed of the term's draws.
@@ -22,17 +33,35 @@ class InteractionTerm(ABC):
             to draw independently.
     """
 
+    __signature__: inspect.Signature
+
     def __init__(self, seed: int = 0, name: str | None = None) -> None:
+        super().__init__()
         self.seed = seed
         self.name = type(self).__name__ if name is None else name
         self._calls = 0
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Show in the signature what ``**shared`` passes on to the parent."""
+        super().__init_subclass__(**kwargs)
+        if "__init__" in cls.__dict__:
+            own = inspect.signature(cls.__init__)
+            shown = list(own.parameters.values())[1:]
+            if shown and shown[-1].kind is inspect.Parameter.VAR_KEYWORD:
+                names = {p.name for p in shown}
+                above = inspect.signature(cls.__mro__[1]).parameters.values()
+                keyword = inspect.Parameter.KEYWORD_ONLY
+                # Without the annotation, configs get their defaults and help from the parent too.
+                cls.__init__.__annotations__.pop(shown[-1].name, None)
+                shown[-1:] = [p.replace(kind=keyword) for p in above if p.name not in names]
+            cls.__signature__ = inspect.Signature(shown)
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Layers whose outputs the term wants recorded during the main forward pass."""
         return ()
 
-    def __call__(
+    def forward(
         self,
         model: nn.Module,
         x: Tensor,
@@ -46,10 +75,14 @@ class InteractionTerm(ABC):
         Args:
             model: the network, ``(B, ...)`` → ``(B, classes)``.
             x: inputs ``(B, ...)``.
-            y: labels ``(B,)`` int64.
+            y: labels ``(B,)`` int64, or the classes' probabilities ``(B, classes)`` (mixup,
+                label smoothing).
             forward: record of the main forward pass on the same ``x``.
             step: the global micro-batch counter that the draws depend on; without it the term
                 counts its own calls.
+
+        Raises:
+            InputError: inputs, labels or a network that do not fit the term.
         """
         if step is None:
             step = self._calls
@@ -61,3 +94,132 @@ class InteractionTerm(ABC):
         self, model: nn.Module, x: Tensor, y: Tensor, forward: ForwardRecord, step: int
     ) -> Tensor:
         """The value, with the record (perhaps empty) and the step given."""
+
+    def extra_repr(self) -> str:
+        """The settings that differ from the defaults."""
+        shown = {}
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            value = getattr(self, name, parameter.default)
+            default = type(self).__name__ if name == "name" else parameter.default
+            value = getattr(value, "__name__", value)  # of a payoff
+            if value is not default and value != default:
+                shown[name] = type(value).__name__ if isinstance(value, nn.Module) else repr(value)
+        return ", ".join(f"{name}={value}" for name, value in shown.items())
+
+
+class PlayerSettings(TypedDict, total=False):
+    """What every term over players takes by keyword; see :class:`PlayerTerm`."""
+
+    baseline: float | Sequence[float] | None
+    batch_fraction: float
+    chunk_size: int | None
+    suffix: Network | None
+    seed: int
+    name: str | None
+
+
+class PlayerTerm(InteractionTerm):
+    """A term over players at one place of the network.
+
+    Args:
+        players: how the input, or a layer's output, splits into players; default at a layer: every
+            element.
+        layer: dotted name of the layer whose units are the players, such as ``"features.5"``;
+            absent units are 0. Default: players are parts of the input.
+        baseline: what absent parts of the input show: a number or one per channel; default: the
+            training mean per channel that the network's ``Normalize`` layer holds.
+        batch_fraction: the part of the batch that the term looks at, its first rows.
+        chunk_size: rows per forward pass; chunks are checkpointed, so memory stays flat. Default:
+            as many as are fast (:func:`~interaction_train.game.chunks.gradient_rows`), kept in
+            memory.
+        suffix: what follows the layer, for networks in which the layer's output cannot be replaced
+            though the layer is legal.
+        seed: seed of the draws.
+        name: name of the draws; default: the class's. Two terms of one class need different names
+            or seeds to draw independently.
+
+    Raises:
+        InputError: an argument out of its range, or two that do not go together.
+    """
+
+    suffix: Network | None
+
+    def __init__(
+        self,
+        players: Players | None = None,
+        layer: str | None = None,
+        *,
+        baseline: float | Sequence[float] | None = None,
+        batch_fraction: float = 1.0,
+        chunk_size: int | None = None,
+        suffix: Network | None = None,
+        seed: int = 0,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(seed, name)
+        in_range("batch_fraction", batch_fraction, 0, 1, above=True)
+        if layer is None and (players is None or suffix is not None):
+            raise InputError("layer", None, "a layer's name, or players that split the input")
+        if layer is not None and not isinstance(layer, str):
+            raise InputError("layer", type(layer).__name__, "the layer's dotted name, a string")
+        if players is not None and not isinstance(players, Players):
+            raise InputError("players", repr(players), "such as GridPlayers(4, 4)")
+        if layer is not None and baseline is not None:
+            raise InputError("baseline", baseline, "None at a layer, whose absent units are 0")
+        self.layer, self.baseline = layer, baseline
+        self.players: Players = UnitPlayers() if players is None else players
+        self.batch_fraction, self.chunk_size = batch_fraction, chunk_size
+        self.__dict__["suffix"] = suffix  # the network's own weights, which are not the term's
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return () if self.layer is None else (self.layer,)
+
+    def n_samples(self, batch: int) -> int:
+        """How many samples of a batch the term looks at."""
+        return math.ceil(self.batch_fraction * batch)
+
+    def place(
+        self, model: nn.Module, x: Tensor, forward: ForwardRecord
+    ) -> tuple[Network, Tensor, Tensor | float]:
+        """The network over the players, what it sees where they are present, and elsewhere."""
+        if self.layer is None:
+            return model, x, input_baseline(model, self.baseline, x)
+        network = LayerSuffix(model, self.layer, x) if self.suffix is None else self.suffix
+        recorded = forward.features.get(self.layer)
+        present = features(model, self.layer, x) if recorded is None else recorded[: len(x)]
+        return network, present, 0.0
+
+    def count(self, model: nn.Module, x: Tensor) -> int:
+        """The number of players n of inputs such as ``x``, ``(B, ...)``."""
+        if self.layer is None:
+            return self.players.count(x.shape[1:])
+        with without_grad(), torch.autocast(x.device.type, enabled=False):
+            return self.players.count(features(model, self.layer, x[:1]).shape[1:])
+
+    @abstractmethod
+    def order_weights(self, n: int) -> OrderWeights:
+        """Which orders the expected difference weighs, for n players.
+
+        Raises:
+            InputError: so few players that the setting's sizes do not exist.
+        """
+
+
+def checked_batch(x: Tensor, y: Tensor) -> None:
+    """Refuse what is no batch of inputs and hard or soft labels; no host synchronisation.
+
+    Raises:
+        InputError: inputs that are no tensor ``(B, ...)``, or labels that are neither int64
+            ``(B,)`` nor floats ``(B, classes)``.
+    """
+    if not isinstance(x, Tensor) or x.dim() < 2:
+        got = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise InputError("x", got, "a tensor (B, ...)")
+    if not (is_soft(y) and y.dim() == 2 and len(y) == len(x)):
+        checked_labels(y, len(x), "y")
+
+
+def is_soft(y: Tensor) -> bool:
+    """Whether labels are probabilities of the classes, ``(B, classes)``, instead of indices."""
+    return isinstance(y, Tensor) and y.is_floating_point()

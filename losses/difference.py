@@ -3,46 +3,49 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from interaction_train.errors import InputError
-from interaction_train.game.evaluation import Network, forward_agrees, unwrap
+from interaction_train.errors import at_least, one_of
+from interaction_train.game.determinism import forward_agrees
+from interaction_train.game.evaluation import Network, unwrap
 from interaction_train.game.layers import ForwardRecord
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import all_logits
 from interaction_train.game.players import Players
-from interaction_train.losses.player_term import PlayerTerm
+from interaction_train.losses.base import PlayerSettings, PlayerTerm, checked_batch, is_soft
 from interaction_train.sampling.random import Draws, content_hash
 
 Mode = Literal["encourage", "penalize"]
 Expectation = Literal["inside", "outside"]
 
 
+class DifferenceSettings(PlayerSettings, total=False):
+    """What every difference takes by keyword; see :class:`DifferenceLoss`."""
+
+    n_draws: int
+    expectation: Expectation
+
+
 class DifferenceLoss(PlayerTerm):
     """Classifies samples by a difference Δ of logits (survey, Eq. 23).
 
-    ``"encourage"`` is the cross entropy of softmax(Δ), L+; ``"penalize"`` is Σ_c p_c log p_c of
-    p = softmax(Δ), minus its entropy, L−, between −log(classes) and 0.
+    ``"encourage"`` is the cross entropy of softmax(Δ), L+, also with soft labels; ``"penalize"`` is
+    Σ_c p_c log p_c of p = softmax(Δ), minus its entropy, L−, between −log(classes) and 0.
 
     Args:
         mode: ``"encourage"`` or ``"penalize"``.
-        draws: draws per sample and step.
+        players: how the input, or the layer's output, splits into players.
+        layer: dotted name of the layer whose units are the players; default: the input's parts.
+        n_draws: draws per sample and step.
         expectation: with several draws, ``"inside"`` classifies by the mean of Δ over them, as the
             expectation in Eq. 22 says; ``"outside"`` takes the mean of the draws' losses.
-        layer: as in :class:`PlayerTerm`, like all that follow.
-        players: see there.
-        baseline: see there.
-        batch_fraction: see there.
-        chunk_size: see there.
-        suffix: see there.
-        seed: see there.
-        name: see there.
+        **shared: the settings of :class:`PlayerTerm`.
 
     Raises:
         InputError: an argument out of its range, or two that do not go together.
@@ -51,44 +54,39 @@ class DifferenceLoss(PlayerTerm):
     def __init__(
         self,
         mode: Mode,
-        draws: int,
-        expectation: Expectation,
-        layer: str | None,
-        players: Players | None,
-        baseline: float | Sequence[float] | None,
-        batch_fraction: float,
-        chunk_size: int | None,
-        suffix: Network | None,
-        seed: int,
-        name: str | None,
+        players: Players | None = None,
+        layer: str | None = None,
+        *,
+        n_draws: int = 1,
+        expectation: Expectation = "inside",
+        **shared: Unpack[PlayerSettings],
     ) -> None:
-        super().__init__(layer, players, baseline, batch_fraction, chunk_size, suffix, seed, name)
-        if mode not in ("encourage", "penalize"):
-            raise InputError("mode", repr(mode), "'encourage' or 'penalize'")
-        if draws < 1:
-            raise InputError("draws", draws, "at least 1")
-        if expectation not in ("inside", "outside"):
-            raise InputError("expectation", repr(expectation), "'inside' or 'outside'")
-        self.mode, self.draws, self.expectation = mode, draws, expectation
+        super().__init__(players, layer, **shared)
+        one_of("mode", mode, ("encourage", "penalize"))
+        one_of("expectation", expectation, ("inside", "outside"))
+        at_least("n_draws", n_draws, 1)
+        self.mode, self.n_draws, self.expectation = mode, n_draws, expectation
 
     @abstractmethod
     def differences(self, model: nn.Module, x: Tensor, forward: ForwardRecord, step: int) -> Tensor:
-        """Δ of every sample and draw, ``(samples, draws, classes)``."""
+        """Δ of every sample and draw, ``(n_samples, n_draws, classes)``."""
 
     def compute(
         self, model: nn.Module, x: Tensor, y: Tensor, forward: ForwardRecord, step: int
     ) -> Tensor:
+        checked_batch(x, y)
         delta = self.differences(model, x, forward, step)
         if self.expectation == "inside":
             delta = delta.mean(1, keepdim=True)
         log_p = delta.log_softmax(-1)
         if self.mode == "penalize":
             return (log_p.exp() * log_p).sum(-1).mean()
-        return F.nll_loss(log_p.flatten(0, 1), y[: len(delta)].repeat_interleave(delta.shape[1]))
+        y = y[: len(delta)].repeat_interleave(delta.shape[1], 0)
+        return F.cross_entropy(delta.flatten(0, 1), y.to(delta) if is_soft(y) else y)
 
     def _keys(self, x: Tensor, n: int, step: int) -> Tensor:
         draws = Draws(content_hash(x), self.seed, self.name, step)
-        return draws.bits("players", self.draws, n)
+        return draws.bits("players", self.n_draws, n)
 
     def _evaluate(
         self,

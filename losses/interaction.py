@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from interaction_train.errors import InputError
-from interaction_train.game.evaluation import Network, unwrap
+from interaction_train.errors import InputError, one_of
+from interaction_train.game.evaluation import unwrap
 from interaction_train.game.layers import ForwardRecord
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import Payoff, best_rival, get_payoff, margin
 from interaction_train.game.players import Players
+from interaction_train.losses.base import PlayerSettings, PlayerTerm, checked_batch, is_soft
 from interaction_train.losses.groups import (
     check_groups,
     group_coalitions,
@@ -22,7 +23,6 @@ from interaction_train.losses.groups import (
     row_count,
 )
 from interaction_train.losses.order_weights import OrderWeights, order_weights
-from interaction_train.losses.player_term import PlayerTerm
 from interaction_train.sampling import coalitions
 from interaction_train.sampling.random import Draws, content_hash
 
@@ -39,14 +39,12 @@ class InteractionLoss(PlayerTerm):
     ``log_odds``.
 
     Players are the units of a layer's output (``layer``; absent units are 0), or a partition of the
-    input (``players`` without ``layer``; absent cells show ``baseline``).
+    input (``players`` without ``layer``; absent cells show ``baseline``). Soft labels stand for
+    their largest class.
 
     Args:
-        layer: dotted name of the layer, such as ``"features.5"``.
-        players: how the layer's output, or the input, splits into players; default at a layer:
-            every element.
-        baseline: what absent input cells show: a number or one per channel; default: the training
-            mean per channel that the network's ``Normalize`` layer holds.
+        layer: dotted name of the layer whose units are the players; default: the input's parts.
+        players: how the input, or the layer's output, splits into players.
         group_fraction: size of each group as a fraction of the players, at least one player.
         contexts: contexts K per sample and step.
         groups: number of groups per context. More than two share their evaluations: 5 groups give
@@ -60,13 +58,7 @@ class InteractionLoss(PlayerTerm):
             ``"abs_mean"``: per sample and pair of groups |mean over contexts of Δ|, Eq. 20 read
             literally. ``"unbiased_square"``: the product of the means over two halves of the
             contexts, whose expectation is the square of the mean.
-        batch_fraction: the share of the batch that the loss looks at, its first rows.
-        chunk_size: rows per forward pass; chunks are checkpointed, so memory stays flat. Default:
-            all rows at once (on a CPU 64 at a time, which is faster).
-        suffix: what follows the layer, for networks in which the layer's output cannot be replaced
-            though the layer is legal.
-        seed: seed of the draws.
-        name: name of the draws.
+        **shared: the settings of :class:`~interaction_train.losses.base.PlayerTerm`.
 
     Raises:
         InputError: an argument out of its range, or two that do not go together.
@@ -80,30 +72,26 @@ class InteractionLoss(PlayerTerm):
         (torch.Size([]), True)
     """
 
+    payoff: Payoff
+
     def __init__(
         self,
         layer: str | None = None,
         players: Players | None = None,
-        baseline: float | Sequence[float] | None = None,
+        *,
         group_fraction: float = 0.05,
         contexts: int = 1,
         groups: int = 2,
         fresh_groups: Scope | None = None,
         payoff: str | Payoff = "logit",
         form: Form = "squared",
-        batch_fraction: float = 1.0,
-        chunk_size: int | None = None,
-        suffix: Network | None = None,
-        seed: int = 0,
-        name: str | None = None,
+        **shared: Unpack[PlayerSettings],
     ) -> None:
-        super().__init__(layer, players, baseline, batch_fraction, chunk_size, suffix, seed, name)
+        super().__init__(players, layer, **shared)
         check_groups(groups)
-        if form not in ("squared", "abs_mean", "unbiased_square"):
-            raise InputError("form", repr(form), "'squared', 'abs_mean' or 'unbiased_square'")
+        one_of("form", form, ("squared", "abs_mean", "unbiased_square"))
         scope = fresh_groups or ("context" if form == "squared" else "sample")
-        if scope not in ("context", "sample", "batch"):
-            raise InputError("fresh_groups", repr(scope), "'context', 'sample' or 'batch'")
+        one_of("fresh_groups", scope, ("context", "sample", "batch"))
         if scope == "context" and form != "squared":
             raise InputError(
                 "fresh_groups",
@@ -121,16 +109,17 @@ class InteractionLoss(PlayerTerm):
             )
         self.group_fraction, self.contexts, self.groups = group_fraction, contexts, groups
         self.fresh_groups, self.form = scope, form
-        self.payoff = get_payoff(payoff)
+        self.__dict__["payoff"] = get_payoff(payoff)  # a module's weights are not the term's
 
     def rows(self, batch: int) -> int:
         """Rows that a step sends through the network, or through what follows the layer."""
-        return self.samples(batch) * self.contexts * row_count(self.groups)
+        return self.n_samples(batch) * self.contexts * row_count(self.groups)
 
     def compute(
         self, model: nn.Module, x: Tensor, y: Tensor, forward: ForwardRecord, step: int
     ) -> Tensor:
-        delta = self.differences(model, x, y, forward, step)
+        checked_batch(x, y)
+        delta = self.differences(model, x, y.argmax(1) if is_soft(y) else y, forward, step)
         if self.form == "squared":
             return delta.square().mean()
         if self.form == "abs_mean":
@@ -144,10 +133,10 @@ class InteractionLoss(PlayerTerm):
         """Δ of every sample, context and pair of groups.
 
         Returns:
-            ``(samples, contexts, pairs)``, and ``classes`` as a last axis for the payoff ``all``.
+            ``(n_samples, contexts, pairs)``, and ``classes`` as a last axis for the payoff ``all``.
         """
-        share = self.samples(len(x))
-        x, y = x[:share], y[:share]
+        n_samples = self.n_samples(len(x))
+        x, y = x[:n_samples], y[:n_samples]
         network, present, absent = self.place(model, x, forward)
         build = partial(MaskedGame, network, present, absent, self.players, owner=unwrap(model))
         rivals = None
@@ -158,7 +147,7 @@ class InteractionLoss(PlayerTerm):
                     1, self.players.count(present.shape[1:]), dtype=torch.bool, device=x.device
                 )
                 logits = build("all")(everyone).squeeze(1)
-            rivals = best_rival(logits[:share].detach(), y)
+            rivals = best_rival(logits[:n_samples].detach(), y)
         game = build(self.payoff, y, rivals=rivals, chunk_size=self.chunk_size)
         group, context = self._draw(x, game.n, step)
         rows = group_coalitions(group, context, self.groups)
@@ -176,7 +165,7 @@ class InteractionLoss(PlayerTerm):
         return order_weights(n, curve)
 
     def _draw(self, x: Tensor, n: int, step: int) -> tuple[Tensor, Tensor]:
-        """Groups and contexts, ``(samples, contexts, n)`` each."""
+        """Groups and contexts, ``(n_samples, contexts, n)`` each."""
         size = self._group_size(n)
         draws = Draws(content_hash(x), self.seed, self.name, step)
         # The rank of a key decides its group, its low bits the context: they are independent.

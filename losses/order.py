@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from interaction_train.errors import InputError
-from interaction_train.game.evaluation import Network
 from interaction_train.game.layers import ForwardRecord
 from interaction_train.game.players import Players
-from interaction_train.losses.difference import DifferenceLoss, Expectation, Mode
+from interaction_train.losses.difference import DifferenceLoss, DifferenceSettings, Mode
 from interaction_train.losses.order_weights import OrderWeights, order_weights
 from interaction_train.sampling import coalitions
 
@@ -35,29 +33,18 @@ class OrderLoss(DifferenceLoss):
     for middle orders and ``(.7, 1, "penalize")`` for low-order models, weight 1, input cells.
 
     Rows per step for a batch of B and one draw: 2B, B + 1 for r1 = 0 (the empty coalition is one
-    row), and B for r2 = 1 where the main forward pass's logits are v(N): without active BatchNorm
-    or Dropout, else 2B.
+    row), and B for r2 = 1 where the main forward pass's logits are v(N): where the
+    network is known to compute the same in training and eval, else 2B.
 
     Args:
         r1: size of the smaller coalition as a fraction of the players.
         r2: size of the larger one.
         mode: ``"encourage"``: cross entropy of softmax(Δu), L+. ``"penalize"``: minus its entropy,
             L−.
-        players: how the input, or a layer's output, splits into players; default at a layer: every
-            element.
-        layer: dotted name of a layer whose units are the players; absent units are 0.
-        baseline: what absent input cells show: a number or one per channel; default: the training
-            mean per channel that the network's ``Normalize`` layer holds.
-        draws: draws of (S1, S2) per sample and step.
-        expectation: with several draws, ``"inside"`` classifies by the mean of Δu over them, as the
-            expectation in Eq. 22 says; ``"outside"`` takes the mean of the draws' losses.
-        batch_fraction: the share of the batch that the loss looks at, its first rows.
-        chunk_size: rows per forward pass; chunks are checkpointed, so memory stays flat. Default:
-            all rows at once (on a CPU 64 at a time, which is faster).
-        suffix: what follows the layer, for networks in which the layer's output cannot be replaced
-            though the layer is legal.
-        seed: seed of the draws.
-        name: name of the draws.
+        players: how the input, or the layer's output, splits into players.
+        layer: dotted name of the layer whose units are the players; default: the input's parts.
+        **shared: the settings of :class:`~interaction_train.losses.difference.DifferenceLoss`, such
+            as ``n_draws`` and ``expectation``.
 
     Raises:
         InputError: an argument out of its range, two that do not go together, or so few players
@@ -77,19 +64,9 @@ class OrderLoss(DifferenceLoss):
         mode: Mode = "encourage",
         players: Players | None = None,
         layer: str | None = None,
-        baseline: float | Sequence[float] | None = None,
-        draws: int = 1,
-        expectation: Expectation = "inside",
-        batch_fraction: float = 1.0,
-        chunk_size: int | None = None,
-        suffix: Network | None = None,
-        seed: int = 0,
-        name: str | None = None,
+        **shared: Unpack[DifferenceSettings],
     ) -> None:
-        super().__init__(
-            mode, draws, expectation, layer, players, baseline, batch_fraction, chunk_size, suffix,
-            seed, name,
-        )  # fmt: skip
+        super().__init__(mode, players, layer, **shared)
         if not 0 <= r1 < r2 <= 1:
             raise InputError("r1, r2", (r1, r2), "0 <= r1 < r2 <= 1")
         self.r1, self.r2 = r1, r2
@@ -118,9 +95,9 @@ class OrderLoss(DifferenceLoss):
         """Δu of every sample and draw.
 
         Returns:
-            ``(samples, draws, classes)``; a single draw where r1 = 0 and r2 = 1 leave no choice.
+            ``(n_samples, n_draws, classes)``; one draw where r1 = 0 and r2 = 1 leave no choice.
         """
-        x = x[: self.samples(len(x))]
+        x = x[: self.n_samples(len(x))]
         place = self.place(model, x, forward)
         n = self.players.count(place[1].shape[1:])
         small, large = self.sizes(n)

@@ -169,8 +169,8 @@ def follow(
     before.update(NETWORKS[network]().eval(), x[some], y[some])
     start = before.compute()
     monitor = it.SpectrumMonitor(
-        rows=cells[0], cols=cells[1], samples=images, every=every, contexts=contexts, ratios=RATIOS,
-        pairs=it.NeighbourPairs(2, 32), only_correct=False,
+        rows=cells[0], cols=cells[1], n_samples=images, every=every, contexts=contexts,
+        ratios=RATIOS, pairs=it.NeighbourPairs(2, 32), only_correct=False,
     )  # fmt: skip
     fit(
         NETWORKS[network], splits(data, seed), seed=seed, epochs=epochs, lr=learning_rate(data),

@@ -40,9 +40,9 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc
 
 import interaction_train as it
-from interaction_train.callbacks.crafting import craft
+from interaction_train.attacks.run import craft
 from interaction_train.callbacks.samples import spread
-from interaction_train.data.module import Cutout
+from interaction_train.data import Cutout
 from interaction_train.indices.readings import plug_in
 
 LOW, HIGH = (0.05, 0.1, 0.2, 0.3), (0.7, 0.8, 0.9, 0.95)  # orders of D, where it is not 1 by itself

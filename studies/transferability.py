@@ -56,7 +56,8 @@ from interaction_train.attacks import (
     VarianceTuning,
 )
 from interaction_train.attacks.objectives import Loss
-from interaction_train.attacks.proportion import Proportion
+from interaction_train.attacks.transfer.cells import TransferCell
+from interaction_train.attacks.transfer.rates import Proportion
 from interaction_train.callbacks.samples import spread
 from interaction_train.game.payoffs import margin
 from interaction_train.metrics.rows import column
@@ -217,7 +218,7 @@ def right_images(
 
 def evaluate(
     found: Mapping[str, nn.Module], attacks: Mapping[str, Factory], x: Tensor, y: Tensor
-) -> tuple[list[Any], dict[str, Tensor]]:
+) -> tuple[list[TransferCell], dict[str, Tensor]]:
     """Attack the first network: the cells of the transfer matrix, and the adversarial images."""
     crafted: defaultdict[str, list[Tensor]] = defaultdict(list)
 

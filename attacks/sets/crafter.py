@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Container
 from typing import Any, Literal, cast
 
 import lightning as L
@@ -10,11 +10,18 @@ from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
-from interaction_train.attacks.norms import Norm
-from interaction_train.attacks.run import run_attack
+from interaction_train.attacks.jobs import (
+    check_factory,
+    checked_batch,
+    class_logits,
+    make_attack,
+    refuse_normalization,
+)
+from interaction_train.attacks.norms import Norm, project
+from interaction_train.attacks.run import AttackFactory, run_attack
 from interaction_train.attacks.sets.rounding import exact_bytes, round_to_bytes, to_floats
-from interaction_train.errors import InputError, checked_images, checked_labels
-from interaction_train.game.evaluation import evaluation_mode, without_grad
+from interaction_train.attacks.targets import Targets, check_targets
+from interaction_train.errors import InputError, checked_classes, checked_images, one_of
 
 Pixels = Literal["uint8", "float32"]
 
@@ -39,30 +46,36 @@ class AdversarialCrafter(L.LightningModule):
         seed: seed of attacks that draw from the global random states.
         pixels: ``"uint8"`` rounds to 8 bits, and the attack's bound holds exactly; ``"float32"``
             keeps what the attack returned. Success is judged on what is kept.
-        targets: aim at a random other class, or at the least likely one; default: at none.
+        targets: classes to aim at: ``"random"`` (any but the label), ``"least_likely"`` (of these,
+            the surrogate's smallest logit), or a list of classes, one of them at random but never
+            the label. Default: as the attack is made, mostly at none.
 
     Raises:
-        InputError: an unknown choice; something that is no attack, or one that cannot aim; on a
-            batch, images or labels that are not as above, or a bad result of the attack.
+        InputError: an unknown choice; something that makes no attack, or one that cannot aim; on a
+            batch, images or labels that are not as above, a network that does not return logits, or
+            a bad result of the attack, such as images outside [0, 1] or targets that are labels.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        attack: Callable[[nn.Module], Attack],
+        attack: AttackFactory,
         seed: int = 0,
         pixels: Pixels = "uint8",
-        targets: Literal["random", "least_likely"] | None = None,
+        targets: Targets | None = None,
     ) -> None:
         super().__init__()
-        if pixels not in ("uint8", "float32"):
-            raise InputError("pixels", repr(pixels), "'uint8' or 'float32'")
-        if targets not in (None, "random", "least_likely"):
-            raise InputError("targets", repr(targets), "'random', 'least_likely' or none")
+        if not isinstance(model, nn.Module):
+            raise InputError(
+                "model", type(model).__name__, "one torch.nn.Module (of several, an Ensemble)"
+            )
+        one_of("pixels", pixels, ("uint8", "float32"))
+        check_targets("targets", targets)
         self.model = model
         self.seed, self.pixels, self.targets = seed, pixels, targets
         self.on_disk: Container[int] = ()
         """Numbers of batches that need no crafting; their step gives an empty dictionary."""
+        check_factory("attack", attack)
         self._factory = attack
         self._attack: Attack | None = None
         self._correct = self._successes = 0
@@ -71,10 +84,8 @@ class AdversarialCrafter(L.LightningModule):
     def attack(self) -> Attack:
         """The attack on the surrogate, made when it is asked for first."""
         if self._attack is None:
-            attack = self._factory(self.model)
-            if not isinstance(attack, Attack):
-                raise InputError("attack", type(attack).__name__, "an attack of torchattacks' kind")
-            self._attack = _aimed(attack, self.targets)
+            self._attack = make_attack(self._factory, self.model, None, self.targets, self.seed)
+            refuse_normalization(self._attack)
         return self._attack
 
     @property
@@ -90,9 +101,7 @@ class AdversarialCrafter(L.LightningModule):
         if norm is None:  # torchattacks then has it in the name
             norm = "L2" if "L2" in type(self.attack).__name__ else "Linf"
         if norm not in ("Linf", "L2"):
-            raise InputError(
-                "attack", f"one bounded in {norm}", "'Linf' or 'L2', or pixels: float32"
-            )
+            raise InputError("attack", f"one bounded in {norm}", "one bounded in 'Linf' or 'L2'")
         return cast(Norm, norm)
 
     def setup(self, stage: str) -> None:
@@ -105,15 +114,16 @@ class AdversarialCrafter(L.LightningModule):
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         if batch_idx in self.on_disk:
             return {}
-        x, y = batch
-        x, y = checked_images(x), checked_labels(y, len(x))
+        x, y = checked_batch(batch)
         if x.dim() != 4:
             raise InputError("images", f"shape {tuple(x.shape)}", "(B, C, H, W)")
+        logits = class_logits(self.model, x, "model")
+        checked_classes(y, logits.shape[1], "model")
         adversarial, targets = run_attack(self.attack, x, y, seed=self.seed)
+        adversarial = checked_images(adversarial, f"images by {type(self.attack).__name__}")
         kept = self._kept(adversarial, x)
-        with evaluation_mode(self.model), without_grad():
-            correct = self.model(x).argmax(1) == y
-            fooled = self.model(to_floats(kept).to(x)).argmax(1)
+        correct = logits.argmax(1) == y
+        fooled = class_logits(self.model, to_floats(kept).to(x), "model").argmax(1)
         success = fooled != y if targets is None else fooled == targets
         self._correct += int(correct.sum())
         self._successes += int((correct & success).sum())
@@ -137,10 +147,13 @@ class AdversarialCrafter(L.LightningModule):
         self._show_success()
 
     def _kept(self, adversarial: Tensor, clean: Tensor) -> Tensor:
-        if self.pixels == "float32":
-            return adversarial.float().cpu()
         eps = self.eps
-        return round_to_bytes(adversarial, clean, eps, "Linf" if eps is None else self.norm)
+        if self.pixels == "uint8":
+            return round_to_bytes(adversarial, clean, eps, "Linf" if eps is None else self.norm)
+        kept = adversarial.float().cpu()
+        if eps is None or adversarial.dtype.itemsize > 2:
+            return kept
+        return project(kept, clean.float().cpu(), self.norm, eps)  # half precision rounds beyond it
 
     def _show_success(self) -> None:
         # Lightning's bars show no metrics in predict, so the description says it.
@@ -154,15 +167,3 @@ class AdversarialCrafter(L.LightningModule):
             task = bar.predict_progress_bar_id
             assert task is not None  # the bar made it at this batch's start
             bar.progress.update(task, description=text)
-
-
-def _aimed(attack: Attack, targets: str | None) -> Attack:
-    try:
-        if targets == "random":
-            attack.set_mode_targeted_random(quiet=True)
-        elif targets == "least_likely":
-            attack.set_mode_targeted_least_likely(quiet=True)
-    except ValueError as error:
-        name = type(attack).__name__
-        raise InputError("targets", repr(targets), f"none: {name} cannot aim ({error})") from error
-    return attack

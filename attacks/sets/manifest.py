@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -35,25 +34,22 @@ def describe_data(dataset: Dataset[Any]) -> dict[str, Any]:
     """Length and a hash of 256 samples, spread evenly (fewer samples are hashed entirely).
 
     Raises:
-        InputError: a data set without a length or items by index.
+        InputError: a data set without a length, items by index or pairs (image, label).
     """
     data: Any = dataset
     if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
-        raise InputError(
-            "predict_dataloader", type(data).__name__, "a data set with a length and items by index"
-        )
+        wanted = "a data set with a length and items by index"
+        raise InputError("predict_dataloader", type(data).__name__, wanted)
     count, digest = min(_HASHED, len(data)), hashlib.blake2b(digest_size=8)
     with torch.random.fork_rng(devices=[]):
         for i in range(count):
-            x, y = data[i * len(data) // count]
+            item = data[i * len(data) // count]
+            if not isinstance(item, tuple | list) or not isinstance(item[0], Tensor):
+                raise InputError("predict_dataloader", type(item).__name__, "items (tensor, label)")
+            x, y = item
             digest.update(f"{tuple(x.shape)} {x.dtype} {int(y)}".encode())
-            digest.update(x.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            digest.update(_bytes(x))
     return {"samples": len(data), "hash": digest.hexdigest()}
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that a result may depend on."""
-    return {name: version(name) for name in ("interaction-train", "torch", "torchattacks")}
 
 
 def first_difference(old: Any, new: Any, place: str = "") -> tuple[str, Any, Any] | None:
@@ -79,13 +75,8 @@ def _described(value: Any, above: set[int]) -> Any:
     if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
         return _name(value)
     if isinstance(value, Tensor):
-        return {
-            "shape": list(value.shape),
-            "values": hashlib.blake2b(
-                value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes(),
-                digest_size=8,
-            ).hexdigest(),
-        }
+        digest = hashlib.blake2b(_bytes(value), digest_size=8).hexdigest()
+        return {"shape": list(value.shape), "values": digest}
     if isinstance(value, nn.Module):
         return describe_network(value)
     if id(value) in above:
@@ -104,6 +95,10 @@ def _attributes(value: object, above: set[int]) -> Iterator[tuple[str, Any]]:
     for name in names:
         if not name.startswith("_") and name not in left_out:
             yield name, _described(getattr(value, name), above)
+
+
+def _bytes(value: Tensor) -> bytes:
+    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def _name(kind: Any) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,7 +42,7 @@ def round_to_bytes(
 
     Args:
         adversarial: ``(B, ...)`` in [0, 1].
-        clean: ``(B, ...)`` float32 in [0, 1].
+        clean: ``(B, ...)`` in [0, 1], float32 or less precise.
         eps: the bound, in units of a pixel value in [0, 1]; None for an attack without a bound.
         norm: ``"Linf"`` per pixel or ``"L2"`` per sample.
 
@@ -56,37 +59,43 @@ def round_to_bytes(
         tensor([[108]], dtype=torch.uint8)
     """
     check_norm(norm)
-    if not adversarial.isfinite().all():
+    if not bool(adversarial.isfinite().all()):
         raise InputError("adversarial", "NaN or infinite values", "values in [0, 1]")
-    wanted, origin = adversarial.cpu().double(), clean.cpu().float().double()
+    wanted, origin = _doubles(adversarial), _doubles(clean.float())
     if eps is None:
-        return _nearest(wanted)
-    return (_in_box if norm == "Linf" else _in_ball)(wanted, origin, eps)
+        result = _nearest(wanted)
+    else:
+        result = (_in_box if norm == "Linf" else _in_ball)(wanted, origin, eps)
+    return torch.from_numpy(result.astype(np.uint8))
 
 
-def _in_box(wanted: Tensor, origin: Tensor, eps: float) -> Tensor:
+# In NumPy's float64, which devices may lack; arrays have the images' shape.
+
+
+def _in_box(wanted: Any, origin: Any, eps: float) -> Any:
     levels = _levels()
-    lowest = torch.bucketize(origin - eps, levels)  # the first level that is not below
-    highest = torch.bucketize(origin + eps, levels, right=True) - 1  # the last that is not above
-    at = _nearest(origin).long()
+    lowest = np.searchsorted(levels, origin - eps)  # the first level that is not below
+    highest = np.searchsorted(levels, origin + eps, side="right") - 1  # the last not above
+    at = _nearest(origin)
     on_level = levels[at] == origin
     count = round(255 * eps)
     if abs(count / 255 - eps) > _SNAP:
         count = int(255 * eps)
-    lowest = torch.where(on_level, at - count, lowest).clamp(min=0)
-    highest = torch.where(on_level, at + count, highest).clamp(max=255)
-    if bool((lowest > highest).any()):
+    lowest = np.where(on_level, at - count, lowest).clip(min=0)
+    highest = np.where(on_level, at + count, highest).clip(max=255)
+    if (lowest > highest).any():
         raise _too_small(eps)
-    return _nearest(wanted).long().clamp(lowest, highest).to(torch.uint8)
+    return _nearest(wanted).clip(lowest, highest)
 
 
-def _in_ball(wanted: Tensor, origin: Tensor, eps: float) -> Tensor:
+def _in_ball(wanted: Any, origin: Any, eps: float) -> Any:
     levels = _levels()
     result = _nearest(wanted)
-    outside = torch.arange(len(wanted))
+    outside = np.arange(len(wanted))
     for shrunk in range(1, _SHRINKS + 2):
-        delta = levels[result[outside].long()] - origin[outside]
-        outside = outside[torch.linalg.vector_norm(delta.flatten(1), dim=1) > eps]
+        delta = levels[result[outside]] - origin[outside]
+        length = np.linalg.norm(delta.reshape(len(outside), -1), axis=1)
+        outside = outside[length > eps]
         if not len(outside):
             return result
         near = origin[outside]
@@ -94,12 +103,17 @@ def _in_ball(wanted: Tensor, origin: Tensor, eps: float) -> Tensor:
     raise _too_small(eps)
 
 
-def _levels() -> Tensor:
-    return to_floats(torch.arange(256, dtype=torch.uint8)).double()
+def _doubles(images: Tensor) -> Any:
+    images = images.detach().cpu()
+    return (images.float() if images.dtype.itemsize < 4 else images).numpy().astype(np.float64)
 
 
-def _nearest(images: Tensor) -> Tensor:
-    return images.mul(255).round_().clamp_(0, 255).to(torch.uint8)
+def _levels() -> Any:
+    return _doubles(to_floats(torch.arange(256, dtype=torch.uint8)))
+
+
+def _nearest(images: Any) -> Any:
+    return np.rint(images * 255).clip(0, 255).astype(np.int64)
 
 
 def _too_small(eps: float) -> InputError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,28 +19,23 @@ class PassCounter:
 
     Args:
         network: ``(rows, ...)`` → logits ``(rows, classes)``.
+
+    Attributes:
+        forwards: rows forward so far.
+        backwards: rows backward so far.
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self.networks: list[nn.Module] = [network]
-        if isinstance(network, Ensemble):
-            self.networks = list(network.members)
-        self.forwards = 0
-        """Rows forward so far."""
-        self.backwards = 0
-        """Rows backward so far."""
+        members = list(network.members) if isinstance(network, Ensemble) else [network]
+        self.networks: list[nn.Module] = members
+        self.forwards = self.backwards = 0
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> PassCounter:
         self._handles = [n.register_forward_hook(self._forward) for n in self.networks]
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles = []

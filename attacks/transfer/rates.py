@@ -1,19 +1,48 @@
-"""How well adversarial examples transfer: outcomes per sample, and statistics of them."""
+"""How often adversarial examples fool networks: outcomes per sample, and counts of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from scipy.stats import binomtest
+from torch import Tensor
 
-from interaction_train.attacks.proportion import Proportion
-from interaction_train.errors import InputError, refuse_probabilities
-from interaction_train.game.evaluation import eval_logits
 from interaction_train.metrics.base import RowMetric
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """So many successes out of so many trials.
+
+    Args:
+        successes: how many.
+        total: out of how many; where it is 0 all numbers below are NaN.
+
+    Examples:
+        >>> none = Proportion(0, 20)
+        >>> none.rate, [round(bound, 3) for bound in none.interval]
+        (0.0, [0.0, 0.161])
+    """
+
+    successes: int
+    total: int
+
+    @property
+    def rate(self) -> float:
+        """Successes over trials, in [0, 1]."""
+        return self.successes / self.total if self.total else math.nan
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval (Wilson 1927), which also holds near 0 and 1."""
+        if not self.total:
+            return math.nan, math.nan
+        low, high = binomtest(self.successes, self.total).proportion_ci(method="wilson")
+        return float(low), float(high)
 
 
 class Outcome(NamedTuple):
@@ -24,7 +53,8 @@ class Outcome(NamedTuple):
         right: ``(B, T)`` bool, the clean image is classified correctly; None where it is not known.
         hit: ``(B, T)`` bool, the adversarial example is taken for the class that was aimed at; None
             for untargeted attacks.
-        at_step: ``(B, S, T)`` bool, ``fooled`` after each of S steps; None where not looked at.
+        at_step: ``(B, S, T)`` bool, success after each of S steps: ``hit`` of a targeted attack,
+            ``fooled`` of another; None where not looked at.
         size: ``(B,)``, the perturbation's largest absolute pixel value; None where it is not known.
         forwards: rows forward per sample that crafting took; NaN where it is not known.
         backwards: the same, backward.
@@ -53,6 +83,8 @@ class TransferRate(RowMetric):
         kwargs: those of ``torchmetrics.Metric``.
     """
 
+    row_dtype = torch.float32  # devices may lack more, and the rows hold 0, 1 and counts
+
     def __init__(
         self, targets: int, steps: int = 0, only_jointly_correct: bool = False, **kwargs: Any
     ) -> None:
@@ -68,26 +100,15 @@ class TransferRate(RowMetric):
         return transfer_counts(rows, self.targets, self.only_jointly_correct)
 
     def update(self, content: Tensor, outcome: Outcome) -> None:
-        """Add a batch.
-
-        Args:
-            content: ``(B,)`` int64, equal for equal samples
-                (:func:`~interaction_train.sampling.random.sample_hash`).
-            outcome: what became of it.
-        """
-        unknown = torch.full_like(outcome.fooled, torch.nan, dtype=torch.float64)
+        """Add the outcomes of a batch with the content hashes ``(B,)`` int64."""
+        unknown = torch.full_like(outcome.fooled, torch.nan, dtype=self.row_dtype)
         one = unknown[:, :1]
-        parts = [
-            torch.full_like(one, outcome.forwards),
-            torch.full_like(one, outcome.backwards),
-            one if outcome.size is None else outcome.size.double().unsqueeze(1),
-            outcome.fooled.double(),
-            unknown if outcome.right is None else outcome.right.double(),
-            unknown if outcome.hit is None else outcome.hit.double(),
-        ]
-        if outcome.at_step is not None:
-            parts.append(outcome.at_step.flatten(1).double())
-        self.add(content, torch.cat(parts, 1))
+        passes = [torch.full_like(one, n) for n in (outcome.forwards, outcome.backwards)]
+        size = one if outcome.size is None else outcome.size.to(one).unsqueeze(1)
+        known = [outcome.fooled, outcome.right, outcome.hit]
+        judged = [unknown if part is None else part.to(one) for part in known]
+        steps = [] if outcome.at_step is None else [outcome.at_step.flatten(1).to(one)]
+        self.add(content, torch.cat([*passes, size, *judged, *steps], 1))
 
 
 def transfer_counts(
@@ -96,42 +117,47 @@ def transfer_counts(
     """Count successes and what they are successes of.
 
     Args:
-        rows: ``(B, 3 + (3 + S)·T)`` float64: forwards, backwards, size, then per target fooled,
-            right, hit, and fooled after each of S steps; NaN where unknown.
+        rows: ``(B, 3 + (3 + S)·T)``: forwards, backwards, size, then per target fooled, right, hit,
+            and success after each of S steps; NaN where unknown.
         targets: T.
-        only_jointly_correct: whether ``correct`` counts samples that all targets get right.
+        only_jointly_correct: whether the success rates are about the samples that all targets get
+            right.
 
     Returns:
         per target ``(T,)`` int64: ``fooled``; ``known``, how many samples are known clean, and
-        ``right`` of these; ``correct``, how many the conditional rate is about, and
-        ``fooled_correct`` of these; ``aimed``, how many an attack aimed at a class for, and ``hit``
-        of these; ``best_step``, how many of the correct ones are fooled at the step that is best
-        for the others (:func:`best_step`). Per target ``best_step_at``, that step's mean over the
-        correct samples (NaN without steps). Scalars ``images``, the means ``forwards`` and
-        ``backwards``, and ``linf``, the largest size.
+        ``right`` of these; ``correct``, how many the untargeted rate is about (right at the target,
+        or at all of them), and ``fooled_correct`` of these; ``aimed``, how many the targeted rate
+        is about (all samples that an attack aimed at a class for, or those that all targets get
+        right), and ``hit`` of these; ``best_step``, how many of the correct (untargeted) or aimed
+        ones an attack succeeds with at the step that is best for the others (:func:`best_step`).
+        Per target ``best_step_at``, that step's mean over these samples (NaN without steps).
+        Scalars ``images``, the means ``forwards`` and ``backwards``, and ``linf``, the largest
+        size.
     """
     own, fooled, right, hit, at_step = rows.tensor_split(
         [3, 3 + targets, 3 + 2 * targets, 3 + 3 * targets], dim=1
     )
-    correct = right == 1
+    correct, aimed = right == 1, ~hit.isnan()
     if only_jointly_correct:
         correct = correct.all(1, keepdim=True).expand_as(correct)
+        aimed = aimed & correct
     counts = {
         "fooled": fooled,
         "known": ~right.isnan(),
         "right": right == 1,
         "correct": correct,
         "fooled_correct": (fooled == 1) & correct,
-        "aimed": ~hit.isnan(),
-        "hit": hit == 1,
+        "aimed": aimed,
+        "hit": (hit == 1) & aimed,
     }
     result = {name: value.sum(0).long() for name, value in counts.items()}
     result["best_step"] = torch.zeros_like(result["fooled"])
-    result["best_step_at"] = torch.full_like(result["fooled"], torch.nan, dtype=torch.float64)
+    result["best_step_at"] = torch.full_like(result["fooled"], torch.nan, dtype=rows.dtype)
     if at_step.shape[1]:
-        success, chosen = best_step(at_step.unflatten(1, (-1, targets)) == 1, correct)
-        result["best_step"] = (success & correct).sum(0)
-        where = torch.where(correct, chosen.double(), torch.nan)
+        counted = torch.where(hit.isnan(), correct, aimed)
+        success, chosen = best_step(at_step.unflatten(1, (-1, targets)) == 1, counted)
+        result["best_step"] = (success & counted).sum(0)
+        where = torch.where(counted, chosen.to(rows), torch.nan)
         result["best_step_at"] = where.nanmean(0)
     result["images"] = torch.tensor(len(rows), device=rows.device)
     result["forwards"], result["backwards"], _ = own.mean(0)
@@ -156,149 +182,3 @@ def best_step(at_step: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
     others = own.sum(0) - own
     chosen = others.shape[1] - 1 - others.flip(1).argmax(1)
     return at_step.gather(1, chosen.unsqueeze(1)).squeeze(1), chosen + 1
-
-
-@dataclass(frozen=True)
-class TransferCell:
-    """One attack on one source, measured at one target.
-
-    Args:
-        source: the attacked network's name; None for adversarial sets from disk.
-        attack: the attack's name, or the set's.
-        eps: bound on the perturbation; None where not known.
-        target: the name of the network that is to be fooled.
-        white_box: the target is the source, or part of it.
-        images: number of samples.
-        clean: correct predictions of the target on clean images.
-        fooled: wrong predictions on adversarial examples, of all samples.
-        fooled_correct: wrong predictions on adversarial examples of the samples that are classified
-            correctly while clean: the attack success rate.
-        targeted: predictions of the class that was aimed at; no trials for untargeted attacks.
-        best_step: like ``fooled_correct``, at the step that is best for all other samples; no
-            trials where steps were not looked at.
-        best_step_at: that step, in the mean over samples; None where steps were not looked at.
-        forwards: rows forward through the source per image; None where not known.
-        backwards: rows backward through the source per image; None where not known.
-        linf: the largest absolute pixel value of all perturbations; None where not known.
-    """
-
-    source: str | None
-    attack: str
-    eps: float | None
-    target: str
-    white_box: bool
-    images: int
-    clean: Proportion
-    fooled: Proportion
-    fooled_correct: Proportion
-    targeted: Proportion
-    best_step: Proportion
-    best_step_at: float | None
-    forwards: float | None
-    backwards: float | None
-    linf: float | None
-
-    def record(self) -> dict[str, Any]:
-        """A flat dictionary: every proportion becomes its two counts, its rate and its interval.
-
-        A rate of nothing is None.
-        """
-        flat: dict[str, Any] = {}
-        for name in asdict(self):
-            value = getattr(self, name)
-            if isinstance(value, Proportion):
-                low, high = value.interval
-                flat[f"{name}_count"], flat[f"{name}_of"] = value.successes, value.total
-                flat[f"{name}_rate"], flat[f"{name}_low"], flat[f"{name}_high"] = (
-                    _known(number) for number in (value.rate, low, high)
-                )
-            else:
-                flat[name] = value
-        return flat
-
-
-def transfer_cells(
-    counts: dict[str, Tensor],
-    targets: Sequence[str],
-    white_box: Sequence[bool],
-    *,
-    source: str | None,
-    attack: str,
-    eps: float | None,
-    with_steps: bool,
-) -> list[TransferCell]:
-    """The cells of one row, out of :func:`transfer_counts`.
-
-    Args:
-        counts: as computed.
-        targets: the targets' names.
-        white_box: one per target.
-        source: as in :class:`TransferCell`.
-        attack: as there.
-        eps: as there.
-        with_steps: whether steps were looked at.
-    """
-    # torchmetrics turns the counts of a single target into scalars.
-    counts = {name: count.reshape(-1) for name, count in counts.items()}
-    images = int(counts["images"])
-    cells = []
-    for t, target in enumerate(targets):
-
-        def of(hits: str, trials: str | int, t: int = t) -> Proportion:
-            total = trials if isinstance(trials, int) else int(counts[trials][t])
-            return Proportion(int(counts[hits][t]), total)
-
-        cells.append(
-            TransferCell(
-                source=source,
-                attack=attack,
-                eps=eps,
-                target=target,
-                white_box=white_box[t],
-                images=images,
-                clean=of("right", "known"),
-                fooled=of("fooled", images),
-                fooled_correct=of("fooled_correct", "correct"),
-                targeted=of("hit", "aimed"),
-                best_step=of("best_step", "correct") if with_steps else Proportion(0, 0),
-                best_step_at=_known(counts["best_step_at"][t]),
-                forwards=_known(counts["forwards"]),
-                backwards=_known(counts["backwards"]),
-                linf=_known(counts["linf"]),
-            )
-        )
-    return cells
-
-
-def predicted(network: nn.Module, x: Tensor, name: str) -> Tensor:
-    """The classes that a network predicts.
-
-    Args:
-        network: ``(B, ...)`` → logits ``(B, classes)``; its modes are put back.
-        x: images ``(B, ...)``.
-        name: what errors call the network.
-
-    Returns:
-        ``(B,)`` int64.
-
-    Raises:
-        InputError: an output that is not logits (:func:`class_logits`).
-    """
-    return class_logits(network, x, name).argmax(1)
-
-
-def class_logits(network: nn.Module, x: Tensor, name: str) -> Tensor:
-    """The logits of a network in eval, without gradient, ``(B, classes)`` of at least two.
-
-    Raises:
-        InputError: an output of another shape, NaN, or probabilities.
-    """
-    logits = eval_logits(network, x, name)
-    if logits.shape[1] < 2:
-        raise InputError(name, f"an output of {tuple(logits.shape)}", "at least 2 classes")
-    refuse_probabilities(logits, name)
-    return logits
-
-
-def _known(number: Tensor | float) -> float | None:
-    return None if math.isnan(number) else float(number)

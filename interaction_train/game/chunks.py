@@ -13,6 +13,8 @@ from interaction_train.game.evaluation import Network, without_grad
 
 CANDIDATES = (16, 32, 64, 128, 256, 512)
 _FALLBACK = 64
+_CPU_ROWS = 64  # of a differentiable pass; far larger ones take longer per row on processors
+_ELEMENTS = 128 * 3 * 224 * 224  # of one's input elsewhere; tens of GiB for a ResNet-152
 _ROUNDS = 4
 _chosen: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], int]] = WeakKeyDictionary()
 
@@ -44,6 +46,19 @@ def chunk_rows(network: Network, owner: nn.Module | None, sample: Tensor, rows: 
         known = _chosen.setdefault(owner, known)
         known[key] = _fastest(network, sample)
     return known[key]
+
+
+def gradient_rows(sample: Tensor, total: int) -> int:
+    """How many rows of a differentiable job go through a network at once.
+
+    On a CPU 64, which is fastest; elsewhere as many as large networks leave memory for.
+
+    Args:
+        sample: one sample ``(...)`` of the network's input.
+        total: how many rows the job has.
+    """
+    limit = _CPU_ROWS if sample.device.type == "cpu" else _ELEMENTS // max(1, sample.numel())
+    return max(1, min(total, limit))
 
 
 def _fastest(network: Network, sample: Tensor) -> int:

@@ -77,6 +77,13 @@ def _find_logits(output: Any, key: str | int | None) -> Tensor:
     return found
 
 
+def inner_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Dotted names of the submodules of the plain module, also without :func:`logits_of`'s own."""
+    model = unwrap(model)
+    inner = inner_modules(model.model) if isinstance(model, _Logits) else {}
+    return {**inner, **dict(model.named_modules())}
+
+
 @contextmanager
 def evaluation_mode(model: object) -> Iterator[None]:
     """Put every submodule in eval, and back as it was, module by module, also on an exception.
@@ -122,13 +129,3 @@ def eval_logits(network: Network, x: Tensor, argument: str = "model") -> Tensor:
     """
     with evaluation_mode(network), without_grad():
         return checked_logits(network(x), len(x), argument)
-
-
-def forward_agrees(model: nn.Module) -> bool:
-    """Whether train and eval forwards agree: no BatchNorm or Dropout is active in training mode."""
-    active = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
-    return not any(m.training and _differs(m) for m in model.modules() if isinstance(m, active))
-
-
-def _differs(module: nn.Module) -> bool:
-    return getattr(module, "p", 1.0) != 0.0

@@ -9,13 +9,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from interaction_train.errors import InputError, at_least, checked_labels, checked_logits
-from interaction_train.game.chunks import chunk_rows
+from interaction_train.game.chunks import chunk_rows, gradient_rows
 from interaction_train.game.evaluation import Network, evaluation_mode, without_grad
 from interaction_train.game.layers import LayerSuffix
 from interaction_train.game.payoffs import Payoff, all_logits, get_payoff, margin
 from interaction_train.game.players import Players
-
-_CPU_ROWS = 64  # of a differentiable pass; far larger ones take longer per row on processors
 
 
 class MaskedGame:
@@ -37,10 +35,10 @@ class MaskedGame:
         labels: ``(B,)`` int64; may be left out for the payoff ``"all"``.
         rivals: ``(B,)`` int64, the fixed rival class for the payoff ``"margin"``.
         chunk_size: rows sent through the model at once. By default evaluation uses the fastest
-            size (timed once per model and shape); a differentiable call sends all rows at once, or
-            on a CPU 64 at a time, which is faster. A differentiable call with a ``chunk_size``
-            checkpoints every chunk, so its memory is flat in the number of coalitions too, for one
-            more forward.
+            size (timed once per model and shape), a differentiable call
+            :func:`~interaction_train.game.chunks.gradient_rows`. A differentiable call with a
+            ``chunk_size`` checkpoints every chunk, so its memory is flat in the number of
+            coalitions too, for one more forward.
         owner: the module whose modes are held in eval while coalitions run; default: ``model``, or
             the network of a :class:`~interaction_train.game.layers.LayerSuffix`.
 
@@ -72,6 +70,8 @@ class MaskedGame:
         owner: nn.Module | None = None,
     ) -> None:
         self.payoff = get_payoff(payoff)
+        if not isinstance(present, Tensor):
+            raise InputError("present", type(present).__name__, "a tensor (B, ...)")
         if len(present) == 0:
             raise InputError("present", f"shape {tuple(present.shape)}", "at least one sample")
         self.n = players.count(present.shape[1:])
@@ -133,10 +133,8 @@ class MaskedGame:
         total = batch * count
         if not grad:
             rows = self.choose_chunk(total)
-        elif self.chunk_size is not None:
-            rows = self.chunk_size
         else:
-            rows = _CPU_ROWS if self.present.device.type == "cpu" else total
+            rows = self.chunk_size or gradient_rows(self.present[0], total)
         saving = grad and self.chunk_size is not None and rows < total
         # Whole samples while they fit, so that chunks are as full as they can be.
         samples, per_sample = min(batch, max(1, rows // count)), min(count, rows)

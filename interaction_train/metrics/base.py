@@ -37,6 +37,8 @@ class RowMetric(Metric):
     higher_is_better = None
     full_state_update = False
 
+    row_dtype = torch.float64
+
     content: list[Tensor]
     rows: list[Tensor]
 
@@ -78,7 +80,7 @@ class RowMetric(Metric):
         if isinstance(self.rows, list) and not self.rows:
             device = self.device
             self.content = [torch.zeros(0, dtype=torch.int64, device=device)]
-            self.rows = [torch.zeros(0, *self.row_shape, dtype=torch.float64, device=device)]
+            self.rows = [torch.zeros(0, *self.row_shape, dtype=self.row_dtype, device=device)]
 
 
 class InteractionMetric(RowMetric):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -22,7 +24,8 @@ def run_folder(trainer: L.Trainer) -> Path | None:
         trainer: attached to a run.
 
     Returns:
-        the folder, which need not exist yet where there is a logger; None for ``fast_dev_run``, which leaves nothing.
+        the folder, which a logger may not have made yet; None for ``fast_dev_run``, which leaves
+        nothing.
     """
     if getattr(trainer, "fast_dev_run", False):
         return None
@@ -37,14 +40,12 @@ def _own_folder(trainer: L.Trainer) -> Path:
         for logger in trainer.loggers:
             if isinstance(logger, kind):
                 return _of_logger(logger, trainer)
-    root, number = Path(trainer.default_root_dir), 0
-    while True:  # made at once, so that no other run takes it
-        try:
+    root = Path(trainer.default_root_dir)
+    for number in count():
+        with suppress(FileExistsError):  # made at once, so that no other run takes it
             (root / f"results_{number}").mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        else:
             return root / f"results_{number}"
+    raise AssertionError
 
 
 def _of_logger(logger: Logger, trainer: L.Trainer) -> Path:

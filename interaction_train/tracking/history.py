@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,5 +68,5 @@ def read_history(folder: Path) -> Iterator[dict[str, float]]:
     path = folder / HISTORY
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     for line in lines:
-        if line.startswith("{") and line.endswith("}"):
+        with suppress(json.JSONDecodeError):
             yield json.loads(line)

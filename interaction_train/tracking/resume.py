@@ -8,6 +8,7 @@ it is the same run: online its curves go on; offline there are two folders of on
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger, WandbLogger
+
+from interaction_train.errors import InputError
 
 _KEY = "interaction_train_run"  # in a checkpoint
 
@@ -38,13 +41,20 @@ def continue_wandb(loggers: Iterable[Logger | bool | None], checkpoint: Path) ->
     Args:
         loggers: of the run that is about to resume; those with an id of their own keep it.
         checkpoint: where it resumes from.
+
+    Raises:
+        InputError: a file that is no checkpoint of a training run.
     """
-    logging = [logger for logger in loggers if isinstance(logger, WandbLogger)]
-    if not logging:
-        return
-    state = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)
+    try:  # without reading the tensors
+        state = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError):
+        state = None
+    if not isinstance(state, dict) or "global_step" not in state:
+        raise InputError("ckpt_path", repr(str(checkpoint)), "a checkpoint of a training run")
     known = state.get(_KEY, {}).get("wandb")
-    for logger in logging:
+    for logger in loggers:
+        if not isinstance(logger, WandbLogger):
+            continue
         if known and logger._experiment is None and logger._id in (None, known):
             logger._id = known
             logger._wandb_init |= {"id": known, "resume": "allow"}

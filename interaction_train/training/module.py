@@ -14,10 +14,22 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from interaction_train.errors import InputError
+from interaction_train.errors import (
+    InputError,
+    at_least,
+    checked_logits,
+    in_range,
+    refuse_probabilities,
+)
 from interaction_train.game.evaluation import unwrap
 from interaction_train.game.layers import find_layer, record
-from interaction_train.training.objective import WeightedTerm, add_terms, wanted_layers
+from interaction_train.losses.base import checked_batch, is_soft
+from interaction_train.training.objective import (
+    WeightedTerm,
+    add_terms,
+    wanted_layers,
+    weighted_terms,
+)
 
 _INJECTED = ["model", "losses", "optimizer", "lr_scheduler"]
 
@@ -32,17 +44,21 @@ class InteractionClassifier(L.LightningModule):
     Args:
         model: network, ``(B, ...)`` with values in [0, 1] → logits ``(B, num_classes)``.
         num_classes: number of classes.
-        losses: name → loss term with its weight and warm-up.
+        losses: name → loss term with its weight and warm-up; a bare term has weight 1.
         optimizer: parameters → optimizer; default: AdamW with a learning rate of 1e-3.
         lr_scheduler: optimizer → scheduler, stepped once an epoch.
         label_smoothing: of the cross entropy, in [0, 1].
+
+    Labels are int64 ``(B,)``, or the classes' probabilities ``(B, num_classes)`` (mixup, CutMix),
+    whose largest class counts for the accuracy.
 
     Checkpoints load with ``weights_only=True``. One written by the CLI carries its configuration:
     ``InteractionClassifier.load_from_checkpoint(path)`` rebuilds everything. One written by plain
     Python carries the weights; pass ``model=`` (and the rest) again.
 
     Raises:
-        InputError: arguments out of range, an unknown layer, or labels beyond ``num_classes``.
+        InputError: arguments out of range, an unknown layer, labels beyond ``num_classes``, or a
+            network that returns no logits ``(B, classes)``.
     """
 
     def __init__(
@@ -55,19 +71,20 @@ class InteractionClassifier(L.LightningModule):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
-        if num_classes < 2:
-            raise InputError("num_classes", num_classes, "at least 2")
-        if not 0 <= label_smoothing <= 1:
-            raise InputError("label_smoothing", label_smoothing, "in [0, 1]")
+        if not isinstance(model, nn.Module):
+            raise InputError("model", type(model).__name__, "a network, an nn.Module")
+        at_least("num_classes", num_classes, 2)
+        in_range("label_smoothing", label_smoothing, 0, 1)
         # From the CLI come plain configurations to keep. Objects, as plain Python gives them, would
         # make checkpoints that only an unsafe load can open.
         from_cli = _given_hyperparameters.get() is not None
         self.save_hyperparameters(ignore=[] if from_cli else _INJECTED)
         self.model = model
         self.num_classes = num_classes
-        self.losses = losses or {}
+        self.losses = weighted_terms(losses)
         self.optimizer_factory, self.scheduler_factory = optimizer, lr_scheduler
         self.label_smoothing = label_smoothing
+        self._inspected = False
         for weighted in self.losses.values():
             for layer in weighted.term.layers:
                 find_layer(model, layer)
@@ -87,6 +104,7 @@ class InteractionClassifier(L.LightningModule):
 
     def on_fit_start(self) -> None:
         warn_of_early_losses(self.losses, self.model)
+        warn_of_idle_losses(self.losses, self.trainer.max_epochs)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = {name: weighted.state_dict() for name, weighted in self.losses.items()}
@@ -104,13 +122,13 @@ class InteractionClassifier(L.LightningModule):
         x, y = batch
         step, epoch = progress(self.trainer)
         with record(self.model, wanted_layers(self.losses, epoch)) as forward:
-            forward.logits = logits = self.model(x)
-        cross_entropy = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
+            forward.logits = logits = self._checked(self.model(x), x, y)
+        cross_entropy = _cross_entropy(logits, y, self.label_smoothing)
         loss, logs = add_terms(
             self.losses, cross_entropy, self.model, x, y, forward=forward, step=step, epoch=epoch
         )
         logs["loss/cross_entropy"] = cross_entropy.detach()
-        self.train_acc(logits, y)
+        self.train_acc(logits, y.argmax(1) if is_soft(y) else y)
         self.log("train/loss", loss.detach(), prog_bar=True)
         self.log_dict({f"train/{name}": value for name, value in logs.items()})
         self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, prog_bar=True)
@@ -127,10 +145,30 @@ class InteractionClassifier(L.LightningModule):
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], split: str, accuracy: Any) -> None:
         x, y = batch
-        logits = self.model(x)
-        accuracy(logits, y)
-        self.log(f"{split}/loss", F.cross_entropy(logits, y), sync_dist=True, prog_bar=True)
+        logits = self._checked(self.model(x), x, y)
+        accuracy(logits, y.argmax(1) if is_soft(y) else y)
+        self.log(f"{split}/loss", _cross_entropy(logits, y), sync_dist=True, prog_bar=True)
         self.log(f"{split}/acc", accuracy, prog_bar=True)
+
+    def _checked(self, output: Any, x: Tensor, y: Tensor) -> Tensor:
+        """The network's logits; inputs and labels are checked too, values once a run."""
+        checked_batch(x, y)
+        if not isinstance(output, Tensor):
+            got = f"an output of {type(output).__name__}"
+            raise InputError("model", got, "logits; wrap the network: logits_of(model)")
+        logits = checked_logits(output, len(x))
+        if logits.shape[1] < 2:
+            wanted = "a head with a logit per class (for one logit z of two classes: 0 and z)"
+            raise InputError("model", "one logit", wanted)
+        if logits.shape[1] != self.num_classes:
+            wanted = f"{logits.shape[1]}, as the network has logits"
+            raise InputError("num_classes", self.num_classes, wanted)
+        if is_soft(y) and y.shape != logits.shape:
+            raise InputError("y", f"shape {tuple(y.shape)}", f"probabilities {tuple(logits.shape)}")
+        if not self._inspected:
+            refuse_probabilities(logits)
+            self._inspected = True
+        return logits
 
     def configure_optimizers(self) -> Any:
         factory = self.optimizer_factory or _adamw
@@ -142,6 +180,11 @@ class InteractionClassifier(L.LightningModule):
         if hasattr(scheduler, "monitor"):
             plan["monitor"] = scheduler.monitor
         return {"optimizer": optimizer, "lr_scheduler": plan}
+
+
+def _cross_entropy(logits: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    target = y.to(logits) if is_soft(y) else y
+    return F.cross_entropy(logits, target, label_smoothing=label_smoothing)
 
 
 def _adamw(parameters: Any) -> torch.optim.Optimizer:
@@ -170,3 +213,17 @@ def warn_of_early_losses(losses: Mapping[str, WeightedTerm], model: nn.Module) -
             f"losses {early} start in epoch 0 on a network with BatchNorm, whose running "
             "statistics lag at first and blow the terms up: give them warmup_epochs."
         )
+
+
+def warn_of_idle_losses(losses: Mapping[str, WeightedTerm], max_epochs: int | None) -> None:
+    """Warn of losses that take no part in a run of so many epochs (None or -1: without end)."""
+    never = [name for name, weighted in losses.items() if weighted.weight == 0]
+    if never:
+        rank_zero_warn(f"losses {never} have a weight of 0 and take no part.")
+    if max_epochs is not None and max_epochs >= 0:
+        late = [name for name, w in losses.items() if w.weight and w.warmup_epochs >= max_epochs]
+        if late:
+            rank_zero_warn(
+                f"losses {late} never start: their warmup_epochs are not below the run's "
+                f"{max_epochs} epochs."
+            )

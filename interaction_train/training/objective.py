@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, at_least, one_of
 from interaction_train.game.layers import ForwardRecord
 from interaction_train.losses.base import InteractionTerm
 
@@ -22,10 +22,10 @@ _MEMORY = 0.9  # of the running means behind an adaptive weight
 class WeightedTerm:
     """A term's place in an objective: classification loss + Σ factor · term.
 
-    The factor is ``weight`` · ramp(epoch), and with ``share`` also · share·E|classification
-    loss| / E|term|, so that the term's part keeps a given size relative to the classification loss.
-    The means are running ones over about ten micro-batches, equal on all processes; they are this
-    object's only state (:meth:`state_dict`).
+    The factor is ``weight`` · ramp(epoch), and with ``loss_ratio`` also · loss_ratio ·
+    E|classification loss| / E|term|, so that the term's part keeps a given size relative to the
+    classification loss. The means are running ones over about ten micro-batches, equal on all
+    processes; they are this object's only state (:meth:`state_dict`).
 
     Args:
         term: the loss term.
@@ -34,9 +34,10 @@ class WeightedTerm:
         ramp: after the warm-up, ``"constant"``: the whole weight at once; ``"linear"`` or
             ``"cosine"``: growing from 0, step by step, within ``ramp_epochs``.
         ramp_epochs: length of the ramp.
-        share: hold factor · |term| at ``weight`` · ``share`` times the classification loss.
-        max_weight: the most that ``share`` may multiply the term by; a term that training drives to
-            0 would otherwise be multiplied without bound.
+        loss_ratio: hold factor · |term| at ``weight`` · ``loss_ratio`` times the classification
+            loss.
+        max_weight: the most that ``loss_ratio`` may multiply the term by; a term that training
+            drives to 0 would otherwise be multiplied without bound.
 
     Raises:
         InputError: an argument out of its range, or a ramp and its length that do not go together.
@@ -54,22 +55,23 @@ class WeightedTerm:
     warmup_epochs: int = 0
     ramp: Ramp = "constant"
     ramp_epochs: int = 0
-    share: float | None = None
+    loss_ratio: float | None = None
     max_weight: float = math.inf
 
     def __post_init__(self) -> None:
         self._magnitudes: Tensor | None = None
+        if not isinstance(self.term, InteractionTerm):
+            got = self.term.__name__ if isinstance(self.term, type) else type(self.term).__name__
+            raise InputError("term", got, "a loss term, such as InteractionLoss('features.2')")
         if not 0 <= self.weight < math.inf:
             raise InputError("weight", self.weight, "a number of at least 0")
-        if self.warmup_epochs < 0:
-            raise InputError("warmup_epochs", self.warmup_epochs, "at least 0")
-        if self.ramp not in ("constant", "linear", "cosine"):
-            raise InputError("ramp", repr(self.ramp), "'constant', 'linear' or 'cosine'")
+        at_least("warmup_epochs", self.warmup_epochs, 0)
+        one_of("ramp", self.ramp, ("constant", "linear", "cosine"))
         if self.ramp_epochs < 0 or (self.ramp == "constant") != (self.ramp_epochs == 0):
             expected = "0 for a constant weight" if self.ramp == "constant" else "at least 1"
             raise InputError("ramp_epochs", self.ramp_epochs, expected)
-        if self.share is not None and not 0 < self.share < math.inf:
-            raise InputError("share", self.share, "a positive number, or None")
+        if self.loss_ratio is not None and not 0 < self.loss_ratio < math.inf:
+            raise InputError("loss_ratio", self.loss_ratio, "a positive number, or None")
         if not self.max_weight > 0:
             raise InputError("max_weight", self.max_weight, "a positive number")
 
@@ -93,7 +95,7 @@ class WeightedTerm:
         return self.weight * progress
 
     def factor(self, epoch: float, value: Tensor, classification: Tensor) -> float | Tensor:
-        """What the term is multiplied by in this step; with ``share`` the running means move on.
+        """What the term is multiplied by in a step; with ``loss_ratio`` the means move on.
 
         Args:
             epoch: the point in training.
@@ -101,10 +103,10 @@ class WeightedTerm:
             classification: the classification loss, a scalar.
         """
         scheduled = self.scheduled(epoch)
-        if self.share is None:
+        if self.loss_ratio is None:
             return scheduled
         reference, size = self._observe(value, classification)
-        ratio = self.share * reference / size.clamp(min=1e-12)
+        ratio = self.loss_ratio * reference / size.clamp(min=1e-12)
         return scheduled * ratio.clamp(max=self.max_weight)
 
     def _observe(self, value: Tensor, classification: Tensor) -> Tensor:
@@ -126,6 +128,20 @@ class WeightedTerm:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from a :meth:`state_dict`."""
         self._magnitudes = state.get("magnitudes")
+
+
+def weighted_terms(losses: Mapping[str, Any] | None) -> dict[str, WeightedTerm]:
+    """The losses by name, each with its weight; a bare term has weight 1.
+
+    Raises:
+        InputError: something else than a mapping of names to terms.
+    """
+    if losses is not None and not isinstance(losses, Mapping):
+        raise InputError("losses", type(losses).__name__, 'terms by name, {"name": term}')
+    return {
+        name: w if isinstance(w, WeightedTerm) else WeightedTerm(w)
+        for name, w in (losses or {}).items()
+    }
 
 
 def wanted_layers(losses: Mapping[str, WeightedTerm], epoch: float) -> list[str]:
@@ -151,7 +167,7 @@ def add_terms(
         classification: the classification loss, a scalar.
         model: the network, ``(B, ...)`` → ``(B, classes)``.
         x: inputs ``(B, ...)``.
-        y: labels ``(B,)`` int64.
+        y: labels ``(B,)`` int64, or probabilities ``(B, classes)``.
         forward: record of the main forward pass on the same ``x``.
         step: the global micro-batch counter.
         epoch: the point in training; a fraction says how far the epoch has come.
@@ -168,6 +184,6 @@ def add_terms(
         factor = weighted.factor(epoch, value, classification)
         total = total + factor * value
         logs[f"loss/{name}"] = value.detach()
-        if weighted.ramp != "constant" or weighted.share is not None:
+        if weighted.ramp != "constant" or weighted.loss_ratio is not None:
             logs[f"weight/{name}"] = factor
     return total, logs

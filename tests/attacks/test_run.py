@@ -9,9 +9,10 @@ import torchattacks
 from torch import nn
 
 from interaction_train.attacks import Ensemble, IRAttack, TransferAttack
-from interaction_train.attacks.proportion import Proportion
-from interaction_train.attacks.run import run_attack
+from interaction_train.attacks.jobs import make_attack
+from interaction_train.attacks.run import craft, run_attack, set_epsilon
 from interaction_train.attacks.transfer.passes import PassCounter
+from interaction_train.attacks.transfer.rates import Proportion
 from interaction_train.errors import InputError
 from tests.attacks.transfer.transfer_case import ALPHA, EPS, STEPS, images, network, pgd
 
@@ -114,6 +115,111 @@ def test_targets_that_are_not_told_are_refused():
     attack.targeted = True
     with pytest.raises(InputError, match="get_target_label"):
         run_attack(attack, *images())
+
+
+def test_images_outside_0_1_are_refused():
+    x, y = images()
+    with pytest.raises(InputError, match=r"images: got values from .* normalization="):
+        run_attack(pgd(network(0)), 3 * x - 1, y)
+    normalized = pgd(network(0))
+    normalized.set_normalization_used([0.5], [0.25])
+    found = run_attack(normalized, (x - 0.5) / 0.25, y).adversarial * 0.25 + 0.5
+    assert (found - x).abs().max() == pytest.approx(EPS, abs=1e-5)
+
+
+def own(net):
+    return TransferAttack(net, EPS, ALPHA, STEPS)
+
+
+@pytest.mark.parametrize("make", [pgd, own])
+def test_targets_that_are_the_labels_are_refused(make):
+    net, (x, y) = network(0), images()
+    attack = make(net)
+    attack.set_mode_targeted_by_label(quiet=True)
+    with pytest.raises(InputError, match="targets equal to the labels"):
+        run_attack(attack, x, y)
+    attack.set_mode_targeted_by_function(lambda x, y: torch.zeros_like(y), quiet=True)
+    with pytest.raises(InputError, match="targets equal to the labels"):
+        run_attack(attack, x, torch.zeros_like(y))
+    attack.set_mode_targeted_least_likely(kth_min=3, quiet=True)  # of three classes
+    with pytest.raises(InputError, match="kth_min below the number of classes"):
+        run_attack(attack, x, y)
+    inside = torchattacks.MultiAttack([make(net), attack])
+    with pytest.raises(InputError, match="kth_min below the number of classes"):
+        run_attack(inside, x, net(x).argmax(-1))
+
+
+@pytest.mark.parametrize("make", [pgd, own])
+def test_targets_by_rule_and_by_list(make):
+    net, (x, y) = network(0), images()
+    least = net(x).scatter(1, y[:, None], torch.inf).argmin(1)
+    assert torch.equal(
+        run_attack(make_attack(make, net, targets="least_likely"), x, y).targets, least
+    )
+    assert torch.equal(
+        run_attack(make_attack(make, net, targets=[1, 2, 0]), x, y).targets, (y + 1) % 3
+    )
+    random = run_attack(make_attack(make, net, targets="random"), x, y).targets
+    assert (random != y).all()
+    with pytest.raises(InputError, match="targets: got 'likely'"):
+        make_attack(make, net, targets="likely")
+    with pytest.raises(InputError, match="targets equal to the labels"):
+        run_attack(make_attack(make, net, targets=[1, 1, 1]), x, y)
+    with pytest.raises(InputError, match=r"targets: got random for DeepFool"):
+        make_attack(torchattacks.DeepFool, net, targets="random")
+
+
+class Holder(torchattacks.attack.Attack):
+    """Holds attacks where torchattacks does not look for them."""
+
+    def __init__(self, model, held):
+        super().__init__("Holder", model)
+        self.held = {"deep": (held,)}
+
+
+def test_the_bound_reaches_nested_attacks():
+    net = network(0)
+    inner = torchattacks.MultiAttack([pgd(net), pgd(net)])
+    holder = Holder(net, inner)
+    set_epsilon(holder, 0.5 * EPS)
+    for part in inner.attacks:
+        assert (part.eps, part.alpha) == (0.5 * EPS, pytest.approx(0.5 * ALPHA))
+
+
+def test_a_bound_of_grey_levels_is_warned_of():
+    with pytest.warns(UserWarning, match="eps = 8 in L∞"):
+        make_attack(lambda net: torchattacks.PGD(net, eps=8), network(0))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("eps", [8 / 255, 0.1])
+def test_half_precision_stays_within_the_bound(dtype, eps):
+    net, x = network(0), torch.rand(64, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    y = net(x).argmax(-1)
+    attack = torchattacks.PGD(net, eps=eps, alpha=eps / 4, steps=8)
+    wide = craft(attack, x, y)
+    net.to(dtype)
+    found = craft(attack, x.to(dtype), y)
+    moved = (found.double() - x.to(dtype).double()).abs()
+    assert found.dtype == dtype
+    assert moved.max() <= eps * (1 + 1e-5)
+    assert found.min() >= 0
+    assert found.max() <= 1
+    right = [net(z.to(dtype)).argmax(-1).eq(y).float().mean() for z in (wide, found)]
+    assert right[1] <= right[0] + 0.1
+    assert not net._forward_hooks
+    assert not net._forward_pre_hooks
+
+
+def test_gradients_of_a_sure_network_do_not_vanish_in_float16():
+    """Weights so large that the gradients of pixels are below what float16 can hold."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 2, bias=False))
+    with torch.no_grad():
+        net[1].weight[0], net[1].weight[1] = 1.0, -1.0
+    x, y = torch.full((4, 1, 4, 4), 0.5), torch.zeros(4, dtype=torch.int64)
+    # Logits 8 and −8: p = 1e-7, so float16 has no gradient of it.
+    found = craft(torchattacks.FGSM(net.half(), eps=0.1), x.half(), y)
+    assert (found - x).abs().min() == pytest.approx(0.1, rel=1e-2)
 
 
 # --- passes ---------------------------------------------------------------------------------------

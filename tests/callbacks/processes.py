@@ -51,13 +51,17 @@ def monitors(**changes: Any) -> list[L.Callback]:
         "baseline": 0.3,
         **changes,
     }
-    orders = {"ratios": RATIOS, "only_correct": False, "samples": 19, "attack": foreign}
+    orders = {"ratios": RATIOS, "only_correct": False, "n_samples": 19, "attack": foreign}
     return [
         SpectrumMonitor(**common, **orders),
         DisentanglementMonitor(**common, **orders),
         GeneralizationGap(11, strength_samples=5, **common),
         AdversarialRobustness(
-            {"pgd": foreign, "own": attack}, [0.02, 0.05, 0.1], samples=19, batch_size=4, **changes
+            {"pgd": foreign, "own": attack},
+            [0.02, 0.05, 0.1],
+            n_samples=19,
+            batch_size=4,
+            **changes,
         ),
     ]
 

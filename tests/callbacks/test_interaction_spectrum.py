@@ -10,7 +10,7 @@ import torchattacks
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from interaction_train.callbacks import SpectrumMonitor
-from interaction_train.callbacks.samples import share
+from interaction_train.callbacks.samples import shard
 from interaction_train.data import DigitsDataModule
 from interaction_train.errors import InputError
 from interaction_train.models import DigitsNet
@@ -26,7 +26,7 @@ def monitor(**changes) -> SpectrumMonitor:
     options = {
         "rows": 4,
         "cols": 4,
-        "samples": 5,
+        "n_samples": 5,
         "every": 1,
         "contexts": 6,
         "ratios": RATIOS,
@@ -159,7 +159,7 @@ def test_adversarial_versions_of_the_same_samples(tmp_path):
     y[::3] = (y[::3] + 1) % 10  # a third is wrong
     data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=4)
     run = trainer(
-        tmp_path, callbacks=[monitor(samples=12, attack=attack, only_correct=True, baseline=0.3)],
+        tmp_path, callbacks=[monitor(n_samples=12, attack=attack, only_correct=True, baseline=0.3)],
         logger=CSVLogger(tmp_path, name="run"),
     )  # fmt: skip
     run.validate(InteractionClassifier(net), data, verbose=False)
@@ -204,14 +204,14 @@ def test_more_processes_than_samples_does_not_fail():
     class Two:
         global_rank, world_size = 1, 2
 
-    assert share([0], Two()) == []
+    assert shard([0], Two()) == []
     assert metric().compute()["J_plug_in"].isnan().all()
 
 
 def test_no_correct_sample_is_warned_about(tmp_path):
     class Wrong(torch.nn.Module):
         def forward(self, x):
-            return torch.nn.functional.one_hot(torch.zeros(len(x)).long(), 10).float()
+            return 10.0 * torch.nn.functional.one_hot(torch.zeros(len(x)).long(), 10)
 
     run = trainer(tmp_path, callbacks=[monitor(only_correct=True, baseline=0.0)])
     data = torch.utils.data.TensorDataset(images()[0], torch.ones(9, dtype=torch.int64))
@@ -228,7 +228,8 @@ def test_from_the_command_line_with_a_checkpoint(tmp_path, capsys):
         "validate", "--config", "spectrum_digits.yaml", "--trainer.default_root_dir", str(tmp_path),
         "--wandb", "disabled", "--model.model.init_args.width", "4",
         "--model.model.init_args.dropout", "0.3", "--ckpt_path", str(tmp_path / "net.ckpt"),
-        "--trainer.callbacks.init_args.samples", "3", "--trainer.callbacks.init_args.contexts", "4",
+        "--trainer.callbacks.init_args.n_samples", "3",
+        "--trainer.callbacks.init_args.contexts", "4",
         "--trainer.callbacks.init_args.only_correct", "false",
     )  # fmt: skip
     assert "J(m) on 3 samples, 8 × 8 grid" in capsys.readouterr().out
@@ -255,7 +256,7 @@ def test_reference_orders_that_coincide_are_taken_once():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"samples": 0}, "samples: got 0"),
+        ({"n_samples": 0}, "n_samples: got 0"),
         ({"every": 0}, "every: got 0"),
         ({"contexts": 1}, "contexts: got 1"),
         ({"reading": "abs"}, "reading: got 'abs'"),

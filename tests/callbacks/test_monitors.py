@@ -133,7 +133,7 @@ def validated(tmp_path, monitor, module=InteractionClassifier):
 
 def test_disentanglement(tmp_path, capsys):
     options = {"pairs": RandomPairs(1, 5), "contexts": 6, "baseline": 0.3, "ratios": RATIOS}
-    monitor = DisentanglementMonitor(rows=4, cols=4, samples=24, **options)
+    monitor = DisentanglementMonitor(rows=4, cols=4, n_samples=24, **options)
     net, x, y, folder, logged = validated(tmp_path, monitor)
     assert "D(m) on 18 samples, 4 × 4 grid" in capsys.readouterr().out
     metric = Disentanglement(GridPlayers(4, 4), **options)
@@ -150,7 +150,7 @@ def test_disentanglement(tmp_path, capsys):
 
 def test_robustness_files_and_keys(tmp_path, capsys):
     epsilons = [0.1, 0.02, 0.05]
-    monitor = AdversarialRobustness({"pgd": foreign}, epsilons, samples=24)
+    monitor = AdversarialRobustness({"pgd": foreign}, epsilons, n_samples=24)
     net, x, y, folder, logged = validated(tmp_path, monitor)
     with (folder / "robustness_samples.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -186,7 +186,7 @@ def test_masked_gradients_are_warned_of(tmp_path):
         def forward(self, x):
             return self.inner((x * 50).round() / 50 + 0 * x)
 
-    monitor = AdversarialRobustness({"pgd": foreign}, samples=24)
+    monitor = AdversarialRobustness({"pgd": foreign}, n_samples=24)
     with pytest.warns(UserWarning, match="pgd: a black-box attack breaks"):
         *_, folder, logged = validated(
             tmp_path, monitor, module=lambda net: InteractionClassifier(Staircase(net))
@@ -217,10 +217,10 @@ def test_any_module_with_an_adapter(tmp_path):
         ("own", InteractionClassifier(net), DataLoader(TensorDataset(x, y)), {}),
         ("foreign", Foreign(net), DataLoader(items), adapter),
     ):
-        options = {"rows": 4, "cols": 4, "pairs": RandomPairs(1, 5), "contexts": 4, "samples": 6}
+        options = {"rows": 4, "cols": 4, "pairs": RandomPairs(1, 5), "contexts": 4, "n_samples": 6}
         callbacks = [
             SpectrumMonitor(**options, ratios=RATIOS, baseline=0.3, **more),
-            AdversarialRobustness({"pgd": foreign}, samples=24, checks=False, **more),
+            AdversarialRobustness({"pgd": foreign}, n_samples=24, checks=False, **more),
         ]
         run = trainer(tmp_path, callbacks=callbacks, logger=CSVLogger(tmp_path, name=name))
         run.validate(module, data, verbose=False)
@@ -253,8 +253,8 @@ def test_half_precision(tmp_path):
         (lambda: AdversarialRobustness({"a/b": foreign}), "the name 'a/b'"),
         (lambda: AdversarialRobustness({"clean": foreign}), "the name 'clean'"),
         (lambda: AdversarialRobustness({"a": foreign}, [0.0, 0.1]), "epsilons: got"),
-        (lambda: AdversarialRobustness({"a": foreign}, samples=0), "samples: got 0"),
-        (lambda: GeneralizationGap(samples=4, strength_samples=5), "strength_samples: got 5"),
+        (lambda: AdversarialRobustness({"a": foreign}, n_samples=0), "n_samples: got 0"),
+        (lambda: GeneralizationGap(n_samples=4, strength_samples=5), "strength_samples: got 5"),
         (lambda: GeneralizationGap(every=0), "every: got 0"),
         (lambda: GeneralizationGap(batch="xy"), "batch: got xy"),
     ],

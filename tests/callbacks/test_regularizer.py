@@ -268,7 +268,7 @@ def test_resumes_with_its_running_means_and_draws(tmp_path):
 def test_warm_up_and_share():
     losses = weighted()
     losses["band"].warmup_epochs = 1
-    losses["low"].share = 0.5
+    losses["low"].loss_ratio = 0.5
     module = fit(Plain(), InteractionRegularizer(losses))
     assert len(module.logged["train/loss/band"]) == 6
     logged = module.logged

@@ -5,7 +5,7 @@ import torch
 import torchattacks
 from torch import nn
 
-from interaction_train.callbacks.crafting import craft, set_epsilon
+from interaction_train.attacks.run import craft, set_epsilon
 from interaction_train.callbacks.robust_curve import masking_signs, masking_warnings, robust_curve
 from interaction_train.errors import InputError
 

@@ -84,6 +84,7 @@ def folder(tmp_path_factory):
         patch.chdir(home)
         patch.setattr(sys, "path", [str(home), *sys.path])
         patch.delenv("WANDB_API_KEY", raising=False)
+        patch.delenv("WANDB_MODE", raising=False)
         patch.setenv("NETRC", str(home / "no_netrc"))
         patch.setenv("HOME", str(home))
         Path("usermod.py").write_text(USER_CODE)
@@ -419,7 +420,7 @@ def test_one_line_names_the_argument_or_the_file(line, named, capsys):
 
 
 USER = {
-    "--model usermod.BadModule": (RuntimeError, "my module"),
+    "--model usermod.BadModule": (ValueError, "my module"),  # the parser's, from the user's
     "--model.model usermod.BadInit": (ValueError, "my init"),
     "--model.model usermod.BadForward": (RuntimeError, "mat1 and mat2"),
     "--model usermod.BadStep --model.model DigitsNet": (Exception, "log"),

@@ -8,8 +8,9 @@ import torchvision
 from torch import nn
 
 from interaction_train.errors import InputError
-from interaction_train.game.evaluation import unwrap
+from interaction_train.game.evaluation import logits_of, unwrap
 from interaction_train.game.layers import LayerSuffix, features, find_layer, record
+from interaction_train.models import DigitsNet
 
 
 def generator(seed=0):
@@ -527,3 +528,136 @@ class TestCompiled:
         suffix = LayerSuffix(wrapped, "2", x)
         torch.testing.assert_close(suffix(features(wrapped, "2", x)), expected)
         torch.testing.assert_close(wrapped(x), expected)
+
+
+class MaskedMean(nn.Module):
+    """Tokens in, zeros as padding: the lengths go round the layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Linear(4, 6)
+        self.mixer = nn.Linear(6, 6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        there = (x != 0).any(-1, keepdim=True)
+        h = self.mixer(self.embedding(x).tanh()).tanh()
+        return self.head((h * there).sum(1) / there.sum(1))
+
+
+class Sideways(nn.Module):
+    """b(a(x)) + side(x), with a side branch given as a function of the network and the input."""
+
+    def __init__(self, side):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.side = nn.Linear(6, 5), nn.Linear(5, 4), side
+        self.gate = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        return self.b(self.a(x).relu()) + self.side(self, x)
+
+
+SIDES = {
+    "dead units": lambda net, x: (x[:, :4] - 2).relu(),
+    "zero gate": lambda net, x: net.gate * x[:, :4],
+    "sign": lambda net, x: (x[:, :4] > 5).float(),
+    "argmax": lambda net, x: torch.nn.functional.one_hot(x[:, :4].argmax(1), 4).float() * 0,
+    "written in place": lambda net, x: torch.zeros(len(x), 4).copy_(x[:, :4]) * 0,
+    "view of a buffer": lambda net, x: filled(x) * net.gate,
+    "host": lambda net, x: 1.0 if x.max().item() > 100 else 0.0,
+    "list": lambda net, x: float(sum(x[:, 0].tolist()) > 100),
+    "numpy": lambda net, x: torch.from_numpy(x.detach().numpy())[:, :4] * 0,
+    "length of a selection": lambda net, x: float(len(x[x > 100])),
+    "batch size": lambda net, x: float(len(x)),
+}  # fmt: skip
+
+
+def filled(x):
+    buffer = torch.zeros(len(x), 6)
+    buffer[:, :4] = x[:, :4]
+    return buffer[:, :4]
+
+
+class TestOtherWays:
+    """What values at one moment do not show."""
+
+    @pytest.mark.parametrize("layer", ["embedding", "mixer"])
+    @pytest.mark.parametrize("lengths", [[3, 3, 5], [5, 3, 3], [5, 5, 5]])
+    def test_masked_mean(self, layer, lengths):
+        x = torch.rand(3, 5, 4, generator=generator(1))
+        for row, length in zip(x, lengths, strict=True):
+            row[length:] = 0
+        assert "another way" in refusal(MaskedMean(), layer, x)
+
+    @pytest.mark.parametrize("layer", ["a", "b"])
+    @pytest.mark.parametrize("side", SIDES)
+    def test_side_branches(self, side, layer):
+        message = refusal(Sideways(SIDES[side]), layer, tiny_inputs().float())
+        assert any(words in message for words in ("another way", "reads numbers", "batch size"))
+        assert message.endswith("or give suffix=")
+
+    @pytest.mark.parametrize("layer", ["a", "b"])
+    def test_what_reads_shapes_alone_is_legal(self, layer):
+        model = Sideways(lambda net, x: x.new_ones(1, 4) + torch.zeros_like(x[:1, :4]))
+        assert_legal(model, layer, tiny_inputs().float())
+
+    def test_a_gate_that_the_host_reads_is_checked_again(self):
+        def side(net, x):
+            return net.gate * x[:, :4] if float(net.gate) else 0.0
+
+        model, x = Sideways(side), tiny_inputs().float()
+        assert_legal(model, "a", x)
+        nn.init.ones_(model.gate)
+        assert "another way" in refusal(model, "a", x)
+
+    @pytest.mark.parametrize("value", [-torch.inf, torch.nan])
+    def test_infinite_and_missing_numbers_mislead_nobody(self, value):
+        class Masking(nn.Module):
+            def forward(self, z):
+                return z.masked_fill(z < 0, value)
+
+        model = nn.Sequential(nn.Linear(6, 5), Masking(), nn.Softmax(1), nn.Linear(5, 3))
+        LayerSuffix(model, "0", tiny_inputs().float())
+        model = GlobalSkip()
+        nn.init.constant_(model.head.weight, torch.nan)
+        assert "another way" in refusal(model, "body", tiny_inputs().float())
+
+    def test_nested_tensors(self):
+        class Nesting(nn.Module):
+            def forward(self, x):
+                return torch.nested.nested_tensor([x[0], x[1]])
+
+        class Padding(nn.Module):
+            def forward(self, x):
+                return x.to_padded_tensor(0.0)
+
+        model = nn.Sequential(nn.Linear(6, 5), Nesting(), Padding(), nn.Linear(5, 3))
+        assert "no tensor (B, ...)" in refusal(model, "1", tiny_inputs(2)[:, None].float())
+
+    def test_a_layer_that_a_mode_skips(self):
+        model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+        suffix = LayerSuffix(model, "1", tiny_inputs().float())
+        model.forward = lambda x: model[2](model[0](x))
+        with pytest.raises(InputError, match="calls 0 times"):
+            suffix(torch.rand(2, 5))
+
+    def test_the_logits_layer_is_warned_about(self):
+        with pytest.warns(UserWarning, match="layer '4' gives the logits themselves"):
+            LayerSuffix(tiny(), "4", tiny_inputs())
+
+    @pytest.mark.parametrize("name", ["features.2", "model.features.2"])
+    def test_networks_that_return_more_than_logits(self, name):
+        class Both(DigitsNet):
+            def forward(self, x):
+                return {"logits": super().forward(x), "input": x}
+
+        model = logits_of(Both())
+        x = torch.rand(3, 1, 8, 8, generator=generator())
+        suffix = LayerSuffix(model, name, x)
+        torch.testing.assert_close(suffix(features(model, name, x)), model(x))
+
+    def test_a_module_instead_of_its_name(self):
+        model = tiny()
+        with pytest.raises(InputError, match="layer: got Linear, expected the layer's dotted"):
+            find_layer(model, model[0])

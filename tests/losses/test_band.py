@@ -35,7 +35,7 @@ def band_loss(center, half_width, n, **arguments) -> BandLoss:
 @pytest.mark.parametrize("n", [6, 7])
 @pytest.mark.parametrize(("center", "half_width"), SETTINGS)
 def test_mean_over_all_draws_equals_the_formula(center, half_width, n, groups, monkeypatch):
-    loss = band_loss(center, half_width, n, groups=groups, draws=math.factorial(n))
+    loss = band_loss(center, half_width, n, groups=groups, n_draws=math.factorial(n))
     c, h = SIZES[n][SETTINGS.index((center, half_width))]
     if c + (groups - 1) * h > n:
         with pytest.raises(InputError, match="groups"):
@@ -60,7 +60,7 @@ def test_mean_over_all_draws_equals_the_formula(center, half_width, n, groups, m
 def test_no_order_outside_the_band_takes_part_in_any_draw(order):
     n = 10
     x = torch.ones(1, 1, 1, n)
-    loss = BandLoss(0.5, 0.2, players=grid(n), baseline=0.0, draws=50)
+    loss = BandLoss(0.5, 0.2, players=grid(n), baseline=0.0, n_draws=50)
     delta = loss.differences(Kink(order), x, ForwardRecord(), step=0)[..., 0]
     triangle = {3: 1.0, 4: 2.0, 5: 1.0}
     assert torch.equal(delta, torch.full((1, 50), triangle.get(order, 0.0)))
@@ -76,7 +76,7 @@ def test_zero_in_every_draw_of_an_additive_network(center, half_width, groups):
     n = 10
     model = nn.Sequential(nn.Flatten(), nn.Tanh(), nn.Linear(n, 3)).double()
     x, y = images(4, n)
-    loss = band_loss(center, half_width, n, groups=groups, draws=20)
+    loss = band_loss(center, half_width, n, groups=groups, n_draws=20)
     delta = loss.differences(model, x, recorded(model, x), step=0)
     assert delta.shape == (4, 20 * groups * (groups - 1) // 2, 3)
     assert delta.abs().max() < 1e-14
@@ -92,7 +92,7 @@ def test_zero_in_every_draw_of_an_additive_network(center, half_width, groups):
 def test_each_draw_equals_a_loop_over_the_rows_that_were_evaluated(groups, mode):
     n, draws = 12, 5
     model, (x, y) = Spy(Game(n).double()), images(3, n)
-    loss = band_loss(0.4, 0.15, n, groups=groups, draws=draws, mode=mode, expectation="outside")
+    loss = band_loss(0.4, 0.15, n, groups=groups, n_draws=draws, mode=mode, expectation="outside")
     result = loss(model, x, y, step=2)
     rows = torch.cat(model.calls)
     count = 1 + groups + groups * (groups - 1) // 2
@@ -144,7 +144,7 @@ def test_the_shortcuts_at_the_ends_change_nothing(center, half_width, norm):
     n = 10
     model, (x, _) = Game(n, norm=norm).double(), images(6, n)
     forward = recorded(model, x)
-    loss = band_loss(center, half_width, n, draws=3)
+    loss = band_loss(center, half_width, n, n_draws=3)
     delta = loss.differences(model, x, forward, step=5)
     c, h = loss.sizes(n)
     group, context = loss._draw(x, n, c - h, h, step=5)
@@ -181,7 +181,7 @@ def test_gradcheck(center, half_width, mode):
     n = 5
     x, y = images(3, n)
     weight = torch.randn(n, 3, dtype=torch.float64, requires_grad=True)
-    loss = band_loss(center, half_width, n, mode=mode, draws=2)
+    loss = band_loss(center, half_width, n, mode=mode, n_draws=2)
 
     def value(weight: torch.Tensor) -> torch.Tensor:
         model = Weights(weight)
@@ -193,7 +193,7 @@ def test_gradcheck(center, half_width, mode):
 def test_units_of_a_layer():
     n = 10
     model, (x, _) = Game(n).double(), images(4, n)
-    loss = BandLoss(0.5, 0.25, layer="first", draws=500)
+    loss = BandLoss(0.5, 0.25, layer="first", n_draws=500)
     delta = loss.differences(model, x, ForwardRecord(), step=0)
     mean, error = delta.mean(1), delta.std(1) / 500**0.5
     with torch.no_grad():
@@ -222,7 +222,7 @@ def test_rounding_keeps_the_band_inside():
         ({"half_width": 0.41}, "half_width"),
         ({"groups": 1}, "groups"),
         ({"mode": "both"}, "mode"),
-        ({"draws": 0}, "draws"),
+        ({"n_draws": 0}, "n_draws"),
         ({"players": None}, "layer"),
     ],
 )

@@ -64,7 +64,7 @@ def test_mean_over_all_draws_equals_the_formula(r1, r2, n, monkeypatch):
 @pytest.mark.parametrize("order", range(8))
 def test_a_single_order_is_weighed_alike_in_every_single_draw(order):
     n = 10
-    loss = OrderLoss(0.3, 0.7, players=grid(n), baseline=0.0, draws=50)
+    loss = OrderLoss(0.3, 0.7, players=grid(n), baseline=0.0, n_draws=50)
     delta = loss.differences(Kink(order), torch.ones(1, 1, 1, n), ForwardRecord(), step=0)
     weight = float(loss.order_weights(n).orders[order])
     torch.testing.assert_close(delta[..., 0], torch.full((1, 50), weight), rtol=1e-5, atol=1e-5)
@@ -73,7 +73,7 @@ def test_a_single_order_is_weighed_alike_in_every_single_draw(order):
 def test_draws_are_nested_uniform_and_fresh():
     n, draws = 6, 600
     model, (x, _) = Spy(Game(n).double()), images(2, n)
-    loss = order_loss(0.34, 0.67, n, draws=draws)
+    loss = order_loss(0.34, 0.67, n, n_draws=draws)
     seen = []
     for step in (0, 1):
         model.calls.clear()
@@ -100,7 +100,7 @@ def test_draws_are_nested_uniform_and_fresh():
 def test_classification_by_the_difference(mode, expectation):
     n = 6
     model, (x, y) = Game(n).double(), images(4, n)
-    loss = order_loss(0.3, 0.7, n, mode=mode, expectation=expectation, draws=5)
+    loss = order_loss(0.3, 0.7, n, mode=mode, expectation=expectation, n_draws=5)
     delta = loss.differences(model, x, ForwardRecord(), step=7)
     assert delta.shape == (4, 5, 3)
     if expectation == "inside":
@@ -136,7 +136,7 @@ def test_one_batched_call_of_no_more_rows_than_needed(setting, plain, norms, nor
 def test_several_draws_evaluate_the_empty_coalition_once(draws):
     n = 10
     model, (x, y) = Spy(Game(n)), images(5, n, torch.float32)
-    order_loss(0, 0.5, n, draws=draws)(model, x, y)
+    order_loss(0, 0.5, n, n_draws=draws)(model, x, y)
     assert sum(len(rows) for rows in model.calls) == 5 * draws + 1
 
 
@@ -199,7 +199,7 @@ def test_gradcheck(r1, r2, mode):
     n = 5
     x, y = images(3, n)
     weight = torch.randn(n, 3, dtype=torch.float64, requires_grad=True)
-    loss = order_loss(r1, r2, n, mode=mode, draws=2)
+    loss = order_loss(r1, r2, n, mode=mode, n_draws=2)
 
     def value(weight: Tensor) -> Tensor:
         model = Weights(weight)
@@ -212,10 +212,10 @@ def test_gradcheck(r1, r2, mode):
 def test_same_for_any_chunk_and_any_split_of_the_batch(r1, r2):
     n = 6
     model, (x, y) = Game(n).double(), images(6, n)
-    whole = order_loss(r1, r2, n, draws=2)(model, x, y, step=4)
-    chunked = order_loss(r1, r2, n, draws=2, chunk_size=4)(model, x, y, step=4)
+    whole = order_loss(r1, r2, n, n_draws=2)(model, x, y, step=4)
+    chunked = order_loss(r1, r2, n, n_draws=2, chunk_size=4)(model, x, y, step=4)
     halves = [
-        order_loss(r1, r2, n, draws=2)(model, *part, step=4)
+        order_loss(r1, r2, n, n_draws=2)(model, *part, step=4)
         for part in ((x[:2], y[:2]), (x[2:], y[2:]))
     ]
     torch.testing.assert_close(chunked, whole)
@@ -283,7 +283,7 @@ def test_autocast():
         ({"r1": -0.1, "r2": 0.5}, "r1, r2"),
         ({"r1": 0.5, "r2": 1.1}, "r1, r2"),
         ({"mode": "discourage"}, "mode"),
-        ({"draws": 0}, "draws"),
+        ({"n_draws": 0}, "n_draws"),
         ({"expectation": "both"}, "expectation"),
         ({"batch_fraction": 0.0}, "batch_fraction"),
         ({"players": None}, "layer"),

@@ -135,7 +135,7 @@ def test_normalized_gives_any_network_a_first_layer_and_keeps_its_names():
 def test_default_statistics_are_those_of_the_data():
     module = DigitsDataModule()
     module.setup()
-    pixels = module.parts["train"].source.images.pixels
+    pixels = module.parts["train"].source.tensors[0]
     normalize = DigitsNet().normalize
     assert normalize.mean.item() == pytest.approx(pixels.mean().item(), abs=1e-4)
     assert normalize.std.item() == pytest.approx(pixels.std().item(), abs=1e-4)

@@ -7,11 +7,13 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from interaction_train.callbacks import ExactInteractions
 from interaction_train.data import DigitsDataModule
 from interaction_train.errors import InputError
-from interaction_train.losses import InteractionLoss
+from interaction_train.game.players import GridPlayers
+from interaction_train.losses import BandLoss, InteractionLoss, OrderLoss
 from interaction_train.models import DigitsNet
 from interaction_train.training.module import InteractionClassifier
 from interaction_train.training.objective import WeightedTerm
@@ -80,6 +82,7 @@ def test_training_step_is_the_plain_loop(tmp_path):
     torch.testing.assert_close(module.model.state_dict(), plain.state_dict(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:losses .* never start")
 def test_warm_up_costs_nothing(tmp_path):
     counts = []
     for losses in ({}, {"interaction": WeightedTerm(InteractionLoss("features.2"), 2.0, 1)}):
@@ -179,3 +182,131 @@ def test_bad_arguments(arguments, message):
 def test_labels_beyond_num_classes(tmp_path):
     with pytest.raises(InputError, match="num_classes: got 7, expected at least 10"):
         fit(InteractionClassifier(DigitsNet(num_classes=7), num_classes=7), tmp_path)
+
+
+def batch_of(classes: int = 10) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(8, 1, 8, 8, generator=generator), torch.arange(8) % classes
+
+
+def run(module: InteractionClassifier, x, y, **kwargs) -> L.Trainer:
+    trainer = L.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False,
+        enable_model_summary=False, **{"max_epochs": 1, **kwargs},
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(TensorDataset(x, y), batch_size=4))
+    return trainer
+
+
+def test_soft_labels_train_as_their_hard_ones_where_they_are_certain():
+    x, y = batch_of()
+    states, logs = [], []
+    for labels in (y, nn.functional.one_hot(y, 10).float()):
+        module = classifier(
+            losses={
+                "interaction": InteractionLoss("features.2"),
+                "band": BandLoss(0.5, 0.25, players=GridPlayers(4, 4), baseline=0.5),
+            },
+            label_smoothing=0.1,
+        )
+        logs.append(run(module, x, labels).callback_metrics)
+        states.append(module.model.state_dict())
+    torch.testing.assert_close(*states)
+    assert logs[0].keys() == logs[1].keys()
+    torch.testing.assert_close(*logs)
+
+
+def test_mixed_labels_give_the_mixed_cross_entropy():
+    x, y = batch_of()
+    mixed = 0.3 * nn.functional.one_hot(y, 10) + 0.7 * nn.functional.one_hot((y + 1) % 10, 10)
+    module = classifier()
+    with torch.no_grad():
+        logits = module.model(x[:4])
+    parts = [nn.functional.cross_entropy(logits, labels) for labels in (y[:4], (y[:4] + 1) % 10)]
+    logged = run(module, x[:4], mixed[:4]).callback_metrics
+    torch.testing.assert_close(logged["train/loss"], 0.3 * parts[0] + 0.7 * parts[1])
+    right = (logits.argmax(1) == (y[:4] + 1) % 10).float().mean()
+    torch.testing.assert_close(logged["train/acc"], right)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_true_precisions(precision):
+    x, y = batch_of()
+    dtype = {"bf16-true": torch.bfloat16, "64-true": torch.float64}[precision]
+    terms = {
+        "interaction": InteractionLoss("features.2"),
+        "order": OrderLoss(0.7, 1, players=GridPlayers(4, 4), baseline=0.5),
+    }
+    module = classifier(losses=terms)
+    trainer = run(module, x.to(dtype), y, precision=precision)
+    assert next(module.model.parameters()).dtype == dtype
+    for name in terms:
+        assert trainer.callback_metrics[f"train/loss/{name}"].isfinite()
+
+
+def test_losses_that_never_take_part_are_warned_about():
+    term = InteractionLoss("features.2")
+    losses = {
+        "late": WeightedTerm(term, warmup_epochs=1),
+        "in time": WeightedTerm(term),
+        "none": WeightedTerm(term, weight=0.0),
+    }
+    with pytest.warns(UserWarning, match="losses") as caught:
+        run(classifier(losses=losses), *batch_of())
+    messages = [str(w.message) for w in caught if "losses [" in str(w.message)]
+    assert len(messages) == 2
+    assert "['none'] have a weight of 0" in messages[0]
+    assert "['late'] never start" in messages[1]
+
+
+def test_a_bare_term_has_weight_1():
+    module = classifier(losses={"a": InteractionLoss("features.2")})
+    assert module.losses["a"] == WeightedTerm(module.losses["a"].term, 1.0)
+    assert not [name for name in module.state_dict() if "losses" in name]
+
+
+def head(*layers: nn.Module) -> InteractionClassifier:
+    return InteractionClassifier(nn.Sequential(nn.Flatten(), *layers), 10)
+
+
+class Both(DigitsNet):
+    def forward(self, x):
+        return {"logits": super().forward(x)}
+
+
+@pytest.mark.parametrize(
+    ("make", "labels", "message"),
+    [
+        (lambda: head(nn.Linear(64, 1)), lambda y: y % 2, "one logit, expected a head with"),
+        (lambda: head(nn.Linear(64, 10), nn.Softmax(1)), lambda y: y, "look like probabilities"),
+        (lambda: InteractionClassifier(Both(), 10), lambda y: y, r"wrap the network: logits_of\("),
+        (lambda: head(nn.Linear(64, 10)), lambda y: y.int(), r"y: got torch.int32 \(4,\)"),
+        (
+            lambda: head(nn.Linear(64, 10)),
+            lambda y: nn.functional.one_hot(y, 10),
+            r"y: got torch.int64 \(4, 10\), expected int64 \(4,\)",
+        ),
+        (
+            lambda: head(nn.Linear(64, 10)),
+            lambda y: torch.rand(8, 7),
+            r"y: got shape \(4, 7\), expected probabilities \(4, 10\)",
+        ),
+    ],
+)
+def test_networks_and_labels_that_do_not_fit(make, labels, message):
+    x, y = batch_of()
+    with pytest.raises(InputError, match=message):
+        run(make(), x, labels(y))
+
+
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [
+        ([InteractionLoss("features.2")], r"losses: got list, expected terms by name"),
+        ({"a": InteractionLoss}, "term: got InteractionLoss, expected a loss term"),
+        ({"a": 1.0}, "term: got float, expected a loss term"),
+    ],
+)
+def test_what_is_no_term(losses, message):
+    with pytest.raises(InputError, match=message):
+        classifier(losses=losses)

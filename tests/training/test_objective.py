@@ -78,7 +78,7 @@ def test_sum_and_logs():
 
 def test_share_holds_the_part_at_a_share_of_the_classification_loss():
     for value in (4.0, -0.02, 300.0):
-        weighted = WeightedTerm(Given(value), share=0.25)
+        weighted = WeightedTerm(Given(value), loss_ratio=0.25)
         for number in range(3):
             total, logs = step({"term": weighted}, 2.0, number)
             assert abs(total.item() - 2.0) == pytest.approx(0.25 * 2.0)
@@ -88,7 +88,7 @@ def test_share_holds_the_part_at_a_share_of_the_classification_loss():
 
 def test_share_follows_running_means():
     given = [1.0, 2.0, 8.0, 0.5]
-    weighted = WeightedTerm(Given(*given), share=0.1, weight=2.0)
+    weighted = WeightedTerm(Given(*given), loss_ratio=0.1, weight=2.0)
     mean = None
     for number, (value, loss) in enumerate(zip(given, (3.0, 2.0, 1.0, 4.0), strict=True)):
         now = (loss, value)
@@ -98,11 +98,11 @@ def test_share_follows_running_means():
 
 
 def test_share_is_capped_and_survives_zeros_and_overflows():
-    weighted = WeightedTerm(Given(1e-6), share=1.0, max_weight=50.0, weight=2.0)
+    weighted = WeightedTerm(Given(1e-6), loss_ratio=1.0, max_weight=50.0, weight=2.0)
     assert step({"term": weighted}, 1.0)[1]["weight/term"].item() == 100
-    zero = WeightedTerm(Given(0.0), share=1.0)
+    zero = WeightedTerm(Given(0.0), loss_ratio=1.0)
     assert step({"term": zero}, 1.0)[0].item() == 1
-    weighted = WeightedTerm(Given(math.nan, 2.0, math.inf, 2.0), share=0.5)
+    weighted = WeightedTerm(Given(math.nan, 2.0, math.inf, 2.0), loss_ratio=0.5)
     for number in range(4):
         total, _ = step({"term": weighted}, 1.0, number)
         assert math.isfinite(total.item()) == (number in (1, 3))
@@ -110,7 +110,7 @@ def test_share_is_capped_and_survives_zeros_and_overflows():
 
 
 def test_share_keeps_gradients_out_of_the_weight():
-    weighted = WeightedTerm(Given(4.0), share=0.5)
+    weighted = WeightedTerm(Given(4.0), loss_ratio=0.5)
     loss = torch.tensor(2.0, requires_grad=True)
     total, _ = add_terms(
         {"term": weighted}, loss, nn.Identity(), torch.zeros(1), torch.zeros(1), step=0, epoch=0
@@ -128,7 +128,7 @@ def test_share_keeps_gradients_out_of_the_weight():
         ({"ramp": "step"}, "ramp"),
         ({"ramp": "linear"}, "ramp_epochs"),
         ({"ramp_epochs": 2}, "ramp_epochs"),
-        ({"share": 0.0}, "share"),
+        ({"loss_ratio": 0.0}, "loss_ratio"),
         ({"max_weight": 0.0}, "max_weight"),
     ],
 )
@@ -145,7 +145,7 @@ def test_yaml_shape():
             "init_args": {"center": 0.5, "half_width": 0.2,
                           "players": {"class_path": "interaction_train.game.players.GridPlayers",
                                       "init_args": {"rows": 4, "cols": 4}}}}  # fmt: skip
-    weighted = {"term": term, "ramp": "cosine", "ramp_epochs": 3, "share": 0.1}
+    weighted = {"term": term, "ramp": "cosine", "ramp_epochs": 3, "loss_ratio": 0.1}
     config = {
         "class_path": "interaction_train.training.module.InteractionClassifier",
         "init_args": {
@@ -157,7 +157,7 @@ def test_yaml_shape():
     band = model.losses["band"]
     assert isinstance(band, WeightedTerm)
     assert isinstance(band.term, BandLoss)
-    assert (band.weight, band.warmup_epochs, band.ramp, band.share) == (1.0, 0, "cosine", 0.1)
+    assert (band.weight, band.warmup_epochs, band.ramp, band.loss_ratio) == (1.0, 0, "cosine", 0.1)
 
 
 class Small(nn.Module):
@@ -189,7 +189,7 @@ def test_ramp_and_share_go_on_where_a_checkpoint_was_written(tmp_path):
 
     def fit(callbacks: list, ckpt_path: str | None = None) -> InteractionClassifier:
         band = BandLoss(0.5, 0.25, players=GridPlayers(4, 4), baseline=0.5)
-        weighted = WeightedTerm(band, ramp="linear", ramp_epochs=3, share=0.5)
+        weighted = WeightedTerm(band, ramp="linear", ramp_epochs=3, loss_ratio=0.5)
         module = InteractionClassifier(Small(), 3, {"band": weighted})
         trainer = L.Trainer(
             max_epochs=2, accelerator="cpu", logger=False, enable_progress_bar=False,

@@ -71,8 +71,8 @@ def _caption(run: Run) -> str:
     parts = [] if run.series else ["nothing has been logged, so there are no curves"]
     fits = [start for start in run.starts if start.get("stage") == "fit"]
     if fits and not fits[-1].get("finished", True):
-        planned = fits[-1].get("epochs")
-        parts.append(f"unfinished, epoch {run.epochs}" + (f" of {planned}" if planned else ""))
+        planned = fits[-1].get("epochs") or -1  # -1: without end
+        parts.append(f"unfinished, epoch {run.epochs}" + f" of {planned}" * (planned > 0))
     if trained and run.epochs:
         parts.append(f"{run.epochs} epoch{'s' * (run.epochs > 1)}, {max(trained) + 1} steps")
     if len(fits) > 1:

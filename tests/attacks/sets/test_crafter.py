@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, TensorDataset
 
 from interaction_train.attacks import IRAttack, read_adversarial_set
-from interaction_train.attacks.proportion import Proportion
 from interaction_train.attacks.sets.rounding import round_to_bytes
+from interaction_train.attacks.transfer.rates import Proportion
 from interaction_train.data import DigitsDataModule
 from interaction_train.errors import InputError
 from interaction_train.models import DigitsNet, pretrained

@@ -1,0 +1,124 @@
+"""Adversarial examples from disk, in memory and as a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from interaction_train.attacks.sets.rounding import to_floats
+from interaction_train.attacks.sets.shards import MANIFEST, joined, read_manifest, read_shards
+from interaction_train.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class AdversarialSet(Dataset[tuple[Tensor, Tensor]]):
+    """Adversarial examples in memory, ordered by their place in the data set, each once.
+
+    As a data set its items are (image ``(C, H, W)`` float32 in [0, 1], label).
+
+    Args:
+        tensors: as stored (:mod:`interaction_train.attacks.sets.shards`); only ``adversarial``,
+            ``labels`` and ``indices`` are sure to be there.
+        manifest: how it was made; empty for a file of torchattacks.
+    """
+
+    tensors: Mapping[str, Tensor]
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def images(self) -> Tensor:
+        """Adversarial images ``(N, C, H, W)`` float32 in [0, 1]."""
+        return to_floats(self.tensors["adversarial"])
+
+    @property
+    def clean(self) -> Tensor | None:
+        """Clean images ``(N, C, H, W)`` float32 in [0, 1], where they are known."""
+        return to_floats(self.tensors["clean"]) if "clean" in self.tensors else None
+
+    @property
+    def labels(self) -> Tensor:
+        """``(N,)`` int64."""
+        return self.tensors["labels"]
+
+    @property
+    def indices(self) -> Tensor:
+        """``(N,)`` int64, ascending."""
+        return self.tensors["indices"]
+
+    @property
+    def targets(self) -> Tensor | None:
+        """``(N,)`` int64 for a targeted attack."""
+        return self.tensors.get("targets")
+
+    @property
+    def correct(self) -> Tensor | None:
+        """``(N,)`` bool, where known: the surrogate classifies the clean images correctly."""
+        return self.tensors.get("correct")
+
+    @property
+    def success(self) -> Tensor | None:
+        """``(N,)`` bool, where known: the surrogate is fooled."""
+        return self.tensors.get("success")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return to_floats(self.tensors["adversarial"][index]), self.labels[index]
+
+
+def read_adversarial_set(path: str | Path, unfinished: bool = False) -> AdversarialSet:
+    """Read a set into memory.
+
+    Args:
+        path: a folder that :class:`~interaction_train.callbacks.AdversarialWriter` wrote, or a file
+            that torchattacks' ``Attack.save`` wrote.
+        unfinished: accept a folder whose crafting is not finished.
+
+    Raises:
+        InputError: neither of the two, a damaged file, or a set that is not complete.
+    """
+    path = Path(path)
+    if path.is_file():
+        return AdversarialSet(_read_torchattacks(path))
+    manifest, got = read_manifest(path), repr(str(path))
+    if manifest is None:
+        raise InputError("path", got, f"a folder with {MANIFEST}, or torchattacks' file")
+    if not (manifest["finished"] or unfinished):
+        how = "a finished set: the same command goes on with it (or pass unfinished=True)"
+        raise InputError("path", f"{got}, whose crafting is not finished", how)
+    shards = list(read_shards(path))
+    if not shards:
+        raise InputError("path", f"{got} without a shard", "at least one")
+    tensors = {name: joined([shard[name] for shard in shards]) for name in shards[0]}
+    order = tensors["indices"].argsort(stable=True)
+    ordered = tensors["indices"][order]
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]  # processes may share a sample
+    tensors = {name: value[order[first]] for name, value in tensors.items()}
+    count = len(tensors["labels"])
+    if manifest["finished"] and count != manifest["counts"]["samples"]:
+        wanted = f"{manifest['counts']['samples']}, as its manifest says"
+        raise InputError("path", f"{got} with {count} images", wanted)
+    return AdversarialSet(tensors, manifest)
+
+
+def _read_torchattacks(path: Path) -> dict[str, Tensor]:
+    try:
+        saved = torch.load(path, weights_only=True, map_location="cpu")
+        tensors = {"adversarial": saved["adv_inputs"], "labels": saved["labels"].long()}
+        if "clean_inputs" in saved:
+            tensors["clean"] = saved["clean_inputs"]
+        if len({len(value) for value in tensors.values()}) > 1:
+            raise ValueError("its images and labels differ in number")
+    except Exception as error:  # whatever a foreign file makes torch raise
+        reason = str(error).strip().splitlines()[0]
+        wanted = f"a file that torchattacks' Attack.save wrote ({reason})"
+        raise InputError("path", repr(str(path)), wanted) from error
+    return {**tensors, "indices": torch.arange(len(tensors["labels"]))}

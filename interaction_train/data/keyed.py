@@ -1,0 +1,123 @@
+"""Order and augmentation that depend on (seed, epoch, index) alone.
+
+Neither the global RNG state, the number of workers or processes nor the run's history matter: a
+resumed run sees what the uninterrupted run sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, cast
+
+import torch
+from lightning import Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, get_worker_info
+
+from interaction_train.data.sources import Source, images, labels
+from interaction_train.data.transforms import Augmentation
+from interaction_train.errors import InputError, checked_images
+from interaction_train.sampling.random import Draws
+
+Batch = tuple[Tensor, Tensor]
+Key = int | tuple[int, int]
+
+
+class KeyedSampler(DistributedSampler[tuple[int, int]]):
+    """Yields ``(epoch, index)``, shuffled by (seed, epoch).
+
+    Lightning calls :meth:`set_epoch` before every epoch; in a plain loop the caller does. Several
+    processes share one order, padded by repetition to a multiple of their number. ``skip`` is how
+    many samples of the present epoch this process has seen before.
+    """
+
+    def __init__(
+        self, dataset: Dataset[Batch], seed: int = 0, num_replicas: int = 1, rank: int = 0
+    ) -> None:
+        # The parent seeds an epoch with seed + epoch; apart by 2^20, the seeds share no order.
+        super().__init__(dataset, num_replicas, rank, shuffle=True, seed=seed << 20)
+        self.skip = 0
+        self.trainer: Trainer | None = None
+
+    def go_on(self, trainer: Trainer, batch_size: int) -> None:
+        """Begin where a trainer is, which a checkpoint may have put into the midst of an epoch."""
+        self.trainer, self.epoch = trainer, trainer.current_epoch
+        progress: Any = trainer.fit_loop.epoch_loop.batch_progress
+        seen, ready = progress.current.processed, progress.current.ready
+        if trainer.fit_loop.restarting and not (progress.is_last_batch and seen == ready):
+            self.skip = seen * batch_size
+
+    def set_epoch(self, epoch: int) -> None:
+        if self.trainer is not None and self.trainer.training:
+            # Lightning's number is one too high after the end of an epoch resumed by max_steps.
+            epoch = self.trainer.current_epoch
+        self.skip = self.skip if epoch == self.epoch else 0
+        super().set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch, indices = self.epoch, cast(Iterator[int], super().__iter__())
+        return ((epoch, index) for index in islice(indices, self.skip, None))
+
+
+class KeyedDataset(Dataset[Batch]):
+    """A part of a source; items by ``(epoch, index)`` are augmented, items by index are not."""
+
+    def __init__(
+        self,
+        source: Source,
+        indices: Tensor,
+        resize: nn.Module,
+        augmentations: Sequence[Augmentation] = (),
+        seed: int = 0,
+    ) -> None:
+        self.source, self.indices, self.labels = source, indices, labels(source)[indices]
+        self.resize, self.augmentations, self.seed = resize, augmentations, seed
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, key: Key) -> Batch:
+        x, y = self.__getitems__([key])
+        return x[0], y[0]
+
+    def __getitems__(self, keys: Sequence[Key]) -> Batch:
+        """A finished batch, which a DataLoader passes on with ``collate_fn=as_is``."""
+        table = torch.tensor(keys)
+        keyed = table.dim() == 2
+        places = table[:, 1] if keyed else table
+        index = self.indices[places]
+        try:
+            x = self.resize(images(self.source, index))
+            for augmentation in self.augmentations if keyed else ():
+                x = augmentation(x, Draws((table[:, 0] << 40) | index, self.seed, "augmentation"))
+            byte = x.dtype == torch.uint8
+            x = x.float().div_(255) if byte else checked_images(x, "transform").float()
+            return x, self.labels[places]
+        except InputError as error:
+            if get_worker_info() is None:
+                raise
+            return cast(Batch, error)  # as a value: PyTorch would turn it into text
+
+
+class KeyedLoader(DataLoader[Batch]):
+    """A DataLoader that raises what workers found, and that Lightning resumes within an epoch."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        # A generator: workers start with the first batch, after Lightning has set the epoch.
+        for batch in super().__iter__():
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the place in the epoch is in the trainer's progress."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing either."""
+
+
+def as_is(batch: Batch) -> Batch:
+    """The collate function for a dataset that returns finished batches."""
+    return batch

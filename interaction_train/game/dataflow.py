@@ -1,0 +1,225 @@
+"""Whether all that follows a layer depends on the network's input through that layer alone.
+
+The input is followed through every operation of a forward pass in which the layer's output is cut
+off, so the answer rests on no weights and no values: zero-initialised gates, dead units, masks,
+comparisons and integer inputs hide nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from interaction_train.errors import InputError
+from interaction_train.game.evaluation import evaluation_mode, without_grad
+
+# These read the shape of a tensor, and not its numbers.
+_SHAPE_ONLY = {
+    f"aten::{name}"
+    for name in (
+        "empty_like", "full_like", "new_empty", "new_empty_strided", "new_full", "new_ones",
+        "new_zeros", "ones_like", "zeros_like",
+    )
+}  # fmt: skip
+_VIEWS = {f"aten::{name}" for name in ("_to_copy", "_unsafe_view", "alias", "detach", "view")}
+_HOST_READS = {Tensor.tolist, Tensor.numpy, Tensor.__array__}
+_FAILURES = (RuntimeError, ValueError, AssertionError, IndexError)
+
+
+class _Flow(TorchDispatchMode):
+    """Marks what depends on the input, by storage: a view of a marked tensor is marked too."""
+
+    def __init__(self, source: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._marked = {_storage(source)}
+        self._alive: list[Tensor] = []  # so that no storage is freed and another gets its number
+        self.host_reads: set[bool] = set()  # of numbers that depend on the input, and of others
+        self.later: list[tuple[object, ...]] | None = None  # operations after the cut
+
+    def depends(self, *values: object) -> bool:
+        """Whether one of the tensors in these values depends on the input."""
+        return any(_storage(t) in self._marked for t in _tensors(values))
+
+    def cut(self, output: Tensor) -> Tensor:
+        """A copy that counts as independent of the input; from here on operations are listed."""
+        copy = output.clone()
+        self._alive.append(copy)
+        self._marked.discard(_storage(copy))
+        self.later = []
+        return copy
+
+    def __torch_dispatch__(
+        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        dependent = self.depends(args, kwargs)
+        result = func(*args, **kwargs)
+        outputs = _tensors(result)
+        self._alive += outputs
+        schema = func._schema
+        if (not outputs and schema.returns) or torch.Tag.dynamic_output_shape in func.tags:
+            self.host_reads.add(dependent)
+        if dependent and schema.name not in _SHAPE_ONLY:
+            for place, argument in enumerate(schema.arguments):
+                if argument.alias_info is not None and argument.alias_info.is_write:
+                    given = args[place] if place < len(args) else kwargs.get(argument.name)
+                    outputs += _tensors(given)
+            self._alive += outputs
+            self._marked.update(map(_storage, outputs))
+        elif self.later is not None:
+            scalars = [v for v in tree_leaves((args, kwargs)) if not isinstance(v, Tensor)]
+            self.later.append((schema.name, repr(scalars)))
+        return result
+
+
+class _Reads(TorchFunctionMode):
+    """Tells a flow of the reads that make no operation."""
+
+    def __init__(self, flow: _Flow) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def __torch_function__(
+        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func in _HOST_READS:
+            self.flow.host_reads.add(self.flow.depends(args[0]))
+        return func(*args, **(kwargs or {}))
+
+
+def _tensors(values: object) -> list[Tensor]:
+    return [v for v in tree_leaves(values) if isinstance(v, Tensor)]
+
+
+def _storage(tensor: Tensor) -> int:
+    try:
+        return tensor.untyped_storage()._cdata
+    except (RuntimeError, NotImplementedError):  # sparse and nested tensors have none
+        return id(tensor)
+
+
+def check_layer(model: nn.Module, layer: str, module: nn.Module, x: Tensor) -> bool:
+    """Show that a layer's output may be replaced while the prefix runs on a token.
+
+    Args:
+        model: the network.
+        layer: the layer's name, for messages.
+        module: the layer.
+        x: inputs ``(B, ...)``.
+
+    Returns:
+        whether the answer stands for good: no number that was read on the host steers the network.
+
+    Raises:
+        InputError: it must not be replaced, or cannot be shown to; the message names a layer to
+            take instead.
+    """
+    with evaluation_mode(model), without_grad(), torch.autocast(x.device.type, enabled=False):
+        pair = _two_different(x)
+        problem, flow = _problem(model, module, pair)
+        if problem:
+            later = _modules_after(model, module, pair)
+            legal = (name for name, m in later.items() if not _problem(model, m, pair)[0])
+            hint = next(legal, None)
+            raise InputError(
+                "layer",
+                f"{layer!r}, {problem}",
+                "one that all later computation depends on alone"
+                + (f"; try {hint!r}" if hint else "; or give suffix="),
+            )
+    if all(name in _VIEWS for name, _ in flow.later or ()):
+        rank_zero_warn(
+            f"layer {layer!r} gives the logits themselves, over which there is no interaction: an "
+            "interaction loss there is always 0. Take an earlier layer."
+        )
+    return not flow.host_reads
+
+
+def _two_different(x: Tensor) -> Tensor:
+    if len(x) > 1 and not torch.equal(x[0], x[-1]):
+        return torch.stack([x[0], x[-1]])
+    other = 1 - x[:1] + 0.125 if x.is_floating_point() else x[:1].flip(-1)
+    return torch.cat([x[:1], other])
+
+
+def _problem(model: nn.Module, module: nn.Module, pair: Tensor) -> tuple[str | None, _Flow]:
+    """Why replacing this layer's output would be wrong; None where it is right."""
+    found: list[Any] = []
+
+    def plain(flow: _Flow, output: Any) -> Any:
+        found.append(output)
+        if not isinstance(output, Tensor) or output.is_nested or output.shape[:1] != pair.shape[:1]:
+            return output
+        found[-1] = output.clone()
+        return flow.cut(output)
+
+    expected, whole = _run(model, module, pair, plain)
+    if len(found) != 1:
+        return f"which the forward pass calls {len(found)} times", whole
+    if whole.later is None:
+        return "whose output is no tensor (B, ...)", whole
+    another = "after which the network still depends on the input by another way"
+    if whole.depends(expected):
+        return another, whole
+    if True in whole.host_reads:
+        return "of a network whose control flow reads numbers of the input", whole
+    batch = "after which the network uses the input's batch size"
+    try:
+        replaced, token = _run(model, module, pair[:1], lambda flow, _: flow.cut(found[0]))
+    except _FAILURES as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return f"{batch} ({reason})", whole
+    shapes = [[t.shape for t in _tensors(v)] for v in (expected, replaced)]
+    if shapes[0] != shapes[1] or token.later != whole.later:
+        return batch, whole
+    pairs = zip(_tensors(expected), _tensors(replaced), strict=True)
+    return (None if all(_same(a, b) for a, b in pairs) else another), whole
+
+
+def _run(
+    model: nn.Module, module: nn.Module, x: Tensor, cut: Callable[[_Flow, Any], Any]
+) -> tuple[Any, _Flow]:
+    flow = _Flow(x)
+    handle = module.register_forward_hook(lambda _module, _inputs, output: cut(flow, output))
+    try:
+        with flow, _Reads(flow):
+            return model(x), flow
+    finally:
+        handle.remove()
+
+
+def _modules_after(model: nn.Module, module: nn.Module, x: Tensor) -> dict[str, nn.Module]:
+    """The submodules that finish after this one (all if it never runs), in that order."""
+    names = {m: name for name, m in model.named_modules() if name}
+    order: list[nn.Module] = []
+    with _hooks(names, lambda m, *_: order.append(m)):
+        model(x)
+    first = order.index(module) + 1 if module in order else 0
+    return {names[m]: m for m in order[first:]}
+
+
+@contextmanager
+def _hooks(modules: dict[nn.Module, str], hook: Callable[..., None]) -> Iterator[None]:
+    handles = [module.register_forward_hook(hook) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _same(plain: Tensor, replaced: Tensor) -> bool:
+    # The same rows through the same kernels: real differences are far above this bound.
+    if not plain.is_floating_point():
+        return torch.equal(plain, replaced)
+    finite = plain[plain.isfinite()].abs()
+    bound = 64 * torch.finfo(plain.dtype).eps * float(finite.max() if len(finite) else 0)
+    return torch.allclose(plain, replaced, rtol=0, atol=bound, equal_nan=True)
