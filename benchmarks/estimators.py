@@ -25,7 +25,8 @@ from interaction_train.game.chunks import CANDIDATES
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.players import GridPlayers, UnitPlayers
 from interaction_train.indices import REFERENCE_RATIOS, resolve_orders, sample_multi_order
-from interaction_train.indices.flips import order_plan, sample
+from interaction_train.indices.flips import sample
+from interaction_train.indices.plans import order_plan
 from interaction_train.indices.readings import plug_in, split_sign
 from interaction_train.models import CIFARResNet, CIFARThinResNet, DigitsNet
 from interaction_train.sampling.pairs import GivenPairs, NeighbourPairs, RandomPairs

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,16 @@ from torch import Tensor, nn
 from interaction_train.callbacks.adapter import find_batch, find_model
 from interaction_train.callbacks.monitor import is_fast
 from interaction_train.callbacks.samples import fetch, first_loader, spread
-from interaction_train.errors import InputError
+from interaction_train.errors import at_least
 from interaction_train.game.absence import input_baseline
 from interaction_train.game.evaluation import unwrap
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import log_odds, logit
 from interaction_train.game.players import GridPlayers
 from interaction_train.indices.exact import exact_values, multi_order_interactions
+from interaction_train.metrics.rows import exact_rows, logit_scale, spectrum, strength
 from interaction_train.tracking.figures import save_figure, spectrum_figure
+from interaction_train.tracking.folders import run_folder
 
 Statistics = dict[str, Any]
 
@@ -50,44 +54,42 @@ class ExactInteractions(L.Callback):
     Args:
         rows: rows of the grid; all 2^(rows·cols) coalitions are evaluated.
         cols: columns of the grid.
-        samples: number of test images; ``fast_dev_run`` takes two.
+        n_samples: number of test images; ``fast_dev_run`` takes two.
         compare_to: name of a run beside this one (``runs/<name>``); the newest that has a
             ``summary.json`` is shown.
         baseline: what absent cells show, a number or one per channel; default: the training mean
             of the network's ``Normalize`` layer.
 
     Raises:
-        InputError: ``samples`` below 2, or no baseline to be found.
+        InputError: ``n_samples`` below 2, or no baseline to be found.
     """
 
     def __init__(
         self,
         rows: int = 4,
         cols: int = 4,
-        samples: int = 16,
+        n_samples: int = 16,
         compare_to: str | None = None,
         baseline: float | list[float] | None = None,
     ) -> None:
-        if samples < 2:
-            raise InputError("samples", samples, "at least 2, for a standard error")
+        at_least("n_samples", n_samples, 2)  # for a standard error
         self.players = GridPlayers(rows, cols)
-        self.samples, self.compare_to, self.baseline = samples, compare_to, baseline
-        self._untrained: nn.Module | None = None
+        self.n_samples, self.compare_to, self.baseline = n_samples, compare_to, baseline
+        self._untrained: dict[str, Any] | None = None
         self._summary: Statistics | None = None
         self._folder: Path | None = None
 
     @rank_zero_only
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.ckpt_path is None:
-            self._untrained = copy.deepcopy(unwrap(find_model(pl_module)))
+            self._untrained = copy.deepcopy(pl_module.state_dict())
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        folder = trainer.log_dir  # asked for on every process: rank 0 tells the others
-        self._folder = None if folder is None else Path(folder)
+        self._folder = run_folder(trainer)  # on every process: rank 0 tells the others
         if not trainer.is_global_zero:
             return
-        network = unwrap(find_model(pl_module))
-        x, y = (part.to(pl_module.device) for part in self._images(trainer))
+        x, y = self._images(trainer)
+        network = unwrap(find_model(pl_module, x=x))
         summary: Statistics = {
             "samples": len(x),
             "test/acc": float(trainer.callback_metrics.get("test/acc", torch.nan)),
@@ -95,7 +97,8 @@ class ExactInteractions(L.Callback):
         }
         spectra = {"after training": summary["J"]}
         if self._untrained is not None:
-            summary["J_before"] = self.measure(self._untrained.to(x.device), x, y)["J"]
+            with _state(pl_module, self._untrained):
+                summary["J_before"] = self.measure(network, x, y)["J"]
             spectra = {"before training": summary["J_before"], **spectra}
         for key in ("mean_abs", "strength"):
             for logger in trainer.loggers:
@@ -120,28 +123,21 @@ class ExactInteractions(L.Callback):
         absent = input_baseline(network, self.baseline, x)
         game = MaskedGame(network, x, absent, self.players, "all")
         logits = exact_values(game).movedim(1, -1).double()
+        scale = logit_scale(logits[:, -1], y)
         orders = multi_order_interactions(logit(logits, y[:, None]))
-        upper = torch.triu_indices(game.n, game.n, 1)
-        strengths = orders.mean(1)[:, upper[0], upper[1]].abs().mean(-1)
-        own = logit(logits[:, -1], y)
-        rest = (logits[:, -1].sum(-1) - own) / (logits.shape[-1] - 1)
-        scale = (own - rest).abs().mean()
-        spectrum = multi_order_interactions(log_odds(logits, y[:, None]))
-        per_image = spectrum[:, :, upper[0], upper[1]].abs().mean(-1)
-        total = per_image.mean()
+        pairs = strength(exact_rows(orders.mean(1, keepdim=True), scale))
+        orders = multi_order_interactions(log_odds(logits, y[:, None]))
+        found = spectrum(exact_rows(orders, scale))
+        value, stderr = (found[f"J_plug_in{part}"].tolist() for part in ("", "_stderr"))
         return {
-            "mean_abs": _mean(strengths),
-            "strength": _mean(strengths / scale),
-            "J": {
-                "orders": list(range(game.n - 1)),
-                "value": (per_image.mean(0) / total).tolist(),
-                "stderr": (_deviation(per_image) / total).tolist(),
-            },
+            "mean_abs": _told(pairs, "plug_in"),
+            "strength": _told(pairs, "strength_plug_in"),
+            "J": {"orders": list(range(game.n - 1)), "value": value, "stderr": stderr},
         }
 
     def _images(self, trainer: L.Trainer) -> tuple[Tensor, Tensor]:
         loader = first_loader(trainer.test_dataloaders)
-        count = 2 if is_fast(trainer) else self.samples
+        count = 2 if is_fast(trainer) else self.n_samples
         return find_batch(fetch(trainer, loader, spread(len(loader.dataset), count)))
 
     def _print(self, trainer: L.Trainer, summary: Statistics) -> None:
@@ -175,10 +171,16 @@ class ExactInteractions(L.Callback):
         return found[-1] if found else None
 
 
-def _deviation(values: Tensor) -> Tensor:
-    """Standard error of the mean over the first axis."""
-    return values.std(0) / len(values) ** 0.5
+@contextmanager
+def _state(module: nn.Module, state: dict[str, Any]) -> Iterator[None]:
+    """A module with other weights and statistics for a while."""
+    own = copy.deepcopy(module.state_dict())
+    try:
+        module.load_state_dict(state)
+        yield
+    finally:
+        module.load_state_dict(own)
 
 
-def _mean(values: Tensor) -> dict[str, float]:
-    return {"value": float(values.mean()), "stderr": float(_deviation(values))}
+def _told(result: dict[str, Tensor], key: str) -> dict[str, float]:
+    return {"value": float(result[key]), "stderr": float(result[f"{key}_stderr"])}

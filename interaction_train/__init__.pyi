@@ -100,36 +100,16 @@ from .indices import (
 from .indices import (
     sample_strength as sample_strength,
 )
-from .indices.exact import (
-    all_coalitions as all_coalitions,
-)
-from .indices.exact import (
-    dividends as dividends,
-)
-from .indices.exact import (
-    exact_values as exact_values,
-)
-from .indices.exact import (
-    multi_order_interactions as multi_order_interactions,
-)
-from .indices.exact import (
-    multivariate_interaction as multivariate_interaction,
-)
-from .indices.exact import (
-    multivariate_strength as multivariate_strength,
-)
-from .indices.exact import (
-    order_curve as order_curve,
-)
-from .indices.exact import (
-    shapley_interaction as shapley_interaction,
-)
-from .indices.exact import (
-    shapley_interactions as shapley_interactions,
-)
-from .indices.exact import (
-    shapley_values as shapley_values,
-)
+from .indices.exact import all_coalitions as all_coalitions
+from .indices.exact import dividends as dividends
+from .indices.exact import exact_values as exact_values
+from .indices.exact import multi_order_interactions as multi_order_interactions
+from .indices.exact import order_curve as order_curve
+from .indices.exact import shapley_interactions as shapley_interactions
+from .indices.exact import shapley_values as shapley_values
+from .indices.exact_sets import multivariate_interaction as multivariate_interaction
+from .indices.exact_sets import multivariate_strength as multivariate_strength
+from .indices.exact_sets import shapley_interaction as shapley_interaction
 from .losses import (
     BandLoss as BandLoss,
 )

@@ -1,10 +1,26 @@
-"""Sampled interaction indices with standard errors, for games too large to enumerate."""
+"""Interaction indices, exact ones of small games and sampled ones of large games."""
 
 from interaction_train.indices.curve import (
     OrderCurve,
     mean_interaction,
     player_interactions,
     sample_order_curve,
+)
+from interaction_train.indices.exact import (
+    all_coalitions,
+    dividends,
+    exact_values,
+    multi_order_interactions,
+    order_curve,
+    shapley_interactions,
+    shapley_values,
+    values_from_dividends,
+)
+from interaction_train.indices.exact_sets import (
+    block_shapley_values,
+    multivariate_interaction,
+    multivariate_strength,
+    shapley_interaction,
 )
 from interaction_train.indices.sampled_pairs import (
     REFERENCE_RATIOS,
@@ -19,6 +35,7 @@ from interaction_train.indices.sampled_sets import (
     sample_multivariate,
     sample_strength,
 )
+from interaction_train.indices.spectra import interaction_spectrum, order_strengths
 
 __all__ = [
     "REFERENCE_RATIOS",
@@ -26,7 +43,17 @@ __all__ = [
     "OrderCurve",
     "PairEstimates",
     "Strength",
+    "all_coalitions",
+    "block_shapley_values",
+    "dividends",
+    "exact_values",
+    "interaction_spectrum",
     "mean_interaction",
+    "multi_order_interactions",
+    "multivariate_interaction",
+    "multivariate_strength",
+    "order_curve",
+    "order_strengths",
     "player_interactions",
     "resolve_orders",
     "sample_multi_order",
@@ -34,4 +61,8 @@ __all__ = [
     "sample_order_curve",
     "sample_shapley_pairs",
     "sample_strength",
+    "shapley_interaction",
+    "shapley_interactions",
+    "shapley_values",
+    "values_from_dividends",
 ]

@@ -12,7 +12,7 @@ Interactions", 2024.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -21,7 +21,8 @@ from interaction_train.errors import InputError
 from interaction_train.game.masked import MaskedGame
 
 _ROWS = 8192  # coalitions × samples that go to the game in one call
-_CELLS = 2**21  # float64 numbers in one block of a sum over coalitions
+CELLS = 2**21  # float64 numbers in one block of a sum over coalitions
+_NOISE = 16  # units in the last place that four values and what a network does before may be off by
 
 
 def all_coalitions(
@@ -50,7 +51,7 @@ def all_coalitions(
     stop = 1 << n if stop is None else stop
     if not 0 <= start <= stop <= 1 << n:
         raise InputError("start, stop", (start, stop), f"0 <= start <= stop <= {1 << n}")
-    return _members(torch.arange(start, stop, device=device), n)
+    return members(torch.arange(start, stop, device=device), n)
 
 
 def exact_values(game: MaskedGame, max_coalitions: int = 2**20) -> Tensor:
@@ -152,8 +153,8 @@ def order_curve(v: Tensor) -> Tensor:
         >>> order_curve(torch.tensor([0.0, 1.0, 2.0, 4.0]))
         tensor([0.0000, 1.5000, 4.0000])
     """
-    n = _count(v)
-    return (_sums_by_size(v, n, 0)[..., 0] / _binomials(n, v)).to(v.dtype)
+    n = count_players(v)
+    return (_sums_by_size(v, n, 0)[..., 0] / binomials(n, v)).to(v.dtype)
 
 
 def shapley_values(v: Tensor) -> Tensor:
@@ -172,12 +173,12 @@ def shapley_values(v: Tensor) -> Tensor:
         >>> shapley_values(torch.tensor([0.0, 1.0, 2.0, 4.0]))
         tensor([1.5000, 2.5000])
     """
-    n = _count(v, least=1)
+    n = count_players(v, least=1)
     sums = _sums_by_size(v, n, 1)
     total, present = sums[..., :1], sums[..., 1:]
     # Players join coalitions of size s: those of size s + 1 with i, less those of size s without.
     gains = present[..., 1:, :] - (total - present)[..., :-1, :]
-    return (gains / _binomials(n - 1, v).unsqueeze(-1)).mean(-2).to(v.dtype)
+    return (gains / binomials(n - 1, v).unsqueeze(-1)).mean(-2).to(v.dtype)
 
 
 def multi_order_interactions(v: Tensor) -> Tensor:
@@ -191,7 +192,8 @@ def multi_order_interactions(v: Tensor) -> Tensor:
         v: ``(..., 2^n)`` with n at least 2.
 
     Returns:
-        ``(..., n - 1, n, n)``: order m = 0 … n−2, player i, player j; symmetric, and 0 where i = j.
+        ``(..., n - 1, n, n)``: order m = 0 … n−2, player i, player j; symmetric, 0 where i = j, and
+        0 where it is below the rounding noise of ``v``, 16 units in the last place of max |v|.
 
     Raises:
         InputError: ``v`` is not floating point, its last axis no power of two, or n is below 2.
@@ -201,7 +203,12 @@ def multi_order_interactions(v: Tensor) -> Tensor:
         >>> multi_order_interactions(majority)[:, 0, 1]  # first alone, then beside player 2
         tensor([ 1., -1.])
     """
-    return _multi_order(v).to(v.dtype)
+    orders = _multi_order(v)
+    eps = torch.finfo(v.dtype).eps
+    if eps > 1e-4:  # half precision, whose steps are as large as interactions: nothing is known
+        return orders.to(v.dtype)
+    noise = _NOISE * eps * v.detach().abs().amax(-1).double()
+    return orders.masked_fill(orders.abs() < noise[..., None, None, None], 0).to(v.dtype)
 
 
 def shapley_interactions(v: Tensor) -> Tensor:
@@ -226,157 +233,12 @@ def shapley_interactions(v: Tensor) -> Tensor:
     return _multi_order(v).mean(-3).to(v.dtype)
 
 
-def shapley_interaction(v: Tensor, subset: Sequence[int]) -> Tensor:
-    """Shapley interaction index of a subset of any size (survey, Eq. 5).
-
-    I^Shap(S) = Σ_{T⊆N∖S} |T|!(n−|T|−|S|)!/(n−|S|+1)! Δ_S v(T), with Δ_S v(T) =
-    Σ_{L⊆S} (−1)^{|S|−|L|} v(L∪T). For one player it is the Shapley value.
-
-    Args:
-        v: ``(..., 2^n)``.
-        subset: distinct players out of 0 … n−1, at least one.
-
-    Returns:
-        ``(...)``.
-
-    Raises:
-        InputError: ``v`` is no value tensor, or ``subset`` is empty, repeats a player or names one
-            that the game does not have.
-    """
-    # Averaging the contexts first leaves a game of the subset's players; its top dividend is Δ_S.
-    return dividends(_averaged(v, subset))[..., -1].to(v.dtype)
-
-
-def block_shapley_values(v: Tensor, subset: Sequence[int]) -> Tensor:
-    """Shapley values φ([C] | N∖S ∪ {[C]}) of all C ⊆ S, each as one player, the rest of S absent.
-
-    Args:
-        v: ``(..., 2^n)``.
-        subset: S, distinct players out of 0 … n−1, at least one.
-
-    Returns:
-        ``(..., 2^|S|)``: bit k of an index says whether ``subset[k]`` is in C; 0 for C = ∅.
-
-    Raises:
-        InputError: as in :func:`shapley_interaction`.
-    """
-    g = _averaged(v, subset)
-    return (g - g[..., :1]).to(v.dtype)
-
-
-def multivariate_interaction(v: Tensor, subset: Sequence[int]) -> Tensor:
-    """Multivariate interaction B([S]) = φ([S] | N∖S ∪ {[S]}) − Σ_{i∈S} φ(i | N∖S ∪ {i}).
-
-    Survey, Eq. 8; equal to Σ_{L⊆S, |L|>1} I^Shap(L | N∖S ∪ L) (Eq. 9).
-
-    Args:
-        v: ``(..., 2^n)``.
-        subset: S, distinct players out of 0 … n−1, at least one.
-
-    Returns:
-        ``(...)``; 0 for a single player.
-
-    Raises:
-        InputError: as in :func:`shapley_interaction`.
-
-    Examples:
-        >>> everyone = all_coalitions(3).all(1).float()  # all three win together
-        >>> multivariate_interaction(everyone, [0, 1, 2])
-        tensor(1.)
-    """
-    g = _averaged(v, subset)
-    single = g[..., [1 << k for k in range(len(subset))]] - g[..., :1]
-    return (g[..., -1] - g[..., 0] - single.sum(-1)).to(v.dtype)
-
-
-def multivariate_strength(v: Tensor, subset: Sequence[int], max_size: int = 12) -> Tensor:
-    """Multivariate interaction strength T([S]) (survey, Eq. 10).
-
-    max_Ω − min_Ω of Σ_{C∈Ω} φ([C] | N∖S ∪ {[C]}) over the partitions Ω of S; exact, by dynamic
-    programming over subsets, O(3^|S|). At most Σ_{|L|>1} |I^Shap(L | N∖S ∪ L)|.
-
-    Args:
-        v: ``(..., 2^n)``.
-        subset: S, distinct players out of 0 … n−1, at least one.
-        max_size: the largest |S| that is not refused.
-
-    Returns:
-        ``(...)``; 0 for a single player.
-
-    Raises:
-        InputError: as in :func:`shapley_interaction`, or ``subset`` is larger than ``max_size``.
-    """
-    size = len(subset)
-    if size > max_size:
-        raise InputError(
-            "subset",
-            f"{size} players, which have {_partitions(size)} partitions",
-            f"at most max_size = {max_size} players",
-        )
-    g = _averaged(v, subset)
-    phi = g - g[..., :1]
-    # Extremes over the partitions of every subset M: its lowest player's block C, then M∖C.
-    high, low = torch.zeros_like(phi), torch.zeros_like(phi)
-    numbers = torch.arange(1 << size, device=v.device)
-    for m in range(1, 1 << size):
-        inside = numbers[1 : m + 1]
-        blocks = inside[((inside & ~m) == 0) & ((inside & (m & -m)) != 0)]
-        value, rest = phi[..., blocks], m ^ blocks
-        high[..., m] = (value + high[..., rest]).amax(-1)
-        low[..., m] = (value + low[..., rest]).amin(-1)
-    return (high[..., -1] - low[..., -1]).to(v.dtype)
-
-
-def order_strengths(multi_order: Tensor) -> Tensor:
-    """Absolute strength of each order, E_x E_{i≠j} |I^(m)(i,j|x)|.
-
-    Args:
-        multi_order: ``(..., orders, n, n)`` with zero diagonals, all orders
-            (:func:`multi_order_interactions`) or some.
-
-    Returns:
-        ``(orders,)``.
-
-    Raises:
-        InputError: another shape, n below 2, or no samples.
-    """
-    shape = tuple(multi_order.shape)
-    if len(shape) < 3 or shape[-1] != shape[-2] or shape[-1] < 2 or 0 in shape:
-        raise InputError("multi_order", f"shape {shape}", "(..., orders, n, n) with n at least 2")
-    pairs = multi_order.double().abs().sum((-2, -1)) / (shape[-1] * (shape[-1] - 1))
-    return pairs.reshape(-1, shape[-3]).mean(0).to(multi_order.dtype)
-
-
-def interaction_spectrum(multi_order: Tensor) -> Tensor:
-    """Relative strengths J^(m) = E_x E_ij |I^(m)(i,j|x)| / E_m [same] (survey, Eq. 21).
-
-    The denominator is the mean over the orders that are given, so J depends on that grid: spectra
-    are comparable only over the same orders, and all of 0 … n−2 is one such choice.
-
-    Args:
-        multi_order: ``(..., orders, n, n)`` with zero diagonals, all orders
-            (:func:`multi_order_interactions`) or some.
-
-    Returns:
-        ``(orders,)`` with mean 1; NaN where no order has any interaction (an additive game).
-
-    Raises:
-        InputError: another shape, n below 2, or no samples.
-
-    Examples:
-        >>> majority = (all_coalitions(3).sum(1) >= 2).float()
-        >>> interaction_spectrum(multi_order_interactions(majority))
-        tensor([1., 1.])
-    """
-    strengths = order_strengths(multi_order)
-    return strengths / strengths.mean()
-
-
-def _members(index: Tensor, n: int) -> Tensor:
+def members(index: Tensor, n: int) -> Tensor:
+    """The coalitions of some indices, bool ``(..., n)``."""
     return (index.unsqueeze(-1) >> torch.arange(n, device=index.device)).bitwise_and_(1).bool()
 
 
-def _count(v: Tensor, least: int = 0, name: str = "v") -> int:
+def count_players(v: Tensor, least: int = 0, name: str = "v") -> int:
     """The number of players n of a value tensor."""
     size = v.shape[-1] if v.dim() else 0
     n = size.bit_length() - 1
@@ -390,14 +252,15 @@ def _count(v: Tensor, least: int = 0, name: str = "v") -> int:
     return n
 
 
-def _binomials(n: int, v: Tensor) -> Tensor:
+def binomials(n: int, v: Tensor) -> Tensor:
+    """C(n, k) for k = 0 … n, float64 on the device of ``v``."""
     return torch.tensor(
         [math.comb(n, k) for k in range(n + 1)], dtype=torch.float64, device=v.device
     )
 
 
 def _transform(v: Tensor, sign: int, name: str) -> Tensor:
-    n = _count(v, name=name)
+    n = count_players(v, name=name)
     result = v.to(torch.float64, copy=True, memory_format=torch.contiguous_format)
     for i in range(n):
         halves = result.view(*v.shape[:-1], 1 << (n - 1 - i), 2, 1 << i)
@@ -406,13 +269,13 @@ def _transform(v: Tensor, sign: int, name: str) -> Tensor:
 
 
 def _multi_order(v: Tensor) -> Tensor:
-    n = _count(v, least=2)
+    n = count_players(v, least=2)
     sums = _sums_by_size(v, n, 2)
     total, both = sums[..., :1, :1], sums[..., 1:, 1:]
     first, second = sums[..., 1:, :1], sums[..., :1, 1:]
     one, none = first + second - 2 * both, total - first - second + both
     result = both[..., 2:, :, :] - one[..., 1:-1, :, :] + none[..., :-2, :, :]
-    result = result / _binomials(n - 2, v)[:, None, None]
+    result = result / binomials(n - 2, v)[:, None, None]
     return result.masked_fill(torch.eye(n, dtype=torch.bool, device=v.device), 0)
 
 
@@ -427,10 +290,10 @@ def _sums_by_size(v: Tensor, n: int, degree: int) -> Tensor:
     rows, columns = torch.triu_indices(n + 1, n + 1, device=v.device)
     features = (1, n + 1, len(rows))[degree]
     sums = []
-    for blocks in _blocks_by_size(n, max(64, _CELLS // max(features, len(flat))), v.device):
+    for blocks in _blocks_by_size(n, max(64, CELLS // max(features, len(flat))), v.device):
         total = flat.new_zeros(len(flat), features, dtype=torch.float64)
         for block in blocks:
-            z = torch.nn.functional.pad(_members(block, n), (1, 0), value=True).double()
+            z = torch.nn.functional.pad(members(block, n), (1, 0), value=True).double()
             held = (z[:, :1], z, z[:, rows] * z[:, columns] if degree == 2 else z)[degree]
             total = total + flat[:, block].double() @ held
         sums.append(total)
@@ -448,41 +311,3 @@ def _blocks_by_size(n: int, rows: int, device: torch.device) -> Iterator[tuple[T
     order = sizes.argsort(stable=True)
     for part in order.split([math.comb(n, s) for s in range(n + 1)]):
         yield part.split(rows)
-
-
-def _averaged(v: Tensor, subset: Sequence[int]) -> Tensor:
-    """The game g(C) = Σ_{T⊆N∖S} |T|!(r−|T|)!/(r+1)! v(T∪C), r = n−|S|, of the players in S.
-
-    ``(..., 2^|S|)`` float64, bit k for ``subset[k]``. The weights sum to 1 and are those of the
-    Shapley values of any single block C, and of I^Shap(L | N∖S ∪ L) for every L ⊆ S.
-    """
-    n = _count(v)
-    players = list(subset)
-    if not players or len(set(players)) < len(players) or not set(players) <= set(range(n)):
-        raise InputError("subset", tuple(players), f"distinct players out of 0 … {n - 1}")
-    others = [i for i in range(n) if i not in players]
-    inside = _spread(players, v.device)
-    weights = 1 / ((len(others) + 1) * _binomials(len(others), v))
-    weights = weights[all_coalitions(len(others), v.device).sum(-1)]
-    outside = _spread(others, v.device)
-    total = v.new_zeros(*v.shape[:-1], len(inside), dtype=torch.float64)
-    rows = max(1, _CELLS // (len(inside) * max(1, v[..., 0].numel())))
-    for weight, block in zip(weights.split(rows), outside.split(rows), strict=True):
-        total = total + (v[..., block | inside[:, None]].double() @ weight)
-    return total
-
-
-def _spread(players: Sequence[int], device: torch.device) -> Tensor:
-    """The index of every coalition of the given players in the value tensor of the whole game."""
-    bits = torch.tensor([1 << i for i in players], dtype=torch.int64, device=device)
-    return (all_coalitions(len(players), device) * bits).sum(-1)
-
-
-def _partitions(size: int) -> int:
-    """The number of partitions of a set (Bell), by the triangle."""
-    row = [1]
-    for _ in range(size - 1):
-        row = [row[-1], *row]
-        for k in range(1, len(row)):
-            row[k] += row[k - 1]
-    return row[-1]

@@ -12,85 +12,25 @@ An order m is served by |T| = m and the pairs that T does not touch, by |T| = m 
 touches once, or by |T| = m + 2 and those inside it. Only what such pairs need is evaluated. How
 many of a block's players T holds is drawn on the host, from the hypergeometric law: so the shapes
 of all tensors are known there, and nothing is read back from the device. Which players these are
-is drawn per sample on the device, where every pair of the block is wanted, else on the host too.
+is drawn per sample on the device.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from interaction_train.errors import InputError
 from interaction_train.game.masked import MaskedGame
+from interaction_train.indices.plans import Plan
 from interaction_train.sampling import coalitions
 from interaction_train.sampling.pairs import PairBlocks
 from interaction_train.sampling.random import Draws
 
 _ROWS = 8192  # coalitions × samples that go to the game in one call
-_CELLS = 2**16  # T's × pairs in one host table
-_PARTS = 8  # independent parts of the contexts, at most
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which evaluations an order needs, as known on the host.
-
-    Attributes:
-        size: |T|; None for contexts of random size.
-        held: bool ``(G, p)``: the places of the block that each T holds; None for random sizes.
-        touched: how many players of a wanted pair T holds; None for any number.
-        parts: the number of T's in each of F independent parts; one T for an end order, whose one
-            context is evaluated once.
-        edges: the pairs of the block, int64 ``(E, 2)``.
-        p: places in the block.
-    """
-
-    size: int | None
-    held: Tensor | None
-    touched: int | None
-    parts: tuple[int, ...]
-    edges: Tensor
-    p: int
-
-    @property
-    def count(self) -> int:
-        return sum(self.parts)
-
-    @property
-    def exact(self) -> bool:
-        return len(self.parts) == 1
-
-    def useful(self, start: int, stop: int) -> Tensor:
-        """Which pairs the T's of a range serve, bool ``(stop − start, E)``."""
-        if self.held is None or self.touched is None:
-            return torch.ones(stop - start, len(self.edges), dtype=torch.bool)
-        return self.held[start:stop, self.edges].sum(-1).eq(self.touched)
-
-    def needed(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """What those T's evaluate, bool ``(stop − start, 1 + p + E)``, and their useful pairs.
-
-        The columns are T itself, its single flips, its double flips.
-        """
-        useful = self.useful(start, stop)
-        ends = torch.zeros(len(self.edges), self.p)
-        ends.scatter_(1, self.edges, 1.0)
-        single = useful.float() @ ends > 0
-        return torch.cat([useful.any(-1, keepdim=True), single, useful], 1), useful
-
-    def counts(self) -> tuple[Tensor, Tensor]:
-        """Evaluations and useful pairs of each T, int64 ``(G,)`` each."""
-        rows, gained = [], []
-        block = max(1, _CELLS // len(self.edges))
-        for start in range(0, self.count, block):
-            needed, useful = self.needed(start, min(start + block, self.count))
-            rows.append(needed.sum(-1))
-            gained.append(useful.sum(-1))
-        return torch.cat(rows), torch.cat(gained)
 
 
 @dataclass
@@ -101,8 +41,13 @@ class Sums:
         value: sums of Δ over the contexts of a pair and part, ``(B, M, F, P)`` float64.
         count: contexts of a pair and part, like ``value``.
         square, size: sums of Δ² and |Δ| over all contexts of a pair, ``(B, M, P)`` float64.
-        total: per order and block, sums over the T's of s², s·c and c², where s and c are the sum
-            and the number of the differences of a T: ``(B, M, blocks, 3)``.
+        steps: the sums of squared differences between neighbours among stratified T's, of Δ per
+            pair ``(B, P)`` and of its sum over the pairs of a block ``(B, blocks)``; None where
+            there are too few.
+        total: per order and block, sums over the T's of s², s·c, c² and s, where s and c are the
+            weighted sum and number of the differences of a T: ``(B, M, blocks, 4)``.
+        expected: per order, the differences of a block in the mean over the host's draws, ``(M,)``.
+        number: per order, the number of a block's T's that give differences, ``(M,)``.
         evaluations: coalitions evaluated per sample.
         differences: differences of a wanted order and pair per sample.
     """
@@ -111,104 +56,12 @@ class Sums:
     count: Tensor
     square: Tensor
     size: Tensor
+    steps: tuple[Tensor, Tensor] | None
     total: Tensor
+    expected: Tensor
+    number: Tensor
     evaluations: int
     differences: int
-
-
-def order_plan(
-    n: int,
-    order: int,
-    blocks: PairBlocks,
-    contexts: int,
-    draws: Draws,
-    share: bool = True,
-) -> Plan:
-    """The cheapest plan for an order.
-
-    Args:
-        n: number of players.
-        order: m, 0 … n−2.
-        blocks: the pairs.
-        contexts: contexts per pair, in the mean.
-        draws: seed, name and step count; the content does not.
-        share: False: contexts avoid the whole block, which is right for single pairs alone, and
-            taken for these anyway.
-
-    Returns:
-        the plan with most useful differences per evaluation.
-    """
-    p, edges = blocks.members.shape[-1], blocks.edges
-    if order == 0 or order == n - 2:
-        held = torch.full((1, p), order > 0)
-        return Plan(order and n, held, 2 if order else 0, (1,), edges, p)
-    if not share or p == 2:  # there is nothing to share in a single pair
-        held = torch.zeros(contexts, p, dtype=torch.bool)
-        return Plan(order, held, 0, _parts(contexts, contexts), edges, p)
-    key = (n, order, tuple(map(tuple, edges.tolist())), p, blocks.complete, contexts)
-    return _cheapest(*key, draws.seed, draws.name, draws.step)
-
-
-def _parts(count: int, contexts: int) -> tuple[int, ...]:
-    """``count`` T's in parts, as equal as can be."""
-    number = min(contexts, _PARTS)
-    return tuple(count // number + (k < count % number) for k in range(number))
-
-
-@lru_cache(maxsize=256)
-def _cheapest(
-    n: int,
-    order: int,
-    edges: tuple[tuple[int, int], ...],
-    p: int,
-    complete: bool,
-    contexts: int,
-    seed: int,
-    name: str,
-    step: int,
-) -> Plan:
-    best, best_yield = None, -1.0
-    for touched in (0, 1, 2):
-        size = order + touched
-        # The probability that a T of this size serves a given pair.
-        chance = math.comb(n - 2, order) * (2 if touched == 1 else 1) / math.comb(n, size)
-        parts = _parts(math.ceil(contexts / chance), contexts)
-        host = Draws(torch.zeros(1, dtype=torch.int64), seed, name, step)
-        held = torch.cat(
-            [
-                _held(host, f"{order} {touched} {part}", n, size, p, number, complete)
-                for part, number in enumerate(parts)
-            ]
-        )
-        plan = Plan(size, held, touched, parts, torch.tensor(edges), p)
-        rows, gained = (int(count.sum()) for count in plan.counts())
-        if gained > best_yield * rows:
-            best, best_yield = plan, gained / rows
-    assert best is not None
-    return best
-
-
-def _held(
-    host: Draws, stream: str, n: int, size: int, p: int, number: int, complete: bool
-) -> Tensor:
-    """Which places of a block each of ``number`` coalitions of ``size`` holds: bool (number, p).
-
-    The numbers of places are a systematic sample of the hypergeometric law.
-    """
-    weights = [math.comb(p, a) * math.comb(n - p, size - a) if a <= size else 0 for a in range(p)]
-    law = torch.tensor([w / math.comb(n, size) for w in weights], dtype=torch.float64).cumsum(0)
-    start = host.uniform(f"held {stream}", 1).double()[0]
-    points = (torch.arange(number, dtype=torch.float64) + start) / number
-    held = torch.searchsorted(law, points, right=True)
-    if complete:  # which of the places are held is up to each sample
-        return torch.arange(p) < held[:, None]
-    return coalitions.uniform(host.bits(f"places {stream}", number, p)[0], held)
-
-
-def shapley_plan(blocks: PairBlocks, contexts: int) -> Plan:
-    """All pairs with every T, where T holds each player with one probability from U(0, 1)."""
-    parts = _parts(contexts, contexts)
-    return Plan(None, None, None, parts, blocks.edges, blocks.members.shape[-1])
 
 
 def sample(game: MaskedGame, blocks: PairBlocks, plans: dict[str, Plan], draws: Draws) -> Sums:
@@ -233,20 +86,24 @@ def sample(game: MaskedGame, blocks: PairBlocks, plans: dict[str, Plan], draws: 
     def zeros(*sizes: int) -> Tensor:
         return torch.zeros(sizes, dtype=torch.float64, device=device)
 
+    counts = [plan.counts() for plan in plans.values()]
     sums = Sums(
         zeros(batch, len(plans), parts, total),
         zeros(batch, len(plans), parts, total),
         zeros(batch, len(plans), total),
         zeros(batch, len(plans), total),
-        zeros(batch, len(plans), number, 3),
+        None,
+        zeros(batch, len(plans), number, 4),
+        torch.tensor([plan.expected for plan in plans.values()], dtype=torch.float64).to(device),
+        torch.tensor([float((gained > 0).sum()) for _, gained in counts]).to(device),
         0,
         0,
     )
-    counts = [plan.counts() for plan in plans.values()]
     sums.evaluations = number * sum(int(rows.sum()) for rows, _ in counts)
     sums.differences = number * sum(int(gained.sum()) for _, gained in counts)
     game.choose_chunk(batch * sums.evaluations)
     for m, (name, plan) in enumerate(plans.items()):
+        last: Tensor | None = None
         for start, stop in _ranges(counts[m][0], batch * number):
             one = _Slice(game.n, blocks, plan, draws, name, start, stop)
             if one.rows == 0:
@@ -263,6 +120,14 @@ def sample(game: MaskedGame, blocks: PairBlocks, plans: dict[str, Plan], draws: 
             sums.square[:, m].scatter_add_(1, ids, flat.square())
             sums.size[:, m].scatter_add_(1, ids, flat.abs())
             sums.total[:, m] += one.moments(delta)
+            if plan.strata:
+                grid = delta.unflatten(-1, (one.sets, -1))
+                steps = grid if last is None else torch.cat([last, grid], 2)
+                inside = plan.neighbours(start, stop, last is not None).to(device)
+                last, steps = grid[:, :, -1:], steps.diff(dim=2) * inside[:, None]
+                found = steps.square().sum(2).flatten(1), steps.sum(-1).square().sum(-1)
+                old = sums.steps or (torch.zeros_like(found[0]), torch.zeros_like(found[1]))
+                sums.steps = old[0] + found[0], old[1] + found[1]
     return sums
 
 
@@ -315,8 +180,11 @@ class _Slice:
         sizes = torch.tensor(plan.parts)
         part = torch.arange(len(sizes)).repeat_interleave(sizes)[start:stop]
         self.part = part.to(device, non_blocking=True)
+        self.weights: Tensor | None = None
+        if plan.weights is not None:
+            self.weights = plan.weights[start:stop].to(device, non_blocking=True)
         # The player at each place: a new order of the block for every T where any order will do.
-        if blocks.complete and plan.held is not None:
+        if plan.held is not None and not plan.exact:
             order = draws.bits(f"places {name}", number, span, p).argsort(-1)
             place = torch.zeros(p, p, dtype=torch.int64)
             place[edges[:, 0], edges[:, 1]] = torch.arange(len(edges))
@@ -363,9 +231,11 @@ class _Slice:
         return self.sign * (none - first - second + both)
 
     def moments(self, delta: Tensor) -> Tensor:
-        """Sums over T's of s², s·c and c² (see :class:`Sums`), ``(B, blocks, 3)``."""
+        """Sums over T's of s², s·c, c² and s (see :class:`Sums`), ``(B, blocks, 4)``."""
         s, c = (
             delta.new_zeros(*delta.shape[:2], self.sets).index_add_(2, self.t, part)
             for part in (delta, torch.ones_like(delta))
         )
-        return torch.stack([(s * s).sum(-1), (s * c).sum(-1), (c * c).sum(-1)], -1)
+        if self.weights is not None:
+            s, c = s * self.weights, c * self.weights
+        return torch.stack([part.sum(-1) for part in (s * s, s * c, c * c, s)], -1)

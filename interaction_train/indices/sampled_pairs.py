@@ -14,7 +14,8 @@ from torch import Tensor
 
 from interaction_train.errors import InputError
 from interaction_train.game.masked import MaskedGame
-from interaction_train.indices.flips import Sums, order_plan, sample, shapley_plan
+from interaction_train.indices.flips import Sums, sample
+from interaction_train.indices.plans import order_plan, shapley_plan
 from interaction_train.sampling.pairs import PairBlocks, PairSampler
 from interaction_train.sampling.random import Draws, content_hash
 
@@ -212,8 +213,9 @@ def sample_shapley_pairs(
     _check_contexts(contexts)
     draws = Draws(content_hash(game.present), seed, name)
     blocks = pairs.blocks(game.players, game.present.shape[1:], draws)
-    sums = sample(game, blocks, {"shapley": shapley_plan(blocks, contexts)}, draws)
-    return _estimates((), blocks, sums, torch.tensor([False]))
+    plan = shapley_plan(blocks, contexts)
+    sums = sample(game, blocks, {"shapley": plan}, draws)
+    return _estimates((), blocks, sums, torch.tensor([False]), plan.strata)
 
 
 def _check_contexts(contexts: int) -> None:
@@ -227,30 +229,44 @@ def _apart(blocks: PairBlocks) -> PairBlocks:
 
 
 def _estimates(
-    orders: tuple[int, ...], blocks: PairBlocks, sums: Sums, exact: Tensor
+    orders: tuple[int, ...],
+    blocks: PairBlocks,
+    sums: Sums,
+    exact: Tensor,
+    strata: int = 0,
 ) -> PairEstimates:
     exact = exact.to(sums.value.device)[:, None]
     count, total = sums.count.sum(2), sums.value.sum(2)
     value = total / count
-    variance = (sums.square / count - value.square()).clamp(min=0) * count / (count - 1)
-    # The mean over pairs is a ratio of totals over coalitions; its spread is that between the
-    # coalitions of a block.
+    stderr = ((sums.square / count - value.square()).clamp(min=0) / (count - 1)).sqrt()
+    # The mean over pairs is a total over coalitions divided by what that is expected to count (the
+    # number that it does count would bias it); its spread is that between a block's coalitions.
     number = blocks.members.shape[1]
     s, c = (part.unflatten(-1, (number, -1)).sum(-1) for part in (total, count))
     local = (s / c).nan_to_num()  # few contexts can miss a block
-    ss, sc, cc = sums.total.unbind(-1)
-    spread = (ss - 2 * local * sc + local.square() * cc).clamp(min=0).sum(-1).sqrt() / c.sum(-1)
+    ss, sc, cc, weighted = sums.total.unbind(-1)
+    expected = sums.expected * number
+    spread = (ss - 2 * local * sc + local.square() * cc).clamp(min=0).sum(-1)
+    spread = (spread * sums.number / (sums.number - 1)).sqrt() / expected
+    mean = weighted.sum(-1) / expected
+    if sums.steps is not None:
+        # Keep rates are stratified, one from each slice of (0, 1): neighbours differ by as much as
+        # two draws from one slice, all together by more.
+        scale = 2 * strata * count[:, 0].double()
+        stderr = (sums.steps[0] / scale).sqrt()[:, None]
+        spread = (sums.steps[1] / (scale[:, :1] * len(blocks.edges) ** 2)).sum(-1).sqrt()[:, None]
+        spread = spread / number
     result = PairEstimates(
         orders,
         blocks.pairs,
         value,
-        (variance / count).sqrt().masked_fill(exact, 0),
+        stderr.masked_fill(exact, 0),
         count.long(),
         torch.where(exact, value, sums.value.movedim(2, 0)),
         torch.where(exact, 1, sums.count.movedim(2, 0)),
         sums.size / count,
         count.mean(-1),
-        s.sum(-1) / c.sum(-1),
+        mean,
         spread.masked_fill(exact.squeeze(-1), 0),
         sums.evaluations,
         sums.differences,

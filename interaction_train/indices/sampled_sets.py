@@ -194,17 +194,22 @@ class _Subset:
         coefficients = coefficients.to(self.players.device)
         block = max(1, _ROWS // (batch * count))
         total: Tensor | None = None
+        last: Tensor | None = None
         self.game.choose_chunk(batch * count * contexts)
         for start in range(0, contexts, block):
             span = range(start, min(start + block, contexts))
             values = self._values(parts, stream, span, contexts) @ coefficients.unsqueeze(-3)
             values = values.squeeze(2)
-            now = torch.stack([values.sum(1), values.square().sum(1)])
+            # Keep rates are stratified, one from each slice of (0, 1): neighbours differ by as much
+            # as two draws from one slice, all together by more.
+            steps = (values if last is None else torch.cat([last, values], 1)).diff(dim=1)
+            last = values[:, -1:]
+            now = torch.stack([values.sum(1), steps.square().sum(1)])
             total = now if total is None else total + now
         assert total is not None
-        mean, square = total / contexts
+        mean = total[0] / contexts
         require_finite(mean)
-        return mean, ((square - mean.square()).clamp(min=0) / (contexts - 1)).sqrt()
+        return mean, (total[1] / (2 * (contexts - 1) * contexts)).sqrt()
 
     def _values(self, parts: Tensor, stream: str, span: range, contexts: int) -> Tensor:
         """v(T ∪ C_k), ``(B, contexts of the span, 1, K)`` float64."""

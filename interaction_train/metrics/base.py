@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
@@ -94,6 +95,13 @@ class InteractionMetric(RowMetric):
     @property
     def row_shape(self) -> tuple[int, ...]:
         return (len(COLUMNS), self.width)
+
+    def compute(self) -> Statistics:
+        result = super().compute()
+        if int(result["samples"]) == 0:
+            why = " none was classified correctly" if getattr(self, "only_correct", False) else ""
+            rank_zero_warn(f"{type(self).__name__} has no sample to measure:{why or ' none came'}")
+        return result
 
     def _axes(self, axes: Axes | None) -> tuple[Figure, Axes]:
         if axes is not None:

@@ -22,6 +22,9 @@ COLUMNS = ("signed", "plug_in", "split_sign", "product", "size", "count", "scale
 its absolute value (``product`` is that of two parts), of the mean |Δ| over contexts and of the
 number of contexts; and |z_y − mean of the other logits| of the sample."""
 
+_MEASURED = COLUMNS.index("size") + 1  # the columns before are measured interactions
+_NOISE = 8  # units in the last place of the logits that a mean |Δ| may be off by
+
 Statistics = dict[str, Tensor]
 
 
@@ -60,7 +63,8 @@ def interaction_rows(
             not finite the message gives the place among the samples that are kept.
     """
     logits = eval_logits(model, x)
-    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    dtype = logits.dtype
+    logits = logits.float() if dtype in (torch.float16, torch.bfloat16) else logits
     checked_labels(y, len(x), "y")
     if only_correct:
         right = logits.argmax(-1) == y
@@ -71,9 +75,37 @@ def interaction_rows(
     absent = input_baseline(model, baseline, x)
     game = MaskedGame(model, x, absent, players, payoff, y, chunk_size=chunk_size)
     estimates = estimate(game)
+    rows = estimate_rows(estimates, logit_scale(logits, y))
+    # Below rounding noise there is no interaction: 0, so that ratios of nothing else are NaN.
+    noise = _NOISE * torch.finfo(dtype).eps * logits.double().abs().amax(-1)
+    silent = column(rows, "size") < noise[:, None]
+    rows[:, :_MEASURED] = rows[:, :_MEASURED].masked_fill(silent[:, None], 0)
+    return content, rows, estimates.orders
+
+
+def logit_scale(logits: Tensor, y: Tensor) -> Tensor:
+    """|z_y − mean of the other logits| of every sample, ``(B,)`` float64."""
     own = logit(logits, y).double()
-    others = (logits.double().sum(-1) - own) / max(1, logits.shape[-1] - 1)
-    return content, estimate_rows(estimates, (own - others).abs()), estimates.orders
+    return (own - (logits.double().sum(-1) - own) / max(1, logits.shape[-1] - 1)).abs()
+
+
+def exact_rows(interactions: Tensor, scale: Tensor) -> Tensor:
+    """Rows out of exact interactions of all pairs.
+
+    Args:
+        interactions: ``(B, M, n, n)``, symmetric, of M orders; 0 below rounding noise.
+        scale: ``(B,)``, what the column of that name holds.
+
+    Returns:
+        ``(B, columns, M)`` float64 (:data:`COLUMNS`), in which all readings agree.
+    """
+    n = interactions.shape[-1]
+    upper = torch.triu_indices(n, n, 1, device=interactions.device)
+    pairs = interactions[..., upper[0], upper[1]].double()
+    size = pairs.abs().mean(-1)
+    square = pairs.square().mean(-1)
+    scales = scale[:, None].double().expand_as(size)
+    return torch.stack([pairs.mean(-1), size, size, square, size, torch.ones_like(size), scales], 1)
 
 
 def estimate_rows(estimates: PairEstimates, scale: Tensor, signed: Tensor | None = None) -> Tensor:

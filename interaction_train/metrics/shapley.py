@@ -46,7 +46,7 @@ class InteractionStrength(PairMetric):
         pairs: PairSampler | None = None,
         contexts: int = 100,
         baseline: float | Sequence[float] | None = None,
-        only_correct: bool = False,
+        only_correct: bool = True,
         **more: Any,
     ) -> None:
         players = GridPlayers(16, 16) if players is None else players

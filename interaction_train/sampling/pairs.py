@@ -19,6 +19,7 @@ from interaction_train.errors import InputError
 from interaction_train.game.players import GridPlayers, Players
 from interaction_train.sampling.random import Draws
 
+_ONE = torch.tensor([[0, 1]])  # the one pair of a block of two players
 _TILE = 4  # cells along the side of the tiles that neighbours are spread over
 
 
@@ -28,18 +29,12 @@ class PairBlocks:
 
     Attributes:
         members: ``(B, blocks, p)`` int64, the players of each block.
-        edges: ``(E, 2)`` int64 on the CPU, the wanted pairs of a block as places in it; a place
-            may occur in several. The same for all samples and blocks.
+        edges: ``(E, 2)`` int64 on the CPU, the wanted pairs of a block as places in it; all of
+            them, except where only end orders are looked at. The same for all samples and blocks.
     """
 
     members: Tensor
     edges: Tensor
-
-    @property
-    def complete(self) -> bool:
-        """Whether every pair of a block is wanted."""
-        p = self.members.shape[-1]
-        return len(self.edges) == p * (p - 1) // 2
 
     @property
     def pairs(self) -> Tensor:
@@ -113,8 +108,8 @@ class AllPairs(PairSampler):
 class GivenPairs(PairSampler):
     """The same given pairs for every sample.
 
-    Contexts share evaluations over all players that occur. Which of these are present is drawn
-    once for all samples, so that only the flips that the pairs need are evaluated.
+    Every pair is a block of its own: to share evaluations the players' membership would have to be
+    drawn once for all samples, whose errors then were not independent.
 
     Args:
         pairs: pairs (i, j) of different players, no pair twice.
@@ -149,13 +144,11 @@ class GivenPairs(PairSampler):
 
     def blocks(self, players: Players, shape: Sequence[int], draws: Draws) -> PairBlocks:
         n = _at_least_two(players, shape)
-        present = sorted({i for pair in self.given for i in pair})
-        if present[-1] >= n:
-            raise InputError("pairs", f"player {present[-1]}", f"players 0 … {n - 1}")
-        place = {player: k for k, player in enumerate(present)}
-        edges = torch.tensor([[place[i], place[j]] for i, j in self.given])
-        members = torch.tensor(present, device=draws.content.device)
-        return PairBlocks(members.expand(len(draws.content), 1, -1), edges)
+        last = max(max(pair) for pair in self.given)
+        if last >= n:
+            raise InputError("pairs", f"player {last}", f"players 0 … {n - 1}")
+        members = torch.tensor(self.given, device=draws.content.device)
+        return PairBlocks(members.expand(len(draws.content), -1, -1), _ONE)
 
 
 class NeighbourPairs(PairSampler):
@@ -164,8 +157,7 @@ class NeighbourPairs(PairSampler):
     Every such pair is equally likely, wherever it lies. Those of a sample are spread over the grid:
     interactions of pairs close to each other are alike (on a ResNet-20 the mean |I| of the 36 pairs
     of 3 × 3 cells varies as much as that of two to seven pairs taken anywhere), so that new places
-    are worth more than the evaluations which pairs in one place could share. From a third of all
-    pairs on all are taken, as one block: sharing then makes up for it.
+    are worth more than the evaluations which pairs in one place could share.
 
     Args:
         radius: largest distance in rows and in columns; 2 in the reference protocol.
@@ -188,9 +180,15 @@ class NeighbourPairs(PairSampler):
         if number is not None and number < 1:
             raise InputError("number", number, "at least 1, or None for all")
         self.radius, self.number = radius, number
+        # At the end orders, whose one context is not drawn: the number at the others.
+        self._fewer: int | None = None
 
     def at_ends(self, contexts: int) -> NeighbourPairs:
-        return NeighbourPairs(self.radius, None if self.number is None else self.number * contexts)
+        if self.number is None:
+            return self
+        ends = NeighbourPairs(self.radius, self.number * contexts)
+        ends._fewer = self.number
+        return ends
 
     def blocks(self, players: Players, shape: Sequence[int], draws: Draws) -> PairBlocks:
         n = _at_least_two(players, shape)
@@ -198,15 +196,17 @@ class NeighbourPairs(PairSampler):
             raise InputError("players", players, "GridPlayers, for pairs of neighbours")
         pairs, tile = _neighbours(players.rows, players.cols, self.radius)
         batch, device, total = len(draws.content), draws.content.device, len(pairs)
-        if self.number is None or 3 * self.number >= total:
-            members = torch.arange(n, device=device)
-            return PairBlocks(members.expand(batch, 1, n), pairs)
+        if self._fewer is not None and self._fewer < total <= 3 * (self.number or 0):
+            # All pairs in one block, whose shared evaluations make up for taking more than asked.
+            return PairBlocks(torch.arange(n, device=device).expand(batch, 1, n), pairs)
+        if self.number is None or self.number >= total:
+            return PairBlocks(pairs.to(device).expand(batch, -1, -1), _ONE)
         # A systematic sample: equal steps through the tiles, in each of which the order is random.
         pairs, tile = (part.to(device, non_blocking=True) for part in (pairs, tile))
         order = (tile + draws.uniform("order", total).double()).argsort(-1)
         steps = torch.arange(self.number, device=device) + draws.uniform("start", 1).double()
         places = (steps * (total / self.number)).long().clamp(max=total - 1)
-        return PairBlocks(pairs[order.gather(1, places)], torch.tensor([[0, 1]]))
+        return PairBlocks(pairs[order.gather(1, places)], _ONE)
 
 
 @lru_cache(maxsize=16)

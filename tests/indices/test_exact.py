@@ -17,20 +17,21 @@ from interaction_train.game.masked import MaskedGame
 from interaction_train.game.players import GridPlayers, UnitPlayers
 from interaction_train.indices.exact import (
     all_coalitions,
-    block_shapley_values,
     dividends,
     exact_values,
-    interaction_spectrum,
     multi_order_interactions,
-    multivariate_interaction,
-    multivariate_strength,
     order_curve,
-    order_strengths,
-    shapley_interaction,
     shapley_interactions,
     shapley_values,
     values_from_dividends,
 )
+from interaction_train.indices.exact_sets import (
+    block_shapley_values,
+    multivariate_interaction,
+    multivariate_strength,
+    shapley_interaction,
+)
+from interaction_train.indices.spectra import interaction_spectrum, order_strengths
 
 # The papers' definitions, word for word: a game is a function of a frozenset of players.
 
@@ -613,7 +614,7 @@ class TestShapesAndPrecision:
             shapley_values(v),
             block_shapley_values(v, [4, 1]),
         ]
-        monkeypatch.setattr("interaction_train.indices.exact._CELLS", 1)
+        monkeypatch.setattr("interaction_train.indices.exact.CELLS", 1)
         parts = [
             multi_order_interactions(v),
             shapley_values(v),

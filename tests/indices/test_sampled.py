@@ -21,13 +21,15 @@ from interaction_train.indices import (
     sample_strength,
 )
 from interaction_train.indices.exact import (
-    block_shapley_values,
     exact_values,
     multi_order_interactions,
-    multivariate_interaction,
-    multivariate_strength,
     order_curve,
     shapley_interactions,
+)
+from interaction_train.indices.exact_sets import (
+    block_shapley_values,
+    multivariate_interaction,
+    multivariate_strength,
 )
 from interaction_train.indices.readings import plug_in, product, split_sign
 from interaction_train.sampling.pairs import AllPairs, GivenPairs, NeighbourPairs, RandomPairs

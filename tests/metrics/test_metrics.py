@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from interaction_train.errors import InputError
+from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import log_odds, log_prob, logit
 from interaction_train.game.players import GridPlayers
+from interaction_train.indices import exact_values, interaction_spectrum, multi_order_interactions
 from interaction_train.metrics import (
     COLUMNS,
     Disentanglement,
@@ -20,7 +22,8 @@ from interaction_train.metrics import (
     spectrum,
     unique_rows,
 )
-from interaction_train.sampling.pairs import AllPairs, NeighbourPairs
+from interaction_train.metrics.rows import exact_rows, strength
+from interaction_train.sampling.pairs import AllPairs, NeighbourPairs, RandomPairs
 from tests.metrics.watch import RATIOS, images, metric, network
 
 N = 6
@@ -195,7 +198,8 @@ def test_only_correct_leaves_others_out():
     close(measured.compute(), few.compute())
     none = metric(only_correct=True)
     none.update(net, x[4:], labels[4:])
-    result = none.compute()
+    with pytest.warns(UserWarning, match="InteractionSpectrum has no sample.*none was classified"):
+        result = none.compute()
     assert result["samples"] == 0
     assert result["J_plug_in"].shape == (3,)
     assert result["J_plug_in"].isnan().all()
@@ -256,7 +260,42 @@ def test_refusals(options, message):
 
 def test_labels_that_do_not_fit():
     x, y = images()
-    with pytest.raises(InputError, match=r"x, y: got logits \(9, 10\), labels torch.float32"):
+    with pytest.raises(InputError, match=r"y: got torch.float32 \(9,\), expected int64 \(9,\)"):
         metric().update(network(), x, y.float())
     with pytest.raises(InputError, match="reading: got 'abs'"):
         measure(WHOLE).plot(reading="abs")
+
+
+def test_an_additive_network_has_no_spectrum():
+    """NaN, not rounding noise; exact and sampled."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    x, y = torch.rand(6, 1, 8, 8), torch.arange(6)
+    options = {"payoff": "logit", "only_correct": False, "baseline": 0.5, "chunk_size": 64}
+    players = GridPlayers(3, 3)
+    for kind in (InteractionSpectrum, Disentanglement):
+        measured = kind(players, ratios=[0, 0.5, 1], pairs=RandomPairs(2, 2), contexts=8, **options)
+        measured.update(net, x, y)
+        result = measured.compute()
+        shown = {k: v for k, v in result.items() if k[:2] in ("J_", "D_") and "stderr" not in k}
+        assert shown
+        assert all(value.isnan().all() for value in shown.values())
+    values = exact_values(MaskedGame(net, x, 0.5, players, "logit", y))
+    assert interaction_spectrum(multi_order_interactions(values)).isnan().all()
+
+
+def test_errors_of_exact_ratios_are_those_of_a_bootstrap():
+    torch.manual_seed(0)
+    base = 1 + 4 * torch.rand(400, 1, 1, 1, dtype=torch.float64)  # images differ in scale
+    orders = base * (torch.rand(400, 5, 4, 4, dtype=torch.float64) + 1)
+    orders = orders + orders.transpose(-1, -2)
+    rows = exact_rows(orders, base.flatten() * (1 + torch.rand(400)))
+    generator = torch.Generator().manual_seed(1)
+    again = [rows[torch.randint(400, (400,), generator=generator)] for _ in range(400)]
+    claimed = spectrum(rows)["J_plug_in_stderr"]
+    spread = torch.stack([spectrum(part)["J_plug_in"] for part in again]).std(0)
+    torch.testing.assert_close(claimed, spread, rtol=0.15, atol=0)
+    claimed = strength(rows[:, :, :1])["strength_plug_in_stderr"]
+    spread = torch.stack([strength(part[:, :, :1])["strength_plug_in"] for part in again]).std()
+    torch.testing.assert_close(claimed, spread, rtol=0.15, atol=0)
+    assert claimed < 0.7 * strength(rows[:, :, :1])["plug_in_stderr"] / rows[:, -1].mean()

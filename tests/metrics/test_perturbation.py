@@ -308,7 +308,8 @@ def test_leaves_no_trace():
 def test_empty_and_plot():
     measured = metric()
     measured.update(digits(), *perturbed(0))
-    assert measured.compute()["mean"].isnan()
+    with pytest.warns(UserWarning, match="PerturbationInteraction has no sample"):
+        assert measured.compute()["mean"].isnan()
     measured = measure(WHOLE)
     figure, axes = measured.plot()
     assert isinstance(figure, Figure)

@@ -24,7 +24,6 @@ def test_random_pairs_are_distinct_and_equally_likely():
     blocks = RandomPairs(2, 4).blocks(GridPlayers(3, 4), (1, 6, 8), draws(4000))
     assert blocks.members.shape == (4000, 2, 4)
     assert (blocks.members.flatten(1).sort(-1).values.diff(dim=-1) > 0).all()
-    assert blocks.complete
     _, counts = keys(blocks).unique(return_counts=True)
     expected = 4000 * 12 / 66
     assert len(counts) == 66
@@ -48,8 +47,7 @@ def test_given_pairs_keep_their_order():
     given = [(7, 2), (0, 7), (4, 5)]
     blocks = GivenPairs(given).blocks(UnitPlayers(), (8,), draws(3))
     assert blocks.pairs[2].tolist() == [list(pair) for pair in given]
-    assert blocks.members.shape == (3, 1, 5)
-    assert not blocks.complete
+    assert blocks.members.shape == (3, 3, 2)  # each alone: contexts are drawn per sample
 
 
 def neighbours(rows, cols, radius):
@@ -85,9 +83,17 @@ def test_neighbours_are_spread_over_the_grid():
     assert float(filled) > chance + 0.2
 
 
-@pytest.mark.parametrize("number", [None, 30, 1000])
-def test_a_third_of_the_neighbours_or_more_are_all(number):
+@pytest.mark.parametrize("number", [None, 1000])
+def test_all_neighbours_each_as_a_block_of_its_own(number):
     blocks = NeighbourPairs(2, number).blocks(GridPlayers(4, 4), (1, 8, 8), draws(2))
+    assert blocks.members.shape == (2, len(neighbours(4, 4, 2)), 2)
+    assert keys(blocks)[1].tolist() == neighbours(4, 4, 2)
+
+
+@pytest.mark.parametrize("number", [3, 50])
+def test_at_the_end_orders_a_third_of_the_neighbours_or_more_are_all(number):
+    choice = NeighbourPairs(2, number).at_ends(10)
+    blocks = choice.blocks(GridPlayers(4, 4), (1, 8, 8), draws(2))
     assert blocks.members.shape == (2, 1, 16)
     assert keys(blocks)[1].tolist() == neighbours(4, 4, 2)
 
