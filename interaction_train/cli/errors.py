@@ -30,10 +30,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string\W+([\w.]+)")
 _OTHER_CLASS = re.compile(r"Import path (?:(\S+) )?does not (?:correspond to|implement) (.+)")
 _PATH = re.compile(r"Expected a path but (\S+)")
+_PREFIX = re.compile(r'^(Type typing.*? callable class: *)?(Parser key "[^"]+":\s*)?')
 _FRAME = re.compile(
     r"Does not validate against|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>"
     r"|Problem with given class_path|Parser key|Not a valid subclass|Subclass types expect"
-    r"|Type typing|a class path \(|a dict with|$"
+    r"|a class path \(|a dict with|$"
 )
 
 
@@ -86,7 +87,7 @@ def one_line(report: str, class_names: Iterable[str]) -> str:
     classes = re.findall(r"Problem with given class_path '([^']+)'", report)
     if classes:
         where += f" ({classes[-1].split('.')[-1]})"
-    said = [re.sub(r'^Parser key "[^"]+":\s*|\. Got value: Namespace.*', "", x) for x in lines]
+    said = [_PREFIX.sub("", line).partition(". Got value: Namespace(")[0] for line in lines]
     said = list(dict.fromkeys(line for line in said if not _FRAME.match(line)))
     return f"{where}: {'; '.join(said)}" if where else "; ".join(said)
 

@@ -104,7 +104,8 @@ class InteractionClassifier(L.LightningModule):
 
     def on_fit_start(self) -> None:
         warn_of_early_losses(self.losses, self.model)
-        warn_of_idle_losses(self.losses, self.trainer.max_epochs)
+        if not getattr(self.trainer, "fast_dev_run", False):  # which is short on purpose
+            warn_of_idle_losses(self.losses, self.trainer.max_epochs)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = {name: weighted.state_dict() for name, weighted in self.losses.items()}
