@@ -20,13 +20,14 @@ from interaction_train.errors import InputError
 
 _OURS = "interaction_train"
 _LIBRARIES = {
-    *sys.stdlib_module_names, "fsspec", "jsonargparse", "lightning", "lightning_utilities", "numpy",
-    "safetensors", "tensorboard", "torch", "torchattacks", "torchmetrics", "torchvision", "wandb",
-    "yaml",
+    *sys.stdlib_module_names, "PIL", "fsspec", "jinja2", "jsonargparse", "lightning",
+    "lightning_utilities", "matplotlib", "numpy", "pandas", "rich", "safetensors", "scipy",
+    "sklearn", "tensorboard", "torch", "torchattacks", "torchmetrics", "torchvision", "tqdm",
+    "wandb", "yaml",
 }  # fmt: skip
 _REFUSING = ("jsonargparse.", "lightning.", "torch.optim.", "torchmetrics.")
 _REFUSALS = (ValueError, TypeError, RuntimeError, ImportError)
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string\W+([\w.]+)")
 _OTHER_CLASS = re.compile(r"Import path (?:(\S+) )?does not (?:correspond to|implement) (.+)")
 _PATH = re.compile(r"Expected a path but (\S+)")

@@ -1,6 +1,7 @@
 # ruff: noqa: E501
 """Bad input ends in one line with status 2; what a user's own code raises keeps its traceback."""
 
+import resource
 import shlex
 import sys
 from pathlib import Path
@@ -417,6 +418,19 @@ def test_one_line_names_the_argument_or_the_file(line, named, capsys):
     assert errors[0].startswith("interaction-train: error: ")
     assert named in errors[0]
     assert len(errors[0]) < 400
+
+
+def test_a_folder_that_takes_no_more(capsys):
+    """As on a full disk: the checkpoint does not fit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(SystemExit) as exit_:
+            main(arguments("D --name full"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert exit_.value.code == 2
+    assert "error: the run's folder: File too large" in capsys.readouterr().err
 
 
 USER = {
