@@ -24,7 +24,8 @@ JOBS = {
 TRAINING = ("fit", FAST, "test accuracy")
 
 
-@pytest.mark.filterwarnings("ignore:.*classifies none of")  # untrained networks may get none right
+# Untrained networks may get none right.
+@pytest.mark.filterwarnings("ignore:.*classifies none of", "ignore:.*no sample to measure")
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_runs(config, tmp_path, capsys):
     command, limits, shown = JOBS.get(config.name.split("_")[0], TRAINING)

@@ -11,6 +11,7 @@ import torch
 
 from interaction_train.errors import InputError
 from interaction_train.models.weights import check_entries
+from interaction_train.training.module import InteractionClassifier
 
 _RESUMING = ("epoch", "global_step", "loops", "optimizer_states", "lr_schedulers")
 
@@ -66,3 +67,22 @@ def check_state(module: L.LightningModule, checkpoint: Mapping[str, Any], path: 
     ours = all(hook.__module__.startswith(("lightning.", "interaction_train.")) for hook in hooks)
     if module.strict_loading and ours:
         check_entries("ckpt_path", path, checkpoint["state_dict"], module.state_dict())
+
+
+def check_optimizer(module: L.LightningModule, checkpoint: Mapping[str, Any], path: str) -> None:
+    """Refuse to go on with another kind of optimizer than that of a checkpoint.
+
+    torch would load its state in silence, and fail at the first step or not at all.
+
+    Raises:
+        InputError: their settings are of different kinds.
+    """
+    if type(module).configure_optimizers is not InteractionClassifier.configure_optimizers:
+        return
+    made = module.configure_optimizers()
+    optimizer: Any = made["optimizer"] if isinstance(made, dict) else made
+    own = set(optimizer.param_groups[0]) - {"initial_lr"}
+    known = set(checkpoint["optimizer_states"][0]["param_groups"][0]) - {"initial_lr"}
+    if not (own <= known or known <= own):
+        got = f"{path!r}, of another optimizer with {', '.join(sorted(known - own))}"
+        raise InputError("ckpt_path", got, f"one of {type(optimizer).__name__}")

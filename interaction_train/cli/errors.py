@@ -20,16 +20,18 @@ from interaction_train.errors import InputError
 
 _OURS = "interaction_train"
 _LIBRARIES = {
-    *sys.stdlib_module_names, "fsspec", "jsonargparse", "lightning", "lightning_utilities", "numpy",
-    "safetensors", "tensorboard", "torch", "torchattacks", "torchmetrics", "torchvision", "wandb",
-    "yaml",
+    *sys.stdlib_module_names, "PIL", "fsspec", "jinja2", "jsonargparse", "lightning",
+    "lightning_utilities", "matplotlib", "numpy", "pandas", "rich", "safetensors", "scipy",
+    "sklearn", "tensorboard", "torch", "torchattacks", "torchmetrics", "torchvision", "tqdm",
+    "wandb", "yaml",
 }  # fmt: skip
 _REFUSING = ("jsonargparse.", "lightning.", "torch.optim.", "torchmetrics.")
 _REFUSALS = (ValueError, TypeError, RuntimeError, ImportError)
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string\W+([\w.]+)")
 _OTHER_CLASS = re.compile(r"Import path (?:(\S+) )?does not (?:correspond to|implement) (.+)")
 _PATH = re.compile(r"Expected a path but (\S+)")
+_PREFIX = re.compile(r'^(Type typing.*? callable class: *)?(Parser key "[^"]+":\s*)?')
 _FRAME = re.compile(
     r"Does not validate against|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>"
     r"|Problem with given class_path|Parser key|Not a valid subclass|Subclass types expect"
@@ -86,7 +88,7 @@ def one_line(report: str, class_names: Iterable[str]) -> str:
     classes = re.findall(r"Problem with given class_path '([^']+)'", report)
     if classes:
         where += f" ({classes[-1].split('.')[-1]})"
-    said = [re.sub(r'^Parser key "[^"]+":\s*', "", line) for line in lines]
+    said = [_PREFIX.sub("", line).partition(". Got value: Namespace(")[0] for line in lines]
     said = list(dict.fromkeys(line for line in said if not _FRAME.match(line)))
     return f"{where}: {'; '.join(said)}" if where else "; ".join(said)
 

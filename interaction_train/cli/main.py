@@ -29,7 +29,12 @@ import interaction_train.models
 import interaction_train.training.module  # noqa: F401
 from interaction_train import __version__
 from interaction_train.callbacks import OrderReport
-from interaction_train.cli.checkpoints import check_state, newest_checkpoint, read_checkpoint
+from interaction_train.cli.checkpoints import (
+    check_optimizer,
+    check_state,
+    newest_checkpoint,
+    read_checkpoint,
+)
 from interaction_train.cli.configs import with_bases
 from interaction_train.cli.errors import explain
 from interaction_train.errors import InputError, at_least, in_range
@@ -124,7 +129,10 @@ class InteractionCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         if self._checkpoint is not None:
-            check_state(self.model, self._checkpoint, self._get(self.config, "ckpt_path"))
+            path = self._get(self.config, "ckpt_path")
+            check_state(self.model, self._checkpoint, path)
+            if self.subcommand == "fit":
+                check_optimizer(self.model, self._checkpoint, path)
             self._checkpoint = None  # Lightning reads it again
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:

@@ -104,7 +104,8 @@ class InteractionClassifier(L.LightningModule):
 
     def on_fit_start(self) -> None:
         warn_of_early_losses(self.losses, self.model)
-        warn_of_idle_losses(self.losses, self.trainer.max_epochs)
+        if not getattr(self.trainer, "fast_dev_run", False):  # which is short on purpose
+            warn_of_idle_losses(self.losses, self.trainer.max_epochs)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = {name: weighted.state_dict() for name, weighted in self.losses.items()}
@@ -160,6 +161,9 @@ class InteractionClassifier(L.LightningModule):
         if logits.shape[1] < 2:
             wanted = "a head with a logit per class (for one logit z of two classes: 0 and z)"
             raise InputError("model", "one logit", wanted)
+        if logits.shape[1] != self.num_classes:
+            wanted = f"{logits.shape[1]}, as the network has logits"
+            raise InputError("num_classes", self.num_classes, wanted)
         if is_soft(y) and y.shape != logits.shape:
             raise InputError("y", f"shape {tuple(y.shape)}", f"probabilities {tuple(logits.shape)}")
         if not self._inspected:

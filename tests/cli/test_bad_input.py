@@ -1,6 +1,7 @@
 # ruff: noqa: E501
 """Bad input ends in one line with status 2; what a user's own code raises keeps its traceback."""
 
+import resource
 import shlex
 import sys
 from pathlib import Path
@@ -84,6 +85,7 @@ def folder(tmp_path_factory):
         patch.chdir(home)
         patch.setattr(sys, "path", [str(home), *sys.path])
         patch.delenv("WANDB_API_KEY", raising=False)
+        patch.delenv("WANDB_MODE", raising=False)
         patch.setenv("NETRC", str(home / "no_netrc"))
         patch.setenv("HOME", str(home))
         Path("usermod.py").write_text(USER_CODE)
@@ -418,8 +420,21 @@ def test_one_line_names_the_argument_or_the_file(line, named, capsys):
     assert len(errors[0]) < 400
 
 
+def test_a_folder_that_takes_no_more(capsys):
+    """As on a full disk: the checkpoint does not fit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(SystemExit) as exit_:
+            main(arguments("D --name full"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert exit_.value.code == 2
+    assert "error: the run's folder: File too large" in capsys.readouterr().err
+
+
 USER = {
-    "--model usermod.BadModule": (RuntimeError, "my module"),
+    "--model usermod.BadModule": (ValueError, "my module"),  # the parser's, from the user's
     "--model.model usermod.BadInit": (ValueError, "my init"),
     "--model.model usermod.BadForward": (RuntimeError, "mat1 and mat2"),
     "--model usermod.BadStep --model.model DigitsNet": (Exception, "log"),
