@@ -46,7 +46,7 @@ def check_factory(argument: str, factory: Any) -> None:
     made = isinstance(factory, Attack)
     if made or not callable(factory):
         kind = type(factory).__name__
-        got = f"an attack that is made already, {kind}" if made else kind
+        got = f"an attack that is made already, {kind} itself" if made else kind
         raise InputError(argument, got, "a factory, such as lambda network: PGD(network, eps=0.1)")
 
 
@@ -72,8 +72,7 @@ def make_attack(
     check_targets("targets", targets)
     attack = factory(network)
     if not callable(attack) or not hasattr(attack, "model"):
-        got = f"a factory of {type(attack).__name__}"
-        raise InputError("attack", got, "one of attacks, as torchattacks has them")
+        raise InputError("attack", type(attack).__name__, "an attack of torchattacks' kind")
     if epsilon is not None:
         set_epsilon(attack, epsilon)
     aim(attack, targets, seed)

@@ -89,7 +89,7 @@ def run_attack(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Crafte
         raise InputError(name, "images with NaN or infinite pixels", "finite ones")
     low, high = (float(bound) for bound in pixels(adversarial).aminmax())
     if low < -_ROUNDING or high > 1 + _ROUNDING:
-        raise InputError(name, f"pixels from {low:.6g} to {high:.6g}", "pixels in [0, 1]")
+        raise InputError(name, f"values from {low:.6g} to {high:.6g}", "pixels in [0, 1]")
     if attack.targeted and not targets:
         raise InputError(name, "a targeted mode", "get_target_label to be called for the targets")
     aims = targets[-1].to(y.device) if attack.targeted else None

@@ -96,5 +96,6 @@ def refuse_labels(targets: Tensor, labels: Tensor) -> None:
         InputError: there are some.
     """
     if count := int((targets == labels).sum()):
-        got = f"targets equal to the labels, the label itself for {count} of {len(labels)} images"
-        raise InputError("targets", got, "other classes, such as 'random' or 'least_likely'")
+        got = f"the label itself for {count} of {len(labels)} images"
+        hint = "other classes, such as 'random': targets equal to the labels are reached unmoved"
+        raise InputError("targets", got, hint)

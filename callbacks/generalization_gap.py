@@ -86,6 +86,7 @@ class GeneralizationGap(Monitor):
             pairs=RandomPairs(blocks=1) if pairs is None else pairs,
             contexts=contexts,
             baseline=baseline,
+            only_correct=False,  # the same images on both sides, whatever the network makes of them
             seed=seed,
             chunk_size=chunk_size,
         )

@@ -103,7 +103,7 @@ def weights(module: nn.Module) -> Tensor:
 
 def share() -> InteractionRegularizer:
     band = BandLoss(0.5, 0.25, players=GRID, baseline=0.3)
-    return InteractionRegularizer({"band": WeightedTerm(band, share=0.5)})
+    return InteractionRegularizer({"band": WeightedTerm(band, loss_ratio=0.5)})
 
 
 def both(batch_size: int, **arguments: Any) -> dict[str, Any]:

@@ -80,7 +80,9 @@ def test_strength_of_the_gap(tmp_path):
     gap = GeneralizationGap(20, every=1, strength_samples=5, **options)
     module, run, _ = fit(tmp_path, gap, max_epochs=1)
     part = run.datamodule.parts["train"]
-    metric = InteractionStrength(GridPlayers(4, 4), pairs=RandomPairs(1, 5), contexts=6)
+    metric = InteractionStrength(
+        GridPlayers(4, 4), pairs=RandomPairs(1, 5), contexts=6, only_correct=False
+    )
     metric.update(module.model, *part.__getitems__([i * 4 * len(part) // 20 for i in range(5)]))
     found = float(metric.compute()["strength_plug_in"])
     assert float(run.callback_metrics["val/gap/train_strength"]) == pytest.approx(found, rel=1e-4)
