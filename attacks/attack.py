@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from interaction_train.attacks.norms import Norm, check_norm, random_start, step_and_project
 from interaction_train.attacks.objectives import Objective
 from interaction_train.attacks.parts.base import Part, Step
+from interaction_train.attacks.precision import float32_outside, rounded_inward
 from interaction_train.attacks.problem import Problem
+from interaction_train.attacks.run import warn_of_bound
 from interaction_train.attacks.surrogate import Surrogate
 from interaction_train.errors import (
     InputError,
@@ -87,7 +89,12 @@ class TransferAttack(torchattacks.attack.Attack):
         name: str | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
-            raise InputError("model", type(model).__name__, "a torch.nn.Module")
+            several = isinstance(model, list | tuple)
+            expected = "one network; several as Ensemble([...])" if several else "a torch.nn.Module"
+            raise InputError("model", type(model).__name__, expected)
+        for part in parts:
+            if not isinstance(part, Part):
+                raise InputError("parts", repr(part), "parts of an attack, such as Momentum()")
         for argument, value in (("eps", eps), ("alpha", alpha)):
             if not 0 <= value < float("inf"):
                 raise InputError(argument, value, "a finite number, at least 0")
@@ -101,6 +108,7 @@ class TransferAttack(torchattacks.attack.Attack):
         self.objective = Objective() if objective is None else objective
         self.parts = list(parts)
         self.random_start, self.seed, self.chunk_size = random_start, seed, chunk_size
+        warn_of_bound(self)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Not torchattacks', which looks for attacks inside of all values and never lets go of them.
@@ -110,8 +118,18 @@ class TransferAttack(torchattacks.attack.Attack):
         if any(p.is_inference() for p in self.model.parameters()):
             got = "parameters made under torch.inference_mode"
             raise InputError("model", got, "a network made outside it: gradients are needed")
+        for argument, value in (("images", inputs), ("labels", labels)):
+            if value is not None and not isinstance(value, Tensor):
+                raise InputError(argument, type(value).__name__, "a tensor (torch.as_tensor)")
+        if inputs.is_floating_point() and inputs.element_size() < 4:
+            return rounded_inward(self(inputs.float(), labels), inputs)
         # Leaving inference mode makes room for autograd; the images are cloned below.
-        with torch.inference_mode(False), torch.enable_grad(), self._modes():
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(self._modes())
+            for network in (self.model, *getattr(self.model, "members", ())):
+                stack.enter_context(float32_outside(network))
             device = next((p.device for p in self.model.parameters()), inputs.device)
             inputs = inputs.detach().to(device, copy=True)
             labels = None if labels is None else labels.detach().to(device, copy=True)
@@ -128,6 +146,10 @@ class TransferAttack(torchattacks.attack.Attack):
         """Craft; called by ``__call__``, which sees to modes, devices and normalisation."""
         clean = checked_images(images)
         labels = checked_labels(labels, len(clean))
+        for part in self.parts:
+            if part.spatial and clean.dim() != 4:
+                shape = f"shape {tuple(clean.shape)}"
+                raise InputError("images", shape, f"(B, C, H, W), for {type(part).__name__}")
         if self.targeted:
             labels = self.get_target_label(clean, labels)
             labels = checked_labels(labels, len(clean), "targets").to(clean.device)
@@ -195,6 +217,9 @@ class TransferAttack(torchattacks.attack.Attack):
     def get_least_likely_label(self, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
         """The classes with the k-th smallest logits, the labels left out, ``(B,)`` int64."""
         logits, labels = self._outlook(inputs, labels)
+        if not 1 <= self._kth_min < logits.shape[1]:
+            expected = f"1 to {logits.shape[1] - 1}, kth_min below the number of classes"
+            raise InputError("kth_min", self._kth_min, expected)
         others = logits.scatter(1, labels.unsqueeze(1), torch.inf)
         return others.argsort(1)[:, self._kth_min - 1]
 

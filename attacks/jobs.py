@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
-from interaction_train.attacks.run import AttackFactory, norm_of, set_epsilon
-from interaction_train.attacks.targets import Targets, aim
+from interaction_train.attacks.run import AttackFactory, set_epsilon, warn_of_bound
+from interaction_train.attacks.targets import Targets, aim, check_targets
 from interaction_train.errors import (
     InputError,
     checked_images,
@@ -70,6 +69,7 @@ def make_attack(
     Raises:
         InputError: the factory makes no attack, or one without a bound or targets to set.
     """
+    check_targets("targets", targets)
     attack = factory(network)
     if not callable(attack) or not hasattr(attack, "model"):
         got = f"a factory of {type(attack).__name__}"
@@ -77,12 +77,7 @@ def make_attack(
     if epsilon is not None:
         set_epsilon(attack, epsilon)
     aim(attack, targets, seed)
-    bound = getattr(attack, "eps", None)
-    if isinstance(bound, float | int) and bound >= 1 and norm_of(attack) == "Linf":
-        rank_zero_warn(
-            f"{type(attack).__name__} has eps = {bound:g} in L∞, where pixels are in [0, 1]: any "
-            "image is within it. (8 of 255 grey levels are 8/255.)"
-        )
+    warn_of_bound(attack)
     return attack
 
 

@@ -21,9 +21,12 @@ class IRAttack(TransferAttack):
     """The interaction-reduced attack (survey, Sec. 5.1, Eq. 18 and 19).
 
     Maximises loss − λ·Î, with Î the interactions inside the perturbation. The default loss is the
-    margin; ``loss="cross_entropy"`` gives the published form, in which Î alone decides the first
-    steps on a confident network. The published settings are eps = 16/255, 100 steps, a 16 × 16 grid
-    and 32 draws of 32 cells.
+    margin, with which loss − λ·Î = (1 − λ)·v(N) + λ·E_A[v(N∖A) + v(A)] − λ·v(∅): at the default
+    λ = 1 the full image cancels, and what remains is
+    :class:`~interaction_train.attacks.MaskedObjective` on the margin, the masked ablation, without
+    a term that lowers interactions. Those take part for λ ≠ 1, or with ``loss="cross_entropy"``,
+    the published form, in which Î alone decides the first steps on a confident network. The
+    published settings are eps = 16/255, 100 steps, a 16 × 16 grid and 32 draws of 32 cells.
 
     Args:
         model: as in :class:`TransferAttack`.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from interaction_train.attacks.parts.base import Step
 from interaction_train.attacks.surrogate import Logits, Surrogate
+from interaction_train.game.masked import masked_rows
 from interaction_train.game.payoffs import best_rival, margin
 from interaction_train.losses.reduction import InteractionReduction
 
@@ -48,7 +49,7 @@ class Problem:
         Returns:
             ``(B, C, H, W)``.
         """
-        parts = [part for part in self.surrogate.parts if part.copies > 1]
+        parts = [part for part in self.surrogate.parts if part.varies]
         several = points.dim() > self.clean.dim()
         count = points.shape[1] if several else 1
         for part in parts:
@@ -82,7 +83,7 @@ class Problem:
             rivals. Without copies both gradients come from one forward pass.
         """
         rivals: Logits = []
-        alone = all(part.copies == 1 for part in self.surrogate.parts)
+        alone = not any(part.varies for part in self.surrogate.parts)
 
         def values(logits: Logits) -> tuple[Tensor, ...]:
             labels = self.labels.unsqueeze(1)
@@ -109,11 +110,10 @@ class Problem:
         shape = self.clean.shape[1:]
         inside = reduction.groups(step.draws, reduction.players.count(shape))
         present = torch.cat([~inside, inside], 1)
-        clean = self.clean.unsqueeze(1)
 
         def rows(leaf: Tensor, wanted: range) -> Tensor:
             cells = present[:, wanted.start : wanted.stop]
-            return torch.where(reduction.players.mask(cells, shape), leaf.unsqueeze(1), clean)
+            return masked_rows(leaf, self.clean, reduction.players, cells)
 
         count = present.shape[1]
         (gradient,) = self.surrogate.gradients(

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
+from interaction_train.attacks.precision import float32_outside, rounded_inward
 from interaction_train.attacks.targets import refuse_labels
 from interaction_train.errors import InputError, checked_images
 from interaction_train.sampling.random import Draws, content_hash, sample_hash
@@ -20,7 +22,6 @@ AttackFactory = Callable[[nn.Module], Attack]
 """Makes an attack on a network; in YAML its ``class_path`` and ``init_args`` without ``model``."""
 
 _ROUNDING = 1e-4
-_SCALE = 1024.0  # of gradients in float16, where those of pixels vanish
 
 
 class Crafted(NamedTuple):
@@ -74,7 +75,7 @@ def run_attack(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Crafte
         models += [member for model in models for member in getattr(model, "members", ())]
         for network in {id(model): model for model in models}.values():
             stack.enter_context(_kept(network))
-            stack.enter_context(_float32_outside(network))
+            stack.enter_context(float32_outside(network))
         stack.enter_context(seeded(int(batch_seed) & 0xFFFF_FFFF, x.device))
         for part in attack_parts(attack):
             if getattr(part, "targeted", False):
@@ -92,7 +93,7 @@ def run_attack(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Crafte
     if attack.targeted and not targets:
         raise InputError(name, "a targeted mode", "get_target_label to be called for the targets")
     aims = targets[-1].to(y.device) if attack.targeted else None
-    return Crafted(_rounded(adversarial.to(wide), x), aims)
+    return Crafted(rounded_inward(adversarial.to(wide), x), aims)
 
 
 def craft(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Tensor:
@@ -103,6 +104,16 @@ def craft(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Tensor:
 def norm_of(attack: Attack) -> str:
     """The norm that an attack bounds, ``"Linf"`` or ``"L2"``, by its attribute or its name."""
     return str(getattr(attack, "norm", "L2" if "L2" in type(attack).__name__ else "Linf"))
+
+
+def warn_of_bound(attack: Attack) -> None:
+    """Warn of a bound in L∞ that bounds nothing."""
+    bound = getattr(attack, "eps", None)
+    if isinstance(bound, float | int) and bound >= 1 and norm_of(attack) == "Linf":
+        rank_zero_warn(
+            f"{type(attack).__name__} has eps = {bound:g} in L∞, where pixels are in [0, 1]: any "
+            "image is within it. (8 of 255 grey levels are 8/255.)"
+        )
 
 
 def set_epsilon(attack: Attack, epsilon: float) -> None:
@@ -188,47 +199,6 @@ def _kept(network: nn.Module) -> Iterator[None]:
             module.training = mode
         for weight in weights:
             weight.requires_grad_(True)
-
-
-@contextmanager
-def _float32_outside(network: nn.Module) -> Iterator[None]:
-    """Let a network of half precision take and give float32, with gradients scaled in float16."""
-    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
-    if dtype.itemsize >= 4:
-        yield
-        return
-    scale = _SCALE if dtype == torch.float16 else 1.0
-
-    def before(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        x, *rest = args
-        if x.requires_grad:
-            x = x.clone()
-            x.register_hook(lambda gradient: gradient / scale)
-        return x.to(dtype), *rest
-
-    def after(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-        logits = output.float()
-        if logits.requires_grad:
-            logits.register_hook(lambda gradient: gradient * scale)
-        return logits
-
-    handles = network.register_forward_pre_hook(before), network.register_forward_hook(after)
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _rounded(adversarial: Tensor, x: Tensor) -> Tensor:
-    """In the dtype of the clean images, of half precision one step towards them if beyond."""
-    rounded = adversarial.to(x.dtype)
-    if x.element_size() >= 4:
-        return rounded
-    beyond = (rounded.float() - x.float()).abs() > (adversarial - x.float()).abs()
-    # Numbers of one sign are ordered as their bits are.
-    step = (x.float() - rounded.float()).sign() * rounded.sign() * beyond
-    return (rounded.view(torch.int16) + step.to(torch.int16)).view(x.dtype)
 
 
 @contextmanager

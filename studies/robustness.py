@@ -146,7 +146,7 @@ def undone(pgd: it.TransferAttack, x: Tensor, bad: Tensor, y: Tensor) -> Tensor:
     """The share of each perturbation (L2) that the same steps towards the label take back."""
     back = it.TransferAttack(pgd.model, pgd.eps, pgd.alpha, pgd.steps)
     back.set_mode_targeted_by_label(quiet=True)
-    restored = craft(back, bad, y)
+    restored = back(bad, y)  # towards the label: no attack in the sense of `craft`
     distance, size = ((images - x).flatten(1).norm(dim=1) for images in (restored, bad))
     return 1 - distance / size.clamp(min=1e-9)
 

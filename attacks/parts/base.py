@@ -48,6 +48,14 @@ class Part:
     copies: int = 1
     """Copies of every adversarial image at which the classification gradient is averaged."""
 
+    spatial: bool = False
+    """Whether the part moves or smooths pixels, which only images ``(B, C, H, W)`` have."""
+
+    @property
+    def varies(self) -> bool:
+        """Whether the part changes the copies, be it a single one."""
+        return type(self).vary is not Part.vary
+
     def around(self, model: nn.Module) -> AbstractContextManager[None]:
         """Entered for the time of the attack, for a change to the network."""
         return nullcontext()

@@ -116,6 +116,8 @@ class TranslationInvariance(Part):
         [0.25, 0.5, 0.25]
     """
 
+    spatial = True
+
     def __init__(self, size: int = 15, sigma: float = 3.0, kernel: Kernel = "gaussian") -> None:
         if size < 1 or size % 2 == 0:
             raise InputError("size", size, "a positive odd number")

@@ -75,6 +75,8 @@ class InputDiversity(Part):
         InputError: ``resize_rate`` not positive or ``probability`` outside [0, 1].
     """
 
+    spatial = True
+
     def __init__(
         self,
         resize_rate: float = 0.9,

@@ -34,7 +34,8 @@ def residual_branches(model: nn.Module) -> list[str]:
 
     Known blocks: those of torchvision's, timm's and this project's ResNets (also SE, ResNeXt,
     Res2Net, pre-activation), of ConvNeXt, ViT and Swin (torchvision and timm). They are told by the
-    names of their children; a network may have residual blocks of other kinds besides.
+    names of their children; :func:`skip_gradient` finds those of other kinds besides, by what they
+    do in a forward pass.
 
     Args:
         model: the network; wrappers of ``torch.compile`` and data parallelism are taken off.
@@ -89,8 +90,11 @@ def skip_gradient(
         known = "residual blocks of a known kind, or the names of branches"
         raise InputError("model", _kind(network), known)
     with ExitStack() as stack:
+        rest = _Rest(gamma)
+        if branches is None:
+            stack.callback(network.register_forward_hook(rest.scale).remove)
         for name, inside in blocks.items():
-            block = _Block(name, gamma)
+            block = _Block(name, gamma, rest.ends)
             for branch in inside:
                 handle = modules[branch].register_forward_hook(block.scale)
                 stack.callback(handle.remove)
@@ -126,8 +130,8 @@ class SkipGradient(Part):
 class _Block:
     """The hooks of one residual block."""
 
-    def __init__(self, name: str, gamma: float) -> None:
-        self.name, self.gamma = name, gamma
+    def __init__(self, name: str, gamma: float, scaled: list[Node]) -> None:
+        self.name, self.gamma, self.all_scaled = name, gamma, scaled
         self.ends: list[Node] = []  # where the branches of the present forward pass end
         self.checked = not name  # named branches have no block to look at
 
@@ -143,8 +147,10 @@ class _Block:
             scaled = first.clone()
         # In-place changes that follow do not matter: a hook belongs to the value at this point.
         scaled.register_hook(self._scaled)
+        end = get_gradient_edge(scaled).node
+        self.all_scaled.append(end)
         if not self.checked:
-            self.ends.append(get_gradient_edge(scaled).node)
+            self.ends.append(end)
         if scaled is first:
             return None
         if first is output:
@@ -169,6 +175,51 @@ class _Block:
                 "a residual block; name the branches where the skip connection is outside",
             )
         self.checked = True
+
+
+class _Rest:
+    """Residual branches of other kinds, found in the graph of a forward pass by what they do.
+
+    A sum of two values, one of which is computed from the other, is a skip connection and its
+    branch. Those that no block's hook has scaled are scaled where they join the sum.
+    """
+
+    def __init__(self, gamma: float) -> None:
+        self.gamma = gamma
+        self.ends: list[Node] = []  # what blocks have scaled in the present forward pass
+
+    def scale(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """A forward hook of the network."""
+        ends, result = set(self.ends), _tensor(output)
+        self.ends.clear()
+        if result is None or not result.requires_grad:
+            return
+        for node in _ancestors(get_gradient_edge(result).node, None):
+            parts = [part for part, _ in node.next_functions if part is not None]
+            if not node.name().startswith("AddBackward") or len(parts) != 2:
+                continue
+            for branch, skip in (parts, parts[::-1]):
+                between = _ancestors(branch, skip)
+                if skip in between and branch is not skip:
+                    if not ends & between:
+                        branch.register_prehook(self._scaled)
+                    break
+
+    def _scaled(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(None if g is None else g * self.gamma for g in gradients)
+
+
+def _ancestors(start: Node, stop: Node | None) -> set[Node]:
+    """What a node is computed from, itself included, looking no further than ``stop``."""
+    seen: set[Node] = set()
+    todo = [start]
+    while todo:
+        node = todo.pop()
+        if node not in seen:
+            seen.add(node)
+            if node is not stop:
+                todo += [part for part, _ in node.next_functions if part is not None]
+    return seen
 
 
 def _check_gamma(gamma: float) -> None:

@@ -16,6 +16,22 @@ from interaction_train.game.payoffs import Payoff, all_logits, get_payoff, margi
 from interaction_train.game.players import Players
 
 
+def masked_rows(present: Tensor, absent: Tensor, players: Players, coalitions: Tensor) -> Tensor:
+    """Copies of samples that show ``absent`` where a player is not in the coalition.
+
+    Args:
+        present: ``(B, ...)``.
+        absent: likewise.
+        players: how a sample splits into n players.
+        coalitions: bool ``(B, K, n)``.
+
+    Returns:
+        ``(B, K, ...)``.
+    """
+    masks = players.mask(coalitions, present.shape[1:])
+    return torch.where(masks, present.unsqueeze(1), absent.unsqueeze(1))
+
+
 class MaskedGame:
     """The game v(S) = payoff(model(where(mask of S, present, absent))), for a batch of samples.
 
@@ -174,8 +190,7 @@ class MaskedGame:
     def _evaluate(self, present: Tensor, absent: Tensor, coalitions: Tensor, b: slice) -> Tensor:
         # The mode is set here, not around the whole call: a checkpointed chunk runs again in the
         # backward pass, when the caller's modes are back.
-        masks = self.players.mask(coalitions, present.shape[1:])
-        rows = torch.where(masks, present.unsqueeze(1), absent.unsqueeze(1)).flatten(0, 1)
+        rows = masked_rows(present, absent, self.players, coalitions).flatten(0, 1)
         with evaluation_mode(self.owner):
             logits = self.model(rows)
         logits = checked_logits(logits, len(rows)).unflatten(0, coalitions.shape[:2])

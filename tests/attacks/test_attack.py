@@ -413,7 +413,7 @@ BAD = [
     ({"labels": torch.tensor([0, 5])}, "labels: got classes from 0 to 5"),
     ({"labels": torch.tensor([-1, 1])}, "labels: got classes from -1"),
     ({"labels": torch.tensor([0.0, 1.0])}, "labels: got torch.float32"),
-    ({"labels": torch.tensor([0])}, "one per image"),
+    ({"labels": torch.tensor([0])}, "one per sample"),
     ({"labels": None}, "labels: got NoneType"),
     ({"model": lambda net: nn.Sequential(net, nn.Softmax(1))}, "look like probabilities"),
     ({"model": lambda net: Pair(net)}, "model: got an output of tuple"),

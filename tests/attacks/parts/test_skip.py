@@ -343,7 +343,7 @@ def test_a_named_module_that_passes_its_input_on_leaves_the_skip_connection_alon
 
 
 def assert_hooked(network):
-    assert hooks(network) == 6  # of three branches and their blocks
+    assert hooks(network) == 7  # of three branches and their blocks, and of the network
     return network
 
 

@@ -1,0 +1,183 @@
+"""What comes in as it should not, and what a part or an objective silently left out before."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import interaction_train as it
+from interaction_train.attacks import (
+    GaussianAveraging,
+    InputDiversity,
+    InteractionObjective,
+    MaskedObjective,
+    Momentum,
+    Part,
+    TranslationInvariance,
+    skip_gradient,
+)
+from interaction_train.errors import InputError
+
+BUDGET = {"eps": 8 / 255, "alpha": 2 / 255, "steps": 5}
+
+
+def network(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(512, 10)
+    ).eval()
+
+
+def images(seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(6, 3, 8, 8, generator=generator), torch.arange(6)
+
+
+def test_a_single_noisy_copy_is_noisy():
+    x, y = images()
+    net = network()
+    plain = it.TransferAttack(net, **BUDGET)(x, y)
+    noisy = it.TransferAttack(net, **BUDGET, parts=[GaussianAveraging(1, 0.3)])(x, y)
+    assert not torch.equal(plain, noisy)
+
+
+def test_a_part_with_one_copy_of_its_own_is_applied():
+    class Darker(Part):
+        def vary(self, rows, copy, step):
+            return rows * 0
+
+    x, y = images()
+    with pytest.warns(UserWarning, match="gradient was zero"):
+        result = it.TransferAttack(network(), **BUDGET, parts=[Darker()])(x, y)
+    assert torch.equal(result, x)
+
+
+def test_the_margin_at_weight_one_is_the_masked_ablation():
+    x, y = images()
+    net = network()
+    groups = it.GroupReduction(it.GridPlayers(4, 4), 4, 4)
+    ir = InteractionObjective("margin", 1.0, reduction=groups)
+    masked = MaskedObjective("margin", reduction=groups)
+    crafted = [it.TransferAttack(net, **BUDGET, objective=o)(x, y) for o in (ir, masked)]
+    assert torch.equal(*crafted)
+    other = InteractionObjective("margin", 2.0, reduction=groups)
+    assert not torch.equal(it.TransferAttack(net, **BUDGET, objective=other)(x, y), crafted[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_stays_within_the_bound_and_fools_as_well(dtype):
+    x, y = images()
+    y = network()(x).argmax(1)
+    wide = it.TransferAttack(network(), 0.1, 0.02, 10)(x, y)
+    half = network().to(dtype)
+    found = it.TransferAttack(half, 0.1, 0.02, 10)(x, y)
+    assert found.dtype == torch.float32
+    assert float((found - x).abs().max()) <= 0.1 + 1e-6
+    right = [(net(image).argmax(1) == y).float().mean() for net, image in ((network(), wide),)]
+    fooled = (half(found.to(dtype)).float().argmax(1) == y).float().mean()
+    assert abs(float(fooled - right[0])) <= 1 / 6
+    stored = it.TransferAttack(half, 0.1, 0.02, 10)(x.to(dtype), y)
+    assert stored.dtype == dtype
+    assert float((stored.float() - x.to(dtype).float()).abs().max()) <= 0.1
+    assert all(not m._forward_pre_hooks for m in half.modules())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: it.TransferAttack([network()]), r"model: got list.*Ensemble"),
+        (lambda: it.TransferAttack(network(), parts=["MI"]), r"parts: got 'MI'.*Momentum\(\)"),
+        (lambda: it.TransferAttack(network(), parts=[Momentum]), "parts: got <class.*such as"),
+    ],
+)
+def test_bad_settings(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (np.zeros((2, 3, 8, 8)), torch.arange(2), "images: got ndarray.*as_tensor"),
+        (torch.rand(2, 3, 8, 8), [0, 1], "labels: got list"),
+        (torch.rand(2, 3, 8, 8), torch.arange(2).int(), r"labels: got torch.int32 \(2,\)"),
+        (torch.rand(2, 3, 8, 8), torch.eye(10)[:2].long(), r"labels: got torch.int64 \(2, 10\)"),
+        (torch.rand(2, 3, 8, 8) * 255, torch.arange(2), r"images: got values from.*in \[0, 1\]"),
+    ],
+)
+def test_bad_batches(x, y, message):
+    with pytest.raises(InputError, match=message):
+        it.TransferAttack(network(), **BUDGET)(x, y)
+
+
+@pytest.mark.parametrize("part", [TranslationInvariance(3), InputDiversity()])
+def test_parts_for_images_say_so(part):
+    net = nn.Sequential(nn.Linear(12, 5))
+    with pytest.raises(InputError, match=rf"images: got shape \(4, 12\).*{type(part).__name__}"):
+        it.TransferAttack(net, **BUDGET, parts=[part])(torch.rand(4, 12), torch.arange(4))
+
+
+def test_kth_min_below_the_number_of_classes():
+    x, y = images()
+    attack = it.TransferAttack(network(), **BUDGET)
+    attack.set_mode_targeted_least_likely(kth_min=10, quiet=True)
+    with pytest.raises(InputError, match="kth_min: got 10, expected 1 to 9, kth_min below"):
+        attack(x, y)
+
+
+def test_a_bound_of_grey_levels_is_warned_about():
+    with pytest.warns(UserWarning, match="TransferAttack has eps = 8"):
+        it.TransferAttack(network(), eps=8)
+
+
+class Positional(nn.Module):
+    """A residual branch that no name tells: x + depthwise(x)."""
+
+    def __init__(self, gamma: float = 1.0) -> None:
+        super().__init__()
+        self.depthwise, self.gamma = nn.Conv2d(4, 4, 3, padding=1, groups=4), gamma
+
+    def forward(self, x):
+        branch = self.depthwise(x).tanh()
+        return x + self.gamma * branch + (1 - self.gamma) * branch.detach()
+
+
+class Named(nn.Module):
+    def __init__(self, gamma: float = 1.0) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.conv2, self.bn2 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.gamma = gamma
+
+    def forward(self, x):
+        branch = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        return (x + self.gamma * branch + (1 - self.gamma) * branch.detach()).relu()
+
+
+def residual(gamma: float = 1.0) -> nn.Module:
+    torch.manual_seed(0)
+    layers = [Named(gamma), Positional(gamma), Named(gamma), Positional(gamma)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * 36, 3)).eval()
+
+
+def test_branches_of_unknown_kinds_are_found_by_what_they_do():
+    """The gradient equals that of γF + (1 − γ)·stopgrad(F) in every block, known or not."""
+
+    class Bare(Positional):
+        def forward(self, x):
+            return x + self.depthwise(x).tanh()
+
+    class BareNamed(Named):
+        def forward(self, x):
+            return (x + self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))).relu()
+
+    torch.manual_seed(0)
+    layers = [BareNamed(), Bare(), BareNamed(), Bare()]
+    bare = nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * 36, 3)).eval()
+    x = torch.rand(2, 4, 6, 6, requires_grad=True)
+    with skip_gradient(bare, 0.4):
+        (found,) = torch.autograd.grad(bare(x)[:, 0].sum(), x)
+    (expected,) = torch.autograd.grad(residual(0.4)(x)[:, 0].sum(), x)
+    torch.testing.assert_close(found, expected)
+    (plain,) = torch.autograd.grad(bare(x)[:, 0].sum(), x)
+    assert not torch.allclose(plain, found)
