@@ -10,7 +10,7 @@ from torchvision.models import alexnet, resnet18, vgg13
 from interaction_train.data import DigitsDataModule
 from interaction_train.errors import InputError
 from interaction_train.game.absence import default_baseline
-from interaction_train.game.evaluation import forward_agrees
+from interaction_train.game.determinism import forward_agrees
 from interaction_train.game.layers import LayerSuffix, features
 from interaction_train.models import (
     CIFARVGG,
