@@ -253,9 +253,7 @@ def test_arguments_say_what_to_pass(changes, message):
 
 def test_a_crafter_s_arguments_say_what_to_pass():
     net = small_network()
-    with pytest.raises(
-        InputError, match=r"^attack: got an attack .* already, PGD itself, exp"
-    ):
+    with pytest.raises(InputError, match=r"^attack: got an attack .* already, PGD itself, exp"):
         jobs.AdversarialCrafter(net, torchattacks.PGD(net))
     with pytest.raises(InputError, match=r"^model: got list, expected one torch"):
         jobs.AdversarialCrafter([net, net], torchattacks.PGD)
