@@ -24,8 +24,8 @@ from interaction_train.attacks.transfer.module import TransferEvaluation
 from interaction_train.attacks.transfer.rates import TransferRate
 from interaction_train.metrics.perturbation import (
     PerturbationInteraction,
-    mean_interaction,
     perturbation_game,
+    perturbation_interaction,
     sampled_interactions,
 )
 
@@ -52,8 +52,8 @@ __all__ = [
     "TransferRate",
     "TranslationInvariance",
     "VarianceTuning",
-    "mean_interaction",
     "perturbation_game",
+    "perturbation_interaction",
     "read_adversarial_set",
     "residual_branches",
     "round_to_bytes",

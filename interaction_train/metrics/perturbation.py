@@ -98,7 +98,7 @@ def _check_classes(name: str, classes: Tensor, logits: Tensor) -> None:
         raise InputError(name, int(wrong[0]), f"classes 0 … {number - 1}")
 
 
-def mean_interaction(
+def perturbation_interaction(
     model: nn.Module,
     clean: Tensor,
     adversarial: Tensor,
@@ -129,7 +129,7 @@ def mean_interaction(
         >>> model = nn.Module()
         >>> model.forward = network
         >>> clean, adversarial = torch.zeros(1, 1, 1, 2), torch.ones(1, 1, 1, 2)
-        >>> mean_interaction(model, clean, adversarial, torch.tensor([0]), UnitPlayers())
+        >>> perturbation_interaction(model, clean, adversarial, torch.tensor([0]), UnitPlayers())
         tensor([1.], dtype=torch.float64)
     """
     game = perturbation_game(
@@ -191,7 +191,8 @@ class PerturbationInteraction(InteractionMetric):
     over images; ``contexts`` per pair, and ``samples``. NaN without samples.
 
     An image costs 2n + 5 forward passes and those of the sampled pairs: with the defaults 517 and
-    27 400. Where the exact mean is all that is wanted, :func:`mean_interaction` gives it alone.
+    27 400. Where the exact mean is all that is wanted, :func:`perturbation_interaction` gives it
+    alone.
 
     Args:
         players: how an image splits into n players; default: a 16 × 16 grid.
@@ -238,7 +239,7 @@ class PerturbationInteraction(InteractionMetric):
         Args: as :func:`perturbation_game`.
 
         Raises:
-            InputError: as :func:`mean_interaction`.
+            InputError: as :func:`perturbation_interaction`.
         """
         if len(clean) == 0:
             return

@@ -13,8 +13,8 @@ from interaction_train.game.players import GridPlayers
 from interaction_train.indices.readings import plug_in
 from interaction_train.metrics.perturbation import (
     PerturbationInteraction,
-    mean_interaction,
     perturbation_game,
+    perturbation_interaction,
     sampled_interactions,
 )
 from interaction_train.models import DigitsNet
@@ -98,7 +98,7 @@ TARGETS = torch.tensor([2, 0, 3, 1, 2])
 def test_equals_brute_force(rows, cols, targets):
     tables = brute_force(rows, cols, targets)
     net, data, players = network(rows, cols), batch(rows, cols), GridPlayers(rows, cols)
-    found = mean_interaction(net, *data, players, targets=targets)
+    found = perturbation_interaction(net, *data, players, targets=targets)
     expected = [average(table.values()) for table in tables]
     assert found.tolist() == pytest.approx(expected, rel=1e-9)
     assert min(map(abs, expected)) > 1e-3
@@ -170,7 +170,7 @@ def test_sign_and_value_for_a_quadratic_network(targeted):
     table = quadratic_truth(net, clean, adversarial, ours, theirs)
     off = ~torch.eye(6, dtype=torch.bool)
     players = GridPlayers(3, 2)
-    found = mean_interaction(net, clean, adversarial, labels, players, targets=targets)
+    found = perturbation_interaction(net, clean, adversarial, labels, players, targets=targets)
     torch.testing.assert_close(found, table[:, off].mean(1))
     assert float(found.abs().min()) > 1e-4
     # Every difference is the same, so few contexts are exact.
@@ -210,7 +210,7 @@ def test_cells_of_a_grid_change_together():
 
     cells = [(0, 0), (0, 1), (1, 0), (1, 1)]
     terms = [v(cells) - v([c for c in cells if c != i]) - v([i]) + v([]) for i in cells]
-    found = mean_interaction(net, clean, adversarial, labels, GridPlayers(2, 2))
+    found = perturbation_interaction(net, clean, adversarial, labels, GridPlayers(2, 2))
     assert float(found) == pytest.approx(average(terms) / 3)
     game = perturbation_game(net, clean, adversarial, labels, GridPlayers(2, 2))
     ends = game(torch.tensor([[False] * 4, [True] * 4]))
@@ -261,9 +261,9 @@ def test_same_for_any_batch_chunk_order_and_repetition():
     close(measure(WHOLE, chunk_size=5).compute(), result)
     close(measure([*WHOLE, [0, 1]]).compute(), result)
     assert not torch.allclose(measure(WHOLE, seed=1).compute()["plug_in"], result["plug_in"])
-    whole = mean_interaction(digits(), *perturbed(), PLAYERS)
-    chunked = mean_interaction(digits(), *perturbed(), PLAYERS, chunk_size=3)
-    single = [mean_interaction(digits(), *(v[b : b + 1] for v in perturbed()), PLAYERS)
+    whole = perturbation_interaction(digits(), *perturbed(), PLAYERS)
+    chunked = perturbation_interaction(digits(), *perturbed(), PLAYERS, chunk_size=3)
+    single = [perturbation_interaction(digits(), *(v[b : b + 1] for v in perturbed()), PLAYERS)
               for b in range(7)]  # fmt: skip
     torch.testing.assert_close(chunked, whole, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(torch.cat(single), whole, rtol=1e-4, atol=1e-6)
@@ -338,7 +338,7 @@ def test_refusals(change, message):
     clean, adversarial, labels = perturbed()
     given = {"model": digits(), "clean": clean, "adversarial": adversarial, "labels": labels}
     with pytest.raises(InputError, match=message):
-        mean_interaction(**{**given, "players": PLAYERS, **change})
+        perturbation_interaction(**{**given, "players": PLAYERS, **change})
 
 
 def test_refused_contexts():
