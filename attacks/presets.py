@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
 from interaction_train.attacks.attack import TransferAttack
 from interaction_train.attacks.norms import Norm
 from interaction_train.attacks.objectives import InteractionObjective, Loss
-from interaction_train.attacks.parts.base import Part
 from interaction_train.attacks.parts.gradients import Momentum, TranslationInvariance
 from interaction_train.attacks.parts.inputs import GaussianAveraging, InputDiversity
 from interaction_train.attacks.parts.skip import SkipGradient
@@ -92,22 +91,13 @@ class IRAttack(TransferAttack):
         )
 
 
-class HybridIRAttack(TransferAttack):
+class HybridIRAttack(IRAttack):
     """MI + VR + SGM + DI + TI + IR, the survey's strongest combination (Table 2).
 
     Costs ``samples`` forward passes for VR, 2·draws + 1 for IR, and none for the others.
 
     Args:
         model: a network with residual blocks, for SGM.
-        eps: as in :class:`TransferAttack`.
-        alpha: as there.
-        steps: as there.
-        weight: λ of IR.
-        grid: cells along each side of the image.
-        draws: groups per step.
-        size: cells in a group.
-        loss: as in :class:`IRAttack`.
-        mix: as there.
         decay: of momentum (MI).
         samples: noisy copies per step (VR).
         sigma: standard deviation of their noise (VR).
@@ -116,10 +106,7 @@ class HybridIRAttack(TransferAttack):
         resize_rate: extreme scale (DI).
         probability: that an image is resized in a step (DI).
         kernel_size: width of the smoothing kernel in pixels (TI).
-        norm: as in :class:`TransferAttack`.
-        random_start: as there.
-        seed: as there.
-        chunk_size: as there.
+        common: the other arguments of :class:`IRAttack`.
 
     Raises:
         InputError: as :class:`TransferAttack` and the parts; a network without residual blocks
@@ -129,15 +116,7 @@ class HybridIRAttack(TransferAttack):
     def __init__(
         self,
         model: nn.Module,
-        eps: float = 8 / 255,
-        alpha: float = 2 / 255,
-        steps: int = 20,
-        weight: float = 1.0,
-        grid: int = 16,
-        draws: int = 32,
-        size: int = 32,
-        loss: Loss = "margin",
-        mix: Literal["losses", "gradients"] = "losses",
+        *,
         decay: float = 1.0,
         samples: int = 20,
         sigma: float = 15 / 255,
@@ -145,28 +124,13 @@ class HybridIRAttack(TransferAttack):
         resize_rate: float = 0.9,
         probability: float = 0.5,
         kernel_size: int = 15,
-        norm: Norm = "Linf",
-        random_start: bool = False,
-        seed: int = 0,
-        chunk_size: int | None = None,
+        **common: Any,
     ) -> None:
-        parts: list[Part] = [] if gamma == 1 else [SkipGradient(gamma)]
-        parts += [
+        super().__init__(model, decay=None, **common)
+        self.parts = [] if gamma == 1 else [SkipGradient(gamma)]
+        self.parts += [
             GaussianAveraging(samples, sigma),
             InputDiversity(resize_rate, probability),
             TranslationInvariance(kernel_size),
             Momentum(decay),
         ]
-        reduction = GroupReduction(GridPlayers(grid, grid), draws, size)
-        super().__init__(
-            model,
-            eps,
-            alpha,
-            steps,
-            objective=InteractionObjective(loss, weight, mix, reduction),
-            parts=parts,
-            norm=norm,
-            random_start=random_start,
-            seed=seed,
-            chunk_size=chunk_size,
-        )

@@ -119,14 +119,10 @@ class DigitsMLP(_FeatureNet):
         in_channels: channels C of the images.
         hidden: units of each hidden layer.
         image_size: height and width of the images.
-        mean: training mean per channel; the default is that of scikit-learn's digits.
-        std: standard deviation per channel.
+        mean: training mean per channel, by default that of scikit-learn's digits.
+        std: its standard deviation.
 
-    Shapes:
-        ``(B, C, image_size, image_size)`` → ``(B, num_classes)``.
-
-    Raises:
-        InputError: an argument out of its range, or inputs of another shape.
+    Shapes, errors: as :class:`DigitsNet`.
     """
 
     def __init__(
@@ -224,11 +220,7 @@ class CIFARVGG(_FeatureNet):
         mean: training mean per channel.
         std: standard deviation per channel.
 
-    Shapes:
-        ``(B, 3, 32, 32)`` → ``(B, num_classes)``.
-
-    Raises:
-        InputError: an argument out of its range, or inputs of another shape.
+    Shapes, errors: as :class:`CIFARAlexNet`.
     """
 
     def __init__(
