@@ -165,6 +165,9 @@ class InteractionCLI(LightningCLI):
                     project="interaction-train",
                     save_dir=os.path.join(root, name),
                     offline=mode == "offline",
+                    # Said to the run itself: what an earlier run of this process asked W&B for
+                    # would count otherwise.
+                    mode="offline" if mode == "offline" else None,
                 )
             )
         return loggers

@@ -63,6 +63,7 @@ def record(model: nn.Module, layers: Iterable[str]) -> Iterator[ForwardRecord]:
     Examples:
         >>> from interaction_train.models import DigitsNet
         >>> model = DigitsNet()
+        >>> import torch
         >>> with record(model, ["features.2"]) as forward:
         ...     forward.logits = model(torch.rand(2, 1, 8, 8))
         >>> forward.features["features.2"].shape

@@ -127,7 +127,7 @@ def test_bf16_autocast_trains_close_to_full_precision(tmp_path):
 
 def test_two_processes_equal_one_on_the_joined_batch(tmp_path):
     one = classifier(InteractionLoss("features.2", contexts=2))
-    exact = {"callbacks": [ExactInteractions(3, 3, samples=4)]}
+    exact = {"callbacks": [ExactInteractions(3, 3, n_samples=4)]}
     trainer = fit(one, tmp_path / "one", batch_size=32, **exact)
     trainer.test(one, DigitsDataModule(), verbose=False)
     two = classifier(InteractionLoss("features.2", contexts=2))
