@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import wandb
 import yaml
 from safetensors.torch import save_file
 
@@ -94,6 +95,7 @@ def folder(tmp_path_factory):
         _checkpoints()
         yield home
     sys.modules.pop("usermod", None)
+    wandb.teardown()  # else the next tests would meet W&B as it was set up in here, online
 
 
 def _configs() -> None:
