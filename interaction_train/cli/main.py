@@ -192,6 +192,10 @@ def main(args: list[str] | None = None) -> None:
     # Lightning's own, of which a user can mend nothing.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # Configs list the monitored one first, which is the best that is meant.
+    warnings.filterwarnings(
+        "ignore", message=".*Trainer configured with multiple `ModelCheckpoint`"
+    )
     try:
         InteractionCLI(
             L.LightningModule,
