@@ -86,6 +86,9 @@ def sample(game: MaskedGame, blocks: PairBlocks, plans: dict[str, Plan], draws: 
     def zeros(*sizes: int) -> Tensor:
         return torch.zeros(sizes, dtype=torch.float64, device=device)
 
+    def there(numbers: list[float]) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.float64).to(device, non_blocking=True)
+
     counts = [plan.counts() for plan in plans.values()]
     sums = Sums(
         zeros(batch, len(plans), parts, total),
@@ -94,8 +97,8 @@ def sample(game: MaskedGame, blocks: PairBlocks, plans: dict[str, Plan], draws: 
         zeros(batch, len(plans), total),
         None,
         zeros(batch, len(plans), number, 4),
-        torch.tensor([plan.expected for plan in plans.values()], dtype=torch.float64).to(device),
-        torch.tensor([float((gained > 0).sum()) for _, gained in counts]).to(device),
+        there([plan.expected for plan in plans.values()]),
+        there([float((gained > 0).sum()) for _, gained in counts]),
         0,
         0,
     )
@@ -123,7 +126,8 @@ def sample(game: MaskedGame, blocks: PairBlocks, plans: dict[str, Plan], draws: 
             if plan.strata:
                 grid = delta.unflatten(-1, (one.sets, -1))
                 steps = grid if last is None else torch.cat([last, grid], 2)
-                inside = plan.neighbours(start, stop, last is not None).to(device)
+                inside = plan.neighbours(start, stop, last is not None)
+                inside = inside.to(device, non_blocking=True)
                 last, steps = grid[:, :, -1:], steps.diff(dim=2) * inside[:, None]
                 found = steps.square().sum(2).flatten(1), steps.sum(-1).square().sum(-1)
                 old = sums.steps or (torch.zeros_like(found[0]), torch.zeros_like(found[1]))

@@ -147,7 +147,7 @@ class GivenPairs(PairSampler):
         last = max(max(pair) for pair in self.given)
         if last >= n:
             raise InputError("pairs", f"player {last}", f"players 0 … {n - 1}")
-        members = torch.tensor(self.given, device=draws.content.device)
+        members = torch.tensor(self.given).to(draws.content.device, non_blocking=True)
         return PairBlocks(members.expand(len(draws.content), -1, -1), _ONE)
 
 
@@ -200,7 +200,8 @@ class NeighbourPairs(PairSampler):
             # All pairs in one block, whose shared evaluations make up for taking more than asked.
             return PairBlocks(torch.arange(n, device=device).expand(batch, 1, n), pairs)
         if self.number is None or self.number >= total:
-            return PairBlocks(pairs.to(device).expand(batch, -1, -1), _ONE)
+            members = pairs.to(device, non_blocking=True)
+            return PairBlocks(members.expand(batch, -1, -1), _ONE)
         # A systematic sample: equal steps through the tiles, in each of which the order is random.
         pairs, tile = (part.to(device, non_blocking=True) for part in (pairs, tile))
         order = (tile + draws.uniform("order", total).double()).argsort(-1)
