@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,15 +19,15 @@ from interaction_train.attacks.parts.base import Part, Step
 from interaction_train.attacks.precision import float32_outside, rounded_inward
 from interaction_train.attacks.problem import Problem
 from interaction_train.attacks.run import warn_of_bound
-from interaction_train.attacks.surrogate import Surrogate
 from interaction_train.errors import (
     InputError,
     at_least,
+    checked_classes,
     checked_images,
     checked_labels,
     refuse_probabilities,
 )
-from interaction_train.game.evaluation import without_grad
+from interaction_train.game.evaluation import evaluation_mode, without_grad
 from interaction_train.sampling.random import Draws, content_hash
 
 
@@ -39,10 +40,10 @@ class TransferAttack(torchattacks.attack.Attack):
 
     - all random draws are stateless, so a sample's result depends on neither its batch nor the
       global RNG state, which is left alone;
-    - modes of all modules come back one by one, also after an exception; gradients, statistics and
-      hooks of the network stay as they were; works under ``no_grad`` and ``inference_mode``;
+    - modes, gradients, statistics and hooks of the network come back as they were, also after an
+      exception; works under ``no_grad`` and ``inference_mode``;
     - a sample whose gradient was zero in every step is named in a warning, one whose gradient was
-      not finite in an error: it never comes back clean in silence.
+      not finite in an error.
 
     Args:
         model: maps ``(B, C, H, W)`` in [0, 1] to logits ``(B, classes)``.
@@ -124,23 +125,23 @@ class TransferAttack(torchattacks.attack.Attack):
         if inputs.is_floating_point() and inputs.element_size() < 4:
             return rounded_inward(self(inputs.float(), labels), inputs)
         # Leaving inference mode makes room for autograd; the images are cloned below.
-        with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.enable_grad())
-            stack.enter_context(self._modes())
-            for network in (self.model, *getattr(self.model, "members", ())):
-                stack.enter_context(float32_outside(network))
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            evaluation_mode(self.model),
+            float32_outside(self.model),
+            ExitStack() as stack,
+        ):
+            if self._model_training:
+                self._change_model_mode(True)
             device = next((p.device for p in self.model.parameters()), inputs.device)
             inputs = inputs.detach().to(device, copy=True)
             labels = None if labels is None else labels.detach().to(device, copy=True)
-            outside = self._normalization_applied is True
-            if not outside:
+            if self._normalization_applied is not True:
                 return self.forward(inputs, labels)
             self._set_normalization_applied(False)
-            try:
-                return self.normalize(self.forward(self.inverse_normalize(inputs), labels))
-            finally:
-                self._set_normalization_applied(True)
+            stack.callback(self._set_normalization_applied, True)
+            return self.normalize(self.forward(self.inverse_normalize(inputs), labels))
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Craft; called by ``__call__``, which sees to modes, devices and normalisation."""
@@ -157,15 +158,11 @@ class TransferAttack(torchattacks.attack.Attack):
         adversarial = clean
         if self.random_start:
             adversarial = random_start(clean, self.norm, self.eps, draws)
-        normalized = self._normalization_applied is False
-        surrogate = Surrogate(
-            self.model,
-            self.normalize if normalized else None,
-            self.parts,
-            self.chunk_size,
-            inspect=lambda logits: _check_outlook(logits, labels),
+        prepare = self.normalize if self._normalization_applied is False else None
+        loss = self.objective.value
+        problem = Problem(
+            self.model, prepare, self.parts, self.chunk_size, loss, clean, labels, self.targeted
         )
-        problem = Problem(surrogate, self.objective.value, clean, labels, self.targeted)
         memory: defaultdict[Part, dict[str, Any]] = defaultdict(dict)
         broken = torch.zeros_like(labels, dtype=torch.bool)
         moved = torch.zeros_like(broken)
@@ -175,7 +172,7 @@ class TransferAttack(torchattacks.attack.Attack):
             for number in range(1, self.steps + 1):
                 step = Step(
                     number, clean, adversarial, self.eps, self.alpha,
-                    Draws(draws.content, self.seed, "attack", number), problem.at_copies, memory,
+                    replace(draws, step=number), problem.at_copies, memory,
                 )  # fmt: skip
                 point = adversarial
                 for part in self.parts:
@@ -192,20 +189,6 @@ class TransferAttack(torchattacks.attack.Attack):
                     self.on_step(number, adversarial)
         _report(broken, moved)
         return adversarial
-
-    @contextmanager
-    def _modes(self) -> Iterator[None]:
-        modules = [(module, module.training) for module in self.model.modules()]
-        try:
-            # The flags are set directly, as train() may be overridden (frozen BatchNorm).
-            for module, _ in modules:
-                module.training = False
-            if self._model_training:
-                self._change_model_mode(True)
-            yield
-        finally:
-            for module, training in modules:
-                module.training = training
 
     def get_random_target_label(self, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
         """Random classes other than the labels (or the predicted classes), ``(B,)`` int64."""
@@ -226,19 +209,10 @@ class TransferAttack(torchattacks.attack.Attack):
     def _outlook(self, inputs: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         with without_grad():
             logits = self.get_logits(inputs)
+        refuse_probabilities(logits)
         labels = logits.argmax(1) if labels is None else labels
-        _check_outlook(logits, labels)
+        checked_classes(labels, logits.shape[1])
         return logits, labels
-
-
-def _check_outlook(logits: Tensor, labels: Tensor) -> None:
-    """Once per call: logits, not probabilities, of all the classes that the labels name."""
-    refuse_probabilities(logits)
-    low, high = (int(bound) for bound in labels.aminmax())
-    if low < 0 or high >= logits.shape[-1]:
-        raise InputError(
-            "labels", f"classes from {low} to {high}", f"classes from 0 to {logits.shape[-1] - 1}"
-        )
 
 
 def _report(broken: Tensor, moved: Tensor) -> None:

@@ -9,14 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from interaction_train.attacks.norms import normalize
-from interaction_train.attacks.parts.base import Step
+from interaction_train.attacks.parts.base import Step, settings_repr
 from interaction_train.attacks.problem import Problem
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, one_of
 from interaction_train.game.payoffs import margin
 from interaction_train.losses.reduction import GroupReduction, InteractionReduction
 
 Loss = Literal["cross_entropy", "margin"]
-
 
 _ROUNDING = 1e-4
 
@@ -33,12 +32,10 @@ class Objective:
     """
 
     def __init__(self, loss: Loss = "cross_entropy") -> None:
-        if loss not in ("cross_entropy", "margin"):
-            raise InputError("loss", repr(loss), "'cross_entropy' or 'margin'")
+        one_of("loss", loss, ("cross_entropy", "margin"))
         self.loss = loss
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.loss!r})"
+    __repr__ = settings_repr
 
     def value(self, logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
         """The loss summed over rows: logits ``(B, k, classes)``, labels ``(B,)`` → a scalar."""
@@ -57,9 +54,8 @@ class Objective:
 class MaskedObjective(Objective):
     """The ablation of the interaction loss: the classification loss of masked perturbations.
 
-    The mean over groups A of the loss at N∖A and at A: the rows and masks of
-    :class:`InteractionObjective`, without its differences (formula sheet, 16). What interaction
-    reduction gives beyond it is due to interactions.
+    The mean over groups A of the loss at N∖A and at A (formula sheet, 16). What
+    :class:`InteractionObjective` gives beyond it is due to interactions.
 
     Args:
         loss: as in :class:`Objective`.
@@ -71,9 +67,6 @@ class MaskedObjective(Objective):
     ) -> None:
         super().__init__(loss)
         self.reduction = GroupReduction() if reduction is None else reduction
-
-    def __repr__(self) -> str:
-        return f"MaskedObjective({self.loss!r}, {self.reduction})"
 
     def gradient(self, problem: Problem, point: Tensor, step: Step) -> Tensor:
         gradient, rows = problem.at_masks(point, self.reduction, step, problem.loss_values)
@@ -109,16 +102,9 @@ class InteractionObjective(Objective):
         super().__init__(loss)
         if not 0 <= weight < float("inf"):
             raise InputError("weight", weight, "a finite number, at least 0")
-        if mix not in ("losses", "gradients"):
-            raise InputError("mix", repr(mix), "'losses' or 'gradients'")
+        one_of("mix", mix, ("losses", "gradients"))
         self.weight, self.mix = weight, mix
         self.reduction = GroupReduction() if reduction is None else reduction
-
-    def __repr__(self) -> str:
-        return (
-            f"InteractionObjective({self.loss!r}, weight={self.weight}, mix={self.mix!r}, "
-            f"{self.reduction})"
-        )
 
     def gradient(self, problem: Problem, point: Tensor, step: Step) -> Tensor:
         if self.weight == 0:

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
+from interaction_train.attacks.ensemble import Ensemble
+
 _SCALE = 1024.0  # of gradients in float16, where those of pixels vanish
 _wrapped: WeakSet[nn.Module] = WeakSet()
 
 
 @contextmanager
-def float32_outside(network: nn.Module) -> Iterator[None]:
-    """Let a network of half precision take and give float32, with gradients scaled in float16."""
-    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
-    if dtype.itemsize >= 4 or network in _wrapped:
+def float32_outside(model: nn.Module) -> Iterator[None]:
+    """Let networks of half precision take and give float32, with gradients scaled in float16."""
+    with ExitStack() as stack:
+        for network in model.members if isinstance(model, Ensemble) else (model,):
+            types = (p.dtype for p in network.parameters() if p.is_floating_point())
+            dtype = next(types, torch.float32)
+            if dtype.itemsize < 4 and network not in _wrapped:
+                _wrapped.add(network)
+                stack.callback(_wrapped.discard, network)
+                before, after = _casts(dtype)
+                stack.callback(network.register_forward_pre_hook(before).remove)
+                stack.callback(network.register_forward_hook(after).remove)
         yield
-        return
-    _wrapped.add(network)
+
+
+def _casts(dtype: torch.dtype) -> tuple[Callable[..., Any], Callable[..., Any]]:
     scale = _SCALE if dtype == torch.float16 else 1.0
 
     def before(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -37,13 +48,7 @@ def float32_outside(network: nn.Module) -> Iterator[None]:
             logits.register_hook(lambda gradient: gradient * scale)
         return logits
 
-    handles = network.register_forward_pre_hook(before), network.register_forward_hook(after)
-    try:
-        yield
-    finally:
-        _wrapped.discard(network)
-        for handle in handles:
-            handle.remove()
+    return before, after
 
 
 def rounded_inward(adversarial: Tensor, x: Tensor) -> Tensor:

@@ -24,8 +24,8 @@ class Step:
         eps: bound on the perturbation.
         alpha: step size.
         draws: random numbers of this step.
-        gradient_at: the classification loss's gradient, meaned over points ``(B, P, C, H, W)``:
-            ``(B, C, H, W)``.
+        gradient_at: points ``(B, P, C, H, W)`` and the step → the classification loss's gradient,
+            meaned over the points, ``(B, C, H, W)``.
         memory: what each part keeps between the steps of one call.
     """
 
@@ -39,10 +39,17 @@ class Step:
     memory: defaultdict[Part, dict[str, Any]]
 
 
+def settings_repr(self: object) -> str:
+    """A ``__repr__`` that shows all public attributes."""
+    settings = (f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
+    return f"{type(self).__name__}({', '.join(settings)})"
+
+
 class Part:
     """A change to one place of the attack's loop; parts apply in the order they are listed.
 
-    A part keeps no state of its own between calls, so one may serve several attacks.
+    A subclass overrides the places it changes. It keeps nothing between calls, and what it needs
+    from step to step in ``step.memory[self]``, so that one part may serve several attacks.
     """
 
     copies: int = 1
@@ -50,6 +57,8 @@ class Part:
 
     spatial: bool = False
     """Whether the part moves or smooths pixels, which only images ``(B, C, H, W)`` have."""
+
+    __repr__ = settings_repr
 
     @property
     def varies(self) -> bool:

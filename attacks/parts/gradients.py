@@ -10,7 +10,7 @@ from torch import Tensor
 
 from interaction_train.attacks.norms import normalize
 from interaction_train.attacks.parts.base import Part, Step
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, at_least, one_of
 
 Kernel = Literal["gaussian", "linear", "uniform"]
 
@@ -29,21 +29,15 @@ class Momentum(Part):
     """
 
     def __init__(self, decay: float = 1.0, normalize: Literal["L1", "L2"] = "L1") -> None:
-        if not decay >= 0:
-            raise InputError("decay", decay, "at least 0")
-        if normalize not in ("L1", "L2"):
-            raise InputError("normalize", repr(normalize), "'L1' or 'L2'")
+        at_least("decay", decay, 0)
+        one_of("normalize", normalize, ("L1", "L2"))
         self.decay, self.normalize = decay, normalize
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(decay={self.decay}, normalize={self.normalize!r})"
-
     def update(self, gradient: Tensor, step: Step) -> Tensor:
-        memory = step.memory[self]
         gradient = normalize(gradient, self.normalize)
-        if "momentum" in memory:
-            gradient = gradient + memory["momentum"] * self.decay
-        memory["momentum"] = gradient
+        if "momentum" in step.memory[self]:
+            gradient = gradient + step.memory[self]["momentum"] * self.decay
+        step.memory[self]["momentum"] = gradient
         return gradient
 
 
@@ -56,17 +50,14 @@ class Nesterov(Momentum):
     """
 
     def lookahead(self, point: Tensor, step: Step) -> Tensor:
-        memory = step.memory[self]
-        if "momentum" not in memory:
-            return point
-        return point + self.decay * step.alpha * memory["momentum"]
+        return point + self.decay * step.alpha * step.memory[self].get("momentum", 0)
 
 
 class VarianceTuning(Part):
     """VT: corrects the gradient by its variation in a neighbourhood (Wang & He, CVPR 2021).
 
-    g + v, where v is the mean gradient at random neighbours of the image one step earlier, less the
-    gradient there. Costs ``samples`` more passes per step, on the classification loss alone.
+    g + v, where v is the mean gradient of the classification loss at random neighbours of the image
+    one step earlier, less the gradient there. Costs ``samples`` more passes per step.
 
     Args:
         samples: number of neighbours.
@@ -77,14 +68,9 @@ class VarianceTuning(Part):
     """
 
     def __init__(self, samples: int = 5, beta: float = 1.5) -> None:
-        if samples < 1:
-            raise InputError("samples", samples, "at least 1")
-        if not beta >= 0:
-            raise InputError("beta", beta, "at least 0")
+        at_least("samples", samples, 1)
+        at_least("beta", beta, 0)
         self.samples, self.beta = samples, beta
-
-    def __repr__(self) -> str:
-        return f"VarianceTuning(samples={self.samples}, beta={self.beta})"
 
     def noise(self, step: Step) -> Tensor:
         """The neighbours' distances, ``(B, samples, C, H, W)``, uniform in [−1, 1)."""
@@ -123,12 +109,8 @@ class TranslationInvariance(Part):
             raise InputError("size", size, "a positive odd number")
         if not sigma > 0:
             raise InputError("sigma", sigma, "a positive number")
-        if kernel not in ("gaussian", "linear", "uniform"):
-            raise InputError("kernel", repr(kernel), "'gaussian', 'linear' or 'uniform'")
+        one_of("kernel", kernel, ("gaussian", "linear", "uniform"))
         self.size, self.sigma, self.kernel = size, sigma, kernel
-
-    def __repr__(self) -> str:
-        return f"TranslationInvariance({self.size}, {self.sigma}, {self.kernel!r})"
 
     def weights(self) -> Tensor:
         """The kernel along one axis, ``(size,)`` float64, with sum 1; the whole is its square."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
 from interaction_train.attacks.parts.base import Part
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, in_range
 from interaction_train.game.evaluation import unwrap
 
 # What a residual block has as children or parameters, and where its branches run through: modules
@@ -32,10 +32,9 @@ _BLOCKS: tuple[tuple[frozenset[str], tuple[str, ...]], ...] = (
 def residual_branches(model: nn.Module) -> list[str]:
     """The modules that the residual branches of a network run through, found by its structure.
 
-    Known blocks: those of torchvision's, timm's and this project's ResNets (also SE, ResNeXt,
-    Res2Net, pre-activation), of ConvNeXt, ViT and Swin (torchvision and timm). They are told by the
-    names of their children; :func:`skip_gradient` finds those of other kinds besides, by what they
-    do in a forward pass.
+    Known blocks, told by the names of their children, are those of torchvision's, timm's and this
+    project's ResNets (also SE, ResNeXt, Res2Net, pre-activation), of ConvNeXt, ViT and Swin.
+    :func:`skip_gradient` finds others besides, by what they do in a forward pass.
 
     Args:
         model: the network; wrappers of ``torch.compile`` and data parallelism are taken off.
@@ -62,8 +61,8 @@ def skip_gradient(
     changes, to the last bit. Meant for gradients of inputs: those of a branch's parameters are
     scaled only where they lie before the module that the factor is put on.
 
-    Hooks do it; they are put on here and taken off at the end, also after an exception. Compiled
-    parts run eagerly meanwhile, as hooks do not reach into compiled graphs.
+    Hooks do it, which are gone at the end, also after an exception. Compiled parts run eagerly
+    meanwhile.
 
     Args:
         model: the network.
@@ -76,7 +75,7 @@ def skip_gradient(
         InputError: γ out of its range, a name that is no module, no residual block found; or, in
             the forward pass, a block that looks like a residual one and has no skip connection.
     """
-    _check_gamma(gamma)
+    in_range("gamma", gamma, 0, 1, above=True)
     network = unwrap(model)
     modules = dict(network.named_modules())
     blocks = _find(network) if branches is None else {"": list(branches)}
@@ -117,18 +116,15 @@ class SkipGradient(Part):
     """
 
     def __init__(self, gamma: float = 0.5, branches: Sequence[str] | None = None) -> None:
-        _check_gamma(gamma)
+        in_range("gamma", gamma, 0, 1, above=True)
         self.gamma, self.branches = gamma, branches
-
-    def __repr__(self) -> str:
-        return f"SkipGradient({self.gamma})"
 
     def around(self, model: nn.Module) -> AbstractContextManager[None]:
         return skip_gradient(model, self.gamma, self.branches)
 
 
 class _Block:
-    """The hooks of one residual block."""
+    """The hooks of one residual block, or, without a name, of branches of the user's choice."""
 
     def __init__(self, name: str, gamma: float, scaled: list[Node]) -> None:
         self.name, self.gamma, self.all_scaled = name, gamma, scaled
@@ -146,7 +142,7 @@ class _Block:
             # that is passed on as it came may go elsewhere too.
             scaled = first.clone()
         # In-place changes that follow do not matter: a hook belongs to the value at this point.
-        scaled.register_hook(self._scaled)
+        scaled.register_hook(lambda gradient: gradient * self.gamma)
         end = get_gradient_edge(scaled).node
         self.all_scaled.append(end)
         if not self.checked:
@@ -157,9 +153,6 @@ class _Block:
             return scaled
         return type(output)(scaled if part is first else part for part in output)
 
-    def _scaled(self, gradient: Tensor) -> Tensor:
-        return gradient * self.gamma
-
     def check(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         """A forward hook of the block: its input has to reach its output around the branches."""
         ends, self.ends = self.ends, []
@@ -168,7 +161,8 @@ class _Block:
             return
         if not source.requires_grad or not result.requires_grad:
             return
-        if not _leads_around(result, source, ends):
+        start = get_gradient_edge(source).node
+        if start not in _ancestors(get_gradient_edge(result).node, {start, *ends}):
             raise InputError(
                 "model",
                 f"{self.name!r}, a {_kind(module)} without a skip connection",
@@ -194,12 +188,12 @@ class _Rest:
         self.ends.clear()
         if result is None or not result.requires_grad:
             return
-        for node in _ancestors(get_gradient_edge(result).node, None):
+        for node in _ancestors(get_gradient_edge(result).node):
             parts = [part for part, _ in node.next_functions if part is not None]
             if not node.name().startswith("AddBackward") or len(parts) != 2:
                 continue
             for branch, skip in (parts, parts[::-1]):
-                between = _ancestors(branch, skip)
+                between = _ancestors(branch, {skip})
                 if skip in between and branch is not skip:
                     if not ends & between:
                         branch.register_prehook(self._scaled)
@@ -209,37 +203,17 @@ class _Rest:
         return tuple(None if g is None else g * self.gamma for g in gradients)
 
 
-def _ancestors(start: Node, stop: Node | None) -> set[Node]:
-    """What a node is computed from, itself included, looking no further than ``stop``."""
+def _ancestors(start: Node, stops: Collection[Node] = ()) -> set[Node]:
+    """What a node is computed from, itself included, looking no further than ``stops``."""
     seen: set[Node] = set()
     todo = [start]
     while todo:
         node = todo.pop()
         if node not in seen:
             seen.add(node)
-            if node is not stop:
+            if node not in stops:
                 todo += [part for part, _ in node.next_functions if part is not None]
     return seen
-
-
-def _check_gamma(gamma: float) -> None:
-    if not 0 < gamma <= 1:
-        raise InputError("gamma", gamma, "a number in (0, 1]")
-
-
-def _leads_around(output: Tensor, source: Tensor, ends: Sequence[Node]) -> bool:
-    """Whether the autograd graph leads from ``output`` to ``source`` through none of ``ends``."""
-    target = get_gradient_edge(source).node
-    seen = set(ends)
-    todo: list[Node | None] = [get_gradient_edge(output).node]
-    while todo:
-        node = todo.pop()
-        if node is target:
-            return True
-        if node is not None and node not in seen:
-            seen.add(node)
-            todo += [following for following, _ in node.next_functions]
-    return False
 
 
 def _find(network: nn.Module) -> dict[str, list[str]]:

@@ -82,6 +82,18 @@ def test_half_precision_stays_within_the_bound_and_fools_as_well(dtype):
     assert all(not m._forward_pre_hooks for m in half.modules())
 
 
+@pytest.mark.parametrize("average", ["logits", "probabilities", "losses"])
+def test_gradients_of_an_ensemble_in_float16_do_not_overflow(average):
+    """Sure of the wrong class: the gradient at the logits is 1/6, which 2^20 times is too much."""
+    x, y = images()
+    members = [network(seed) for seed in (0, 1)]
+    y = (it.Ensemble(members)(x).argmax(1) + 1) % 10
+    wide = it.TransferAttack(it.Ensemble(members, average), **BUDGET)(x, y)
+    half = it.Ensemble([member.half() for member in members], average)
+    found = it.TransferAttack(half, **BUDGET)(x, y)
+    assert float((found - wide).abs().mean()) < 0.1 * BUDGET["eps"]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
