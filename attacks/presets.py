@@ -28,10 +28,7 @@ class IRAttack(TransferAttack):
     published settings are eps = 16/255, 100 steps, a 16 × 16 grid and 32 draws of 32 cells.
 
     Args:
-        model: as in :class:`TransferAttack`.
-        eps: as there.
-        alpha: as there.
-        steps: as there.
+        model: this and what is not listed here: as in :class:`TransferAttack`.
         weight: λ.
         grid: cells along each side of the image.
         draws: groups per step; a step costs 2·draws + 1 forward passes.
@@ -39,18 +36,13 @@ class IRAttack(TransferAttack):
         loss: ``"margin"`` or ``"cross_entropy"``.
         mix: ``"losses"`` or ``"gradients"``, as in :class:`InteractionObjective`.
         decay: of momentum; None for no momentum.
-        norm: as there.
-        random_start: as there.
-        seed: as there.
-        chunk_size: as there.
 
     Raises:
         InputError: as :class:`TransferAttack`; or a grid finer than the image.
 
     Examples:
         >>> import torch
-        >>> from interaction_train.models import DigitsNet
-        >>> from interaction_train.models import pretrained
+        >>> from interaction_train.models import DigitsNet, pretrained
         >>> model = pretrained(DigitsNet(), "digits_cnn")
         >>> attack = IRAttack(model, eps=0.1, alpha=0.02, steps=3, grid=4, draws=4, size=4)
         >>> images, labels = torch.rand(2, 1, 8, 8), torch.tensor([3, 8])

@@ -16,6 +16,7 @@ from torchattacks.attack import Attack
 from interaction_train.attacks.precision import float32_outside, rounded_inward
 from interaction_train.attacks.targets import refuse_labels
 from interaction_train.errors import InputError, checked_images
+from interaction_train.game.evaluation import evaluation_mode
 from interaction_train.sampling.random import Draws, content_hash, sample_hash
 
 AttackFactory = Callable[[nn.Module], Attack]
@@ -39,12 +40,11 @@ class Crafted(NamedTuple):
 def run_attack(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Crafted:
     """Attack a batch, with whatever attack and around whatever the caller is doing.
 
-    Works under ``no_grad``, ``inference_mode`` and autocast. The random numbers of torch, NumPy and
-    Python that an attack takes from their global states are seeded from the batch's content and
-    ``seed`` and the states put back, so no result depends on what ran before; for such attacks it
-    does depend on how samples are batched. Training modes are put back module by module, and no
-    gradient reaches a weight, not even from an attack that calls ``backward()``. All of that also
-    when the attack fails.
+    Works under ``no_grad``, ``inference_mode`` and autocast. The random numbers that an attack
+    takes from the global states of torch, NumPy and Python are seeded from the batch's content and
+    ``seed``, so no result depends on what ran before; for such attacks it does depend on how
+    samples are batched. The random states and all modes are put back, and no gradient reaches a
+    weight, not even from an attack that calls ``backward()``; also when the attack fails.
 
     Attacks work in float32 (or float64). A network in half precision gets its inputs cast, and its
     result is rounded towards the clean image, so that it stays within the attack's bound.
@@ -64,20 +64,25 @@ def run_attack(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Crafte
     name = type(attack).__name__
     normalized = getattr(attack, "_normalization_applied", None) is True
     pixels = attack.inverse_normalize if normalized else torch.clone
-    _checked_pixels(pixels(x))
+    try:
+        checked_images(pixels(x))
+    except InputError as error:
+        hint = f"{error.expected}; callbacks take normalization={{mean, std}} of other inputs"
+        raise InputError(error.argument, error.got, hint) from None
     batch_seed = Draws(content_hash(sample_hash(x, y)[None]), seed, "attack").bits("batch")
+    parts = attack_parts(attack)
     targets: list[Tensor] = []
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(torch.autocast(x.device.type, enabled=False))
-        models = [part.model for part in attack_parts(attack)]
-        models += [member for model in models for member in getattr(model, "members", ())]
-        for network in {id(model): model for model in models}.values():
-            stack.enter_context(_kept(network))
-            stack.enter_context(float32_outside(network))
-        stack.enter_context(seeded(int(batch_seed) & 0xFFFF_FFFF, x.device))
-        for part in attack_parts(attack):
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(x.device.type, enabled=False),
+        seeded(int(batch_seed) & 0xFFFF_FFFF, x.device),
+        ExitStack() as stack,
+    ):
+        for network in dict.fromkeys(part.model for part in parts):
+            for context in (evaluation_mode, _frozen, float32_outside):
+                stack.enter_context(context(network))
+        for part in parts:
             if getattr(part, "targeted", False):
                 stack.enter_context(_recorded_targets(part, targets))
         # Clones, because a tensor made under inference mode can take no part in autograd.
@@ -103,7 +108,8 @@ def craft(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Tensor:
 
 def norm_of(attack: Attack) -> str:
     """The norm that an attack bounds, ``"Linf"`` or ``"L2"``, by its attribute or its name."""
-    return str(getattr(attack, "norm", "L2" if "L2" in type(attack).__name__ else "Linf"))
+    named = "L2" if "L2" in type(attack).__name__ else "Linf"
+    return str(getattr(attack, "norm", None) or named)
 
 
 def warn_of_bound(attack: Attack) -> None:
@@ -138,12 +144,7 @@ def set_epsilon(attack: Attack, epsilon: float) -> None:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global random states of torch (CPU and ``device``), NumPy and Python for a while.
-
-    Args:
-        seed: from 0 to 2^32 − 1.
-        device: its generator is seeded too where it is a CUDA device.
-    """
+    """Seed the random states of torch (CPU, and a CUDA ``device``), NumPy and Python for a while."""
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
     cuda = device.type == "cuda"
     try:
@@ -178,25 +179,15 @@ def attack_parts(attack: Attack) -> list[Attack]:
     return list(found.values())
 
 
-def _checked_pixels(x: Tensor) -> None:
-    try:
-        checked_images(x)
-    except InputError as error:
-        hint = f"{error.expected}; callbacks take normalization={{mean, std}} of other inputs"
-        raise InputError(error.argument, error.got, hint) from None
-
-
 @contextmanager
-def _kept(network: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in network.modules()]
+def _frozen(network: nn.Module) -> Iterator[None]:
+    """Some attacks call ``backward()``, which would add to the weights' gradients."""
     weights = [weight for weight in network.parameters() if weight.requires_grad]
-    for weight in weights:  # some attacks call backward(), which would add to weight.grad
+    for weight in weights:
         weight.requires_grad_(False)
     try:
         yield
     finally:
-        for module, mode in modes:
-            module.training = mode
         for weight in weights:
             weight.requires_grad_(True)
 
@@ -209,7 +200,9 @@ def _recorded_targets(attack: Attack, targets: list[Tensor]) -> Iterator[None]:
         try:
             found = choose(inputs, labels)
         except (IndexError, RuntimeError) as error:
-            raise InputError(name, f"a target that cannot be found ({error})", _OTHERS) from error
+            got = f"a target that cannot be found ({error})"
+            wanted = "other classes than the labels, kth_min below the number of classes"
+            raise InputError(name, got, wanted) from error
         if labels is not None:
             refuse_labels(found.to(labels.device), labels)
         targets.append(found)
@@ -220,6 +213,3 @@ def _recorded_targets(attack: Attack, targets: list[Tensor]) -> Iterator[None]:
         yield
     finally:
         del vars(attack)["get_target_label"]
-
-
-_OTHERS = "targets that are other classes than the labels, kth_min below the number of classes"

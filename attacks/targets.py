@@ -18,24 +18,18 @@ smallest logit; a list: one of these classes at random, never the label."""
 
 
 def check_targets(argument: str, targets: Targets | None) -> None:
-    """Refuse what is no strategy.
-
-    Raises:
-        InputError: another word, or anything but a list of classes from 0 on.
-    """
-    classes = isinstance(targets, list) and len(targets) > 0
+    """Raise InputError for another word, or anything but a list of classes from 0 on."""
     if targets in (None, "random", "least_likely"):
         return
-    if not classes or not all(type(c) is int and c >= 0 for c in targets):
+    classes = targets if isinstance(targets, list) else []
+    if not classes or not all(type(c) is int and c >= 0 for c in classes):
         raise InputError(argument, repr(targets), "'random', 'least_likely' or a list of classes")
 
 
 def aim(attack: Attack, targets: Targets | None, seed: int = 0) -> None:
     """Make an attack aim at the classes that a strategy names; None leaves it as it is.
 
-    A sample's target depends on its content and the seed alone, not on batches or random states.
-
-    Choosing takes one forward pass per sample.
+    A sample's target depends on its content and the seed alone; choosing takes one forward pass.
 
     Raises:
         InputError: an attack that cannot aim; on a call, classes that the network does not have, or
@@ -90,11 +84,7 @@ def chosen_targets(
 
 
 def refuse_labels(targets: Tensor, labels: Tensor) -> None:
-    """Refuse targets that are the labels: an attack that reaches them has done nothing.
-
-    Raises:
-        InputError: there are some.
-    """
+    """Raise InputError for targets that are the labels: reaching them takes nothing."""
     if count := int((targets == labels).sum()):
         got = f"the label itself for {count} of {len(labels)} images"
         hint = "other classes, such as 'random': targets equal to the labels are reached unmoved"

@@ -14,21 +14,21 @@ from rich.console import Console
 from torch import Tensor
 
 from interaction_train.attacks.sets.crafter import AdversarialCrafter
-from interaction_train.attacks.sets.job import (
+from interaction_train.attacks.sets.manifest import (
+    describe_attack,
+    describe_data,
+    describe_network,
+)
+from interaction_train.attacks.sets.shards import (
     Counts,
     begin_set,
     can_go_on,
     check_stored,
     counts_table,
     finish_set,
+    shard_path,
     write_batches,
 )
-from interaction_train.attacks.sets.manifest import (
-    describe_attack,
-    describe_data,
-    describe_network,
-)
-from interaction_train.attacks.sets.shards import shard_path
 from interaction_train.errors import InputError, at_least
 
 

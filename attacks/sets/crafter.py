@@ -18,10 +18,10 @@ from interaction_train.attacks.jobs import (
     refuse_normalization,
 )
 from interaction_train.attacks.norms import Norm, project
-from interaction_train.attacks.run import AttackFactory, run_attack
+from interaction_train.attacks.run import AttackFactory, norm_of, run_attack
 from interaction_train.attacks.sets.rounding import exact_bytes, round_to_bytes, to_floats
 from interaction_train.attacks.targets import Targets, check_targets
-from interaction_train.errors import InputError, checked_classes, checked_images, one_of
+from interaction_train.errors import InputError, checked_classes, one_of
 
 Pixels = Literal["uint8", "float32"]
 
@@ -36,9 +36,8 @@ class AdversarialCrafter(L.LightningModule):
     shows the white-box success so far: the share that the attack fooled, among the images that
     this process has crafted and that the surrogate classifies correctly.
 
-    The network, its modes and gradients, and the global random states stay as they were. Attacks of
-    this package draw by sample; what others take from the global random states is seeded from the
-    batch's content and ``seed``, so that a resumed job gives the same.
+    Attacks run as :func:`~interaction_train.attacks.run.run_attack` says: without a trace on the
+    network and random states, and so that a resumed job gives the same.
 
     Args:
         model: the surrogate, ``(B, C, H, W)`` in [0, 1] → logits ``(B, classes)``.
@@ -66,9 +65,8 @@ class AdversarialCrafter(L.LightningModule):
     ) -> None:
         super().__init__()
         if not isinstance(model, nn.Module):
-            raise InputError(
-                "model", type(model).__name__, "one torch.nn.Module (of several, an Ensemble)"
-            )
+            wanted = "one torch.nn.Module (of several, an Ensemble)"
+            raise InputError("model", type(model).__name__, wanted)
         one_of("pixels", pixels, ("uint8", "float32"))
         check_targets("targets", targets)
         self.model = model
@@ -97,9 +95,7 @@ class AdversarialCrafter(L.LightningModule):
     @property
     def norm(self) -> Norm:
         """The norm that the bound is in."""
-        norm = getattr(self.attack, "norm", None)
-        if norm is None:  # torchattacks then has it in the name
-            norm = "L2" if "L2" in type(self.attack).__name__ else "Linf"
+        norm = norm_of(self.attack)
         if norm not in ("Linf", "L2"):
             raise InputError("attack", f"one bounded in {norm}", "one bounded in 'Linf' or 'L2'")
         return cast(Norm, norm)
@@ -120,8 +116,7 @@ class AdversarialCrafter(L.LightningModule):
         logits = class_logits(self.model, x, "model")
         checked_classes(y, logits.shape[1], "model")
         adversarial, targets = run_attack(self.attack, x, y, seed=self.seed)
-        adversarial = checked_images(adversarial, f"images by {type(self.attack).__name__}")
-        kept = self._kept(adversarial, x)
+        kept = self._kept(adversarial.clamp(0, 1), x)
         correct = logits.argmax(1) == y
         fooled = class_logits(self.model, to_floats(kept).to(x), "model").argmax(1)
         success = fooled != y if targets is None else fooled == targets
@@ -138,14 +133,6 @@ class AdversarialCrafter(L.LightningModule):
         }
         return crafted if targets is None else {**crafted, "targets": targets.cpu()}
 
-    def on_predict_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._show_success()
-
-    def on_predict_batch_end(
-        self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        self._show_success()
-
     def _kept(self, adversarial: Tensor, clean: Tensor) -> Tensor:
         eps = self.eps
         if self.pixels == "uint8":
@@ -155,7 +142,7 @@ class AdversarialCrafter(L.LightningModule):
             return kept
         return project(kept, clean.float().cpu(), self.norm, eps)  # half precision rounds beyond it
 
-    def _show_success(self) -> None:
+    def on_predict_batch_end(self, *_: Any) -> None:
         # Lightning's bars show no metrics in predict, so the description says it.
         bar = self.trainer.progress_bar_callback
         text = "Crafting"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +23,7 @@ def to_floats(pixels: Tensor) -> Tensor:
 def exact_bytes(images: Tensor) -> Tensor | None:
     """The uint8 pixels that ``images`` (floats) were made from; None if they were not."""
     images = images.cpu()
-    pixels = images.mul(255).round_().clamp_(0, 255).to(torch.uint8)
+    pixels = _nearest(images).to(torch.uint8)
     return pixels if torch.equal(to_floats(pixels), images) else None
 
 
@@ -61,60 +58,42 @@ def round_to_bytes(
     check_norm(norm)
     if not bool(adversarial.isfinite().all()):
         raise InputError("adversarial", "NaN or infinite values", "values in [0, 1]")
-    wanted, origin = _doubles(adversarial), _doubles(clean.float())
+    wanted, origin = adversarial.detach().cpu().double(), clean.detach().cpu().float().double()
     if eps is None:
-        result = _nearest(wanted)
+        result: Tensor | None = _nearest(wanted)
     else:
         result = (_in_box if norm == "Linf" else _in_ball)(wanted, origin, eps)
-    return torch.from_numpy(result.astype(np.uint8))
+    if result is None:
+        wider = "a bound that 8-bit images can keep, or pixels kept as float32"
+        raise InputError("eps", eps, wider)
+    return result.to(torch.uint8)
 
 
-# In NumPy's float64, which devices may lack; arrays have the images' shape.
+def _in_box(wanted: Tensor, origin: Tensor, eps: float) -> Tensor | None:
+    levels, at = _levels(), _nearest(origin)
+    on_level, count = levels[at] == origin, int(255 * (eps + _SNAP))
+    first_inside = torch.searchsorted(levels, origin - eps)
+    last_inside = torch.searchsorted(levels, origin + eps, right=True) - 1
+    lowest = torch.where(on_level, at - count, first_inside).clamp(min=0)
+    highest = torch.where(on_level, at + count, last_inside).clamp(max=255)
+    return None if bool((lowest > highest).any()) else _nearest(wanted).clamp(lowest, highest)
 
 
-def _in_box(wanted: Any, origin: Any, eps: float) -> Any:
-    levels = _levels()
-    lowest = np.searchsorted(levels, origin - eps)  # the first level that is not below
-    highest = np.searchsorted(levels, origin + eps, side="right") - 1  # the last not above
-    at = _nearest(origin)
-    on_level = levels[at] == origin
-    count = round(255 * eps)
-    if abs(count / 255 - eps) > _SNAP:
-        count = int(255 * eps)
-    lowest = np.where(on_level, at - count, lowest).clip(min=0)
-    highest = np.where(on_level, at + count, highest).clip(max=255)
-    if (lowest > highest).any():
-        raise _too_small(eps)
-    return _nearest(wanted).clip(lowest, highest)
-
-
-def _in_ball(wanted: Any, origin: Any, eps: float) -> Any:
-    levels = _levels()
-    result = _nearest(wanted)
-    outside = np.arange(len(wanted))
+def _in_ball(wanted: Tensor, origin: Tensor, eps: float) -> Tensor | None:
+    result, outside = _nearest(wanted), torch.arange(len(wanted))
     for shrunk in range(1, _SHRINKS + 2):
-        delta = levels[result[outside]] - origin[outside]
-        length = np.linalg.norm(delta.reshape(len(outside), -1), axis=1)
-        outside = outside[length > eps]
+        delta = _levels()[result[outside]] - origin[outside]
+        outside = outside[delta.flatten(1).norm(dim=1) > eps]
         if not len(outside):
             return result
         near = origin[outside]
         result[outside] = _nearest(near + (wanted[outside] - near) * (1 - shrunk / _SHRINKS))
-    raise _too_small(eps)
+    return None
 
 
-def _doubles(images: Tensor) -> Any:
-    images = images.detach().cpu()
-    return (images.float() if images.dtype.itemsize < 4 else images).numpy().astype(np.float64)
+def _levels() -> Tensor:
+    return to_floats(torch.arange(256, dtype=torch.uint8)).double()
 
 
-def _levels() -> Any:
-    return _doubles(to_floats(torch.arange(256, dtype=torch.uint8)))
-
-
-def _nearest(images: Any) -> Any:
-    return np.rint(images * 255).clip(0, 255).astype(np.int64)
-
-
-def _too_small(eps: float) -> InputError:
-    return InputError("eps", eps, "a bound that 8-bit images can keep, or pixels kept as float32")
+def _nearest(images: Tensor) -> Tensor:
+    return images.mul(255).round_().clamp_(0, 255).long()
