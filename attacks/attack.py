@@ -35,8 +35,7 @@ class TransferAttack(torchattacks.attack.Attack):
     """Projected gradient ascent on an objective, changed by parts: momentum, diversity, and so on.
 
     Without parts and with the default objective this is PGD. A ``torchattacks`` attack in all its
-    ways: ``attack(images, labels)``, ``set_mode_targeted_by_label()`` and the other modes,
-    ``set_normalization_used``, ``save``, and the wrappers such as ``MultiAttack``. Beyond these:
+    ways: modes, ``set_normalization_used``, ``save``, wrappers such as ``MultiAttack``. Beyond:
 
     - all random draws are stateless, so a sample's result depends on neither its batch nor the
       global RNG state, which is left alone;
@@ -60,9 +59,6 @@ class TransferAttack(torchattacks.attack.Attack):
             default: 64 on a CPU, on CUDA as many as large networks leave memory for.
         name: shown by torchattacks' representation.
 
-    Attributes:
-        on_step: called with (step number from 1, adversarial images) after every step.
-
     Shapes:
         images ``(B, C, H, W)`` float in [0, 1], labels ``(B,)`` int64 → ``(B, C, H, W)``.
 
@@ -73,6 +69,7 @@ class TransferAttack(torchattacks.attack.Attack):
     """
 
     on_step: Callable[[int, Tensor], None] | None = None
+    """Called with (step number from 1, adversarial images) after every step."""
 
     def __init__(
         self,
@@ -155,14 +152,9 @@ class TransferAttack(torchattacks.attack.Attack):
             labels = self.get_target_label(clean, labels)
             labels = checked_labels(labels, len(clean), "targets").to(clean.device)
         draws = Draws(content_hash(clean), self.seed, "attack")
-        adversarial = clean
-        if self.random_start:
-            adversarial = random_start(clean, self.norm, self.eps, draws)
-        prepare = self.normalize if self._normalization_applied is False else None
-        loss = self.objective.value
-        problem = Problem(
-            self.model, prepare, self.parts, self.chunk_size, loss, clean, labels, self.targeted
-        )
+        start = random_start(clean, self.norm, self.eps, draws) if self.random_start else clean
+        problem = Problem(self, clean, labels)
+        adversarial = start
         memory: defaultdict[Part, dict[str, Any]] = defaultdict(dict)
         broken = torch.zeros_like(labels, dtype=torch.bool)
         moved = torch.zeros_like(broken)

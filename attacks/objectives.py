@@ -26,9 +26,6 @@ class Objective:
     Args:
         loss: ``"cross_entropy"``, or ``"margin"``: the best other logit less the label's (targeted:
             the target's less the best other), whose gradient does not vanish on confident networks.
-
-    Raises:
-        InputError: an unknown loss.
     """
 
     def __init__(self, loss: Loss = "cross_entropy") -> None:
@@ -87,9 +84,6 @@ class InteractionObjective(Objective):
         mix: ``"losses"``: the gradient of loss − λ·Î. ``"gradients"``: both gradients are
             normalised per sample (L1) before they are mixed.
         reduction: the form of Î; default: the paper's, 32 groups of 32 of 16 × 16 cells.
-
-    Raises:
-        InputError: a negative ``weight`` or an unknown ``mix``.
     """
 
     def __init__(
@@ -118,11 +112,8 @@ class InteractionObjective(Objective):
         loss = problem.refined(loss, step)
         if self.mix == "gradients":
             # At δ = 0 the gradient of Î is 0, and what is computed is rounding, not to be blown up.
-            real = _size(interaction) > _ROUNDING * _size(full)
+            sizes = [part.flatten(1).abs().sum(1) for part in (interaction, full)]
+            real = (sizes[0] > _ROUNDING * sizes[1]).view(-1, *(1 for _ in full.shape[1:]))
             interaction = torch.where(real, interaction, 0)
             loss, interaction = normalize(loss, "L1"), normalize(interaction, "L1")
         return loss - self.weight * interaction
-
-
-def _size(gradient: Tensor) -> Tensor:
-    return gradient.abs().sum(tuple(range(1, gradient.dim())), keepdim=True)

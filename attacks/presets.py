@@ -7,7 +7,6 @@ from typing import Any, Literal
 from torch import nn
 
 from interaction_train.attacks.attack import TransferAttack
-from interaction_train.attacks.norms import Norm
 from interaction_train.attacks.objectives import InteractionObjective, Loss
 from interaction_train.attacks.parts.gradients import Momentum, TranslationInvariance
 from interaction_train.attacks.parts.inputs import GaussianAveraging, InputDiversity
@@ -19,16 +18,15 @@ from interaction_train.losses.reduction import GroupReduction
 class IRAttack(TransferAttack):
     """The interaction-reduced attack (survey, Sec. 5.1, Eq. 18 and 19).
 
-    Maximises loss − λ·Î, with Î the interactions inside the perturbation. The default loss is the
-    margin, with which loss − λ·Î = (1 − λ)·v(N) + λ·E_A[v(N∖A) + v(A)] − λ·v(∅): at the default
-    λ = 1 the full image cancels, and what remains is
-    :class:`~interaction_train.attacks.MaskedObjective` on the margin, the masked ablation, without
-    a term that lowers interactions. Those take part for λ ≠ 1, or with ``loss="cross_entropy"``,
-    the published form, in which Î alone decides the first steps on a confident network. The
-    published settings are eps = 16/255, 100 steps, a 16 × 16 grid and 32 draws of 32 cells.
+    Maximises loss − λ·Î, with Î the interactions inside the perturbation. With the margin as loss
+    this is (1 − λ)·v(N) + λ·E_A[v(N∖A) + v(A)] − λ·v(∅): at the default λ = 1 what remains is the
+    masked ablation, :class:`~interaction_train.attacks.MaskedObjective` on the margin. Interactions
+    take part for λ ≠ 1, or with ``loss="cross_entropy"``, the published form, in which Î alone
+    decides the first steps on a confident network. The published settings are eps = 16/255, 100
+    steps, a 16 × 16 grid and 32 draws of 32 cells.
 
     Args:
-        model: this and what is not listed here: as in :class:`TransferAttack`.
+        model: this, ``eps``, ``alpha`` and ``steps`` as in :class:`TransferAttack`.
         weight: λ.
         grid: cells along each side of the image.
         draws: groups per step; a step costs 2·draws + 1 forward passes.
@@ -36,6 +34,7 @@ class IRAttack(TransferAttack):
         loss: ``"margin"`` or ``"cross_entropy"``.
         mix: ``"losses"`` or ``"gradients"``, as in :class:`InteractionObjective`.
         decay: of momentum; None for no momentum.
+        common: ``norm``, ``random_start``, ``seed`` and ``chunk_size`` of :class:`TransferAttack`.
 
     Raises:
         InputError: as :class:`TransferAttack`; or a grid finer than the image.
@@ -63,24 +62,12 @@ class IRAttack(TransferAttack):
         loss: Loss = "margin",
         mix: Literal["losses", "gradients"] = "losses",
         decay: float | None = None,
-        norm: Norm = "Linf",
-        random_start: bool = False,
-        seed: int = 0,
-        chunk_size: int | None = None,
+        **common: Any,
     ) -> None:
         reduction = GroupReduction(GridPlayers(grid, grid), draws, size)
-        super().__init__(
-            model,
-            eps,
-            alpha,
-            steps,
-            objective=InteractionObjective(loss, weight, mix, reduction),
-            parts=[] if decay is None else [Momentum(decay)],
-            norm=norm,
-            random_start=random_start,
-            seed=seed,
-            chunk_size=chunk_size,
-        )
+        objective = InteractionObjective(loss, weight, mix, reduction)
+        parts = [] if decay is None else [Momentum(decay)]
+        super().__init__(model, eps, alpha, steps, objective=objective, parts=parts, **common)
 
 
 class HybridIRAttack(IRAttack):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torchattacks.attack import Attack
 
 from interaction_train.attacks.ensemble import Ensemble
-from interaction_train.attacks.parts.base import Part, Step
+from interaction_train.attacks.parts.base import Step
 from interaction_train.errors import checked_classes, checked_logits, refuse_probabilities
 from interaction_train.game.chunks import gradient_rows
 from interaction_train.game.masked import masked_rows
@@ -20,47 +20,30 @@ from interaction_train.losses.reduction import InteractionReduction
 Logits = list[Tensor]  # (B, k, classes), one per network whose losses are averaged
 
 
-@dataclass
 class Problem:
     """One batch under attack: what an objective evaluates.
 
     Args:
-        model: maps ``(rows, C, H, W)`` in [0, 1] to logits ``(rows, classes)``; of an ensemble that
-            averages losses, the members are evaluated.
-        prepare: applied to all rows first (normalisation that is not part of the network).
-        parts: the attack's parts.
-        chunk_size: rows sent through the network at once, at least one per sample of the batch;
-            None: :func:`~interaction_train.game.chunks.gradient_rows`.
-        loss: (logits ``(B, k, classes)``, labels ``(B,)``, targeted) → the loss summed over rows.
+        attack: a :class:`~interaction_train.attacks.TransferAttack`; of an ensemble that averages
+            losses, the members are evaluated.
         clean: ``(B, C, H, W)``.
         labels: ``(B,)`` int64: true classes, or targets.
-        targeted: whether the labels are targets.
     """
 
-    model: nn.Module
-    prepare: Callable[[Tensor], Tensor] | None
-    parts: Sequence[Part]
-    chunk_size: int | None
-    loss: Callable[[Tensor, Tensor, bool], Tensor]
-    clean: Tensor
-    labels: Tensor
-    targeted: bool
-
-    def __post_init__(self) -> None:
-        self.networks: list[tuple[nn.Module, float]] = [(self.model, 1.0)]
-        if isinstance(self.model, Ensemble) and self.model.average == "losses":
-            self.networks = list(zip(self.model.members, self.model.weights, strict=True))
+    def __init__(self, attack: Attack, clean: Tensor, labels: Tensor) -> None:
+        self.attack, self.parts, self.clean, self.labels = attack, attack.parts, clean, labels
+        self.networks: list[tuple[nn.Module, float]] = [(attack.model, 1.0)]
+        if isinstance(attack.model, Ensemble) and attack.model.average == "losses":
+            members = attack.model.members
+            self.networks = list(zip(members, attack.model.weights, strict=True))
         self._checked = False
 
     def at_copies(self, points: Tensor, step: Step) -> Tensor:
-        """The loss's gradient, meaned over the parts' copies of each point.
+        """The loss's gradient, meaned over the parts' copies of each point, ``(B, C, H, W)``.
 
         Args:
             points: ``(B, C, H, W)``, or ``(B, P, C, H, W)`` for the mean over P points.
             step: the present step.
-
-        Returns:
-            ``(B, C, H, W)``.
         """
         parts = [part for part in self.parts if part.varies]
         several = points.dim() > self.clean.dim()
@@ -83,11 +66,9 @@ class Problem:
         return gradient / count
 
     def at_full(self, point: Tensor, step: Step) -> tuple[Tensor, Tensor, Logits]:
-        """At the full adversarial images.
+        """At the full adversarial images: the loss's gradient, v(N)'s, and the frozen rivals.
 
-        Returns:
-            the gradient of the loss (meaned over copies), that of the utility v(N), and the frozen
-            rivals. Without copies both gradients come from one forward pass.
+        Without copies, over which the loss's is meaned, both come from one forward pass.
         """
         rivals: Logits = []
         alone = not any(part.varies for part in self.parts)
@@ -109,11 +90,7 @@ class Problem:
         step: Step,
         value: Callable[[Logits], Tensor],
     ) -> tuple[Tensor, int]:
-        """The gradient of ``value`` summed over the rows N∖A and A of all groups.
-
-        Returns:
-            the gradient, and the number of rows per sample.
-        """
+        """The gradient of ``value`` summed over the rows N∖A and A of all groups; their number."""
         inside = reduction.groups(step.draws, reduction.players.count(self.clean.shape[1:]))
         present = torch.cat([~inside, inside], 1)
 
@@ -133,13 +110,14 @@ class Problem:
 
     def loss_values(self, logits: Logits) -> Tensor:
         """The classification loss, summed over rows and divided by the batch size."""
-        return self._mean([self.loss(out, self.labels, self.targeted) for out in logits])
+        value, targeted = self.attack.objective.value, self.attack.targeted
+        return self._mean([value(out, self.labels, targeted) for out in logits])
 
     def utilities(self, logits: Logits, rivals: Logits) -> Tensor:
         """v(S), summed over rows and divided by the batch size."""
         labels = self.labels.unsqueeze(1)
         sums = [margin(out, labels, rival).sum() for out, rival in zip(logits, rivals, strict=True)]
-        return self._mean(sums) if self.targeted else -self._mean(sums)
+        return self._mean(sums) if self.attack.targeted else -self._mean(sums)
 
     def _mean(self, sums: Sequence[Tensor]) -> Tensor:
         pairs = zip(self.networks, sums, strict=True)
@@ -151,8 +129,8 @@ class Problem:
         for part in self.parts:
             rows = part.transform(rows, step)
         flat = rows.flatten(0, 1)
-        if self.prepare is not None:
-            flat = self.prepare(flat)
+        if self.attack._normalization_applied is False:  # the network takes normalised images
+            flat = self.attack.normalize(flat)
         found = [checked_logits(network(flat), len(flat)) for network, _ in self.networks]
         for logits in () if self._checked else found:  # once, as it reads values back to the host
             refuse_probabilities(logits)
@@ -176,11 +154,8 @@ class Problem:
             rows: makes the wanted rows ``(B, k, C, H, W)`` out of the point.
             values: reads one or more scalars off the logits of a chunk.
             step: the present step.
-
-        Returns:
-            per scalar, its gradient, like ``point``.
         """
-        limit = self.chunk_size or gradient_rows(point[0], len(point) * count)
+        limit = self.attack.chunk_size or gradient_rows(point[0], len(point) * count)
         width = max(1, limit // len(point))
         totals: list[Tensor] = []
         for first in range(0, count, width):

@@ -107,7 +107,7 @@ def craft(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Tensor:
 
 
 def norm_of(attack: Attack) -> str:
-    """The norm that an attack bounds, ``"Linf"`` or ``"L2"``, by its attribute or its name."""
+    """The norm that an attack bounds, mostly ``"Linf"`` or ``"L2"``, by its attribute or name."""
     named = "L2" if "L2" in type(attack).__name__ else "Linf"
     return str(getattr(attack, "norm", None) or named)
 
@@ -123,11 +123,10 @@ def warn_of_bound(attack: Attack) -> None:
 
 
 def set_epsilon(attack: Attack, epsilon: float) -> None:
-    """Give an attack another bound, and a step size in the same proportion to it.
+    """Give an attack, and those that it holds, another bound, and a step size in proportion to it.
 
     Args:
-        attack: an attack with the attribute ``eps``, or one that holds such attacks: as
-            attributes, in lists or mappings, at any depth.
+        attack: an attack, of which at least one part has the attribute ``eps``.
         epsilon: the bound, in pixel values and in the norm that the attack bounds.
 
     Raises:
@@ -144,22 +143,20 @@ def set_epsilon(attack: Attack, epsilon: float) -> None:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the random states of torch (CPU, and a CUDA ``device``), NumPy and Python for a while."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
+    """Seed the random states of torch (CPU, CUDA ``device``), NumPy and Python for a while."""
     cuda = device.type == "cuda"
-    try:
-        with torch.random.fork_rng([device] if cuda else []):
-            # torch.manual_seed would reseed all accelerators, of which one is put back.
-            torch.default_generator.manual_seed(seed)
-            if cuda:
-                with torch.cuda.device(device):
-                    torch.cuda.manual_seed(seed)
-            np.random.seed(seed)  # noqa: NPY002
-            random.seed(seed)
-            yield
-    finally:
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        random.setstate(python_state)
+    with ExitStack() as stack:
+        stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
+        stack.callback(random.setstate, random.getstate())
+        stack.enter_context(torch.random.fork_rng([device] if cuda else []))
+        # torch.manual_seed would reseed all accelerators, of which one is put back.
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        random.seed(seed)
+        yield
 
 
 def attack_parts(attack: Attack) -> list[Attack]:
@@ -183,9 +180,9 @@ def attack_parts(attack: Attack) -> list[Attack]:
 def _frozen(network: nn.Module) -> Iterator[None]:
     """Some attacks call ``backward()``, which would add to the weights' gradients."""
     weights = [weight for weight in network.parameters() if weight.requires_grad]
-    for weight in weights:
-        weight.requires_grad_(False)
     try:
+        for weight in weights:
+            weight.requires_grad_(False)
         yield
     finally:
         for weight in weights:

@@ -23,9 +23,6 @@ class Momentum(Part):
     Args:
         decay: of the earlier gradients; 0 only normalises.
         normalize: ``"L1"`` (to mean absolute value 1) or ``"L2"`` (to length 1), per sample.
-
-    Raises:
-        InputError: a negative ``decay`` or an unknown norm.
     """
 
     def __init__(self, decay: float = 1.0, normalize: Literal["L1", "L2"] = "L1") -> None:
@@ -42,12 +39,7 @@ class Momentum(Part):
 
 
 class Nesterov(Momentum):
-    """NI: momentum whose gradient is taken a step ahead (Lin et al., ICLR 2020).
-
-    Args:
-        decay: as in :class:`Momentum`.
-        normalize: as in :class:`Momentum`.
-    """
+    """NI: :class:`Momentum` whose gradient is taken a step ahead (Lin et al., ICLR 2020)."""
 
     def lookahead(self, point: Tensor, step: Step) -> Tensor:
         return point + self.decay * step.alpha * step.memory[self].get("momentum", 0)
@@ -62,9 +54,6 @@ class VarianceTuning(Part):
     Args:
         samples: number of neighbours.
         beta: their distance, uniform in ±beta·eps per pixel.
-
-    Raises:
-        InputError: ``samples`` below 1 or a negative ``beta``.
     """
 
     def __init__(self, samples: int = 5, beta: float = 1.5) -> None:
@@ -79,10 +68,9 @@ class VarianceTuning(Part):
         return (2 * unit - 1).unflatten(-1, shape).to(step.clean)
 
     def refine(self, gradient: Tensor, step: Step) -> Tensor:
-        memory = step.memory[self]
-        before = memory.get("variation", 0)
+        before = step.memory[self].get("variation", 0)
         near = step.adversarial.unsqueeze(1) + self.noise(step) * (self.beta * step.eps)
-        memory["variation"] = step.gradient_at(near, step) - gradient
+        step.memory[self]["variation"] = step.gradient_at(near, step) - gradient
         return gradient + before
 
 
@@ -93,9 +81,6 @@ class TranslationInvariance(Part):
         size: width of the kernel in pixels, odd.
         sigma: how many standard deviations the half width of a gaussian kernel spans.
         kernel: ``"gaussian"``, ``"linear"`` (a pyramid) or ``"uniform"``.
-
-    Raises:
-        InputError: an even or non-positive ``size``, ``sigma`` not positive, an unknown kernel.
 
     Examples:
         >>> TranslationInvariance(3, kernel="linear").weights().tolist()

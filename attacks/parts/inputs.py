@@ -15,9 +15,6 @@ class GaussianAveraging(Part):
     Args:
         samples: number of noisy copies per step.
         sigma: standard deviation of the noise, in pixel values; copies are not clamped.
-
-    Raises:
-        InputError: ``samples`` below 1 or a negative ``sigma``.
     """
 
     def __init__(self, samples: int = 20, sigma: float = 15 / 255) -> None:
@@ -35,9 +32,6 @@ class ScaleInvariance(Part):
 
     Args:
         copies: number of scales.
-
-    Raises:
-        InputError: ``copies`` below 1.
     """
 
     def __init__(self, copies: int = 5) -> None:
@@ -61,9 +55,6 @@ class InputDiversity(Part):
         probability: that an image is changed in a step.
         fill: what the padding shows: a number, one per channel, or None for the image's own mean
             per channel.
-
-    Raises:
-        InputError: ``resize_rate`` not positive or ``probability`` outside [0, 1].
     """
 
     spatial = True

@@ -59,10 +59,7 @@ def skip_gradient(
     The skip gradient method (SGM; Wu et al., "Skip Connections Matter", ICLR 2020): a block
     x + F(x) passes backwards as x + γF(x) + (1 − γ)·stopgrad(F(x)) would, exactly; forwards nothing
     changes, to the last bit. Meant for gradients of inputs: those of a branch's parameters are
-    scaled only where they lie before the module that the factor is put on.
-
-    Hooks do it, which are gone at the end, also after an exception. Compiled parts run eagerly
-    meanwhile.
+    scaled only in part. Compiled parts run eagerly meanwhile.
 
     Args:
         model: the network.
@@ -77,17 +74,17 @@ def skip_gradient(
     """
     in_range("gamma", gamma, 0, 1, above=True)
     network = unwrap(model)
-    modules = dict(network.named_modules())
+    kind, modules = type(network).__name__, dict(network.named_modules())
     blocks = _find(network) if branches is None else {"": list(branches)}
-    for name in () if branches is None else branches:
+    for name in branches or ():
         if not name or name not in modules:
-            raise InputError("branches", repr(name), f"names of modules of {_kind(network)}")
+            raise InputError("branches", repr(name), f"names of modules of {kind}")
     if gamma == 1:
         yield
         return
     if not any(blocks.values()):
         known = "residual blocks of a known kind, or the names of branches"
-        raise InputError("model", _kind(network), known)
+        raise InputError("model", kind, known)
     with ExitStack() as stack:
         rest = _Rest(gamma)
         if branches is None:
@@ -99,7 +96,8 @@ def skip_gradient(
                 stack.callback(handle.remove)
             if name:
                 stack.callback(modules[name].register_forward_hook(block.check).remove)
-        if _is_compiled(model):
+        compiled = (hasattr(m, "_orig_mod") or m._compiled_call_impl for m in model.modules())
+        if any(compiled):  # hooks do not reach into compiled graphs
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
 
@@ -165,7 +163,7 @@ class _Block:
         if start not in _ancestors(get_gradient_edge(result).node, {start, *ends}):
             raise InputError(
                 "model",
-                f"{self.name!r}, a {_kind(module)} without a skip connection",
+                f"{self.name!r}, a {type(module).__name__} without a skip connection",
                 "a residual block; name the branches where the skip connection is outside",
             )
         self.checked = True
@@ -220,33 +218,17 @@ def _find(network: nn.Module) -> dict[str, list[str]]:
     """Names of the residual blocks → the modules that their branches run through."""
     found: dict[str, list[str]] = {}
     for name, module in network.named_modules():
-        has = {part for part, _ in module.named_children()}
-        has.update(part for part, _ in module.named_parameters(recurse=False))
+        own = *module.named_children(), *module.named_parameters(recurse=False)
+        has = {part for part, _ in own}
         inside = next((parts for needed, parts in _BLOCKS if needed <= has), ())
         if name and inside:  # a whole network with conv1, bn1, conv2, bn2 is no block
             found[name] = [f"{name}.{part}" for part in inside]
     # Nor is what holds blocks itself, such as a network with a stem of conv1, bn1, conv2, bn2.
-    return {
-        name: inside
-        for name, inside in found.items()
-        if not any(other.startswith(f"{name}.") for other in found)
-    }
+    holding = [name for name in found if any(other.startswith(f"{name}.") for other in found)]
+    return {name: inside for name, inside in found.items() if name not in holding}
 
 
 def _tensor(value: Any) -> Tensor | None:
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, tuple | list):
-        return next((part for part in value if isinstance(part, Tensor)), None)
-    return None
-
-
-def _is_compiled(model: nn.Module) -> bool:
-    return any(
-        hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
-        for module in model.modules()
-    )
-
-
-def _kind(module: nn.Module) -> str:
-    return type(module).__name__
+    """A tensor, or the first one in a tuple or list."""
+    parts = value if isinstance(value, tuple | list) else (value,)
+    return next((part for part in parts if isinstance(part, Tensor)), None)
