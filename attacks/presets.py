@@ -36,9 +36,6 @@ class IRAttack(TransferAttack):
         decay: of momentum; None for no momentum.
         common: ``norm``, ``random_start``, ``seed`` and ``chunk_size`` of :class:`TransferAttack`.
 
-    Raises:
-        InputError: as :class:`TransferAttack`; or a grid finer than the image.
-
     Examples:
         >>> import torch
         >>> from interaction_train.models import DigitsNet, pretrained
@@ -86,10 +83,6 @@ class HybridIRAttack(IRAttack):
         probability: that an image is resized in a step (DI).
         kernel_size: width of the smoothing kernel in pixels (TI).
         common: the other arguments of :class:`IRAttack`.
-
-    Raises:
-        InputError: as :class:`TransferAttack` and the parts; a network without residual blocks
-            where ``gamma`` is below 1.
     """
 
     def __init__(

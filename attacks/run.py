@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -13,8 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
-from interaction_train.attacks.precision import float32_outside, rounded_inward
-from interaction_train.attacks.targets import refuse_labels
+from interaction_train.attacks.ensemble import Ensemble
 from interaction_train.errors import InputError, checked_images
 from interaction_train.game.evaluation import evaluation_mode
 from interaction_train.sampling.random import Draws, content_hash, sample_hash
@@ -23,13 +24,15 @@ AttackFactory = Callable[[nn.Module], Attack]
 """Makes an attack on a network; in YAML its ``class_path`` and ``init_args`` without ``model``."""
 
 _ROUNDING = 1e-4
+_SCALE = 1024.0  # of gradients in float16, where those of pixels vanish
+_wrapped: WeakSet[nn.Module] = WeakSet()
 
 
 class Crafted(NamedTuple):
     """What an attack returned.
 
     Attributes:
-        adversarial: ``(B, C, H, W)``, detached, in the dtype of the images.
+        adversarial: ``(B, C, H, W)``, in the dtype of the images.
         targets: ``(B,)`` int64, the classes a targeted attack aimed at; None for others.
     """
 
@@ -42,9 +45,8 @@ def run_attack(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Crafte
 
     Works under ``no_grad``, ``inference_mode`` and autocast. The random numbers that an attack
     takes from the global states of torch, NumPy and Python are seeded from the batch's content and
-    ``seed``, so no result depends on what ran before; for such attacks it does depend on how
-    samples are batched. The random states and all modes are put back, and no gradient reaches a
-    weight, not even from an attack that calls ``backward()``; also when the attack fails.
+    ``seed``, so that a result depends on its batch alone. The random states and all modes are put
+    back, and no gradient reaches a weight; also when the attack fails.
 
     Attacks work in float32 (or float64). A network in half precision gets its inputs cast, and its
     result is rounded towards the clean image, so that it stays within the attack's bound.
@@ -80,11 +82,17 @@ def run_attack(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Crafte
         ExitStack() as stack,
     ):
         for network in dict.fromkeys(part.model for part in parts):
-            for context in (evaluation_mode, _frozen, float32_outside):
-                stack.enter_context(context(network))
+            stack.enter_context(evaluation_mode(network))
+            stack.enter_context(float32_outside(network))
+            for weight in network.parameters():
+                if weight.requires_grad:  # backward(), which some call, would add to its gradient
+                    stack.callback(weight.requires_grad_, True)
+                    weight.requires_grad_(False)
         for part in parts:
             if getattr(part, "targeted", False):
-                stack.enter_context(_recorded_targets(part, targets))
+                chosen = partial(_recorded, part.get_target_label, name, targets)
+                stack.callback(vars(part).pop, "get_target_label")
+                vars(part)["get_target_label"] = chosen
         # Clones, because a tensor made under inference mode can take no part in autograd.
         wide = x.float() if x.element_size() < 4 else x
         adversarial = attack(wide.clone(), y.clone()).detach()
@@ -177,36 +185,69 @@ def attack_parts(attack: Attack) -> list[Attack]:
 
 
 @contextmanager
-def _frozen(network: nn.Module) -> Iterator[None]:
-    """Some attacks call ``backward()``, which would add to the weights' gradients."""
-    weights = [weight for weight in network.parameters() if weight.requires_grad]
-    try:
-        for weight in weights:
-            weight.requires_grad_(False)
+def float32_outside(model: nn.Module) -> Iterator[None]:
+    """Let networks of half precision take and give float32, with gradients scaled in float16."""
+    with ExitStack() as stack:
+        for network in model.members if isinstance(model, Ensemble) else (model,):
+            types = (p.dtype for p in network.parameters() if p.is_floating_point())
+            dtype = next(types, torch.float32)
+            if dtype.itemsize < 4 and network not in _wrapped:
+                _wrapped.add(network)
+                stack.callback(_wrapped.discard, network)
+                before, after = _casts(dtype)
+                stack.callback(network.register_forward_pre_hook(before).remove)
+                stack.callback(network.register_forward_hook(after).remove)
         yield
-    finally:
-        for weight in weights:
-            weight.requires_grad_(True)
 
 
-@contextmanager
-def _recorded_targets(attack: Attack, targets: list[Tensor]) -> Iterator[None]:
-    choose, name = attack.get_target_label, type(attack).__name__
+def _casts(dtype: torch.dtype) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    scale = _SCALE if dtype == torch.float16 else 1.0
 
-    def recorded(inputs: Tensor, labels: Tensor | None = None) -> Tensor:
-        try:
-            found = choose(inputs, labels)
-        except (IndexError, RuntimeError) as error:
-            got = f"a target that cannot be found ({error})"
-            wanted = "other classes than the labels, kth_min below the number of classes"
-            raise InputError(name, got, wanted) from error
-        if labels is not None:
-            refuse_labels(found.to(labels.device), labels)
-        targets.append(found)
-        return found
+    def before(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        x, *rest = args
+        if x.requires_grad:
+            x = x.clone()
+            x.register_hook(lambda gradient: gradient / scale)
+        return x.to(dtype), *rest
 
-    vars(attack)["get_target_label"] = recorded
+    def after(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        logits = output.float()
+        if logits.requires_grad:
+            logits.register_hook(lambda gradient: gradient * scale)
+        return logits
+
+    return before, after
+
+
+def rounded_inward(adversarial: Tensor, x: Tensor) -> Tensor:
+    """In the dtype of the clean images, of half precision one step towards them if beyond."""
+    rounded = adversarial.to(x.dtype)
+    if x.element_size() >= 4:
+        return rounded
+    beyond = (rounded.float() - x.float()).abs() > (adversarial - x.float()).abs()
+    # Numbers of one sign are ordered as their bits are.
+    step = (x.float() - rounded.float()).sign() * rounded.sign() * beyond
+    return (rounded.view(torch.int16) + step.to(torch.int16)).view(x.dtype)
+
+
+def _recorded(
+    choose: Callable[..., Tensor],
+    name: str,
+    targets: list[Tensor],
+    inputs: Tensor,
+    labels: Tensor | None = None,
+) -> Tensor:
+    """The targets that an attack chooses, noted in a list; refused where they are the labels."""
     try:
-        yield
-    finally:
-        del vars(attack)["get_target_label"]
+        found = choose(inputs, labels)
+    except (IndexError, RuntimeError) as error:
+        got = f"a target that cannot be found ({error})"
+        wanted = "other classes than the labels, kth_min below the number of classes"
+        raise InputError(name, got, wanted) from error
+    same = 0 if labels is None else int((found.to(labels.device) == labels).sum())
+    if same:
+        got = f"the label itself for {same} of {len(found)} images"
+        hint = "other classes, such as 'random': targets equal to the labels are reached unmoved"
+        raise InputError("targets", got, hint)
+    targets.append(found)
+    return found

@@ -42,50 +42,22 @@ def aim(attack: Attack, targets: Targets | None, seed: int = 0) -> None:
         with evaluation_mode(attack.model), without_grad():
             logits = attack.get_logits(inputs)
         labels = logits.argmax(1) if labels is None else labels
-        return chosen_targets(logits, labels, targets, sample_hash(inputs, labels), seed)
+        classes = torch.arange(logits.shape[1], device=logits.device)
+        allowed = labels.unsqueeze(1) != classes
+        if targets == "least_likely":
+            return logits.masked_fill(~allowed, torch.inf).argmin(1)
+        if targets != "random":
+            wanted = torch.tensor(targets, device=logits.device)
+            checked_classes(wanted, len(classes), "targets")
+            allowed = allowed & torch.isin(classes, wanted)
+        if not bool(allowed.any(1).all()):
+            other = "another class for them too: nothing aims at the label"
+            raise InputError("targets", f"{targets} for images of that class", other)
+        draws = Draws(sample_hash(inputs, labels), seed, "attack").uniform("targets", len(classes))
+        return draws.masked_fill(~allowed, -1).argmax(1)
 
     try:
         attack.set_mode_targeted_by_function(choose, quiet=True)
     except ValueError as error:
         name = type(attack).__name__
         raise InputError("targets", repr(targets), f"none: {name} cannot aim ({error})") from error
-
-
-def chosen_targets(
-    logits: Tensor, labels: Tensor, targets: Targets, content: Tensor, seed: int = 0
-) -> Tensor:
-    """The classes that a strategy names for a batch, ``(B,)`` int64, none of them the label.
-
-    Args:
-        logits: of the attacked network, ``(B, classes)``.
-        labels: ``(B,)`` int64.
-        targets: the strategy.
-        content: ``(B,)`` int64 hashes of the samples.
-        seed: seed of the draws.
-
-    Examples:
-        >>> labels, content = torch.tensor([3, 7, 1]), torch.arange(3)
-        >>> chosen_targets(torch.zeros(3, 10), labels, [3, 7], content)[:2]
-        tensor([7, 3])
-    """
-    classes = torch.arange(logits.shape[1], device=logits.device)
-    allowed = labels.unsqueeze(1) != classes
-    if targets == "least_likely":
-        return logits.masked_fill(~allowed, torch.inf).argmin(1)
-    if targets != "random":
-        wanted = torch.tensor(targets, device=logits.device)
-        checked_classes(wanted, len(classes), "targets")
-        allowed = allowed & torch.isin(classes, wanted)
-    if not bool(allowed.any(1).all()):
-        got = f"{targets} for images of that class"
-        raise InputError("targets", got, "another class for them too: nothing aims at the label")
-    draws = Draws(content, seed, "attack").uniform("targets", len(classes))
-    return draws.masked_fill(~allowed, -1).argmax(1)
-
-
-def refuse_labels(targets: Tensor, labels: Tensor) -> None:
-    """Raise InputError for targets that are the labels: reaching them takes nothing."""
-    if count := int((targets == labels).sum()):
-        got = f"the label itself for {count} of {len(labels)} images"
-        hint = "other classes, such as 'random': targets equal to the labels are reached unmoved"
-        raise InputError("targets", got, hint)

@@ -153,7 +153,7 @@ class AdversarialWriter(BasePredictionWriter):
             "targets": crafter.targets,
             "seed": crafter.seed,
             "eps": crafter.eps,
-            "norm": None if crafter.eps is None else crafter.norm,
+            "norm": crafter.norm,
             "pixels": crafter.pixels,
             "data": {
                 "class": type(loader.dataset if data is None else data).__name__,
