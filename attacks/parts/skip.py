@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -85,17 +87,17 @@ def skip_gradient(
     if not any(blocks.values()):
         known = "residual blocks of a known kind, or the names of branches"
         raise InputError("model", kind, known)
+    hooks = _Hooks(gamma)
     with ExitStack() as stack:
-        rest = _Rest(gamma)
         if branches is None:
-            stack.callback(network.register_forward_hook(rest.scale).remove)
-        for name, inside in blocks.items():
-            block = _Block(name, gamma, rest.ends)
+            stack.callback(network.register_forward_hook(hooks.scale_rest).remove)
+        for block, inside in blocks.items():
             for branch in inside:
-                handle = modules[branch].register_forward_hook(block.scale)
-                stack.callback(handle.remove)
-            if name:
-                stack.callback(modules[name].register_forward_hook(block.check).remove)
+                hook = partial(hooks.scale, block)
+                stack.callback(modules[branch].register_forward_hook(hook).remove)
+            if block:
+                hook = partial(hooks.check, block)
+                stack.callback(modules[block].register_forward_hook(hook).remove)
         compiled = (hasattr(m, "_orig_mod") or m._compiled_call_impl for m in model.modules())
         if any(compiled):  # hooks do not reach into compiled graphs
             stack.enter_context(torch.compiler.set_stance("force_eager"))
@@ -108,9 +110,6 @@ class SkipGradient(Part):
     Args:
         gamma: share of the gradient that passes the residual branches, in (0, 1].
         branches: as in :func:`skip_gradient`.
-
-    Raises:
-        InputError: ``gamma`` out of its range.
     """
 
     def __init__(self, gamma: float = 0.5, branches: Sequence[str] | None = None) -> None:
@@ -121,16 +120,21 @@ class SkipGradient(Part):
         return skip_gradient(model, self.gamma, self.branches)
 
 
-class _Block:
-    """The hooks of one residual block, or, without a name, of branches of the user's choice."""
+class _Hooks:
+    """Forward hooks that scale gradients of residual branches, of known blocks and of other kinds.
 
-    def __init__(self, name: str, gamma: float, scaled: list[Node]) -> None:
-        self.name, self.gamma, self.all_scaled = name, gamma, scaled
-        self.ends: list[Node] = []  # where the branches of the present forward pass end
-        self.checked = not name  # named branches have no block to look at
+    Others are found in the graph of a forward pass: a sum of two values, one of which is computed
+    from the other, is a skip connection and its branch.
+    """
 
-    def scale(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
-        """A forward hook of the branch's module."""
+    def __init__(self, gamma: float) -> None:
+        self.gamma = gamma
+        self.checked: set[str] = set()
+        # Per block, where its branches end in the present forward pass.
+        self.ends: defaultdict[str, list[Node]] = defaultdict(list)
+
+    def scale(self, block: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+        """Of the module that a branch runs through."""
         first = _tensor(output)
         if first is None or not first.requires_grad:
             return None
@@ -141,49 +145,35 @@ class _Block:
             scaled = first.clone()
         # In-place changes that follow do not matter: a hook belongs to the value at this point.
         scaled.register_hook(lambda gradient: gradient * self.gamma)
-        end = get_gradient_edge(scaled).node
-        self.all_scaled.append(end)
-        if not self.checked:
-            self.ends.append(end)
+        if block:
+            self.ends[block].append(get_gradient_edge(scaled).node)
         if scaled is first:
             return None
         if first is output:
             return scaled
         return type(output)(scaled if part is first else part for part in output)
 
-    def check(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        """A forward hook of the block: its input has to reach its output around the branches."""
-        ends, self.ends = self.ends, []
+    def check(self, block: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """Of a known block: its input has to reach its output around the branches."""
         source, result = _tensor(inputs), _tensor(output)
-        if self.checked or not ends or source is None or result is None:
+        if block in self.checked or not self.ends[block] or source is None or result is None:
             return
         if not source.requires_grad or not result.requires_grad:
             return
         start = get_gradient_edge(source).node
-        if start not in _ancestors(get_gradient_edge(result).node, {start, *ends}):
+        if start not in _ancestors(get_gradient_edge(result).node, {start, *self.ends[block]}):
             raise InputError(
                 "model",
-                f"{self.name!r}, a {type(module).__name__} without a skip connection",
+                f"{block!r}, a {type(module).__name__} without a skip connection",
                 "a residual block; name the branches where the skip connection is outside",
             )
-        self.checked = True
+        self.checked.add(block)
 
-
-class _Rest:
-    """Residual branches of other kinds, found in the graph of a forward pass by what they do.
-
-    A sum of two values, one of which is computed from the other, is a skip connection and its
-    branch. Those that no block's hook has scaled are scaled where they join the sum.
-    """
-
-    def __init__(self, gamma: float) -> None:
-        self.gamma = gamma
-        self.ends: list[Node] = []  # what blocks have scaled in the present forward pass
-
-    def scale(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        """A forward hook of the network."""
-        ends, result = set(self.ends), _tensor(output)
+    def scale_rest(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """Of the network: branches that are not scaled yet are scaled where they join the sum."""
+        ends = {node for nodes in self.ends.values() for node in nodes}
         self.ends.clear()
+        result = _tensor(output)
         if result is None or not result.requires_grad:
             return
         for node in _ancestors(get_gradient_edge(result).node):

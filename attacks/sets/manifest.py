@@ -21,8 +21,7 @@ _NO_PARAMETERS = {"model", "device", "attack", "supported_mode", "targeted", "at
 
 def describe_attack(attack: Attack) -> dict[str, Any]:
     """Its class and all its public attributes, parts and inner attacks included."""
-    described = _described(attack)
-    return {"class": described.pop("class"), "mode": attack.attack_mode, **described}
+    return {**_described(attack), "mode": attack.attack_mode}
 
 
 def describe_network(model: nn.Module) -> dict[str, str]:
