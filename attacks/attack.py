@@ -13,7 +13,7 @@ import torch
 import torchattacks
 from torch import Tensor, nn
 
-from interaction_train.attacks.norms import Norm, check_norm, random_start, step_and_project
+from interaction_train.attacks.norms import NORMS, Norm, random_start, step_and_project
 from interaction_train.attacks.objectives import Objective
 from interaction_train.attacks.parts.base import Part, Step
 from interaction_train.attacks.problem import Problem
@@ -24,6 +24,7 @@ from interaction_train.errors import (
     checked_classes,
     checked_images,
     checked_labels,
+    one_of,
     refuse_probabilities,
 )
 from interaction_train.game.evaluation import evaluation_mode, without_grad
@@ -98,7 +99,7 @@ class TransferAttack(torchattacks.attack.Attack):
         at_least("steps", steps, 1)
         if chunk_size is not None:
             at_least("chunk_size", chunk_size, 1)
-        check_norm(norm)
+        one_of("norm", norm, NORMS)
         super().__init__(name or type(self).__name__, model)
         self.supported_mode = ["default", "targeted"]
         self.eps, self.alpha, self.steps, self.norm = eps, alpha, steps, norm
@@ -116,7 +117,7 @@ class TransferAttack(torchattacks.attack.Attack):
             got = "parameters made under torch.inference_mode"
             raise InputError("model", got, "a network made outside it: gradients are needed")
         for argument, value in (("images", inputs), ("labels", labels)):
-            if value is not None and not isinstance(value, Tensor):
+            if not isinstance(value, Tensor | None):
                 raise InputError(argument, type(value).__name__, "a tensor (torch.as_tensor)")
         if inputs.is_floating_point() and inputs.element_size() < 4:
             return rounded_inward(self(inputs.float(), labels), inputs)

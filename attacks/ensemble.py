@@ -23,12 +23,7 @@ class Ensemble(nn.Module):
         average: what is averaged: ``"logits"``; ``"probabilities"``, so that the output is
             log Σ_k w_k p_k, whose softmax is the mean probability; or ``"losses"``, which an attack
             averages itself (the forward pass then gives the mean logits).
-        weights: positive numbers, one per model, taken relative to their sum; default: all equal.
-
-    Attributes:
-        members: the models, an ``nn.ModuleList``.
-        average: as given.
-        weights: floats that sum to 1.
+        weights: positive numbers, one per model, kept relative to their sum; default: all equal.
 
     Shapes:
         ``(B, C, H, W)`` → ``(B, classes)``; half precision gives float32.

@@ -7,15 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from interaction_train.errors import one_of
 from interaction_train.sampling.random import Draws
 
 Norm = Literal["Linf", "L2"]
-
-
-def check_norm(norm: str) -> None:
-    """Raise InputError unless ``norm`` is ``"Linf"`` or ``"L2"``."""
-    one_of("norm", norm, ("Linf", "L2"))
+NORMS = ("Linf", "L2")
 
 
 def step_and_project(

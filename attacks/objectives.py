@@ -49,10 +49,9 @@ class Objective:
 
 
 class MaskedObjective(Objective):
-    """The ablation of the interaction loss: the classification loss of masked perturbations.
+    """The ablation of the interaction loss: the mean over groups A of the loss at N∖A and at A.
 
-    The mean over groups A of the loss at N∖A and at A (formula sheet, 16). What
-    :class:`InteractionObjective` gives beyond it is due to interactions.
+    What :class:`InteractionObjective` gives beyond it is due to interactions (formula sheet, 16).
 
     Args:
         loss: as in :class:`Objective`.

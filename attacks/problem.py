@@ -39,11 +39,9 @@ class Problem:
         self._checked = False
 
     def at_copies(self, points: Tensor, step: Step) -> Tensor:
-        """The loss's gradient, meaned over the parts' copies of each point, ``(B, C, H, W)``.
+        """The loss's gradient ``(B, C, H, W)``, meaned over the parts' copies of each point.
 
-        Args:
-            points: ``(B, C, H, W)``, or ``(B, P, C, H, W)`` for the mean over P points.
-            step: the present step.
+        ``points`` is ``(B, C, H, W)``, or ``(B, P, C, H, W)`` for the mean over P points.
         """
         parts = [part for part in self.parts if part.varies]
         several = points.dim() > self.clean.dim()
@@ -62,7 +60,7 @@ class Problem:
             return made
 
         point, count = self.clean if several else points, math.prod(copies)
-        (gradient,) = self._gradients(point, count, rows, lambda out: [self.loss_values(out)], step)
+        (gradient,) = self._gradients(point, count, rows, [self.loss_values], step)
         return gradient / count
 
     def at_full(self, point: Tensor, step: Step) -> tuple[Tensor, Tensor, Logits]:
@@ -73,12 +71,12 @@ class Problem:
         rivals: Logits = []
         alone = not any(part.varies for part in self.parts)
 
-        def values(logits: Logits) -> list[Tensor]:
+        def utility(logits: Logits) -> Tensor:
             labels = self.labels.unsqueeze(1)
             rivals.extend(best_rival(out.detach(), labels) for out in logits)
-            utility = self.utilities(logits, rivals)
-            return [self.loss_values(logits), utility] if alone else [utility]
+            return self.utilities(logits, rivals)
 
+        values = [self.loss_values, utility] if alone else [utility]
         found = self._gradients(point, 1, lambda leaf, _: leaf.unsqueeze(1), values, step)
         loss = found[0] if alone else self.at_copies(point, step)
         return loss, found[-1], rivals
@@ -99,7 +97,7 @@ class Problem:
             return masked_rows(leaf, self.clean, reduction.players, cells)
 
         count = present.shape[1]
-        (gradient,) = self._gradients(point, count, rows, lambda out: [value(out)], step)
+        (gradient,) = self._gradients(point, count, rows, [value], step)
         return gradient, count
 
     def refined(self, gradient: Tensor, step: Step) -> Tensor:
@@ -143,24 +141,21 @@ class Problem:
         point: Tensor,
         count: int,
         rows: Callable[[Tensor, range], Tensor],
-        values: Callable[[Logits], list[Tensor]],
+        values: Sequence[Callable[[Logits], Tensor]],
         step: Step,
     ) -> list[Tensor]:
-        """Gradients of sums over rows, chunk by chunk, so that memory is flat in their number.
+        """Per scalar value of the logits, its gradient with respect to a point ``(B, C, H, W)``.
 
-        Args:
-            point: ``(B, C, H, W)``, what the gradients are taken with respect to.
-            count: number of rows per sample.
-            rows: makes the wanted rows ``(B, k, C, H, W)`` out of the point.
-            values: reads one or more scalars off the logits of a chunk.
-            step: the present step.
+        ``rows`` makes the wanted ones of ``count`` rows per sample, ``(B, k, C, H, W)``, out of the
+        point: chunk by chunk, so that memory is flat in their number.
         """
         limit = self.attack.chunk_size or gradient_rows(point[0], len(point) * count)
         width = max(1, limit // len(point))
         totals: list[Tensor] = []
         for first in range(0, count, width):
             leaf = point.detach().requires_grad_()
-            scalars = values(self._logits(rows(leaf, range(count)[first : first + width]), step))
+            logits = self._logits(rows(leaf, range(count)[first : first + width]), step)
+            scalars = [value(logits) for value in values]
             found = [
                 torch.autograd.grad(scalar, leaf, retain_graph=scalar is not scalars[-1])[0]
                 for scalar in scalars

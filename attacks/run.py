@@ -29,15 +29,10 @@ _wrapped: WeakSet[nn.Module] = WeakSet()
 
 
 class Crafted(NamedTuple):
-    """What an attack returned.
+    """What an attack returned."""
 
-    Attributes:
-        adversarial: ``(B, C, H, W)``, in the dtype of the images.
-        targets: ``(B,)`` int64, the classes a targeted attack aimed at; None for others.
-    """
-
-    adversarial: Tensor
-    targets: Tensor | None
+    adversarial: Tensor  # (B, C, H, W), in the dtype of the images
+    targets: Tensor | None  # (B,) int64, the classes that a targeted attack aimed at
 
 
 def run_attack(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Crafted:

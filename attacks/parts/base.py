@@ -15,28 +15,17 @@ from interaction_train.sampling.random import Draws
 
 @dataclass
 class Step:
-    """One step of an attack on a batch, as its parts see it.
+    """One step of an attack on a batch, as its parts see it."""
 
-    Args:
-        number: 1 for the first step.
-        clean: the clean images ``(B, C, H, W)``.
-        adversarial: the adversarial images so far.
-        eps: bound on the perturbation.
-        alpha: step size.
-        draws: random numbers of this step.
-        gradient_at: points ``(B, P, C, H, W)`` and the step → the classification loss's gradient,
-            meaned over the points, ``(B, C, H, W)``.
-        memory: what each part keeps between the steps of one call.
-    """
-
-    number: int
-    clean: Tensor
-    adversarial: Tensor
+    number: int  # 1 for the first step
+    clean: Tensor  # (B, C, H, W)
+    adversarial: Tensor  # the adversarial images so far
     eps: float
     alpha: float
-    draws: Draws
+    draws: Draws  # random numbers of this step
     gradient_at: Callable[[Tensor, Step], Tensor]
-    memory: defaultdict[Part, dict[str, Any]]
+    """The classification loss's gradient, meaned over points ``(B, P, C, H, W)``."""
+    memory: defaultdict[Part, dict[str, Any]]  # what each part keeps between the steps of a call
 
 
 def settings_repr(self: object) -> str:

@@ -107,9 +107,6 @@ def resize_and_pad(
             ``(B,)`` int64.
         horizontal: the same for widths and columns.
         fill: what the rest of the canvas shows; broadcasts to the rows.
-
-    Returns:
-        ``(B, k, C, H, W)``.
     """
     up, left = (
         _side(rows, size, *plan)[:, None, None]

@@ -38,11 +38,9 @@ def residual_branches(model: nn.Module) -> list[str]:
     project's ResNets (also SE, ResNeXt, Res2Net, pre-activation), of ConvNeXt, ViT and Swin.
     :func:`skip_gradient` finds others besides, by what they do in a forward pass.
 
-    Args:
-        model: the network; wrappers of ``torch.compile`` and data parallelism are taken off.
-
     Returns:
         dotted names, in the network's order; one per branch, so that a transformer block gives two.
+        Those of the plain module below ``torch.compile`` and data parallelism.
 
     Examples:
         >>> from interaction_train.models import CIFARResNet

@@ -17,7 +17,7 @@ from interaction_train.attacks.jobs import (
     make_attack,
     refuse_normalization,
 )
-from interaction_train.attacks.norms import Norm
+from interaction_train.attacks.norms import NORMS, Norm
 from interaction_train.attacks.run import AttackFactory, norm_of, run_attack
 from interaction_train.attacks.sets.rounding import exact_bytes, round_to_bytes, to_floats
 from interaction_train.attacks.targets import Targets, check_targets
@@ -93,7 +93,7 @@ class AdversarialCrafter(L.LightningModule):
     def norm(self) -> Norm | None:
         """The norm that the bound is in; None where it has none."""
         norm = None if self.eps is None else norm_of(self.attack)
-        if norm not in (None, "Linf", "L2"):
+        if norm not in (None, *NORMS):
             raise InputError("attack", f"one bounded in {norm}", "one bounded in 'Linf' or 'L2'")
         return cast(Norm | None, norm)
 

@@ -59,12 +59,9 @@ def first_difference(old: Any, new: Any, place: str = "") -> tuple[str, Any, Any
     """
     if not isinstance(old, Mapping) or not isinstance(new, Mapping):
         return None if old == new else (place, old, new)
-    for key in {**new, **old}:
-        inner = f"{place}.{key}" if place else str(key)
-        found = first_difference(old.get(key, "nothing"), new.get(key, "nothing"), inner)
-        if found:
-            return found
-    return None
+    pairs = {k: (old.get(k, "nothing"), new.get(k, "nothing")) for k in {**new, **old}}
+    found = (first_difference(*pairs[k], f"{place}.{k}".lstrip(".")) for k in pairs)
+    return next(filter(None, found), None)
 
 
 def _described(value: Any, above: tuple[Any, ...] = ()) -> Any:

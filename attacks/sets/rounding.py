@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from interaction_train.attacks.norms import Norm, check_norm
-from interaction_train.errors import InputError
+from interaction_train.attacks.norms import NORMS, Norm
+from interaction_train.errors import InputError, one_of
 
 _SNAP = 1e-7  # 8/255 written with six digits, or kept in float32, still means 8 levels
 _SHRINKS = 256
@@ -55,7 +55,7 @@ def round_to_bytes(
         >>> round_to_bytes(clean + 8.4 / 255, clean, eps=8.4 / 255)  # 8 levels, not 8.4
         tensor([[108]], dtype=torch.uint8)
     """
-    check_norm(norm)
+    one_of("norm", norm, NORMS)
     if not bool(adversarial.isfinite().all()):
         raise InputError("adversarial", "NaN or infinite values", "values in [0, 1]")
     wanted, origin = adversarial.detach().cpu().double(), clean.detach().cpu().float().double()

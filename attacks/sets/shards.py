@@ -111,16 +111,7 @@ def write_shard(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def write_pngs(folder: Path, images: Tensor, indices: Tensor) -> None:
-    """Write ``png/<index>.png`` for each image.
-
-    Args:
-        folder: the set's folder.
-        images: ``(n, C, H, W)`` uint8 with 1 (grey) or 3 channels (RGB).
-        indices: ``(n,)`` int64.
-
-    Raises:
-        InputError: another number of channels.
-    """
+    """Write ``png/<index>.png`` for each image, ``(n, C, H, W)`` uint8; indices ``(n,)`` int64."""
     if images.shape[1] not in (1, 3):
         raise InputError("png", f"images of {images.shape[1]} channels", "1 or 3 channels")
     (folder / "png").mkdir(exist_ok=True)
