@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -83,7 +83,7 @@ class TranslationInvariance(Part):
         kernel: ``"gaussian"``, ``"linear"`` (a pyramid) or ``"uniform"``.
 
     Examples:
-        >>> TranslationInvariance(3, kernel="linear").weights().tolist()
+        >>> TranslationInvariance(3, kernel="linear").weights()
         [0.25, 0.5, 0.25]
     """
 
@@ -97,21 +97,20 @@ class TranslationInvariance(Part):
         one_of("kernel", kernel, ("gaussian", "linear", "uniform"))
         self.size, self.sigma, self.kernel = size, sigma, kernel
 
-    def weights(self) -> Tensor:
-        """The kernel along one axis, ``(size,)`` float64, with sum 1; the whole is its square."""
+    def weights(self) -> list[float]:
+        """The kernel along one axis, with sum 1; the whole is its square."""
         half = (self.size - 1) / 2
-        place = torch.arange(self.size, dtype=torch.float64) - half
+        places = [abs(i - half) for i in range(self.size)]
+        line = [1.0] * self.size
         if self.kernel == "gaussian":
-            line = torch.exp(-((place * self.sigma / max(half, 1)) ** 2) / 2)
+            line = [math.exp(-((place * self.sigma / max(half, 1)) ** 2) / 2) for place in places]
         elif self.kernel == "linear":
-            line = 1 - place.abs() / (half + 1)
-        else:
-            line = torch.ones_like(place)
-        return line / line.sum()
+            line = [1 - place / (half + 1) for place in places]
+        return [value / math.fsum(line) for value in line]
 
     def update(self, gradient: Tensor, step: Step) -> Tensor:
         # Separable: two passes of `size` multiplications each instead of one of size².
-        line = self.weights().to(gradient).view(1, 1, -1)
+        line = gradient.new_tensor(self.weights()).view(1, 1, -1)
         planes = gradient.flatten(0, -3).unsqueeze(1)
         planes = F.conv2d(planes, line.unsqueeze(2), padding="same")
         planes = F.conv2d(planes, line.unsqueeze(3), padding="same")

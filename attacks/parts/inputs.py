@@ -131,7 +131,8 @@ def _side(like: Tensor, size: int, canvas: int, new: Tensor, first: Tensor) -> T
 
 def _interpolation(like: Tensor, place: Tensor, new: Tensor, old: int) -> Tensor:
     """Weights ``(B, places, old)`` by which pixels of a side, resized to ``new``, read the old."""
-    # Where the new pixel's centre lies on the old side (torch's align_corners=False).
-    at = ((place.double() + 0.5) * old / new - 0.5).clamp(0, old - 1).to(like)
-    pixels = torch.arange(old, device=like.device, dtype=like.dtype)
-    return (1 - (at.unsqueeze(-1) - pixels).abs()).clamp(min=0)
+    # Where the new pixel's centre lies on the old side (torch's align_corners=False), in units of
+    # 1 / (2·new): whole numbers need no float64, which devices may lack.
+    at = ((2 * place + 1) * old - new).clamp(min=0).minimum(2 * new * (old - 1)).unsqueeze(-1)
+    distance = (at - 2 * new.unsqueeze(-1) * torch.arange(old, device=like.device)).abs()
+    return (1 - distance.to(like) / (2 * new.unsqueeze(-1))).clamp(min=0)

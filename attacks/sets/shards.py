@@ -214,10 +214,10 @@ def count(folder: Path) -> Counts:
         successes += int((shard["correct"] & shard["success"]).sum())
         adversarial, clean = shard["adversarial"], shard["clean"]
         if adversarial.dtype == clean.dtype == torch.uint8:
-            delta = (adversarial.double() - clean.double()) / 255
+            delta, unit = adversarial.int() - clean.int(), 255
         else:
-            delta = to_floats(adversarial) - to_floats(clean)
-        sizes += delta.flatten(1).abs().amax(1).tolist()
+            delta, unit = to_floats(adversarial) - to_floats(clean), 1
+        sizes += [size / unit for size in delta.flatten(1).abs().amax(1).tolist()]
     mean = sum(sizes) / max(1, samples)
     return Counts(samples, correct, successes, mean, max(sizes, default=0.0))
 
