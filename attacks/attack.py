@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torchattacks
 from torch import Tensor, nn
 
-from interaction_train.attacks.norms import Norm, check_norm, random_start, step_and_project
+from interaction_train.attacks.norms import NORMS, Norm, random_start, step_and_project
 from interaction_train.attacks.objectives import Objective
 from interaction_train.attacks.parts.base import Part, Step
-from interaction_train.attacks.precision import float32_outside, rounded_inward
 from interaction_train.attacks.problem import Problem
-from interaction_train.attacks.run import warn_of_bound
-from interaction_train.attacks.surrogate import Surrogate
+from interaction_train.attacks.run import float32_outside, rounded_inward, warn_of_bound
 from interaction_train.errors import (
     InputError,
     at_least,
+    checked_classes,
     checked_images,
     checked_labels,
+    one_of,
     refuse_probabilities,
 )
-from interaction_train.game.evaluation import without_grad
+from interaction_train.game.evaluation import evaluation_mode, without_grad
 from interaction_train.sampling.random import Draws, content_hash
 
 
@@ -34,15 +35,14 @@ class TransferAttack(torchattacks.attack.Attack):
     """Projected gradient ascent on an objective, changed by parts: momentum, diversity, and so on.
 
     Without parts and with the default objective this is PGD. A ``torchattacks`` attack in all its
-    ways: ``attack(images, labels)``, ``set_mode_targeted_by_label()`` and the other modes,
-    ``set_normalization_used``, ``save``, and the wrappers such as ``MultiAttack``. Beyond these:
+    ways: modes, ``set_normalization_used``, ``save``, wrappers such as ``MultiAttack``. Beyond:
 
     - all random draws are stateless, so a sample's result depends on neither its batch nor the
       global RNG state, which is left alone;
-    - modes of all modules come back one by one, also after an exception; gradients, statistics and
-      hooks of the network stay as they were; works under ``no_grad`` and ``inference_mode``;
+    - modes, gradients, statistics and hooks of the network come back as they were, also after an
+      exception; works under ``no_grad`` and ``inference_mode``;
     - a sample whose gradient was zero in every step is named in a warning, one whose gradient was
-      not finite in an error: it never comes back clean in silence.
+      not finite in an error.
 
     Args:
         model: maps ``(B, C, H, W)`` in [0, 1] to logits ``(B, classes)``.
@@ -59,9 +59,6 @@ class TransferAttack(torchattacks.attack.Attack):
             default: 64 on a CPU, on CUDA as many as large networks leave memory for.
         name: shown by torchattacks' representation.
 
-    Attributes:
-        on_step: called with (step number from 1, adversarial images) after every step.
-
     Shapes:
         images ``(B, C, H, W)`` float in [0, 1], labels ``(B,)`` int64 → ``(B, C, H, W)``.
 
@@ -72,6 +69,7 @@ class TransferAttack(torchattacks.attack.Attack):
     """
 
     on_step: Callable[[int, Tensor], None] | None = None
+    """Called with (step number from 1, adversarial images) after every step."""
 
     def __init__(
         self,
@@ -101,7 +99,7 @@ class TransferAttack(torchattacks.attack.Attack):
         at_least("steps", steps, 1)
         if chunk_size is not None:
             at_least("chunk_size", chunk_size, 1)
-        check_norm(norm)
+        one_of("norm", norm, NORMS)
         super().__init__(name or type(self).__name__, model)
         self.supported_mode = ["default", "targeted"]
         self.eps, self.alpha, self.steps, self.norm = eps, alpha, steps, norm
@@ -119,28 +117,28 @@ class TransferAttack(torchattacks.attack.Attack):
             got = "parameters made under torch.inference_mode"
             raise InputError("model", got, "a network made outside it: gradients are needed")
         for argument, value in (("images", inputs), ("labels", labels)):
-            if value is not None and not isinstance(value, Tensor):
+            if not isinstance(value, Tensor | None):
                 raise InputError(argument, type(value).__name__, "a tensor (torch.as_tensor)")
         if inputs.is_floating_point() and inputs.element_size() < 4:
             return rounded_inward(self(inputs.float(), labels), inputs)
         # Leaving inference mode makes room for autograd; the images are cloned below.
-        with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.enable_grad())
-            stack.enter_context(self._modes())
-            for network in (self.model, *getattr(self.model, "members", ())):
-                stack.enter_context(float32_outside(network))
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            evaluation_mode(self.model),
+            float32_outside(self.model),
+            ExitStack() as stack,
+        ):
+            if self._model_training:
+                self._change_model_mode(True)
             device = next((p.device for p in self.model.parameters()), inputs.device)
             inputs = inputs.detach().to(device, copy=True)
             labels = None if labels is None else labels.detach().to(device, copy=True)
-            outside = self._normalization_applied is True
-            if not outside:
+            if self._normalization_applied is not True:
                 return self.forward(inputs, labels)
             self._set_normalization_applied(False)
-            try:
-                return self.normalize(self.forward(self.inverse_normalize(inputs), labels))
-            finally:
-                self._set_normalization_applied(True)
+            stack.callback(self._set_normalization_applied, True)
+            return self.normalize(self.forward(self.inverse_normalize(inputs), labels))
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Craft; called by ``__call__``, which sees to modes, devices and normalisation."""
@@ -154,18 +152,9 @@ class TransferAttack(torchattacks.attack.Attack):
             labels = self.get_target_label(clean, labels)
             labels = checked_labels(labels, len(clean), "targets").to(clean.device)
         draws = Draws(content_hash(clean), self.seed, "attack")
-        adversarial = clean
-        if self.random_start:
-            adversarial = random_start(clean, self.norm, self.eps, draws)
-        normalized = self._normalization_applied is False
-        surrogate = Surrogate(
-            self.model,
-            self.normalize if normalized else None,
-            self.parts,
-            self.chunk_size,
-            inspect=lambda logits: _check_outlook(logits, labels),
-        )
-        problem = Problem(surrogate, self.objective.value, clean, labels, self.targeted)
+        start = random_start(clean, self.norm, self.eps, draws) if self.random_start else clean
+        problem = Problem(self, clean, labels)
+        adversarial = start
         memory: defaultdict[Part, dict[str, Any]] = defaultdict(dict)
         broken = torch.zeros_like(labels, dtype=torch.bool)
         moved = torch.zeros_like(broken)
@@ -175,7 +164,7 @@ class TransferAttack(torchattacks.attack.Attack):
             for number in range(1, self.steps + 1):
                 step = Step(
                     number, clean, adversarial, self.eps, self.alpha,
-                    Draws(draws.content, self.seed, "attack", number), problem.at_copies, memory,
+                    replace(draws, step=number), problem.at_copies, memory,
                 )  # fmt: skip
                 point = adversarial
                 for part in self.parts:
@@ -192,20 +181,6 @@ class TransferAttack(torchattacks.attack.Attack):
                     self.on_step(number, adversarial)
         _report(broken, moved)
         return adversarial
-
-    @contextmanager
-    def _modes(self) -> Iterator[None]:
-        modules = [(module, module.training) for module in self.model.modules()]
-        try:
-            # The flags are set directly, as train() may be overridden (frozen BatchNorm).
-            for module, _ in modules:
-                module.training = False
-            if self._model_training:
-                self._change_model_mode(True)
-            yield
-        finally:
-            for module, training in modules:
-                module.training = training
 
     def get_random_target_label(self, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
         """Random classes other than the labels (or the predicted classes), ``(B,)`` int64."""
@@ -226,19 +201,10 @@ class TransferAttack(torchattacks.attack.Attack):
     def _outlook(self, inputs: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         with without_grad():
             logits = self.get_logits(inputs)
+        refuse_probabilities(logits)
         labels = logits.argmax(1) if labels is None else labels
-        _check_outlook(logits, labels)
+        checked_classes(labels, logits.shape[1])
         return logits, labels
-
-
-def _check_outlook(logits: Tensor, labels: Tensor) -> None:
-    """Once per call: logits, not probabilities, of all the classes that the labels name."""
-    refuse_probabilities(logits)
-    low, high = (int(bound) for bound in labels.aminmax())
-    if low < 0 or high >= logits.shape[-1]:
-        raise InputError(
-            "labels", f"classes from {low} to {high}", f"classes from 0 to {logits.shape[-1] - 1}"
-        )
 
 
 def _report(broken: Tensor, moved: Tensor) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, checked_logits, one_of
 from interaction_train.game.payoffs import all_logits
 
 Average = Literal["logits", "probabilities", "losses"]
@@ -18,20 +18,12 @@ Average = Literal["logits", "probabilities", "losses"]
 class Ensemble(nn.Module):
     """A weighted mean of models, to attack several at once (Liu et al., ICLR 2017; MI, CVPR 2018).
 
-    ``average`` says what the mean is taken of: ``"logits"``; ``"probabilities"``, so that the
-    output is log Σ_k w_k p_k, whose softmax is the mean probability; or ``"losses"``, which an
-    attack averages itself, by :attr:`members` and :attr:`weights` (the forward pass then gives the
-    mean logits).
-
     Args:
         models: the members, each ``(B, C, H, W)`` in [0, 1] → logits ``(B, classes)``.
-        average: what is averaged.
-        weights: positive numbers, one per model, taken relative to their sum; default: all equal.
-
-    Attributes:
-        members: the models, an ``nn.ModuleList``.
-        average: as given.
-        weights: floats that sum to 1.
+        average: what is averaged: ``"logits"``; ``"probabilities"``, so that the output is
+            log Σ_k w_k p_k, whose softmax is the mean probability; or ``"losses"``, which an attack
+            averages itself (the forward pass then gives the mean logits).
+        weights: positive numbers, one per model, kept relative to their sum; default: all equal.
 
     Shapes:
         ``(B, C, H, W)`` → ``(B, classes)``; half precision gives float32.
@@ -56,8 +48,7 @@ class Ensemble(nn.Module):
         super().__init__()
         if not models:
             raise InputError("models", "none", "at least one")
-        if average not in ("logits", "probabilities", "losses"):
-            raise InputError("average", repr(average), "'logits', 'probabilities' or 'losses'")
+        one_of("average", average, ("logits", "probabilities", "losses"))
         weights = [1.0] * len(models) if weights is None else list(weights)
         if len(weights) != len(models) or not all(0 < w < math.inf for w in weights):
             raise InputError("weights", weights, f"{len(models)} positive numbers, one per model")
@@ -66,24 +57,16 @@ class Ensemble(nn.Module):
         self.weights = tuple(weight / math.fsum(weights) for weight in weights)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = [all_logits(_logits(k, member(x), x)) for k, member in enumerate(self.members)]
+        logits = [
+            all_logits(checked_logits(member(x), len(x), f"models[{k}]"))
+            for k, member in enumerate(self.members)
+        ]
         counts = [part.shape[1] for part in logits]
         if len(set(counts)) > 1:
             raise InputError("models", f"outputs of {counts} classes", "equally many of each")
+        weighted = zip(logits, self.weights, strict=True)
         if self.average == "probabilities":
-            parts = [
-                part.log_softmax(-1) + math.log(weight)
-                for part, weight in zip(logits, self.weights, strict=True)
-            ]
-            return torch.stack(parts).logsumexp(0)
-        total = logits[0] * self.weights[0]
-        for part, weight in zip(logits[1:], self.weights[1:], strict=True):
-            total = total + part * weight
-        return total
-
-
-def _logits(place: int, output: object, x: Tensor) -> Tensor:
-    if isinstance(output, Tensor) and output.dim() == 2 and len(output) == len(x):
-        return output
-    got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    raise InputError("models", f"an output of {got} from model {place}", "logits (B, classes)")
+            shares = [part.log_softmax(-1) + math.log(weight) for part, weight in weighted]
+            return torch.stack(shares).logsumexp(0)
+        first, *others = [part * weight for part, weight in weighted]
+        return sum(others, first)

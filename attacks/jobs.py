@@ -38,11 +38,7 @@ def class_logits(network: Network, x: Tensor, argument: str) -> Tensor:
 
 
 def check_factory(argument: str, factory: Any) -> None:
-    """Refuse what makes no attack, such as an attack that is made already.
-
-    Raises:
-        InputError: it says what to pass.
-    """
+    """Raise InputError, which says what to pass, for what makes no attack."""
     made = isinstance(factory, Attack)
     if made or not callable(factory):
         kind = type(factory).__name__
@@ -81,11 +77,7 @@ def make_attack(
 
 
 def refuse_normalization(attack: Attack) -> None:
-    """Refuse an attack that expects normalised images where they are in [0, 1].
-
-    Raises:
-        InputError: it does.
-    """
+    """Raise InputError for an attack that expects normalised images, not those in [0, 1]."""
     if getattr(attack, "_normalization_applied", None):
         got = f"{type(attack).__name__} on normalised images (set_normalization_used)"
         raise InputError("attack", got, "one on images in [0, 1], the network normalising them")

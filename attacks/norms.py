@@ -7,16 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from interaction_train.errors import InputError
 from interaction_train.sampling.random import Draws
 
 Norm = Literal["Linf", "L2"]
-
-
-def check_norm(norm: str) -> None:
-    """Raise InputError unless ``norm`` is ``"Linf"`` or ``"L2"``."""
-    if norm not in ("Linf", "L2"):
-        raise InputError("norm", repr(norm), "'Linf' or 'L2'")
+NORMS = ("Linf", "L2")
 
 
 def step_and_project(
@@ -32,7 +26,7 @@ def step_and_project(
         eps: the bound.
         alpha: the step size.
     """
-    unit = direction.sign() if norm == "Linf" else direction / _length(direction)
+    unit = direction.sign() if norm == "Linf" else normalize(direction, "L2")
     return project(adversarial + alpha * unit, clean, norm, eps)
 
 
@@ -48,7 +42,7 @@ def project(adversarial: Tensor, clean: Tensor, norm: Norm, eps: float) -> Tenso
     if norm == "Linf":
         delta = delta.clamp(-eps, eps)
     else:
-        delta = delta * (eps / _length(delta)).clamp(max=1)
+        delta = delta * (eps / _size(delta, "L2")).clamp(max=1)
     return (clean + delta).clamp(0, 1)
 
 
@@ -58,21 +52,17 @@ def random_start(clean: Tensor, norm: Norm, eps: float, draws: Draws) -> Tensor:
     if norm == "Linf":
         delta = (2 * draws.uniform("start", size) - 1) * eps
     else:
-        delta = draws.normal("start", size)
-        delta = delta / _length(delta) * eps * draws.uniform("radius", 1)
+        direction = normalize(draws.normal("start", size), "L2")
+        delta = direction * eps * draws.uniform("radius", 1)
     return project(clean + delta.view_as(clean).to(clean), clean, norm, eps)
 
 
 def normalize(gradient: Tensor, by: Literal["L1", "L2"]) -> Tensor:
     """Per sample: to a mean absolute value of 1 (L1), or to length 1 (L2); zero stays zero."""
-    if by == "L2":
-        return gradient / _length(gradient)
-    axes = tuple(range(1, gradient.dim()))
-    scale = gradient.abs().mean(axes, keepdim=True)
-    return gradient / torch.where(scale == 0, 1, scale)
+    return gradient / _size(gradient, by)
 
 
-def _length(values: Tensor) -> Tensor:
-    """The L2 norm per sample, 1 in the place of 0, with axes kept."""
-    length = values.flatten(1).norm(dim=1).view(-1, *(1 for _ in values.shape[1:]))
-    return torch.where(length == 0, 1, length)
+def _size(values: Tensor, by: Literal["L1", "L2"]) -> Tensor:
+    flat = values.flatten(1)
+    size = flat.abs().mean(1) if by == "L1" else flat.norm(dim=1)
+    return torch.where(size == 0, 1, size).view(-1, *(1 for _ in values.shape[1:]))

@@ -9,14 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from interaction_train.attacks.norms import normalize
-from interaction_train.attacks.parts.base import Step
+from interaction_train.attacks.parts.base import Step, settings_repr
 from interaction_train.attacks.problem import Problem
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, one_of
 from interaction_train.game.payoffs import margin
 from interaction_train.losses.reduction import GroupReduction, InteractionReduction
 
 Loss = Literal["cross_entropy", "margin"]
-
 
 _ROUNDING = 1e-4
 
@@ -27,18 +26,13 @@ class Objective:
     Args:
         loss: ``"cross_entropy"``, or ``"margin"``: the best other logit less the label's (targeted:
             the target's less the best other), whose gradient does not vanish on confident networks.
-
-    Raises:
-        InputError: an unknown loss.
     """
 
     def __init__(self, loss: Loss = "cross_entropy") -> None:
-        if loss not in ("cross_entropy", "margin"):
-            raise InputError("loss", repr(loss), "'cross_entropy' or 'margin'")
+        one_of("loss", loss, ("cross_entropy", "margin"))
         self.loss = loss
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.loss!r})"
+    __repr__ = settings_repr
 
     def value(self, logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
         """The loss summed over rows: logits ``(B, k, classes)``, labels ``(B,)`` → a scalar."""
@@ -55,11 +49,9 @@ class Objective:
 
 
 class MaskedObjective(Objective):
-    """The ablation of the interaction loss: the classification loss of masked perturbations.
+    """The ablation of the interaction loss: the mean over groups A of the loss at N∖A and at A.
 
-    The mean over groups A of the loss at N∖A and at A: the rows and masks of
-    :class:`InteractionObjective`, without its differences (formula sheet, 16). What interaction
-    reduction gives beyond it is due to interactions.
+    What :class:`InteractionObjective` gives beyond it is due to interactions (formula sheet, 16).
 
     Args:
         loss: as in :class:`Objective`.
@@ -71,9 +63,6 @@ class MaskedObjective(Objective):
     ) -> None:
         super().__init__(loss)
         self.reduction = GroupReduction() if reduction is None else reduction
-
-    def __repr__(self) -> str:
-        return f"MaskedObjective({self.loss!r}, {self.reduction})"
 
     def gradient(self, problem: Problem, point: Tensor, step: Step) -> Tensor:
         gradient, rows = problem.at_masks(point, self.reduction, step, problem.loss_values)
@@ -94,9 +83,6 @@ class InteractionObjective(Objective):
         mix: ``"losses"``: the gradient of loss − λ·Î. ``"gradients"``: both gradients are
             normalised per sample (L1) before they are mixed.
         reduction: the form of Î; default: the paper's, 32 groups of 32 of 16 × 16 cells.
-
-    Raises:
-        InputError: a negative ``weight`` or an unknown ``mix``.
     """
 
     def __init__(
@@ -109,16 +95,9 @@ class InteractionObjective(Objective):
         super().__init__(loss)
         if not 0 <= weight < float("inf"):
             raise InputError("weight", weight, "a finite number, at least 0")
-        if mix not in ("losses", "gradients"):
-            raise InputError("mix", repr(mix), "'losses' or 'gradients'")
+        one_of("mix", mix, ("losses", "gradients"))
         self.weight, self.mix = weight, mix
         self.reduction = GroupReduction() if reduction is None else reduction
-
-    def __repr__(self) -> str:
-        return (
-            f"InteractionObjective({self.loss!r}, weight={self.weight}, mix={self.mix!r}, "
-            f"{self.reduction})"
-        )
 
     def gradient(self, problem: Problem, point: Tensor, step: Step) -> Tensor:
         if self.weight == 0:
@@ -132,11 +111,8 @@ class InteractionObjective(Objective):
         loss = problem.refined(loss, step)
         if self.mix == "gradients":
             # At δ = 0 the gradient of Î is 0, and what is computed is rounding, not to be blown up.
-            real = _size(interaction) > _ROUNDING * _size(full)
+            sizes = [part.flatten(1).abs().sum(1) for part in (interaction, full)]
+            real = (sizes[0] > _ROUNDING * sizes[1]).view(-1, *(1 for _ in full.shape[1:]))
             interaction = torch.where(real, interaction, 0)
             loss, interaction = normalize(loss, "L1"), normalize(interaction, "L1")
         return loss - self.weight * interaction
-
-
-def _size(gradient: Tensor) -> Tensor:
-    return gradient.abs().sum(tuple(range(1, gradient.dim())), keepdim=True)

@@ -7,7 +7,6 @@ from typing import Any, Literal
 from torch import nn
 
 from interaction_train.attacks.attack import TransferAttack
-from interaction_train.attacks.norms import Norm
 from interaction_train.attacks.objectives import InteractionObjective, Loss
 from interaction_train.attacks.parts.gradients import Momentum, TranslationInvariance
 from interaction_train.attacks.parts.inputs import GaussianAveraging, InputDiversity
@@ -19,19 +18,15 @@ from interaction_train.losses.reduction import GroupReduction
 class IRAttack(TransferAttack):
     """The interaction-reduced attack (survey, Sec. 5.1, Eq. 18 and 19).
 
-    Maximises loss − λ·Î, with Î the interactions inside the perturbation. The default loss is the
-    margin, with which loss − λ·Î = (1 − λ)·v(N) + λ·E_A[v(N∖A) + v(A)] − λ·v(∅): at the default
-    λ = 1 the full image cancels, and what remains is
-    :class:`~interaction_train.attacks.MaskedObjective` on the margin, the masked ablation, without
-    a term that lowers interactions. Those take part for λ ≠ 1, or with ``loss="cross_entropy"``,
-    the published form, in which Î alone decides the first steps on a confident network. The
-    published settings are eps = 16/255, 100 steps, a 16 × 16 grid and 32 draws of 32 cells.
+    Maximises loss − λ·Î, with Î the interactions inside the perturbation. With the margin as loss
+    this is (1 − λ)·v(N) + λ·E_A[v(N∖A) + v(A)] − λ·v(∅): at the default λ = 1 what remains is the
+    masked ablation, :class:`~interaction_train.attacks.MaskedObjective` on the margin. Interactions
+    take part for λ ≠ 1, or with ``loss="cross_entropy"``, the published form, in which Î alone
+    decides the first steps on a confident network. The published settings are eps = 16/255, 100
+    steps, a 16 × 16 grid and 32 draws of 32 cells.
 
     Args:
-        model: as in :class:`TransferAttack`.
-        eps: as there.
-        alpha: as there.
-        steps: as there.
+        model: this, ``eps``, ``alpha`` and ``steps`` as in :class:`TransferAttack`.
         weight: λ.
         grid: cells along each side of the image.
         draws: groups per step; a step costs 2·draws + 1 forward passes.
@@ -39,18 +34,11 @@ class IRAttack(TransferAttack):
         loss: ``"margin"`` or ``"cross_entropy"``.
         mix: ``"losses"`` or ``"gradients"``, as in :class:`InteractionObjective`.
         decay: of momentum; None for no momentum.
-        norm: as there.
-        random_start: as there.
-        seed: as there.
-        chunk_size: as there.
-
-    Raises:
-        InputError: as :class:`TransferAttack`; or a grid finer than the image.
+        common: ``norm``, ``random_start``, ``seed`` and ``chunk_size`` of :class:`TransferAttack`.
 
     Examples:
         >>> import torch
-        >>> from interaction_train.models import DigitsNet
-        >>> from interaction_train.models import pretrained
+        >>> from interaction_train.models import DigitsNet, pretrained
         >>> model = pretrained(DigitsNet(), "digits_cnn")
         >>> attack = IRAttack(model, eps=0.1, alpha=0.02, steps=3, grid=4, draws=4, size=4)
         >>> images, labels = torch.rand(2, 1, 8, 8), torch.tensor([3, 8])
@@ -71,24 +59,12 @@ class IRAttack(TransferAttack):
         loss: Loss = "margin",
         mix: Literal["losses", "gradients"] = "losses",
         decay: float | None = None,
-        norm: Norm = "Linf",
-        random_start: bool = False,
-        seed: int = 0,
-        chunk_size: int | None = None,
+        **common: Any,
     ) -> None:
         reduction = GroupReduction(GridPlayers(grid, grid), draws, size)
-        super().__init__(
-            model,
-            eps,
-            alpha,
-            steps,
-            objective=InteractionObjective(loss, weight, mix, reduction),
-            parts=[] if decay is None else [Momentum(decay)],
-            norm=norm,
-            random_start=random_start,
-            seed=seed,
-            chunk_size=chunk_size,
-        )
+        objective = InteractionObjective(loss, weight, mix, reduction)
+        parts = [] if decay is None else [Momentum(decay)]
+        super().__init__(model, eps, alpha, steps, objective=objective, parts=parts, **common)
 
 
 class HybridIRAttack(IRAttack):
@@ -107,10 +83,6 @@ class HybridIRAttack(IRAttack):
         probability: that an image is resized in a step (DI).
         kernel_size: width of the smoothing kernel in pixels (TI).
         common: the other arguments of :class:`IRAttack`.
-
-    Raises:
-        InputError: as :class:`TransferAttack` and the parts; a network without residual blocks
-            where ``gamma`` is below 1.
     """
 
     def __init__(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -13,38 +15,33 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
-from interaction_train.attacks.precision import float32_outside, rounded_inward
-from interaction_train.attacks.targets import refuse_labels
+from interaction_train.attacks.ensemble import Ensemble
 from interaction_train.errors import InputError, checked_images
+from interaction_train.game.evaluation import evaluation_mode
 from interaction_train.sampling.random import Draws, content_hash, sample_hash
 
 AttackFactory = Callable[[nn.Module], Attack]
 """Makes an attack on a network; in YAML its ``class_path`` and ``init_args`` without ``model``."""
 
 _ROUNDING = 1e-4
+_SCALE = 1024.0  # of gradients in float16, where those of pixels vanish
+_wrapped: WeakSet[nn.Module] = WeakSet()
 
 
 class Crafted(NamedTuple):
-    """What an attack returned.
+    """What an attack returned."""
 
-    Attributes:
-        adversarial: ``(B, C, H, W)``, detached, in the dtype of the images.
-        targets: ``(B,)`` int64, the classes a targeted attack aimed at; None for others.
-    """
-
-    adversarial: Tensor
-    targets: Tensor | None
+    adversarial: Tensor  # (B, C, H, W), in the dtype of the images
+    targets: Tensor | None  # (B,) int64, the classes that a targeted attack aimed at
 
 
 def run_attack(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Crafted:
     """Attack a batch, with whatever attack and around whatever the caller is doing.
 
-    Works under ``no_grad``, ``inference_mode`` and autocast. The random numbers of torch, NumPy and
-    Python that an attack takes from their global states are seeded from the batch's content and
-    ``seed`` and the states put back, so no result depends on what ran before; for such attacks it
-    does depend on how samples are batched. Training modes are put back module by module, and no
-    gradient reaches a weight, not even from an attack that calls ``backward()``. All of that also
-    when the attack fails.
+    Works under ``no_grad``, ``inference_mode`` and autocast. The random numbers that an attack
+    takes from the global states of torch, NumPy and Python are seeded from the batch's content and
+    ``seed``, so that a result depends on its batch alone. The random states and all modes are put
+    back, and no gradient reaches a weight; also when the attack fails.
 
     Attacks work in float32 (or float64). A network in half precision gets its inputs cast, and its
     result is rounded towards the clean image, so that it stays within the attack's bound.
@@ -64,22 +61,33 @@ def run_attack(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Crafte
     name = type(attack).__name__
     normalized = getattr(attack, "_normalization_applied", None) is True
     pixels = attack.inverse_normalize if normalized else torch.clone
-    _checked_pixels(pixels(x))
+    try:
+        checked_images(pixels(x))
+    except InputError as error:
+        hint = f"{error.expected}; callbacks take normalization={{mean, std}} of other inputs"
+        raise InputError(error.argument, error.got, hint) from None
     batch_seed = Draws(content_hash(sample_hash(x, y)[None]), seed, "attack").bits("batch")
+    parts = attack_parts(attack)
     targets: list[Tensor] = []
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(torch.autocast(x.device.type, enabled=False))
-        models = [part.model for part in attack_parts(attack)]
-        models += [member for model in models for member in getattr(model, "members", ())]
-        for network in {id(model): model for model in models}.values():
-            stack.enter_context(_kept(network))
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(x.device.type, enabled=False),
+        seeded(int(batch_seed) & 0xFFFF_FFFF, x.device),
+        ExitStack() as stack,
+    ):
+        for network in dict.fromkeys(part.model for part in parts):
+            stack.enter_context(evaluation_mode(network))
             stack.enter_context(float32_outside(network))
-        stack.enter_context(seeded(int(batch_seed) & 0xFFFF_FFFF, x.device))
-        for part in attack_parts(attack):
+            for weight in network.parameters():
+                if weight.requires_grad:  # backward(), which some call, would add to its gradient
+                    stack.callback(weight.requires_grad_, True)
+                    weight.requires_grad_(False)
+        for part in parts:
             if getattr(part, "targeted", False):
-                stack.enter_context(_recorded_targets(part, targets))
+                chosen = partial(_recorded, part.get_target_label, name, targets)
+                stack.callback(vars(part).pop, "get_target_label")
+                vars(part)["get_target_label"] = chosen
         # Clones, because a tensor made under inference mode can take no part in autograd.
         wide = x.float() if x.element_size() < 4 else x
         adversarial = attack(wide.clone(), y.clone()).detach()
@@ -102,8 +110,9 @@ def craft(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Tensor:
 
 
 def norm_of(attack: Attack) -> str:
-    """The norm that an attack bounds, ``"Linf"`` or ``"L2"``, by its attribute or its name."""
-    return str(getattr(attack, "norm", "L2" if "L2" in type(attack).__name__ else "Linf"))
+    """The norm that an attack bounds, mostly ``"Linf"`` or ``"L2"``, by its attribute or name."""
+    named = "L2" if "L2" in type(attack).__name__ else "Linf"
+    return str(getattr(attack, "norm", None) or named)
 
 
 def warn_of_bound(attack: Attack) -> None:
@@ -117,11 +126,10 @@ def warn_of_bound(attack: Attack) -> None:
 
 
 def set_epsilon(attack: Attack, epsilon: float) -> None:
-    """Give an attack another bound, and a step size in the same proportion to it.
+    """Give an attack, and those that it holds, another bound, and a step size in proportion to it.
 
     Args:
-        attack: an attack with the attribute ``eps``, or one that holds such attacks: as
-            attributes, in lists or mappings, at any depth.
+        attack: an attack, of which at least one part has the attribute ``eps``.
         epsilon: the bound, in pixel values and in the norm that the attack bounds.
 
     Raises:
@@ -138,27 +146,20 @@ def set_epsilon(attack: Attack, epsilon: float) -> None:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global random states of torch (CPU and ``device``), NumPy and Python for a while.
-
-    Args:
-        seed: from 0 to 2^32 − 1.
-        device: its generator is seeded too where it is a CUDA device.
-    """
-    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
+    """Seed the random states of torch (CPU, CUDA ``device``), NumPy and Python for a while."""
     cuda = device.type == "cuda"
-    try:
-        with torch.random.fork_rng([device] if cuda else []):
-            # torch.manual_seed would reseed all accelerators, of which one is put back.
-            torch.default_generator.manual_seed(seed)
-            if cuda:
-                with torch.cuda.device(device):
-                    torch.cuda.manual_seed(seed)
-            np.random.seed(seed)  # noqa: NPY002
-            random.seed(seed)
-            yield
-    finally:
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        random.setstate(python_state)
+    with ExitStack() as stack:
+        stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
+        stack.callback(random.setstate, random.getstate())
+        stack.enter_context(torch.random.fork_rng([device] if cuda else []))
+        # torch.manual_seed would reseed all accelerators, of which one is put back.
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        random.seed(seed)
+        yield
 
 
 def attack_parts(attack: Attack) -> list[Attack]:
@@ -178,48 +179,70 @@ def attack_parts(attack: Attack) -> list[Attack]:
     return list(found.values())
 
 
-def _checked_pixels(x: Tensor) -> None:
-    try:
-        checked_images(x)
-    except InputError as error:
-        hint = f"{error.expected}; callbacks take normalization={{mean, std}} of other inputs"
-        raise InputError(error.argument, error.got, hint) from None
-
-
 @contextmanager
-def _kept(network: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in network.modules()]
-    weights = [weight for weight in network.parameters() if weight.requires_grad]
-    for weight in weights:  # some attacks call backward(), which would add to weight.grad
-        weight.requires_grad_(False)
-    try:
+def float32_outside(model: nn.Module) -> Iterator[None]:
+    """Let networks of half precision take and give float32, with gradients scaled in float16."""
+    with ExitStack() as stack:
+        for network in model.members if isinstance(model, Ensemble) else (model,):
+            types = (p.dtype for p in network.parameters() if p.is_floating_point())
+            dtype = next(types, torch.float32)
+            if dtype.itemsize < 4 and network not in _wrapped:
+                _wrapped.add(network)
+                stack.callback(_wrapped.discard, network)
+                before, after = _casts(dtype)
+                stack.callback(network.register_forward_pre_hook(before).remove)
+                stack.callback(network.register_forward_hook(after).remove)
         yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for weight in weights:
-            weight.requires_grad_(True)
 
 
-@contextmanager
-def _recorded_targets(attack: Attack, targets: list[Tensor]) -> Iterator[None]:
-    choose, name = attack.get_target_label, type(attack).__name__
+def _casts(dtype: torch.dtype) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    scale = _SCALE if dtype == torch.float16 else 1.0
 
-    def recorded(inputs: Tensor, labels: Tensor | None = None) -> Tensor:
-        try:
-            found = choose(inputs, labels)
-        except (IndexError, RuntimeError) as error:
-            raise InputError(name, f"a target that cannot be found ({error})", _OTHERS) from error
-        if labels is not None:
-            refuse_labels(found.to(labels.device), labels)
-        targets.append(found)
-        return found
+    def before(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        x, *rest = args
+        if x.requires_grad:
+            x = x.clone()
+            x.register_hook(lambda gradient: gradient / scale)
+        return x.to(dtype), *rest
 
-    vars(attack)["get_target_label"] = recorded
+    def after(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        logits = output.float()
+        if logits.requires_grad:
+            logits.register_hook(lambda gradient: gradient * scale)
+        return logits
+
+    return before, after
+
+
+def rounded_inward(adversarial: Tensor, x: Tensor) -> Tensor:
+    """In the dtype of the clean images, of half precision one step towards them if beyond."""
+    rounded = adversarial.to(x.dtype)
+    if x.element_size() >= 4:
+        return rounded
+    beyond = (rounded.float() - x.float()).abs() > (adversarial - x.float()).abs()
+    # Numbers of one sign are ordered as their bits are.
+    step = (x.float() - rounded.float()).sign() * rounded.sign() * beyond
+    return (rounded.view(torch.int16) + step.to(torch.int16)).view(x.dtype)
+
+
+def _recorded(
+    choose: Callable[..., Tensor],
+    name: str,
+    targets: list[Tensor],
+    inputs: Tensor,
+    labels: Tensor | None = None,
+) -> Tensor:
+    """The targets that an attack chooses, noted in a list; refused where they are the labels."""
     try:
-        yield
-    finally:
-        del vars(attack)["get_target_label"]
-
-
-_OTHERS = "targets that are other classes than the labels, kth_min below the number of classes"
+        found = choose(inputs, labels)
+    except (IndexError, RuntimeError) as error:
+        got = f"a target that cannot be found ({error})"
+        wanted = "other classes than the labels, kth_min below the number of classes"
+        raise InputError(name, got, wanted) from error
+    same = 0 if labels is None else int((found.to(labels.device) == labels).sum())
+    if same:
+        got = f"the label itself for {same} of {len(found)} images"
+        hint = "other classes, such as 'random': targets equal to the labels are reached unmoved"
+        raise InputError("targets", got, hint)
+    targets.append(found)
+    return found

@@ -18,24 +18,18 @@ smallest logit; a list: one of these classes at random, never the label."""
 
 
 def check_targets(argument: str, targets: Targets | None) -> None:
-    """Refuse what is no strategy.
-
-    Raises:
-        InputError: another word, or anything but a list of classes from 0 on.
-    """
-    classes = isinstance(targets, list) and len(targets) > 0
+    """Raise InputError for another word, or anything but a list of classes from 0 on."""
     if targets in (None, "random", "least_likely"):
         return
-    if not classes or not all(type(c) is int and c >= 0 for c in targets):
+    classes = targets if isinstance(targets, list) else []
+    if not classes or not all(type(c) is int and c >= 0 for c in classes):
         raise InputError(argument, repr(targets), "'random', 'least_likely' or a list of classes")
 
 
 def aim(attack: Attack, targets: Targets | None, seed: int = 0) -> None:
     """Make an attack aim at the classes that a strategy names; None leaves it as it is.
 
-    A sample's target depends on its content and the seed alone, not on batches or random states.
-
-    Choosing takes one forward pass per sample.
+    A sample's target depends on its content and the seed alone; choosing takes one forward pass.
 
     Raises:
         InputError: an attack that cannot aim; on a call, classes that the network does not have, or
@@ -48,54 +42,22 @@ def aim(attack: Attack, targets: Targets | None, seed: int = 0) -> None:
         with evaluation_mode(attack.model), without_grad():
             logits = attack.get_logits(inputs)
         labels = logits.argmax(1) if labels is None else labels
-        return chosen_targets(logits, labels, targets, sample_hash(inputs, labels), seed)
+        classes = torch.arange(logits.shape[1], device=logits.device)
+        allowed = labels.unsqueeze(1) != classes
+        if targets == "least_likely":
+            return logits.masked_fill(~allowed, torch.inf).argmin(1)
+        if targets != "random":
+            wanted = torch.tensor(targets, device=logits.device)
+            checked_classes(wanted, len(classes), "targets")
+            allowed = allowed & torch.isin(classes, wanted)
+        if not bool(allowed.any(1).all()):
+            other = "another class for them too: nothing aims at the label"
+            raise InputError("targets", f"{targets} for images of that class", other)
+        draws = Draws(sample_hash(inputs, labels), seed, "attack").uniform("targets", len(classes))
+        return draws.masked_fill(~allowed, -1).argmax(1)
 
     try:
         attack.set_mode_targeted_by_function(choose, quiet=True)
     except ValueError as error:
         name = type(attack).__name__
         raise InputError("targets", repr(targets), f"none: {name} cannot aim ({error})") from error
-
-
-def chosen_targets(
-    logits: Tensor, labels: Tensor, targets: Targets, content: Tensor, seed: int = 0
-) -> Tensor:
-    """The classes that a strategy names for a batch, ``(B,)`` int64, none of them the label.
-
-    Args:
-        logits: of the attacked network, ``(B, classes)``.
-        labels: ``(B,)`` int64.
-        targets: the strategy.
-        content: ``(B,)`` int64 hashes of the samples.
-        seed: seed of the draws.
-
-    Examples:
-        >>> labels, content = torch.tensor([3, 7, 1]), torch.arange(3)
-        >>> chosen_targets(torch.zeros(3, 10), labels, [3, 7], content)[:2]
-        tensor([7, 3])
-    """
-    classes = torch.arange(logits.shape[1], device=logits.device)
-    allowed = labels.unsqueeze(1) != classes
-    if targets == "least_likely":
-        return logits.masked_fill(~allowed, torch.inf).argmin(1)
-    if targets != "random":
-        wanted = torch.tensor(targets, device=logits.device)
-        checked_classes(wanted, len(classes), "targets")
-        allowed = allowed & torch.isin(classes, wanted)
-    if not bool(allowed.any(1).all()):
-        got = f"{targets} for images of that class"
-        raise InputError("targets", got, "another class for them too: nothing aims at the label")
-    draws = Draws(content, seed, "attack").uniform("targets", len(classes))
-    return draws.masked_fill(~allowed, -1).argmax(1)
-
-
-def refuse_labels(targets: Tensor, labels: Tensor) -> None:
-    """Refuse targets that are the labels: an attack that reaches them has done nothing.
-
-    Raises:
-        InputError: there are some.
-    """
-    if count := int((targets == labels).sum()):
-        got = f"the label itself for {count} of {len(labels)} images"
-        hint = "other classes, such as 'random': targets equal to the labels are reached unmoved"
-        raise InputError("targets", got, hint)

@@ -14,21 +14,21 @@ from rich.console import Console
 from torch import Tensor
 
 from interaction_train.attacks.sets.crafter import AdversarialCrafter
-from interaction_train.attacks.sets.job import (
+from interaction_train.attacks.sets.manifest import (
+    describe_attack,
+    describe_data,
+    describe_network,
+)
+from interaction_train.attacks.sets.shards import (
     Counts,
     begin_set,
     can_go_on,
     check_stored,
     counts_table,
     finish_set,
+    shard_path,
     write_batches,
 )
-from interaction_train.attacks.sets.manifest import (
-    describe_attack,
-    describe_data,
-    describe_network,
-)
-from interaction_train.attacks.sets.shards import shard_path
 from interaction_train.errors import InputError, at_least
 
 
@@ -153,7 +153,7 @@ class AdversarialWriter(BasePredictionWriter):
             "targets": crafter.targets,
             "seed": crafter.seed,
             "eps": crafter.eps,
-            "norm": None if crafter.eps is None else crafter.norm,
+            "norm": crafter.norm,
             "pixels": crafter.pixels,
             "data": {
                 "class": type(loader.dataset if data is None else data).__name__,

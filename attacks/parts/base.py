@@ -15,34 +15,31 @@ from interaction_train.sampling.random import Draws
 
 @dataclass
 class Step:
-    """One step of an attack on a batch, as its parts see it.
+    """One step of an attack on a batch, as its parts see it."""
 
-    Args:
-        number: 1 for the first step.
-        clean: the clean images ``(B, C, H, W)``.
-        adversarial: the adversarial images so far.
-        eps: bound on the perturbation.
-        alpha: step size.
-        draws: random numbers of this step.
-        gradient_at: the classification loss's gradient, meaned over points ``(B, P, C, H, W)``:
-            ``(B, C, H, W)``.
-        memory: what each part keeps between the steps of one call.
-    """
-
-    number: int
-    clean: Tensor
-    adversarial: Tensor
+    number: int  # 1 for the first step
+    clean: Tensor  # (B, C, H, W)
+    adversarial: Tensor  # the adversarial images so far
     eps: float
     alpha: float
-    draws: Draws
+    draws: Draws  # random numbers of this step
     gradient_at: Callable[[Tensor, Step], Tensor]
-    memory: defaultdict[Part, dict[str, Any]]
+    """The classification loss's gradient, meaned over points ``(B, P, C, H, W)``."""
+    memory: defaultdict[Part, dict[str, Any]]  # what each part keeps between the steps of a call
+
+
+def settings_repr(self: object) -> str:
+    """A ``__repr__`` that shows all public attributes."""
+    settings = (f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
+    return f"{type(self).__name__}({', '.join(settings)})"
 
 
 class Part:
     """A change to one place of the attack's loop; parts apply in the order they are listed.
 
-    A part keeps no state of its own between calls, so one may serve several attacks.
+    A subclass overrides the places it changes. It keeps nothing between calls, and what it needs
+    from step to step in ``step.memory[self]``, so that one part may serve several attacks. Settings
+    out of their range raise InputError.
     """
 
     copies: int = 1
@@ -50,6 +47,8 @@ class Part:
 
     spatial: bool = False
     """Whether the part moves or smooths pixels, which only images ``(B, C, H, W)`` have."""
+
+    __repr__ = settings_repr
 
     @property
     def varies(self) -> bool:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from interaction_train.attacks.norms import normalize
 from interaction_train.attacks.parts.base import Part, Step
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, at_least, one_of
 
 Kernel = Literal["gaussian", "linear", "uniform"]
 
@@ -23,68 +23,43 @@ class Momentum(Part):
     Args:
         decay: of the earlier gradients; 0 only normalises.
         normalize: ``"L1"`` (to mean absolute value 1) or ``"L2"`` (to length 1), per sample.
-
-    Raises:
-        InputError: a negative ``decay`` or an unknown norm.
     """
 
     def __init__(self, decay: float = 1.0, normalize: Literal["L1", "L2"] = "L1") -> None:
-        if not decay >= 0:
-            raise InputError("decay", decay, "at least 0")
-        if normalize not in ("L1", "L2"):
-            raise InputError("normalize", repr(normalize), "'L1' or 'L2'")
+        at_least("decay", decay, 0)
+        one_of("normalize", normalize, ("L1", "L2"))
         self.decay, self.normalize = decay, normalize
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(decay={self.decay}, normalize={self.normalize!r})"
-
     def update(self, gradient: Tensor, step: Step) -> Tensor:
-        memory = step.memory[self]
         gradient = normalize(gradient, self.normalize)
-        if "momentum" in memory:
-            gradient = gradient + memory["momentum"] * self.decay
-        memory["momentum"] = gradient
+        if "momentum" in step.memory[self]:
+            gradient = gradient + step.memory[self]["momentum"] * self.decay
+        step.memory[self]["momentum"] = gradient
         return gradient
 
 
 class Nesterov(Momentum):
-    """NI: momentum whose gradient is taken a step ahead (Lin et al., ICLR 2020).
-
-    Args:
-        decay: as in :class:`Momentum`.
-        normalize: as in :class:`Momentum`.
-    """
+    """NI: :class:`Momentum` whose gradient is taken a step ahead (Lin et al., ICLR 2020)."""
 
     def lookahead(self, point: Tensor, step: Step) -> Tensor:
-        memory = step.memory[self]
-        if "momentum" not in memory:
-            return point
-        return point + self.decay * step.alpha * memory["momentum"]
+        return point + self.decay * step.alpha * step.memory[self].get("momentum", 0)
 
 
 class VarianceTuning(Part):
     """VT: corrects the gradient by its variation in a neighbourhood (Wang & He, CVPR 2021).
 
-    g + v, where v is the mean gradient at random neighbours of the image one step earlier, less the
-    gradient there. Costs ``samples`` more passes per step, on the classification loss alone.
+    g + v, where v is the mean gradient of the classification loss at random neighbours of the image
+    one step earlier, less the gradient there. Costs ``samples`` more passes per step.
 
     Args:
         samples: number of neighbours.
         beta: their distance, uniform in ±beta·eps per pixel.
-
-    Raises:
-        InputError: ``samples`` below 1 or a negative ``beta``.
     """
 
     def __init__(self, samples: int = 5, beta: float = 1.5) -> None:
-        if samples < 1:
-            raise InputError("samples", samples, "at least 1")
-        if not beta >= 0:
-            raise InputError("beta", beta, "at least 0")
+        at_least("samples", samples, 1)
+        at_least("beta", beta, 0)
         self.samples, self.beta = samples, beta
-
-    def __repr__(self) -> str:
-        return f"VarianceTuning(samples={self.samples}, beta={self.beta})"
 
     def noise(self, step: Step) -> Tensor:
         """The neighbours' distances, ``(B, samples, C, H, W)``, uniform in [−1, 1)."""
@@ -93,10 +68,9 @@ class VarianceTuning(Part):
         return (2 * unit - 1).unflatten(-1, shape).to(step.clean)
 
     def refine(self, gradient: Tensor, step: Step) -> Tensor:
-        memory = step.memory[self]
-        before = memory.get("variation", 0)
+        before = step.memory[self].get("variation", 0)
         near = step.adversarial.unsqueeze(1) + self.noise(step) * (self.beta * step.eps)
-        memory["variation"] = step.gradient_at(near, step) - gradient
+        step.memory[self]["variation"] = step.gradient_at(near, step) - gradient
         return gradient + before
 
 
@@ -108,11 +82,8 @@ class TranslationInvariance(Part):
         sigma: how many standard deviations the half width of a gaussian kernel spans.
         kernel: ``"gaussian"``, ``"linear"`` (a pyramid) or ``"uniform"``.
 
-    Raises:
-        InputError: an even or non-positive ``size``, ``sigma`` not positive, an unknown kernel.
-
     Examples:
-        >>> TranslationInvariance(3, kernel="linear").weights().tolist()
+        >>> TranslationInvariance(3, kernel="linear").weights()
         [0.25, 0.5, 0.25]
     """
 
@@ -123,28 +94,23 @@ class TranslationInvariance(Part):
             raise InputError("size", size, "a positive odd number")
         if not sigma > 0:
             raise InputError("sigma", sigma, "a positive number")
-        if kernel not in ("gaussian", "linear", "uniform"):
-            raise InputError("kernel", repr(kernel), "'gaussian', 'linear' or 'uniform'")
+        one_of("kernel", kernel, ("gaussian", "linear", "uniform"))
         self.size, self.sigma, self.kernel = size, sigma, kernel
 
-    def __repr__(self) -> str:
-        return f"TranslationInvariance({self.size}, {self.sigma}, {self.kernel!r})"
-
-    def weights(self) -> Tensor:
-        """The kernel along one axis, ``(size,)`` float64, with sum 1; the whole is its square."""
+    def weights(self) -> list[float]:
+        """The kernel along one axis, with sum 1; the whole is its square."""
         half = (self.size - 1) / 2
-        place = torch.arange(self.size, dtype=torch.float64) - half
+        places = [abs(i - half) for i in range(self.size)]
+        line = [1.0] * self.size
         if self.kernel == "gaussian":
-            line = torch.exp(-((place * self.sigma / max(half, 1)) ** 2) / 2)
+            line = [math.exp(-((place * self.sigma / max(half, 1)) ** 2) / 2) for place in places]
         elif self.kernel == "linear":
-            line = 1 - place.abs() / (half + 1)
-        else:
-            line = torch.ones_like(place)
-        return line / line.sum()
+            line = [1 - place / (half + 1) for place in places]
+        return [value / math.fsum(line) for value in line]
 
     def update(self, gradient: Tensor, step: Step) -> Tensor:
         # Separable: two passes of `size` multiplications each instead of one of size².
-        line = self.weights().to(gradient).view(1, 1, -1)
+        line = gradient.new_tensor(self.weights()).view(1, 1, -1)
         planes = gradient.flatten(0, -3).unsqueeze(1)
         planes = F.conv2d(planes, line.unsqueeze(2), padding="same")
         planes = F.conv2d(planes, line.unsqueeze(3), padding="same")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from interaction_train.attacks.parts.base import Part, Step
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, at_least, in_range
 
 
 class GaussianAveraging(Part):
@@ -15,20 +15,12 @@ class GaussianAveraging(Part):
     Args:
         samples: number of noisy copies per step.
         sigma: standard deviation of the noise, in pixel values; copies are not clamped.
-
-    Raises:
-        InputError: ``samples`` below 1 or a negative ``sigma``.
     """
 
     def __init__(self, samples: int = 20, sigma: float = 15 / 255) -> None:
-        if samples < 1:
-            raise InputError("samples", samples, "at least 1")
-        if not sigma >= 0:
-            raise InputError("sigma", sigma, "at least 0")
+        at_least("samples", samples, 1)
+        at_least("sigma", sigma, 0)
         self.copies, self.sigma = samples, sigma
-
-    def __repr__(self) -> str:
-        return f"GaussianAveraging(samples={self.copies}, sigma={self.sigma:.4g})"
 
     def vary(self, rows: Tensor, copy: Tensor, step: Step) -> Tensor:
         noise = step.draws.normal("gaussian", copy, rows[0, 0].numel())
@@ -40,18 +32,11 @@ class ScaleInvariance(Part):
 
     Args:
         copies: number of scales.
-
-    Raises:
-        InputError: ``copies`` below 1.
     """
 
     def __init__(self, copies: int = 5) -> None:
-        if copies < 1:
-            raise InputError("copies", copies, "at least 1")
+        at_least("copies", copies, 1)
         self.copies = copies
-
-    def __repr__(self) -> str:
-        return f"ScaleInvariance(copies={self.copies})"
 
     def vary(self, rows: Tensor, copy: Tensor, step: Step) -> Tensor:
         return rows / (2**copy).to(rows).view(-1, *(1 for _ in rows.shape[2:]))
@@ -70,9 +55,6 @@ class InputDiversity(Part):
         probability: that an image is changed in a step.
         fill: what the padding shows: a number, one per channel, or None for the image's own mean
             per channel.
-
-    Raises:
-        InputError: ``resize_rate`` not positive or ``probability`` outside [0, 1].
     """
 
     spatial = True
@@ -85,36 +67,27 @@ class InputDiversity(Part):
     ) -> None:
         if not 0 < resize_rate < float("inf"):
             raise InputError("resize_rate", resize_rate, "a positive number")
-        if not 0 <= probability <= 1:
-            raise InputError("probability", probability, "in [0, 1]")
+        in_range("probability", probability, 0, 1)
         self.resize_rate, self.probability, self.fill = resize_rate, probability, fill
-
-    def __repr__(self) -> str:
-        return (
-            f"InputDiversity({self.resize_rate}, probability={self.probability}, fill={self.fill})"
-        )
 
     def transform(self, rows: Tensor, step: Step) -> Tensor:
         scale, top, left, change = step.draws.uniform("diversity", 4).unbind(1)
         vertical = self._plan(rows.shape[-2], scale, top)
         horizontal = self._plan(rows.shape[-1], scale, left)
-        changed = resize_and_pad(rows, vertical, horizontal, self._fill(rows))
-        change = (change < self.probability).view(-1, *(1 for _ in rows.shape[1:]))
-        return torch.where(change, changed, rows)
+        fill = rows.mean((-2, -1), keepdim=True)
+        if self.fill is not None:
+            fill = torch.as_tensor(self.fill).to(rows).view(-1, 1, 1)
+            if len(fill) not in (1, rows.shape[-3]):
+                wanted = f"one number, or {rows.shape[-3]}, one per channel"
+                raise InputError("fill", self.fill, wanted)
+        changed = resize_and_pad(rows, vertical, horizontal, fill)
+        return torch.where((change < self.probability).view(-1, 1, 1, 1, 1), changed, rows)
 
     def _plan(self, size: int, scale: Tensor, place: Tensor) -> tuple[int, Tensor, Tensor]:
         """Of one side: the canvas, the image's new size and its first pixel, ``(B,)`` each."""
         low, canvas = sorted((size, max(1, int(size * self.resize_rate))))
         new = low + (scale * (canvas - low)).long()
         return canvas, new, (place * (canvas - new + 1)).long()
-
-    def _fill(self, rows: Tensor) -> Tensor:
-        if self.fill is None:
-            return rows.mean((-2, -1), keepdim=True)
-        fill = torch.as_tensor(self.fill, dtype=rows.dtype, device=rows.device).view(-1, 1, 1)
-        if len(fill) not in (1, rows.shape[-3]):
-            raise InputError("fill", self.fill, f"one number, or {rows.shape[-3]}, one per channel")
-        return fill
 
 
 def resize_and_pad(
@@ -134,12 +107,11 @@ def resize_and_pad(
             ``(B,)`` int64.
         horizontal: the same for widths and columns.
         fill: what the rest of the canvas shows; broadcasts to the rows.
-
-    Returns:
-        ``(B, k, C, H, W)``.
     """
-    up, left = _side(rows, rows.shape[-2], *vertical), _side(rows, rows.shape[-1], *horizontal)
-    up, left = up.unsqueeze(1).unsqueeze(1), left.unsqueeze(1).unsqueeze(1)
+    up, left = (
+        _side(rows, size, *plan)[:, None, None]
+        for size, plan in zip(rows.shape[-2:], (vertical, horizontal), strict=True)
+    )
     placed = up @ rows @ left.transpose(-2, -1)
     # The matrices' rows sum to the share of a pixel that the image covers.
     cover = up.sum(-1, keepdim=True) @ left.sum(-1, keepdim=True).transpose(-2, -1)
@@ -148,10 +120,9 @@ def resize_and_pad(
 
 def _side(like: Tensor, size: int, canvas: int, new: Tensor, first: Tensor) -> Tensor:
     """Of one side, per sample: old pixels → canvas pixels (→ old size), ``(B, size, size)``."""
-    place = torch.arange(canvas, device=like.device)
-    inside = (place >= first[:, None]) & (place < (first + new)[:, None])
-    matrix = _interpolation(like, place - first[:, None], new[:, None], size)
-    matrix = matrix * inside.unsqueeze(-1)
+    place = torch.arange(canvas, device=like.device) - first[:, None]
+    matrix = _interpolation(like, place, new[:, None], size)
+    matrix = matrix * ((place >= 0) & (place < new[:, None])).unsqueeze(-1)
     if canvas == size:
         return matrix
     back = torch.arange(size, device=like.device).unsqueeze(0)
@@ -159,15 +130,9 @@ def _side(like: Tensor, size: int, canvas: int, new: Tensor, first: Tensor) -> T
 
 
 def _interpolation(like: Tensor, place: Tensor, new: Tensor, old: int) -> Tensor:
-    """Weights ``(B, places, old)`` by which bilinear resizing reads pixels of a side.
-
-    Args:
-        like: gives dtype and device.
-        place: ``(B, places)``, pixels of the resized side.
-        new: ``(B, 1)``, its size.
-        old: the size before.
-    """
-    # Where the new pixel's centre lies on the old side (torch's align_corners=False).
-    at = ((place.double() + 0.5) * old / new - 0.5).clamp(0, old - 1).to(like)
-    pixels = torch.arange(old, device=like.device, dtype=like.dtype)
-    return (1 - (at.unsqueeze(-1) - pixels).abs()).clamp(min=0)
+    """Weights ``(B, places, old)`` by which pixels of a side, resized to ``new``, read the old."""
+    # Where the new pixel's centre lies on the old side (torch's align_corners=False), in units of
+    # 1 / (2·new): whole numbers need no float64, which devices may lack.
+    at = ((2 * place + 1) * old - new).clamp(min=0).minimum(2 * new * (old - 1)).unsqueeze(-1)
+    distance = (at - 2 * new.unsqueeze(-1) * torch.arange(old, device=like.device)).abs()
+    return (1 - distance.to(like) / (2 * new.unsqueeze(-1))).clamp(min=0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
 from interaction_train.attacks.parts.base import Part
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, in_range
 from interaction_train.game.evaluation import unwrap
 
 # What a residual block has as children or parameters, and where its branches run through: modules
@@ -32,16 +34,13 @@ _BLOCKS: tuple[tuple[frozenset[str], tuple[str, ...]], ...] = (
 def residual_branches(model: nn.Module) -> list[str]:
     """The modules that the residual branches of a network run through, found by its structure.
 
-    Known blocks: those of torchvision's, timm's and this project's ResNets (also SE, ResNeXt,
-    Res2Net, pre-activation), of ConvNeXt, ViT and Swin (torchvision and timm). They are told by the
-    names of their children; :func:`skip_gradient` finds those of other kinds besides, by what they
-    do in a forward pass.
-
-    Args:
-        model: the network; wrappers of ``torch.compile`` and data parallelism are taken off.
+    Known blocks, told by the names of their children, are those of torchvision's, timm's and this
+    project's ResNets (also SE, ResNeXt, Res2Net, pre-activation), of ConvNeXt, ViT and Swin.
+    :func:`skip_gradient` finds others besides, by what they do in a forward pass.
 
     Returns:
         dotted names, in the network's order; one per branch, so that a transformer block gives two.
+        Those of the plain module below ``torch.compile`` and data parallelism.
 
     Examples:
         >>> from interaction_train.models import CIFARResNet
@@ -60,10 +59,7 @@ def skip_gradient(
     The skip gradient method (SGM; Wu et al., "Skip Connections Matter", ICLR 2020): a block
     x + F(x) passes backwards as x + γF(x) + (1 − γ)·stopgrad(F(x)) would, exactly; forwards nothing
     changes, to the last bit. Meant for gradients of inputs: those of a branch's parameters are
-    scaled only where they lie before the module that the factor is put on.
-
-    Hooks do it; they are put on here and taken off at the end, also after an exception. Compiled
-    parts run eagerly meanwhile, as hooks do not reach into compiled graphs.
+    scaled only in part. Compiled parts run eagerly meanwhile.
 
     Args:
         model: the network.
@@ -76,31 +72,32 @@ def skip_gradient(
         InputError: γ out of its range, a name that is no module, no residual block found; or, in
             the forward pass, a block that looks like a residual one and has no skip connection.
     """
-    _check_gamma(gamma)
+    in_range("gamma", gamma, 0, 1, above=True)
     network = unwrap(model)
-    modules = dict(network.named_modules())
+    kind, modules = type(network).__name__, dict(network.named_modules())
     blocks = _find(network) if branches is None else {"": list(branches)}
-    for name in () if branches is None else branches:
+    for name in branches or ():
         if not name or name not in modules:
-            raise InputError("branches", repr(name), f"names of modules of {_kind(network)}")
+            raise InputError("branches", repr(name), f"names of modules of {kind}")
     if gamma == 1:
         yield
         return
     if not any(blocks.values()):
         known = "residual blocks of a known kind, or the names of branches"
-        raise InputError("model", _kind(network), known)
+        raise InputError("model", kind, known)
+    hooks = _Hooks(gamma)
     with ExitStack() as stack:
-        rest = _Rest(gamma)
         if branches is None:
-            stack.callback(network.register_forward_hook(rest.scale).remove)
-        for name, inside in blocks.items():
-            block = _Block(name, gamma, rest.ends)
+            stack.callback(network.register_forward_hook(hooks.scale_rest).remove)
+        for block, inside in blocks.items():
             for branch in inside:
-                handle = modules[branch].register_forward_hook(block.scale)
-                stack.callback(handle.remove)
-            if name:
-                stack.callback(modules[name].register_forward_hook(block.check).remove)
-        if _is_compiled(model):
+                hook = partial(hooks.scale, block)
+                stack.callback(modules[branch].register_forward_hook(hook).remove)
+            if block:
+                hook = partial(hooks.check, block)
+                stack.callback(modules[block].register_forward_hook(hook).remove)
+        compiled = (hasattr(m, "_orig_mod") or m._compiled_call_impl for m in model.modules())
+        if any(compiled):  # hooks do not reach into compiled graphs
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
 
@@ -111,32 +108,31 @@ class SkipGradient(Part):
     Args:
         gamma: share of the gradient that passes the residual branches, in (0, 1].
         branches: as in :func:`skip_gradient`.
-
-    Raises:
-        InputError: ``gamma`` out of its range.
     """
 
     def __init__(self, gamma: float = 0.5, branches: Sequence[str] | None = None) -> None:
-        _check_gamma(gamma)
+        in_range("gamma", gamma, 0, 1, above=True)
         self.gamma, self.branches = gamma, branches
-
-    def __repr__(self) -> str:
-        return f"SkipGradient({self.gamma})"
 
     def around(self, model: nn.Module) -> AbstractContextManager[None]:
         return skip_gradient(model, self.gamma, self.branches)
 
 
-class _Block:
-    """The hooks of one residual block."""
+class _Hooks:
+    """Forward hooks that scale gradients of residual branches, of known blocks and of other kinds.
 
-    def __init__(self, name: str, gamma: float, scaled: list[Node]) -> None:
-        self.name, self.gamma, self.all_scaled = name, gamma, scaled
-        self.ends: list[Node] = []  # where the branches of the present forward pass end
-        self.checked = not name  # named branches have no block to look at
+    Others are found in the graph of a forward pass: a sum of two values, one of which is computed
+    from the other, is a skip connection and its branch.
+    """
 
-    def scale(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
-        """A forward hook of the branch's module."""
+    def __init__(self, gamma: float) -> None:
+        self.gamma = gamma
+        self.checked: set[str] = set()
+        # Per block, where its branches end in the present forward pass.
+        self.ends: defaultdict[str, list[Node]] = defaultdict(list)
+
+    def scale(self, block: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+        """Of the module that a branch runs through."""
         first = _tensor(output)
         if first is None or not first.requires_grad:
             return None
@@ -146,60 +142,44 @@ class _Block:
             # that is passed on as it came may go elsewhere too.
             scaled = first.clone()
         # In-place changes that follow do not matter: a hook belongs to the value at this point.
-        scaled.register_hook(self._scaled)
-        end = get_gradient_edge(scaled).node
-        self.all_scaled.append(end)
-        if not self.checked:
-            self.ends.append(end)
+        scaled.register_hook(lambda gradient: gradient * self.gamma)
+        if block:
+            self.ends[block].append(get_gradient_edge(scaled).node)
         if scaled is first:
             return None
         if first is output:
             return scaled
         return type(output)(scaled if part is first else part for part in output)
 
-    def _scaled(self, gradient: Tensor) -> Tensor:
-        return gradient * self.gamma
-
-    def check(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        """A forward hook of the block: its input has to reach its output around the branches."""
-        ends, self.ends = self.ends, []
+    def check(self, block: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """Of a known block: its input has to reach its output around the branches."""
         source, result = _tensor(inputs), _tensor(output)
-        if self.checked or not ends or source is None or result is None:
+        if block in self.checked or not self.ends[block] or source is None or result is None:
             return
         if not source.requires_grad or not result.requires_grad:
             return
-        if not _leads_around(result, source, ends):
+        start = get_gradient_edge(source).node
+        if start not in _ancestors(get_gradient_edge(result).node, {start, *self.ends[block]}):
             raise InputError(
                 "model",
-                f"{self.name!r}, a {_kind(module)} without a skip connection",
+                f"{block!r}, a {type(module).__name__} without a skip connection",
                 "a residual block; name the branches where the skip connection is outside",
             )
-        self.checked = True
+        self.checked.add(block)
 
-
-class _Rest:
-    """Residual branches of other kinds, found in the graph of a forward pass by what they do.
-
-    A sum of two values, one of which is computed from the other, is a skip connection and its
-    branch. Those that no block's hook has scaled are scaled where they join the sum.
-    """
-
-    def __init__(self, gamma: float) -> None:
-        self.gamma = gamma
-        self.ends: list[Node] = []  # what blocks have scaled in the present forward pass
-
-    def scale(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        """A forward hook of the network."""
-        ends, result = set(self.ends), _tensor(output)
+    def scale_rest(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """Of the network: branches that are not scaled yet are scaled where they join the sum."""
+        ends = {node for nodes in self.ends.values() for node in nodes}
         self.ends.clear()
+        result = _tensor(output)
         if result is None or not result.requires_grad:
             return
-        for node in _ancestors(get_gradient_edge(result).node, None):
+        for node in _ancestors(get_gradient_edge(result).node):
             parts = [part for part, _ in node.next_functions if part is not None]
             if not node.name().startswith("AddBackward") or len(parts) != 2:
                 continue
             for branch, skip in (parts, parts[::-1]):
-                between = _ancestors(branch, skip)
+                between = _ancestors(branch, {skip})
                 if skip in between and branch is not skip:
                     if not ends & between:
                         branch.register_prehook(self._scaled)
@@ -209,70 +189,34 @@ class _Rest:
         return tuple(None if g is None else g * self.gamma for g in gradients)
 
 
-def _ancestors(start: Node, stop: Node | None) -> set[Node]:
-    """What a node is computed from, itself included, looking no further than ``stop``."""
+def _ancestors(start: Node, stops: Collection[Node] = ()) -> set[Node]:
+    """What a node is computed from, itself included, looking no further than ``stops``."""
     seen: set[Node] = set()
     todo = [start]
     while todo:
         node = todo.pop()
         if node not in seen:
             seen.add(node)
-            if node is not stop:
+            if node not in stops:
                 todo += [part for part, _ in node.next_functions if part is not None]
     return seen
-
-
-def _check_gamma(gamma: float) -> None:
-    if not 0 < gamma <= 1:
-        raise InputError("gamma", gamma, "a number in (0, 1]")
-
-
-def _leads_around(output: Tensor, source: Tensor, ends: Sequence[Node]) -> bool:
-    """Whether the autograd graph leads from ``output`` to ``source`` through none of ``ends``."""
-    target = get_gradient_edge(source).node
-    seen = set(ends)
-    todo: list[Node | None] = [get_gradient_edge(output).node]
-    while todo:
-        node = todo.pop()
-        if node is target:
-            return True
-        if node is not None and node not in seen:
-            seen.add(node)
-            todo += [following for following, _ in node.next_functions]
-    return False
 
 
 def _find(network: nn.Module) -> dict[str, list[str]]:
     """Names of the residual blocks → the modules that their branches run through."""
     found: dict[str, list[str]] = {}
     for name, module in network.named_modules():
-        has = {part for part, _ in module.named_children()}
-        has.update(part for part, _ in module.named_parameters(recurse=False))
+        own = *module.named_children(), *module.named_parameters(recurse=False)
+        has = {part for part, _ in own}
         inside = next((parts for needed, parts in _BLOCKS if needed <= has), ())
         if name and inside:  # a whole network with conv1, bn1, conv2, bn2 is no block
             found[name] = [f"{name}.{part}" for part in inside]
     # Nor is what holds blocks itself, such as a network with a stem of conv1, bn1, conv2, bn2.
-    return {
-        name: inside
-        for name, inside in found.items()
-        if not any(other.startswith(f"{name}.") for other in found)
-    }
+    holding = [name for name in found if any(other.startswith(f"{name}.") for other in found)]
+    return {name: inside for name, inside in found.items() if name not in holding}
 
 
 def _tensor(value: Any) -> Tensor | None:
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, tuple | list):
-        return next((part for part in value if isinstance(part, Tensor)), None)
-    return None
-
-
-def _is_compiled(model: nn.Module) -> bool:
-    return any(
-        hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
-        for module in model.modules()
-    )
-
-
-def _kind(module: nn.Module) -> str:
-    return type(module).__name__
+    """A tensor, or the first one in a tuple or list."""
+    parts = value if isinstance(value, tuple | list) else (value,)
+    return next((part for part in parts if isinstance(part, Tensor)), None)

@@ -17,11 +17,11 @@ from interaction_train.attacks.jobs import (
     make_attack,
     refuse_normalization,
 )
-from interaction_train.attacks.norms import Norm, project
-from interaction_train.attacks.run import AttackFactory, run_attack
+from interaction_train.attacks.norms import NORMS, Norm
+from interaction_train.attacks.run import AttackFactory, norm_of, run_attack
 from interaction_train.attacks.sets.rounding import exact_bytes, round_to_bytes, to_floats
 from interaction_train.attacks.targets import Targets, check_targets
-from interaction_train.errors import InputError, checked_classes, checked_images, one_of
+from interaction_train.errors import InputError, checked_classes, one_of
 
 Pixels = Literal["uint8", "float32"]
 
@@ -29,16 +29,12 @@ Pixels = Literal["uint8", "float32"]
 class AdversarialCrafter(L.LightningModule):
     """Crafts an adversarial example for every image of the predict loader.
 
-    Each batch ``(x, y)`` gives a dictionary of tensors on the CPU: ``adversarial``, ``clean``,
-    ``labels``, ``correct``, ``success`` and, for a targeted attack, ``targets``
-    (:mod:`interaction_train.attacks.sets.shards` says what they are).
-    :class:`~interaction_train.callbacks.AdversarialWriter` puts them on disk. The progress bar
-    shows the white-box success so far: the share that the attack fooled, among the images that
-    this process has crafted and that the surrogate classifies correctly.
-
-    The network, its modes and gradients, and the global random states stay as they were. Attacks of
-    this package draw by sample; what others take from the global random states is seeded from the
-    batch's content and ``seed``, so that a resumed job gives the same.
+    Each batch ``(x, y)`` gives a dictionary of tensors on the CPU, named as in
+    :mod:`interaction_train.attacks.sets.shards`, which
+    :class:`~interaction_train.callbacks.AdversarialWriter` puts on disk. The progress bar shows the
+    share that the attack fooled so far, among the images of this process that the surrogate
+    classifies correctly. Attacks run as in :func:`~interaction_train.attacks.run.run_attack`:
+    without a trace, and so that a resumed job gives the same.
 
     Args:
         model: the surrogate, ``(B, C, H, W)`` in [0, 1] → logits ``(B, classes)``.
@@ -51,9 +47,9 @@ class AdversarialCrafter(L.LightningModule):
             the label. Default: as the attack is made, mostly at none.
 
     Raises:
-        InputError: an unknown choice; something that makes no attack, or one that cannot aim; on a
-            batch, images or labels that are not as above, a network that does not return logits, or
-            a bad result of the attack, such as images outside [0, 1] or targets that are labels.
+        InputError: an unknown choice; what makes no attack, or one that cannot aim; on a batch,
+            images or labels that do not fit, a network that does not return logits, or a bad result
+            of the attack.
     """
 
     def __init__(
@@ -66,9 +62,8 @@ class AdversarialCrafter(L.LightningModule):
     ) -> None:
         super().__init__()
         if not isinstance(model, nn.Module):
-            raise InputError(
-                "model", type(model).__name__, "one torch.nn.Module (of several, an Ensemble)"
-            )
+            wanted = "one torch.nn.Module (of several, an Ensemble)"
+            raise InputError("model", type(model).__name__, wanted)
         one_of("pixels", pixels, ("uint8", "float32"))
         check_targets("targets", targets)
         self.model = model
@@ -95,14 +90,12 @@ class AdversarialCrafter(L.LightningModule):
         return None if eps is None else float(eps)
 
     @property
-    def norm(self) -> Norm:
-        """The norm that the bound is in."""
-        norm = getattr(self.attack, "norm", None)
-        if norm is None:  # torchattacks then has it in the name
-            norm = "L2" if "L2" in type(self.attack).__name__ else "Linf"
-        if norm not in ("Linf", "L2"):
+    def norm(self) -> Norm | None:
+        """The norm that the bound is in; None where it has none."""
+        norm = None if self.eps is None else norm_of(self.attack)
+        if norm not in (None, *NORMS):
             raise InputError("attack", f"one bounded in {norm}", "one bounded in 'Linf' or 'L2'")
-        return cast(Norm, norm)
+        return cast(Norm | None, norm)
 
     def setup(self, stage: str) -> None:
         self._attack = None  # an earlier run's may be on another device
@@ -120,8 +113,11 @@ class AdversarialCrafter(L.LightningModule):
         logits = class_logits(self.model, x, "model")
         checked_classes(y, logits.shape[1], "model")
         adversarial, targets = run_attack(self.attack, x, y, seed=self.seed)
-        adversarial = checked_images(adversarial, f"images by {type(self.attack).__name__}")
-        kept = self._kept(adversarial, x)
+        adversarial = adversarial.clamp(0, 1)
+        if self.pixels == "uint8":
+            kept = round_to_bytes(adversarial, x, self.eps, self.norm or "Linf")
+        else:
+            kept = adversarial.float().cpu()
         correct = logits.argmax(1) == y
         fooled = class_logits(self.model, to_floats(kept).to(x), "model").argmax(1)
         success = fooled != y if targets is None else fooled == targets
@@ -138,24 +134,7 @@ class AdversarialCrafter(L.LightningModule):
         }
         return crafted if targets is None else {**crafted, "targets": targets.cpu()}
 
-    def on_predict_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._show_success()
-
-    def on_predict_batch_end(
-        self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        self._show_success()
-
-    def _kept(self, adversarial: Tensor, clean: Tensor) -> Tensor:
-        eps = self.eps
-        if self.pixels == "uint8":
-            return round_to_bytes(adversarial, clean, eps, "Linf" if eps is None else self.norm)
-        kept = adversarial.float().cpu()
-        if eps is None or adversarial.dtype.itemsize > 2:
-            return kept
-        return project(kept, clean.float().cpu(), self.norm, eps)  # half precision rounds beyond it
-
-    def _show_success(self) -> None:
+    def on_predict_batch_end(self, *_: Any) -> None:
         # Lightning's bars show no metrics in predict, so the description says it.
         bar = self.trainer.progress_bar_callback
         text = "Crafting"
@@ -164,6 +143,5 @@ class AdversarialCrafter(L.LightningModule):
         if isinstance(bar, TQDMProgressBar):
             bar.predict_progress_bar.set_description(text)
         elif isinstance(bar, RichProgressBar) and bar.progress is not None:
-            task = bar.predict_progress_bar_id
-            assert task is not None  # the bar made it at this batch's start
-            bar.progress.update(task, description=text)
+            assert bar.predict_progress_bar_id is not None  # it was made at this batch's start
+            bar.progress.update(bar.predict_progress_bar_id, description=text)

@@ -96,17 +96,12 @@ def read_adversarial_set(path: str | Path, unfinished: bool = False) -> Adversar
     shards = list(read_shards(path))
     if not shards:
         raise InputError("path", f"{got} without a shard", "at least one")
-    tensors = {name: joined([shard[name] for shard in shards]) for name in shards[0]}
-    order = tensors["indices"].argsort(stable=True)
-    ordered = tensors["indices"][order]
-    first = torch.ones_like(ordered, dtype=torch.bool)
-    first[1:] = ordered[1:] != ordered[:-1]  # processes may share a sample
-    tensors = {name: value[order[first]] for name, value in tensors.items()}
-    count = len(tensors["labels"])
-    if manifest["finished"] and count != manifest["counts"]["samples"]:
+    tensors = joined(shards)
+    order = tensors["indices"].argsort()
+    if manifest["finished"] and len(order) != manifest["counts"]["samples"]:
         wanted = f"{manifest['counts']['samples']}, as its manifest says"
-        raise InputError("path", f"{got} with {count} images", wanted)
-    return AdversarialSet(tensors, manifest)
+        raise InputError("path", f"{got} with {len(order)} images", wanted)
+    return AdversarialSet({name: value[order] for name, value in tensors.items()}, manifest)
 
 
 def _read_torchattacks(path: Path) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,8 +21,7 @@ _NO_PARAMETERS = {"model", "device", "attack", "supported_mode", "targeted", "at
 
 def describe_attack(attack: Attack) -> dict[str, Any]:
     """Its class and all its public attributes, parts and inner attacks included."""
-    described = _described(attack, set())
-    return {"class": described.pop("class"), "mode": attack.attack_mode, **described}
+    return {**_described(attack), "mode": attack.attack_mode}
 
 
 def describe_network(model: nn.Module) -> dict[str, str]:
@@ -53,23 +52,19 @@ def describe_data(dataset: Dataset[Any]) -> dict[str, Any]:
 
 
 def first_difference(old: Any, new: Any, place: str = "") -> tuple[str, Any, Any] | None:
-    """Where two descriptions differ first.
+    """Where two descriptions differ first; None where they are equal.
 
     Returns:
-        (path with dots, old value, new value); "nothing" stands for what one of them lacks. None
-        where they are equal.
+        (path with dots, old value, new value); "nothing" stands for what one of them lacks.
     """
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in {**new, **old}:
-            inner = f"{place}.{key}" if place else str(key)
-            found = first_difference(old.get(key, "nothing"), new.get(key, "nothing"), inner)
-            if found:
-                return found
-        return None
-    return None if old == new else (place, old, new)
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        return None if old == new else (place, old, new)
+    pairs = {k: (old.get(k, "nothing"), new.get(k, "nothing")) for k in {**new, **old}}
+    found = (first_difference(*pairs[k], f"{place}.{k}".lstrip(".")) for k in pairs)
+    return next(filter(None, found), None)
 
 
-def _described(value: Any, above: set[int]) -> Any:
+def _described(value: Any, above: tuple[Any, ...] = ()) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
@@ -79,22 +74,20 @@ def _described(value: Any, above: set[int]) -> Any:
         return {"shape": list(value.shape), "values": digest}
     if isinstance(value, nn.Module):
         return describe_network(value)
-    if id(value) in above:
+    if any(value is outer for outer in above):
         return "…"
-    above = above | {id(value)}
+    above = (*above, value)
     if isinstance(value, Mapping):
         return {str(key): _described(inner, above) for key, inner in value.items()}
     if isinstance(value, list | tuple | set):
         return [_described(inner, above) for inner in value]
-    return {"class": _name(type(value)), **dict(_attributes(value, above))}
-
-
-def _attributes(value: object, above: set[int]) -> Iterator[tuple[str, Any]]:
-    names = sorted(getattr(value, "__dict__", ()))
     left_out = _NO_PARAMETERS if isinstance(value, Attack) else ()
-    for name in names:
-        if not name.startswith("_") and name not in left_out:
-            yield name, _described(getattr(value, name), above)
+    settings = {
+        name: _described(inner, above)
+        for name, inner in sorted(getattr(value, "__dict__", {}).items())
+        if not name.startswith("_") and name not in left_out
+    }
+    return {"class": _name(type(value)), **settings}
 
 
 def _bytes(value: Tensor) -> bytes:

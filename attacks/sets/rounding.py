@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interaction_train.attacks.norms import Norm, check_norm
-from interaction_train.errors import InputError
+from interaction_train.attacks.norms import NORMS, Norm
+from interaction_train.errors import InputError, one_of
 
 _SNAP = 1e-7  # 8/255 written with six digits, or kept in float32, still means 8 levels
 _SHRINKS = 256
@@ -58,7 +58,7 @@ def round_to_bytes(
         >>> round_to_bytes(clean + 8.4 / 255, clean, eps=8.4 / 255)  # 8 levels, not 8.4
         tensor([[108]], dtype=torch.uint8)
     """
-    check_norm(norm)
+    one_of("norm", norm, NORMS)
     if not bool(adversarial.isfinite().all()):
         raise InputError("adversarial", "NaN or infinite values", "values in [0, 1]")
     wanted, origin = _doubles(adversarial), _doubles(clean.float())
@@ -66,6 +66,9 @@ def round_to_bytes(
         result = _nearest(wanted)
     else:
         result = (_in_box if norm == "Linf" else _in_ball)(wanted, origin, eps)
+    if result is None:
+        wider = "a bound that 8-bit images can keep, or pixels kept as float32"
+        raise InputError("eps", eps, wider)
     return torch.from_numpy(result.astype(np.uint8))
 
 
@@ -73,34 +76,25 @@ def round_to_bytes(
 
 
 def _in_box(wanted: Any, origin: Any, eps: float) -> Any:
-    levels = _levels()
-    lowest = np.searchsorted(levels, origin - eps)  # the first level that is not below
-    highest = np.searchsorted(levels, origin + eps, side="right") - 1  # the last not above
-    at = _nearest(origin)
-    on_level = levels[at] == origin
-    count = round(255 * eps)
-    if abs(count / 255 - eps) > _SNAP:
-        count = int(255 * eps)
-    lowest = np.where(on_level, at - count, lowest).clip(min=0)
-    highest = np.where(on_level, at + count, highest).clip(max=255)
-    if (lowest > highest).any():
-        raise _too_small(eps)
-    return _nearest(wanted).clip(lowest, highest)
+    levels, at = _levels(), _nearest(origin)
+    on_level, count = levels[at] == origin, int(255 * (eps + _SNAP))
+    first_inside = np.searchsorted(levels, origin - eps)
+    last_inside = np.searchsorted(levels, origin + eps, side="right") - 1
+    lowest = np.where(on_level, at - count, first_inside).clip(min=0)
+    highest = np.where(on_level, at + count, last_inside).clip(max=255)
+    return None if (lowest > highest).any() else _nearest(wanted).clip(lowest, highest)
 
 
 def _in_ball(wanted: Any, origin: Any, eps: float) -> Any:
-    levels = _levels()
-    result = _nearest(wanted)
-    outside = np.arange(len(wanted))
+    result, outside = _nearest(wanted), np.arange(len(wanted))
     for shrunk in range(1, _SHRINKS + 2):
-        delta = levels[result[outside]] - origin[outside]
-        length = np.linalg.norm(delta.reshape(len(outside), -1), axis=1)
-        outside = outside[length > eps]
+        delta = _levels()[result[outside]] - origin[outside]
+        outside = outside[np.linalg.norm(delta.reshape(len(outside), -1), axis=1) > eps]
         if not len(outside):
             return result
         near = origin[outside]
         result[outside] = _nearest(near + (wanted[outside] - near) * (1 - shrunk / _SHRINKS))
-    raise _too_small(eps)
+    return None
 
 
 def _doubles(images: Tensor) -> Any:
@@ -114,7 +108,3 @@ def _levels() -> Any:
 
 def _nearest(images: Any) -> Any:
     return np.rint(images * 255).clip(0, 255).astype(np.int64)
-
-
-def _too_small(eps: float) -> InputError:
-    return InputError("eps", eps, "a bound that 8-bit images can keep, or pixels kept as float32")

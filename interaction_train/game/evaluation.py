@@ -89,16 +89,19 @@ def evaluation_mode(model: object) -> Iterator[None]:
     """Put every submodule in eval, and back as it was, module by module, also on an exception.
 
     The flags are set directly: ``train()`` may be overridden (frozen BatchNorm) and would not
-    restore a mixture of modes. What is not a module passes through.
+    restore a mixture of modes. Modes that change inside come back too. What is not a module passes
+    through.
     """
-    modules = [m for m in model.modules() if m.training] if isinstance(model, nn.Module) else []
-    for module in modules:
-        module.training = False
+    modes = [(m, m.training) for m in model.modules()] if isinstance(model, nn.Module) else []
     try:
+        for module, training in modes:
+            if training:
+                module.training = False
         yield
     finally:
-        for module in modules:
-            module.training = True
+        for module, training in modes:
+            if module.training != training:
+                module.training = training
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import interaction_train as it
 from interaction_train.attacks import (
@@ -12,8 +13,11 @@ from interaction_train.attacks import (
     InteractionObjective,
     MaskedObjective,
     Momentum,
+    Nesterov,
     Part,
+    ScaleInvariance,
     TranslationInvariance,
+    VarianceTuning,
     skip_gradient,
 )
 from interaction_train.errors import InputError
@@ -82,6 +86,18 @@ def test_half_precision_stays_within_the_bound_and_fools_as_well(dtype):
     assert all(not m._forward_pre_hooks for m in half.modules())
 
 
+@pytest.mark.parametrize("average", ["logits", "probabilities", "losses"])
+def test_gradients_of_an_ensemble_in_float16_do_not_overflow(average):
+    """Sure of the wrong class: the gradient at the logits is 1/6, which 2^20 times is too much."""
+    x, y = images()
+    members = [network(seed) for seed in (0, 1)]
+    y = (it.Ensemble(members)(x).argmax(1) + 1) % 10
+    wide = it.TransferAttack(it.Ensemble(members, average), **BUDGET)(x, y)
+    half = it.Ensemble([member.half() for member in members], average)
+    found = it.TransferAttack(half, **BUDGET)(x, y)
+    assert float((found - wide).abs().mean()) < 0.1 * BUDGET["eps"]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -108,6 +124,37 @@ def test_bad_settings(make, message):
 def test_bad_batches(x, y, message):
     with pytest.raises(InputError, match=message):
         it.TransferAttack(network(), **BUDGET)(x, y)
+
+
+class NoFloat64(TorchDispatchMode):
+    """A device without float64, such as Apple's."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor) and found.dtype == torch.float64:
+            raise TypeError(f"{func} makes float64")
+        return found
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        GaussianAveraging(2),
+        InputDiversity(0.7, 1.0),
+        InputDiversity(1.3, 1.0),
+        Momentum(),
+        Nesterov(),
+        ScaleInvariance(2),
+        TranslationInvariance(3),
+        VarianceTuning(2),
+    ],
+    ids=repr,
+)
+def test_parts_need_no_float64(part):
+    x, y = images()
+    crafted = it.TransferAttack(network(), **BUDGET, parts=[part])(x, y)
+    with NoFloat64():
+        assert torch.equal(it.TransferAttack(network(), **BUDGET, parts=[part])(x, y), crafted)
 
 
 @pytest.mark.parametrize("part", [TranslationInvariance(3), InputDiversity()])

@@ -88,5 +88,5 @@ def test_refusals(models, options, message):
 def test_members_that_do_not_fit():
     with pytest.raises(InputError, match=r"models: got outputs of \[3, 2\] classes"):
         Ensemble([Fixed(ONE), Fixed(TWO[:, :2])])(images())
-    with pytest.raises(InputError, match=r"output of \(2, 3, 4, 4\) from model 1"):
+    with pytest.raises(InputError, match=r"models\[1\]: got an output of \(2, 3, 4, 4\)"):
         Ensemble([Fixed(ONE), nn.Identity()])(images())

@@ -9,8 +9,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 from interaction_train.attacks import AdversarialSet, read_adversarial_set
-from interaction_train.attacks.sets.job import count
 from interaction_train.attacks.sets.shards import (
+    count,
     shard_path,
     write_manifest,
     write_pngs,
