@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -20,7 +20,7 @@ from interaction_train.callbacks.adapter import (
     has_forward,
 )
 from interaction_train.callbacks.order_report import report_orders
-from interaction_train.callbacks.step_wrapper import StepWrapper
+from interaction_train.callbacks.step_wrapper import Step, StepCallback
 from interaction_train.errors import InputError
 from interaction_train.game.layers import ForwardRecord, find_layer, record
 from interaction_train.training.module import progress, warn_of_early_losses
@@ -29,30 +29,28 @@ from interaction_train.training.objective import WeightedTerm, add_terms, wanted
 _HOOK = "add_interaction_losses"
 
 
-class InteractionRegularizer(L.Callback):
+class InteractionRegularizer(StepCallback):
     """Adds interaction losses to the loss of any LightningModule.
 
-    ``training_step`` is wrapped in ``setup`` and put back in ``teardown``. The loss that it
-    returns, alone or under the key ``"loss"``, becomes loss + Σ factor · term; the terms run inside
-    the step, so DDP, accumulation, mixed precision and compiled models work as for the module's own
-    loss. The step's own forward pass is used for the terms where it runs the network once, on the
-    batch's inputs as they are. Logs ``<prefix>loss/<name>``, ``<prefix>weight/<name>`` where a
-    weight changes in training, and ``<prefix>loss/task``, what the module returned.
+    ``training_step`` is wrapped while ``fit`` runs. The loss that it returns, alone or under the
+    key ``"loss"``, becomes loss + Σ factor · term; the terms run inside the step, so DDP,
+    accumulation, mixed precision and compiled models work as for the module's own loss. The step's
+    own forward pass is used for the terms where it runs the network once, on the batch's inputs as
+    they are. Logs ``<prefix>loss/<name>``, ``<prefix>weight/<name>`` where a weight changes in
+    training, and ``<prefix>loss/task``, what the module returned.
 
-    With manual optimisation nothing can be added to a loss that the step has used already. There
-    ``training_step`` calls the hook that this callback gives the module, before its backward:
-    ``self.manual_backward(self.add_interaction_losses(loss, batch))``; if the first step does not,
-    an error says so.
+    With manual optimisation ``training_step`` calls the hook that this callback gives the module,
+    before its backward: ``self.manual_backward(self.add_interaction_losses(loss, batch))``; if the
+    first step does not, an error says so.
 
     Under ``torch.compile`` of the whole LightningModule the terms run outside the compiled step and
     make their own forward passes.
 
     Args:
         losses: name → loss term with its weight, warm-up and ramp.
-        model: where the network is (:func:`~interaction_train.callbacks.adapter.find_model`), which
-            is tried on the first batch; layers have the names that they have in it.
-        batch: where inputs and int64 labels lie in a batch: two indices or keys, or a function of
-            the batch. Default: the first two parts.
+        model: where the network is (:func:`~interaction_train.callbacks.adapter.find_model`);
+            layers have the names that they have in it.
+        batch: where inputs and int64 labels lie in a batch: two indices or keys, or a function.
         log_prefix: prefix of the logged keys, another one for each of several regularizers; None
             logs nothing.
 
@@ -76,23 +74,19 @@ class InteractionRegularizer(L.Callback):
         check_keys(batch)
         self.losses, self.model, self.batch = losses, model, batch
         self.log_prefix = log_prefix
-        self._layer: StepWrapper | None = None
         self._network: Any = None  # found on the first batch
         self._recorder: _Recorder | None = None
-        self._first = True
-        self._hook_called = False
+        self._first, self._hook_called = True, False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if stage != "fit":
-            return
-        self._detach()
-
-        def around(step: Callable[[Any], Any], batch: Any) -> Any:
-            return self._step(trainer, pl_module, batch, step)
-
-        self._layer, self._first = StepWrapper(pl_module, around), True
-        if not pl_module.automatic_optimization:
-            self._hook_called = False
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        alike = [c for c in callbacks if isinstance(c, InteractionRegularizer)]
+        if any(c is not self and c.log_prefix == self.log_prefix for c in alike):
+            got = f"two InteractionRegularizer with log_prefix={self.log_prefix!r}"
+            raise InputError("callbacks", got, "another log_prefix= for each")
+        super().setup(trainer, pl_module, stage)
+        self._first, self._hook_called = True, False
+        if stage == "fit" and not pl_module.automatic_optimization:
             below = pl_module.__dict__.get(_HOOK)  # another regularizer's
 
             def hook(loss: Tensor, batch: Any) -> Tensor:
@@ -102,20 +96,12 @@ class InteractionRegularizer(L.Callback):
 
             pl_module.__dict__[_HOOK] = hook
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self._detach()
-
-    def on_exception(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
-    ) -> None:
-        self._detach()  # Lightning calls no teardown then
-
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if not self._first:
             return
-        x, _ = self.find_batch(batch)
+        x, _ = find_batch(batch, self.batch)
         tried = x if has_forward(pl_module) else None
         self._network = model = find_model(pl_module, self.model, tried)
         for weighted in self.losses.values():
@@ -128,46 +114,42 @@ class InteractionRegularizer(L.Callback):
     def state_key(self) -> str:
         return super().state_key + ("" if self.log_prefix == "train/" else f"/{self.log_prefix}")
 
-    def state_dict(self) -> dict[str, Any]:
-        state = {name: weighted.state_dict() for name, weighted in self.losses.items()}
-        return {name: part for name, part in state.items() if part}
+    # Not by state_dict, for which Lightning refuses two of one key before setup says why.
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        states = {name: weighted.state_dict() for name, weighted in self.losses.items()}
+        if any(states.values()):
+            checkpoint["callbacks"][self.state_key] = states
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        states = checkpoint["callbacks"].get(self.state_key, {})
         for name, weighted in self.losses.items():
-            weighted.load_state_dict(state_dict.get(name, {}))
+            weighted.load_state_dict(states.get(name, {}))
 
-    def find_batch(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Inputs and labels of a batch."""
-        return find_batch(batch, self.batch)
-
-    def _detach(self) -> None:
+    def detach(self) -> None:
         if self._layer is not None:
             self._layer.module.__dict__.pop(_HOOK, None)
-            self._layer.detach()
-            self._layer = self._network = None
+            self._network = None
+        super().detach()
 
-    def _step(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        batch: Any,
-        step: Callable[[Any], Any],
+    def around(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, step: Step, batch: Any
     ) -> Any:
         # Hooks would be traced into a compiled step, and outlive it there.
         if getattr(pl_module, "_compiler_ctx", None) is None:
             _, epoch = progress(trainer)
-            model, (x, _) = self._network, self.find_batch(batch)
+            model, (x, _) = self._network, find_batch(batch, self.batch)
             self._recorder = _Recorder(model, wanted_layers(self.losses, epoch), x, self._first)
         first, self._first = self._first, False
         try:
             output = step(batch)
             if not pl_module.automatic_optimization:
                 if first and not self._hook_called:
-                    raise InputError(
-                        "training_step",
-                        "one with manual optimisation",
-                        f"that it runs backward from self.{_HOOK}(loss, batch)",
-                    )
+                    expected = f"that it runs backward from self.{_HOOK}(loss, batch)"
+                    raise InputError("training_step", "one with manual optimisation", expected)
                 return output
             if output is None:
                 return None
@@ -186,7 +168,7 @@ class InteractionRegularizer(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor, batch: Any
     ) -> Tensor:
         forward = self._take()
-        x, y = self.find_batch(batch)
+        x, y = find_batch(batch, self.batch)
         step, epoch = progress(trainer)
         total, logs = add_terms(
             self.losses, loss, self._network, x, y,
