@@ -132,8 +132,7 @@ class Pixels:
             normalised with; None: they are pixels already.
 
     Raises:
-        InputError: other keys, or numbers that :class:`~interaction_train.models.Normalize`
-            refuses.
+        InputError: other keys, or numbers that ``Normalize`` refuses.
     """
 
     def __init__(self, normalization: Normalization | None) -> None:
@@ -169,11 +168,7 @@ def check_keys(batch: Keys | FindBatch) -> None:
 
 
 def find_batch(batch: Any, keys: Keys | FindBatch = (0, 1)) -> tuple[Tensor, Tensor]:
-    """Inputs ``(B, ...)`` and int64 labels ``(B,)`` of a batch; 0 and 1 may be floats, ``(B, 1)``.
-
-    Raises:
-        InputError: there are no tensors at these places.
-    """
+    """Inputs and int64 labels ``(B,)`` of a batch, or InputError; 0 and 1 may be floats."""
     if callable(keys):
         return keys(batch)
     try:

@@ -36,23 +36,19 @@ class AdversarialRobustness(Monitor):
     """Robust accuracy of a network on a fixed sample, under attacks of torchattacks' interface.
 
     Only those samples are attacked that the network gets right and that still stand: with several
-    ε, the smallest first, and a sample that is broken at one ε counts as broken at all larger ones
-    (:func:`~interaction_train.callbacks.robust_curve.robust_curve`). The step size of an attack
-    goes with its ε.
+    ε, the smallest first (:func:`~interaction_train.callbacks.robust_curve.robust_curve`). The step
+    size of an attack goes with its ε.
 
     - In ``fit``: ``val/robust_acc/<attack>`` at the largest ε, ``val/robust_acc/clean`` on the same
       samples, and with several ε ``…/<attack>/eps_<ε>`` and ``val/robust_eps/<attack>/mean`` and
       ``…/median`` of the smallest ε that breaks a sample, over the samples that are right without
-      an attack, where one that stands counts with the largest ε. Some adversarial images go to the
-      loggers too.
+      an attack, where one that stands counts with the largest ε; some adversarial images too.
     - In ``validate`` and ``test`` the same under ``val/…`` and ``test/…``, a table with 95 %
       intervals, and ``robustness.csv``, ``robustness_samples.csv`` (the smallest ε of every sample;
       empty where it stands), ``robustness.json`` and ``robustness.png`` in the run's folder. Every
       attack is also checked for masked gradients, with warnings: the loss must not fall with more
       steps, a black-box attack must not break more than it, and with the largest ε there is (1 in
       L∞) it must break all samples.
-
-    No result depends on the number of processes.
 
     Args:
         attacks: name → what makes an attack on the network.
@@ -128,10 +124,10 @@ class AdversarialRobustness(Monitor):
                 "nothing was attacked and every accuracy is 0."
             )
         found: list[str] = []
-        for name, values, part in zip(
-            self.attacks, smallest.T, signs.split(_SIGNS, 1) if checked else (), strict=False
-        ):
-            found += masking_warnings(name, part[values > 0], values[values > 0].isfinite())
+        for k, name in enumerate(self.attacks if checked else ()):
+            right = smallest[:, k] > 0
+            own_signs = signs[right, _SIGNS * k : _SIGNS * (k + 1)]
+            found += masking_warnings(name, own_signs, smallest[right, k].isfinite())
         for text in found:
             rank_zero_warn(text)
         return {
@@ -214,7 +210,7 @@ class AdversarialRobustness(Monitor):
                 self._images[name] = images.float().cpu(), [f"{a} → {b}" for a, b in pairs]
             if checked:
                 right = smallest > 0
-                found = torch.full((len(x), _SIGNS), torch.nan, dtype=torch.float64).to(x.device)
+                found = torch.full((len(x), _SIGNS), torch.nan, device=x.device).double()
                 found[right] = masking_signs(
                     make, network, x[right], y[right],
                     None if self.epsilons is None else self._largest,
@@ -223,9 +219,9 @@ class AdversarialRobustness(Monitor):
                 signs.append(found)
         return [*curves, *signs]
 
-    def _curve(self, result: Result) -> list[tuple[str, float | None, float, float, float, int]]:
+    def _curve(self, result: Result) -> list[tuple[Any, ...]]:
         """Attack, ε (None: its own), robust accuracy, its interval, and number of samples."""
-        rows: list[tuple[str, float | None, float, float, float, int]] = []
+        rows = []
         own: Sequence[float | None] = self.epsilons or [None]
         for name, values in result["smallest"].items():
             for epsilon in (0.0, *own):

@@ -34,14 +34,13 @@ from interaction_train.training.module import progress
 class AdversarialTraining(StepCallback):
     """Replaces training images by adversarial versions, crafted on the network as it is.
 
-    ``training_step`` is wrapped while ``fit`` runs and gets the same batch with other inputs, so
-    that losses, logging, accumulation, DDP and mixed precision go on as before. The attack runs on
-    the bare network in eval mode, without a trace. Madry et al., "Towards Deep Learning Models
-    Resistant to Adversarial Attacks" (2018), is the share 1 with a PGD attack.
+    ``training_step`` is wrapped while ``fit`` runs and gets the same batch with other inputs. The
+    attack runs on the bare network in eval mode, without a trace. With the share 1 and PGD this is
+    Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (2018).
 
     What is random depends on the samples, the seed and the step alone, so a resumed run sees the
     same perturbations; for attacks of this package not on the batch's size or the number of
-    processes either. (Others start from one random state made of the whole batch.)
+    processes either.
 
     Put it after an ``InteractionRegularizer`` in the list of callbacks, so that its losses take the
     adversarial images too.

@@ -23,11 +23,7 @@ from interaction_train.attacks.sets.job import (
     finish_set,
     write_batches,
 )
-from interaction_train.attacks.sets.manifest import (
-    describe_attack,
-    describe_data,
-    describe_network,
-)
+from interaction_train.attacks.sets.manifest import describe_attack, describe_data, describe_network
 from interaction_train.attacks.sets.shards import shard_path
 from interaction_train.callbacks.samples import is_fast
 from interaction_train.errors import InputError, at_least

@@ -50,8 +50,7 @@ class ExactInteractions(L.Callback):
         rows: rows of the grid; all 2^(rows·cols) coalitions are evaluated.
         cols: columns of the grid.
         n_samples: number of test images; ``fast_dev_run`` takes two.
-        compare_to: name of a run beside this one (``runs/<name>``); the newest that has a
-            ``summary.json`` is shown.
+        compare_to: name of a run (``runs/<name>``); the newest ``summary.json`` is shown too.
         baseline: what absent cells show, a number or one per channel; default: the training mean
             of the network's ``Normalize`` layer.
 

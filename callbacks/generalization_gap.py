@@ -27,11 +27,9 @@ class GeneralizationGap(Monitor):
     """Loss, accuracy and interaction strength on training samples against validation samples.
 
     In ``fit`` alone, on a fixed subset of the training set and one of the same size of the (first)
-    validation set, both spread evenly. Both are measured in the same way: in eval mode, with the
-    present weights, by cross entropy. So their difference is the gap and nothing else; the module's
-    own metrics may be of other weights, losses and images. Training samples come without
-    augmentation from this package's data modules; for others a warning says so where the data set
-    changes its samples at random.
+    validation set, both spread evenly and measured in the same way: in eval mode, with the present
+    weights, by cross entropy. Training samples come without augmentation from this package's data
+    modules; for others a warning says so where the data set changes its samples at random.
 
     Logs ``val/gap/train_acc``, ``val/gap/val_acc``, ``val/gap/train_loss``, ``val/gap/val_loss``
     and, positive where the network has overfitted, ``val/gap/acc`` (training − validation) and
@@ -43,8 +41,7 @@ class GeneralizationGap(Monitor):
     Args:
         n_samples: number of samples of each set, over all processes.
         every: k, how often; the first validation is one of them.
-        strength_samples: how many of each are measured for the strength, spread evenly; 0 leaves
-            it out.
+        strength_samples: how many of each are measured for the strength; 0 leaves it out.
         rows: rows of the grid of players.
         cols: columns of it.
         contexts: contexts per pair, at least 2.

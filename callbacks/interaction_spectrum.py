@@ -22,8 +22,6 @@ class SpectrumMonitor(SampledMetric):
     own mean over orders; the signed means compare clean and adversarial images in the unit of the
     payoff. Samples that the attack fools stay in, also with ``only_correct``.
 
-    ``fast_dev_run`` measures one sample, right or wrong, with two contexts, at three orders.
-
     Args: see :class:`~interaction_train.callbacks.sampled_metric.SampledMetric`.
 
     Raises:

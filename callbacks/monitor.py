@@ -31,7 +31,7 @@ from interaction_train.callbacks.adapter import (
     find_batch,
     find_model,
 )
-from interaction_train.callbacks.samples import fetch, first_loader, is_fast, spread
+from interaction_train.callbacks.samples import check_alone, fetch, first_loader, is_fast, spread
 from interaction_train.errors import InputError, at_least
 from interaction_train.tracking.figures import save_figure
 from interaction_train.tracking.folders import run_folder
@@ -70,14 +70,9 @@ class Monitor(L.Callback, ABC):
             without a data set, or two callbacks that log the same keys.
     """
 
-    keys_begin: tuple[str, ...]
-    """What the logged keys begin with, after ``val/``; the first one is the history's."""
-
-    stem: str
-    """The name of the files."""
-
-    after_fit = True
-    """Whether ``validate`` and ``test`` measure too."""
+    keys_begin: tuple[str, ...]  # of logged keys, after ``val/``; the first one is the history's
+    stem: str  # the name of the files
+    after_fit = True  # whether ``validate`` and ``test`` measure too
 
     def __init__(
         self,
@@ -142,30 +137,23 @@ class Monitor(L.Callback, ABC):
         return super().state_key + (f"/{self.name}" if self.name else "")
 
     @property
-    def _begin(self) -> tuple[str, ...]:
+    def begin(self) -> tuple[str, ...]:
+        """What the logged keys of ``fit`` begin with."""
         return tuple(self._named(f"val/{key}/") for key in self.keys_begin)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        monitors = [c for c in callbacks if isinstance(c, Monitor)]
-        if any(c is not self and c._begin == self._begin for c in monitors):
-            got = f"two {type(self).__name__} that log {self._begin[0]}…"
-            raise InputError("callbacks", got, "another name= for each")
+        check_alone(trainer, self, "begin", "name")
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.every > 1 and not is_fast(trainer):
             self._check_watchers(trainer)
 
     # Not by state_dict, for which Lightning refuses two of one key before setup says why.
-    def on_save_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         state = {"validations": self._validations, "history": self.history}
         checkpoint["callbacks"][self.state_key] = state
 
-    def on_load_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         if state := checkpoint["callbacks"].get(self.state_key):
             self._validations, self.history = state["validations"], list(state["history"])
 
@@ -196,7 +184,7 @@ class Monitor(L.Callback, ABC):
             return
         if self._result is None:
             metrics = trainer.callback_metrics  # an earlier measurement would look new there
-            for key in [key for key in metrics if key.startswith(self._begin)]:
+            for key in [key for key in metrics if key.startswith(self.begin)]:
                 del metrics[key]
             return
         result, self._result = self._result, None
@@ -260,7 +248,7 @@ class Monitor(L.Callback, ABC):
         own = type(self).__name__
         for name, watcher in watching:
             key = getattr(watcher, "monitor", None)
-            if not isinstance(key, str) or not key.startswith(self._begin):
+            if not isinstance(key, str) or not key.startswith(self.begin):
                 continue
             if getattr(watcher, "strict", True):
                 lenient = ", or strict=False there" if hasattr(watcher, "strict") else ""

@@ -20,6 +20,7 @@ from interaction_train.callbacks.adapter import (
     has_forward,
 )
 from interaction_train.callbacks.order_report import report_orders
+from interaction_train.callbacks.samples import check_alone
 from interaction_train.callbacks.step_wrapper import Step, StepCallback
 from interaction_train.errors import InputError
 from interaction_train.game.layers import ForwardRecord, find_layer, record
@@ -33,18 +34,16 @@ class InteractionRegularizer(StepCallback):
     """Adds interaction losses to the loss of any LightningModule.
 
     ``training_step`` is wrapped while ``fit`` runs. The loss that it returns, alone or under the
-    key ``"loss"``, becomes loss + Σ factor · term; the terms run inside the step, so DDP,
-    accumulation, mixed precision and compiled models work as for the module's own loss. The step's
-    own forward pass is used for the terms where it runs the network once, on the batch's inputs as
-    they are. Logs ``<prefix>loss/<name>``, ``<prefix>weight/<name>`` where a weight changes in
-    training, and ``<prefix>loss/task``, what the module returned.
+    key ``"loss"``, becomes loss + Σ factor · term, so DDP, accumulation, mixed precision and
+    compiled models work as for the module's own loss. The step's own forward pass is used for the
+    terms where it runs the network once, on the batch's inputs as they are; under ``torch.compile``
+    of the whole LightningModule the terms make their own. Logs ``<prefix>loss/<name>``,
+    ``<prefix>weight/<name>`` where a weight changes in training, and ``<prefix>loss/task``, what
+    the module returned.
 
     With manual optimisation ``training_step`` calls the hook that this callback gives the module,
     before its backward: ``self.manual_backward(self.add_interaction_losses(loss, batch))``; if the
     first step does not, an error says so.
-
-    Under ``torch.compile`` of the whole LightningModule the terms run outside the compiled step and
-    make their own forward passes.
 
     Args:
         losses: name → loss term with its weight, warm-up and ramp.
@@ -79,11 +78,7 @@ class InteractionRegularizer(StepCallback):
         self._first, self._hook_called = True, False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        alike = [c for c in callbacks if isinstance(c, InteractionRegularizer)]
-        if any(c is not self and c.log_prefix == self.log_prefix for c in alike):
-            got = f"two InteractionRegularizer with log_prefix={self.log_prefix!r}"
-            raise InputError("callbacks", got, "another log_prefix= for each")
+        check_alone(trainer, self, "log_prefix", "log_prefix")
         super().setup(trainer, pl_module, stage)
         self._first, self._hook_called = True, False
         if stage == "fit" and not pl_module.automatic_optimization:
@@ -115,16 +110,12 @@ class InteractionRegularizer(StepCallback):
         return super().state_key + ("" if self.log_prefix == "train/" else f"/{self.log_prefix}")
 
     # Not by state_dict, for which Lightning refuses two of one key before setup says why.
-    def on_save_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         states = {name: weighted.state_dict() for name, weighted in self.losses.items()}
         if any(states.values()):
             checkpoint["callbacks"][self.state_key] = states
 
-    def on_load_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         states = checkpoint["callbacks"].get(self.state_key, {})
         for name, weighted in self.losses.items():
             weighted.load_state_dict(states.get(name, {}))
@@ -151,11 +142,9 @@ class InteractionRegularizer(StepCallback):
                     expected = f"that it runs backward from self.{_HOOK}(loss, batch)"
                     raise InputError("training_step", "one with manual optimisation", expected)
                 return output
-            if output is None:
-                return None
             if isinstance(output, Mapping):
                 return {**output, "loss": self._add(trainer, pl_module, output["loss"], batch)}
-            return self._add(trainer, pl_module, output, batch)
+            return None if output is None else self._add(trainer, pl_module, output, batch)
         finally:
             self._take()
 
@@ -181,7 +170,7 @@ class InteractionRegularizer(StepCallback):
 
 
 class _Recorder:
-    """Records the network's forward passes until what it saw is taken."""
+    """Records the network's forward passes until the record is taken."""
 
     def __init__(self, model: nn.Module, layers: Sequence[str], x: Tensor, warn: bool) -> None:
         self.x, self.warn = x, warn

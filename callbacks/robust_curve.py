@@ -50,7 +50,7 @@ def robust_curve(
     """Attack with growing ε, each time only what still stands.
 
     A sample that is broken at some ε counts as broken at every larger one, where its adversarial
-    image is allowed too. So the curve never rises, and costs less than as many attacks.
+    image is allowed too.
 
     Args:
         make: makes the attack; its step size goes with ε.

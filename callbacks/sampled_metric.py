@@ -36,11 +36,9 @@ class SampledMetric(Monitor):
     """Follows a metric with one value per order, on clean and on adversarial images.
 
     With an attack the same samples are measured again in their adversarial versions, for their true
-    labels, whatever the network makes of them.
-
-    The defaults are for following a training: many samples, with few contexts each. Absolute values
-    are then biased, equally so in every epoch; a measurement that stands for itself takes some 50
-    contexts and the reference grid of ratios, as in ``spectrum_cifar10.yaml``.
+    labels. The defaults are for following a training: many samples, with few contexts each.
+    Absolute values are then biased, equally so in every epoch; a measurement that stands for itself
+    takes some 50 contexts and the reference grid of ratios, as in ``spectrum_cifar10.yaml``.
 
     Args:
         rows: rows of the grid of players.
@@ -69,18 +67,10 @@ class SampledMetric(Monitor):
     """
 
     metric_class: ClassVar[Callable[..., OrderMetric]]
-
-    letter: ClassVar[str]
-    """What the metric is called, ``"J"`` for instance."""
-
-    title: ClassVar[str]
-    """The figure's."""
-
-    shown: ClassVar[Mapping[str, str]]
-    """Columns of the printed table: key of the metric's result → title."""
-
-    floor: ClassVar[str] = ""
-    """A note on the least value of a reading."""
+    letter: ClassVar[str]  # what the metric is called, "J" for instance
+    title: ClassVar[str]  # the figure's
+    shown: ClassVar[Mapping[str, str]]  # the table's columns: key of the metric's result → title
+    floor: ClassVar[str] = ""  # a note on the least value of a reading
 
     def __init__(
         self,
@@ -190,11 +180,11 @@ class SampledMetric(Monitor):
         counts = [round(count) for count in result["contexts"] if not math.isnan(count)]
         inner = [count for count in counts if count > 1] or counts or [0]
         contexts = " to ".join(map(str, sorted({min(inner), max(inner)})))
-        table = Table(
-            *(Column(name, justify="right") for name in columns),
-            title=f"{self.letter}(m) on {result['samples']} samples, {self._grid}",
-            caption=f"± one standard error over samples; plug-in is biased up{self.floor}, "
-            f"split-sign down, each most where |I| is small ({contexts} contexts per pair)",
+        title = f"{self.letter}(m) on {result['samples']} samples, {self._grid}"
+        table = Table(*(Column(name, justify="right") for name in columns), title=title)
+        table.caption = (
+            f"± one standard error over samples; plug-in is biased up{self.floor}, split-sign "
+            f"down, each most where |I| is small ({contexts} contexts per pair)"
         )
         for cells in zip(*columns.values(), strict=True):
             table.add_row(*cells)

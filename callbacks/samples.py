@@ -17,11 +17,7 @@ from interaction_train.errors import InputError
 
 
 def first_loader(loaders: Any) -> Any:
-    """The first of a trainer's loaders, which may lie in lists, mappings and CombinedLoaders.
-
-    Raises:
-        InputError: it has no data set with a length and items by index.
-    """
+    """The first of a trainer's loaders, in lists, mappings and CombinedLoaders, or InputError."""
     loader = loaders
     while isinstance(loader, CombinedLoader | Mapping | list | tuple):
         if isinstance(loader, CombinedLoader):
@@ -64,8 +60,7 @@ def _blocks(places: Sequence[int], size: int) -> list[list[int]]:
 def fetch(trainer: L.Trainer, loader: Any, places: Sequence[int]) -> Any:
     """The samples at some places as one batch, made as the loader and the loop make theirs.
 
-    Precision, device, and the batch hooks of module and data module are the loop's. The global
-    random states stay as they are, also where the data set or a hook draws from them.
+    Precision, device and batch hooks are the loop's; the global random states stay as they are.
     """
     dataset = loader.dataset
     collate: Callable[[Any], Any] = loader.collate_fn
@@ -88,3 +83,10 @@ def gather(rows: Tensor) -> Tensor:
 def is_fast(trainer: L.Trainer) -> bool:
     """Whether this is ``fast_dev_run``, which shall cost next to nothing and write nothing."""
     return bool(getattr(trainer, "fast_dev_run", False))
+
+
+def check_alone(trainer: Any, callback: L.Callback, keys: str, argument: str) -> None:
+    """Refuse two callbacks that log the same, as their attribute ``keys`` says (InputError)."""
+    if sum(getattr(c, keys, ...) == getattr(callback, keys) for c in trainer.callbacks) > 1:
+        got = f"two {type(callback).__name__} that log the same keys"
+        raise InputError("callbacks", got, f"another {argument}= for each")

@@ -51,16 +51,14 @@ class TransferEvaluation(L.LightningModule):
         attacks: name → network → attack; ours, or any of ``torchattacks``.
         sources: names of the networks that are attacked; default: all.
         targets: names of the networks that are to be fooled; default: all.
-        leave_out: attack → sources that it is not run on, such as SGM on a network without residual
-            blocks.
+        leave_out: attack → sources that it is not run on.
         adversarial_sets: name → adversarial examples on disk, measured as rows of their own: a
             folder written by ``interaction-train predict`` or a file of ``torchattacks``' ``save``.
         epsilons: bounds to run every attack with; the step size is scaled with the bound, the
             number of steps stays. Default: each attack's own.
         steps: number of steps to run every attack with. Default: each its own.
-        best_step: look at every step of attacks that have ``on_step``, and report success at the
-            best step too, which is chosen for every image on all the others. All steps of a batch
-            are kept in memory for that.
+        best_step: report success at the best step too, which is chosen for every image on all the
+            others, for attacks that have ``on_step``; keeps all steps of a batch in memory.
         only_jointly_correct: make the rates about the images that all targets classify correctly
             when clean, instead of those that the one target does.
         target_classes: classes that every attack aims at: ``"random"`` (any but the label),
@@ -72,8 +70,7 @@ class TransferEvaluation(L.LightningModule):
         examples: number of images to show, of the first batch and each source's last attack.
         folder: where the files go, in place of an earlier evaluation's; default: the logger's
             folder, or without a logger a new ``results_<k>`` in ``default_root_dir``.
-        seed: seed of random targets, and of the random numbers that ``torchattacks``' attacks draw
-            from global states.
+        seed: seed of random targets, and of attacks that draw from the global random states.
 
     Attributes:
         cells: after ``test``, every cell of the matrix, the same on all processes.

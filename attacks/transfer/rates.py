@@ -96,8 +96,8 @@ class TransferRate(RowMetric):
 
     def update(self, content: Tensor, outcome: Outcome) -> None:
         """Add the outcomes of a batch with the content hashes ``(B,)`` int64."""
-        rows = torch.full((len(content), *self.row_shape), torch.nan, dtype=self.row_dtype)
-        rows = rows.to(outcome.fooled.device)
+        size, device = (len(content), *self.row_shape), outcome.fooled.device
+        rows = torch.full(size, torch.nan, dtype=self.row_dtype, device=device)
         own, *judged = rows.tensor_split([3 + k * self.targets for k in range(4)], 1)
         own[:, 0], own[:, 1] = outcome.forwards, outcome.backwards
         known = [outcome.size, outcome.fooled, outcome.right, outcome.hit, outcome.at_step]
@@ -142,12 +142,13 @@ def transfer_counts(
         "hit": (hit == 1) & aimed,
     }
     result = {name: value.sum(0).long() for name, value in counts.items()}
-    counted = torch.where(hit.isnan(), correct, aimed) & (at_step.shape[1] > 0)
-    success, chosen = counted, own[:, :1]
+    result["best_step"] = torch.zeros_like(result["fooled"])
+    result["best_step_at"] = rows.new_full((targets,), torch.nan)
     if at_step.shape[1]:
+        counted = torch.where(hit.isnan(), correct, aimed)
         success, chosen = best_step(at_step.unflatten(1, (-1, targets)) == 1, counted)
-    result["best_step"] = (success & counted).sum(0)
-    result["best_step_at"] = torch.where(counted, chosen.to(rows), torch.nan).nanmean(0)
+        result["best_step"] = (success & counted).sum(0)
+        result["best_step_at"] = torch.where(counted, chosen.to(rows), torch.nan).nanmean(0)
     result["images"] = torch.tensor(len(rows), device=rows.device)
     result["forwards"], result["backwards"], _ = own.mean(0)
     result["linf"] = own[:, 2].max() if len(own) else own.new_tensor(torch.nan)
@@ -226,10 +227,7 @@ class TransferCell:
         return f"{self.attack} (targeted)" if self.is_targeted else self.attack
 
     def record(self) -> dict[str, Any]:
-        """A flat dictionary: a proportion becomes its counts, its rate and its interval.
-
-        A rate of nothing is None.
-        """
+        """A flat dictionary, with a proportion's counts, rate and interval; None of nothing."""
         flat: dict[str, Any] = {}
         for name, value in vars(self).items():
             if isinstance(value, Proportion):
