@@ -174,7 +174,8 @@ class AdversarialRobustness(Monitor):
     def log_media(self, loggers: Iterable[Logger], split: Split, result: Result, step: int) -> None:
         super().log_media(loggers, split, result, step)
         for name, (images, captions) in self._images.items():
-            log_images(loggers, f"{split}/adversarial/{name}", images, captions, step)
+            key = self._named(f"{split}/adversarial/{name}")
+            log_images(loggers, key, images, captions, step)
         self._images = {}
 
     def table(self, result: Result) -> Table:

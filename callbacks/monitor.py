@@ -144,9 +144,34 @@ class Monitor(L.Callback, ABC):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         check_alone(trainer, self, "begin", "name")
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.every > 1 and not is_fast(trainer):
-            self._check_watchers(trainer)
+    def on_fit_start(self, trainer: Any, pl_module: L.LightningModule) -> None:
+        """Refuse, or warn of, what watches the keys after every validation."""
+        if self.every == 1 or is_fast(trainer):
+            return
+        watching = [(type(c).__name__, c) for c in trainer.callbacks]
+        watching += [("lr_scheduler", config) for config in trainer.lr_scheduler_configs]
+        own = type(self).__name__
+        for name, watcher in watching:
+            key = getattr(watcher, "monitor", None)
+            if not isinstance(key, str) or not key.startswith(self.begin):
+                continue
+            if getattr(watcher, "strict", True):
+                lenient = ", or strict=False there" if hasattr(watcher, "strict") else ""
+                expected = f"1, as {name} watches {key!r} after every validation{lenient}"
+                raise InputError("every", f"{self.every} for {own}", expected)
+            if isinstance(watcher, EarlyStopping):
+                rank_zero_warn(
+                    f"{name} watches {key!r}, which {own} measures at every {self.every}th "
+                    f"validation: its patience of {watcher.patience} counts measurements."
+                )
+        runs = max(1, trainer.max_epochs or 0) // (trainer.check_val_every_n_epoch or 1)
+        if isinstance(trainer.val_check_interval, float):
+            runs = int(runs / trainer.val_check_interval)
+        if 1 < runs <= self.every:
+            rank_zero_warn(
+                f"{own} measures once in this run, after the first of {runs} validations: "
+                f"every={self.every}."
+            )
 
     # Not by state_dict, for which Lightning refuses two of one key before setup says why.
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
@@ -240,33 +265,6 @@ class Monitor(L.Callback, ABC):
             paths.append(folder / f"{self.stem}.png")
             save_figure(figure, paths[-1])
         return paths
-
-    def _check_watchers(self, trainer: Any) -> None:
-        """Refuse, or warn of, what watches the keys after every validation."""
-        watching = [(type(c).__name__, c) for c in trainer.callbacks]
-        watching += [("lr_scheduler", config) for config in trainer.lr_scheduler_configs]
-        own = type(self).__name__
-        for name, watcher in watching:
-            key = getattr(watcher, "monitor", None)
-            if not isinstance(key, str) or not key.startswith(self.begin):
-                continue
-            if getattr(watcher, "strict", True):
-                lenient = ", or strict=False there" if hasattr(watcher, "strict") else ""
-                expected = f"1, as {name} watches {key!r} after every validation{lenient}"
-                raise InputError("every", f"{self.every} for {own}", expected)
-            if isinstance(watcher, EarlyStopping):
-                rank_zero_warn(
-                    f"{name} watches {key!r}, which {own} measures at every {self.every}th "
-                    f"validation: its patience of {watcher.patience} counts measurements."
-                )
-        runs = max(1, trainer.max_epochs or 0) // (trainer.check_val_every_n_epoch or 1)
-        if isinstance(trainer.val_check_interval, float):
-            runs = int(runs / trainer.val_check_interval)
-        if 1 < runs <= self.every:
-            rank_zero_warn(
-                f"{own} measures once in this run, after the first of {runs} validations: "
-                f"every={self.every}."
-            )
 
     def _named(self, key: str) -> str:
         """A key with this callback's name after the split."""

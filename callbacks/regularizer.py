@@ -146,17 +146,14 @@ class InteractionRegularizer(StepCallback):
                 return {**output, "loss": self._add(trainer, pl_module, output["loss"], batch)}
             return None if output is None else self._add(trainer, pl_module, output, batch)
         finally:
-            self._take()
-
-    def _take(self) -> ForwardRecord:
-        """What was recorded in this step, once: weights may change after it."""
-        recorder, self._recorder = self._recorder, None
-        return ForwardRecord() if recorder is None else recorder.take()
+            if self._recorder is not None:
+                self._recorder.take()
+                self._recorder = None
 
     def _add(
         self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor, batch: Any
     ) -> Tensor:
-        forward = self._take()
+        forward = ForwardRecord() if self._recorder is None else self._recorder.take()
         x, y = find_batch(batch, self.batch)
         step, epoch = progress(trainer)
         total, logs = add_terms(
@@ -188,11 +185,13 @@ class _Recorder:
         self.forward.logits = output.clone() if isinstance(output, Tensor) else None
 
     def take(self) -> ForwardRecord:
+        """The record, once: weights may change after it."""
         self.hooks.close()
-        if self.warn and self.same and not any(self.same):
+        same, self.same = self.same, []
+        if self.warn and same and not any(same):
             rank_zero_warn(
                 "training_step runs the network on something other than the batch's inputs; the "
                 "losses take the batch's. If they shall take others, give batch= a function."
             )
         # After several passes nobody knows which one the record is of.
-        return self.forward if self.same == [True] else ForwardRecord()
+        return self.forward if same == [True] else ForwardRecord()

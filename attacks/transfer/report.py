@@ -47,32 +47,35 @@ def print_transfer(lines: Sequence[Line], jointly: bool) -> None:
     if any(line[0].is_targeted for line in lines):
         which = "the images that all targets get right when clean" if jointly else "all images"
         caption += f"; (targeted): taken for the class aimed at, in % of {which}"
-    _print(_table(lines, "success", "Transfer at the last step", caption))
+    _print(lines, "success", "Transfer at the last step", caption)
     stepped = [line for line in lines if any(cell.best_step.total for cell in line)]
     if stepped:
         caption = (
             "not comparable with the last step: for every image and target the step is taken that "
             "is best on all other images; in brackets the interval, after @ the mean step"
         )
-        _print(_table(stepped, "best_step", "Transfer at the best step", caption))
+        _print(stepped, "best_step", "Transfer at the best step", caption)
 
 
-def _table(lines: Sequence[Line], value: str, title: str, caption: str) -> Table:
-    targets = [cell.target for cell in lines[0]]
-    numbers = ["ε", *targets, "forwards", "backwards"]
+def _print(lines: Sequence[Line], value: str, title: str, caption: str) -> None:
+    numbers = ["ε", *(cell.target for cell in lines[0]), "forwards", "backwards"]
     columns = [Column(name, justify="right", no_wrap=True) for name in numbers]
     table = Table("source", Column("attack", no_wrap=True), *columns, title=title, caption=caption)
     if value == "success":
         clean = [percent(cell.clean.rate) for cell in lines[0]]
         table.add_row("", "clean accuracy", "", *clean, "", "", end_section=True)
-    for source, rows in groupby(lines, key=lambda line: line[0].source):
-        for line in rows:
+    for source, group in groupby(lines, key=lambda line: line[0].source):
+        for line in group:
             first = line[0]
             cells = [_cell(cell, value) for cell in line]
-            cells += [_count(first.forwards), _count(first.backwards)]
+            passes = (first.forwards, first.backwards)
+            cells += ["–" if rows is None else f"{rows:.4g}" for rows in passes]
             table.add_row(source or "", first.title, _eps(first.eps), *cells)
         table.add_section()
-    return table
+    console = Console()
+    if not console.is_terminal:  # a file has no width, and a cut table says nothing
+        console.width = _WIDEST
+    console.print(table)
 
 
 def _cell(cell: TransferCell, value: str) -> str:
@@ -83,13 +86,6 @@ def _cell(cell: TransferCell, value: str) -> str:
     at = f" @{cell.best_step_at:.1f}" if value == "best_step" else ""
     star = "*" if cell.white_box else " "
     return f"{percent(proportion.rate)} ({low}–{high}){at}{star}"
-
-
-def _print(table: Table) -> None:
-    console = Console()
-    if not console.is_terminal:  # a file has no width, and a cut table says nothing
-        console.width = _WIDEST
-    console.print(table)
 
 
 def report_transfer(
@@ -155,10 +151,6 @@ def _scalars(lines: Sequence[Line], several: bool) -> dict[str, float]:
             key += f"/{cell.eps:g}"
         scalars[key] = cell.success.rate
     return scalars
-
-
-def _count(passes: float | None) -> str:
-    return "–" if passes is None else f"{passes:.4g}"
 
 
 def _eps(eps: float | None) -> str:
