@@ -26,11 +26,7 @@ _ROUNDING = 1e-5  # of logits, relative to the largest one, and of pixels
 
 
 class BinaryHead(nn.Module):
-    """A network with one logit z, ``(B, 1)`` or ``(B,)``, as one with the logits (0, z).
-
-    Softmax, cross entropy and argmax of these are the sigmoid, the binary cross entropy and the
-    sign of z.
-    """
+    """A network with one logit z, ``(B, 1)`` or ``(B,)``, as one with the logits (0, z)."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -49,9 +45,9 @@ def find_model(
     Args:
         pl_module: the module.
         model: the name of an attribute (dots allowed), or a function of the module. Default: what
-            the module's own ``forward`` computes. That is its attribute ``model``, ``net`` or
-            ``network`` where this gives the same logits for ``x``, else the module itself, with a
-            warning. Of a module without ``forward``: that attribute.
+            the module's own ``forward`` computes: its attribute ``model``, ``net`` or ``network``
+            where this gives the same logits for ``x``, else the module itself, with a warning. Of a
+            module without ``forward``: that attribute.
         x: inputs to try it on, in eval mode and without a trace; without them the attribute is
             taken unseen.
 
@@ -75,12 +71,8 @@ def find_model(
         found = next((part for part in inner if isinstance(part, nn.Module)), outer)
     if not isinstance(found, nn.Module):
         names = ", ".join(name for name, _ in pl_module.named_children())
-        raise InputError(
-            "model",
-            repr(model),
-            f"the attribute of {type(pl_module).__name__} that is the network; "
-            f"its submodules are: {names}",
-        )
+        expected = f"the attribute of {type(pl_module).__name__} that is the network"
+        raise InputError("model", repr(model), f"{expected}; its submodules are: {names}")
     if x is None:
         return unwrap(found)
     if model is None and own and found is not pl_module:
@@ -119,9 +111,8 @@ def _as_classifier(network: nn.Module, x: Tensor) -> nn.Module:
 
 def _agree(inner: nn.Module, whole: nn.Module, x: Tensor) -> bool:
     try:
-        one, other = (
-            _output(network, x).nan_to_num() for network in (_as_classifier(inner, x), whole)
-        )
+        one = _output(_as_classifier(inner, x), x).nan_to_num()
+        other = _output(whole, x).nan_to_num()
     except Exception:  # whatever an inner network says that does not take the inputs
         return False
     rounding = _ROUNDING * float(other.abs().max())
@@ -141,8 +132,7 @@ class Pixels:
             normalised with; None: they are pixels already.
 
     Raises:
-        InputError: other keys, or numbers that :class:`~interaction_train.models.Normalize`
-            refuses.
+        InputError: other keys, or numbers that ``Normalize`` refuses.
     """
 
     def __init__(self, normalization: Normalization | None) -> None:
@@ -172,28 +162,13 @@ class Pixels:
 
 
 def check_keys(batch: Keys | FindBatch) -> None:
-    """Refuse what :func:`find_batch` could not use.
-
-    Raises:
-        InputError: neither a function nor two indices or keys.
-    """
+    """Refuse what is neither a function nor two indices or keys."""
     if not callable(batch) and (isinstance(batch, str) or len(batch) != 2):
         raise InputError("batch", batch, "two indices or keys, of inputs and labels")
 
 
 def find_batch(batch: Any, keys: Keys | FindBatch = (0, 1)) -> tuple[Tensor, Tensor]:
-    """Inputs and labels of a batch.
-
-    Args:
-        batch: what the loader gives.
-        keys: two indices or keys, or a function of the batch.
-
-    Returns:
-        x ``(B, ...)`` and y ``(B,)`` int64; labels 0 and 1 may be floats, ``(B, 1)`` too.
-
-    Raises:
-        InputError: there are no tensors at these places.
-    """
+    """Inputs and int64 labels ``(B,)`` of a batch, or InputError; 0 and 1 may be floats."""
     if callable(keys):
         return keys(batch)
     try:
@@ -209,13 +184,7 @@ def find_batch(batch: Any, keys: Keys | FindBatch = (0, 1)) -> tuple[Tensor, Ten
 
 
 def with_inputs(batch: Any, key: int | str, x: Tensor) -> Any:
-    """The same batch with other inputs; the batch itself stays as it is.
-
-    Args:
-        batch: a mapping, a named tuple, a tuple or a list.
-        key: where the inputs lie.
-        x: the inputs to put there.
-    """
+    """The same batch with other inputs; the batch itself stays as it is."""
     if isinstance(batch, Mapping):
         return {**batch, key: x}
     parts = list(batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
@@ -25,25 +25,22 @@ from interaction_train.callbacks.adapter import (
     find_model,
     with_inputs,
 )
-from interaction_train.callbacks.step_wrapper import StepWrapper
+from interaction_train.callbacks.step_wrapper import Step, StepCallback
 from interaction_train.errors import InputError, at_least, in_range
 from interaction_train.sampling.random import Draws, content_hash
 from interaction_train.training.module import progress
 
 
-class AdversarialTraining(L.Callback):
+class AdversarialTraining(StepCallback):
     """Replaces training images by adversarial versions, crafted on the network as it is.
 
-    ``training_step`` is wrapped in ``setup`` and put back in ``teardown``; it gets the same batch
-    with other inputs, so that losses, logging, accumulation, DDP and mixed precision go on as
-    before. The attack runs on the bare network in eval mode: BatchNorm statistics, gradients and
-    the global random states do not notice it. Madry et al., "Towards Deep Learning Models Resistant
-    to Adversarial Attacks" (2018), is the share 1 with a PGD attack.
+    ``training_step`` is wrapped while ``fit`` runs and gets the same batch with other inputs. The
+    attack runs on the bare network in eval mode, without a trace. With the share 1 and PGD this is
+    Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (2018).
 
     What is random depends on the samples, the seed and the step alone, so a resumed run sees the
-    same perturbations; for attacks of this package it does not depend on the batch's size or on
-    the number of processes either. (Attacks that draw from the global random states start from one
-    made of the whole batch.)
+    same perturbations; for attacks of this package not on the batch's size or the number of
+    processes either.
 
     Put it after an ``InteractionRegularizer`` in the list of callbacks, so that its losses take the
     adversarial images too.
@@ -79,41 +76,28 @@ class AdversarialTraining(L.Callback):
     ) -> None:
         in_range("share", share, 0, 1, above=True)
         at_least("warmup_epochs", warmup_epochs, 0)
-        for factory in (attack, *(f for f in (phases or {}).values() if f is not None)):
+        phases = phases or {}
+        for factory in (attack, *(f for f in phases.values() if f is not None)):
             check_factory("attack", factory)
-        for epoch in phases or {}:
+        for epoch in phases:
             if epoch <= warmup_epochs:
                 raise InputError("phases", f"epoch {epoch}", f"later than {warmup_epochs}")
         if callable(batch):
             raise InputError("batch", batch, "two indices or keys, of inputs and labels")
         check_keys(batch)
-        self.phases: Mapping[int, AttackFactory | None] = {
-            0: None,
-            warmup_epochs: attack,
-            **dict(sorted((phases or {}).items())),
-        }
+        self.phases: Mapping[int, AttackFactory | None] = {0: None, warmup_epochs: attack, **phases}
         self.share, self.seed, self.model, self.batch = share, seed, model, batch
         self.pixels, self.targets = Pixels(normalization), targets
-        self._layer: StepWrapper | None = None
         self._attack: tuple[int, Attack | None] | None = None  # with the epoch that it began in
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if stage != "fit":
-            return
-        self._detach()
+    def around(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, step: Step, batch: Any
+    ) -> Any:
+        return step(self.attacked(trainer, pl_module, batch))
 
-        def around(step: Callable[[Any], Any], batch: Any) -> Any:
-            return step(self.attacked(trainer, pl_module, batch))
-
-        self._layer = StepWrapper(pl_module, around)
-
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self._detach()
-
-    def on_exception(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
-    ) -> None:
-        self._detach()  # Lightning calls no teardown then
+    def detach(self) -> None:
+        super().detach()
+        self._attack = None
 
     def attacked(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any) -> Any:
         """The batch with the adversarial inputs of this epoch's attack."""
@@ -138,8 +122,7 @@ class AdversarialTraining(L.Callback):
     def _current(self, epoch: int, pl_module: L.LightningModule, x: Tensor) -> Attack | None:
         begun = max(start for start in self.phases if start <= epoch)
         if self._attack is None or self._attack[0] != begun:
-            factory = self.phases[begun]
-            attack = None
+            factory, attack = self.phases[begun], None
             if factory is not None:
                 network = self.pixels.network(find_model(pl_module, self.model, x))
                 attack = make_attack(factory, network, targets=self.targets)
@@ -147,9 +130,3 @@ class AdversarialTraining(L.Callback):
             images = "clean images" if attack is None else f"{self.share:.0%} {attack}"
             rank_zero_info(f"Adversarial training from epoch {begun}: {images}")
         return self._attack[1]
-
-    def _detach(self) -> None:
-        self._attack = None
-        if self._layer is not None:
-            self._layer.detach()
-            self._layer = None

@@ -29,6 +29,7 @@ from interaction_train.attacks.sets.shards import (
     shard_path,
     write_batches,
 )
+from interaction_train.callbacks.samples import is_fast
 from interaction_train.errors import InputError, at_least
 
 
@@ -37,13 +38,11 @@ class AdversarialWriter(BasePredictionWriter):
 
     The format is that of :mod:`interaction_train.attacks.sets.shards`. Process r of W writes
     the shards r, r + W, r + 2W and so on, all into one folder (of a shared disk, on several
-    machines). At the end the first process counts what is there and prints a table.
+    machines). At the end a table of counts is printed.
 
     Started again on the folder of a job that was stopped, the same job (attack and its parameters,
     seed, weights, data, batches, number of processes) keeps the shards that are there, crafts the
-    others, and ends with the files that an uninterrupted one ends with.
-
-    ``fast_dev_run`` writes nothing.
+    others, and ends with the files of an uninterrupted one. ``fast_dev_run`` writes nothing.
 
     Args:
         folder: where to; a relative path lies in the trainer's ``default_root_dir`` (``runs`` on
@@ -75,13 +74,11 @@ class AdversarialWriter(BasePredictionWriter):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        if stage == "predict":
-            crafter = _crafter(pl_module)
-            if self.png and crafter.pixels != "uint8":
-                raise InputError("png", True, "false, or pixels: uint8")
+        if stage == "predict" and _crafter(pl_module).pixels != "uint8" and self.png:
+            raise InputError("png", True, "false, or pixels: uint8")
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if _only_tries(trainer):
+        if is_fast(trainer):
             return
         crafter = _crafter(pl_module)
         self._started, self._pending = time.monotonic(), []
@@ -105,11 +102,11 @@ class AdversarialWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        if _only_tries(trainer):
+        if is_fast(trainer):
             return
         if batch_indices is None or len(batch_indices) != len(batch[1]):
-            wanted = "a DataLoader with a sampler"
-            raise InputError("predict_dataloader", "batches in an unknown order", wanted)
+            got = "batches in an unknown order"
+            raise InputError("predict_dataloader", got, "a DataLoader with a sampler")
         indices = torch.tensor(batch_indices)
         if not prediction:
             check_stored(self._shard(trainer, batch_idx), indices, batch[0])
@@ -121,13 +118,15 @@ class AdversarialWriter(BasePredictionWriter):
             write_batches(self._shard(trainer, batch_idx), pending, self.png)
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if _only_tries(trainer):
+        if is_fast(trainer):
             return
         _crafter(pl_module).on_disk = ()
         trainer.strategy.barrier("AdversarialWriter: written")
         if trainer.is_global_zero:
-            folder, seconds = self._folder(trainer), round(time.monotonic() - self._started, 3)
-            self._shown = folder, finish_set(folder, seconds, _device(pl_module.device))
+            folder, device = self._folder(trainer), pl_module.device
+            name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+            seconds = round(time.monotonic() - self._started, 3)
+            self._shown = folder, finish_set(folder, seconds, name)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         # Shown here, so that it comes below the progress bar.
@@ -146,7 +145,7 @@ class AdversarialWriter(BasePredictionWriter):
         loader: Any = trainer.predict_dataloaders
         if isinstance(loader, list):  # of one: Lightning refuses several
             (loader,) = loader
-        data = trainer.datamodule if hasattr(trainer, "datamodule") else None
+        data = getattr(trainer, "datamodule", None)
         return {
             "attack": describe_attack(crafter.attack),
             "surrogate": describe_network(crafter.model),
@@ -172,11 +171,3 @@ def _crafter(module: L.LightningModule) -> AdversarialCrafter:
     if not isinstance(module, AdversarialCrafter):
         raise InputError("AdversarialWriter", type(module).__name__, "an AdversarialCrafter")
     return module
-
-
-def _only_tries(trainer: L.Trainer) -> bool:
-    return bool(getattr(trainer, "fast_dev_run", False))
-
-
-def _device(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

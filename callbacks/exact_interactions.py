@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,7 @@ from rich.table import Column, Table
 from torch import Tensor, nn
 
 from interaction_train.callbacks.adapter import find_batch, find_model
-from interaction_train.callbacks.monitor import is_fast
-from interaction_train.callbacks.samples import fetch, first_loader, spread
+from interaction_train.callbacks.samples import fetch, first_loader, is_fast, spread
 from interaction_train.errors import at_least
 from interaction_train.game.absence import input_baseline
 from interaction_train.game.evaluation import unwrap
@@ -31,8 +28,6 @@ from interaction_train.indices.exact import exact_values, multi_order_interactio
 from interaction_train.metrics.rows import exact_rows, logit_scale, spectrum, strength
 from interaction_train.tracking.figures import save_figure, spectrum_figure
 from interaction_train.tracking.folders import run_folder
-
-Statistics = dict[str, Any]
 
 
 class ExactInteractions(L.Callback):
@@ -47,16 +42,15 @@ class ExactInteractions(L.Callback):
       Eq. 21, over all orders; all images, correctly classified or not), also of the network as it
       was before training when ``fit`` ran in the same process.
 
-    Means have standard errors over the images. Results go to ``summary.json`` and
+    All with standard errors over the images. Results go to ``summary.json`` and
     ``interactions.png`` in the run's folder, to the loggers as ``test/interaction/…``, and into a
-    table, next to another run's where its file is found.
+    table.
 
     Args:
         rows: rows of the grid; all 2^(rows·cols) coalitions are evaluated.
         cols: columns of the grid.
         n_samples: number of test images; ``fast_dev_run`` takes two.
-        compare_to: name of a run beside this one (``runs/<name>``); the newest that has a
-            ``summary.json`` is shown.
+        compare_to: name of a run (``runs/<name>``); the newest ``summary.json`` is shown too.
         baseline: what absent cells show, a number or one per channel; default: the training mean
             of the network's ``Normalize`` layer.
 
@@ -76,7 +70,7 @@ class ExactInteractions(L.Callback):
         self.players = GridPlayers(rows, cols)
         self.n_samples, self.compare_to, self.baseline = n_samples, compare_to, baseline
         self._untrained: dict[str, Any] | None = None
-        self._summary: Statistics | None = None
+        self._summary: dict[str, Any] | None = None
         self._folder: Path | None = None
 
     @rank_zero_only
@@ -88,22 +82,27 @@ class ExactInteractions(L.Callback):
         self._folder = run_folder(trainer)  # on every process: rank 0 tells the others
         if not trainer.is_global_zero:
             return
-        x, y = self._images(trainer)
+        loader = first_loader(trainer.test_dataloaders)
+        places = spread(len(loader.dataset), 2 if is_fast(trainer) else self.n_samples)
+        x, y = find_batch(fetch(trainer, loader, places))
         network = unwrap(find_model(pl_module, x=x))
-        summary: Statistics = {
+        summary: dict[str, Any] = {
             "samples": len(x),
             "test/acc": float(trainer.callback_metrics.get("test/acc", torch.nan)),
             **self.measure(network, x, y),
         }
         spectra = {"after training": summary["J"]}
         if self._untrained is not None:
-            with _state(pl_module, self._untrained):
+            trained = copy.deepcopy(pl_module.state_dict())
+            try:
+                pl_module.load_state_dict(self._untrained)
                 summary["J_before"] = self.measure(network, x, y)["J"]
+            finally:
+                pl_module.load_state_dict(trained)
             spectra = {"before training": summary["J_before"], **spectra}
-        for key in ("mean_abs", "strength"):
-            for logger in trainer.loggers:
-                value = summary[key]["value"]
-                logger.log_metrics({f"test/interaction/{key}": value}, step=trainer.global_step)
+        values = {f"test/interaction/{k}": summary[k]["value"] for k in ("mean_abs", "strength")}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)
         if self._folder is not None:
             grid = f"{self.players.rows} × {self.players.cols} grid, {len(x)} test images"
             figure = spectrum_figure(spectra, f"Exact interactions, {grid}")
@@ -118,7 +117,7 @@ class ExactInteractions(L.Callback):
             self._print(trainer, self._summary)
             self._summary = None
 
-    def measure(self, network: nn.Module, x: Tensor, y: Tensor) -> Statistics:
+    def measure(self, network: nn.Module, x: Tensor, y: Tensor) -> dict[str, Any]:
         """Mean |I|, strength and spectrum of a network on images ``(B, C, H, W)`` in [0, 1]."""
         absent = input_baseline(network, self.baseline, x)
         game = MaskedGame(network, x, absent, self.players, "all")
@@ -135,18 +134,13 @@ class ExactInteractions(L.Callback):
             "J": {"orders": list(range(game.n - 1)), "value": value, "stderr": stderr},
         }
 
-    def _images(self, trainer: L.Trainer) -> tuple[Tensor, Tensor]:
-        loader = first_loader(trainer.test_dataloaders)
-        count = 2 if is_fast(trainer) else self.n_samples
-        return find_batch(fetch(trainer, loader, spread(len(loader.dataset), count)))
-
-    def _print(self, trainer: L.Trainer, summary: Statistics) -> None:
-        other = self._other()
+    def _print(self, trainer: L.Trainer, summary: dict[str, Any]) -> None:
         columns = {"this run": summary}
-        if other is not None:
-            columns[f"{other.parent.parent.name}/{other.parent.name}"] = json.loads(
-                other.read_text()
-            )
+        if self.compare_to is not None and self._folder is not None:
+            runs = self._folder.parent.parent / self.compare_to
+            found = sorted(runs.glob("*/summary.json"), key=lambda path: path.stat().st_mtime)
+            for path in found[-1:]:
+                columns[f"{runs.name}/{path.parent.name}"] = json.loads(path.read_text())
         table = Table("", *(Column(title, justify="right") for title in columns), title="Summary")
         table.add_row("test accuracy", *(f"{c['test/acc']:.4f}" for c in columns.values()))
         n = self.players.rows * self.players.cols
@@ -162,24 +156,6 @@ class ExactInteractions(L.Callback):
             if isinstance(logger, WandbLogger):
                 run = Path(logger.experiment.dir).parent
                 console.print(f"W&B run: {os.path.relpath(run)}", soft_wrap=True, highlight=False)
-
-    def _other(self) -> Path | None:
-        if self.compare_to is None or self._folder is None:
-            return None
-        runs = self._folder.parent.parent / self.compare_to
-        found = sorted(runs.glob("*/summary.json"), key=lambda path: path.stat().st_mtime)
-        return found[-1] if found else None
-
-
-@contextmanager
-def _state(module: nn.Module, state: dict[str, Any]) -> Iterator[None]:
-    """A module with other weights and statistics for a while."""
-    own = copy.deepcopy(module.state_dict())
-    try:
-        module.load_state_dict(state)
-        yield
-    finally:
-        module.load_state_dict(own)
 
 
 def _told(result: dict[str, Tensor], key: str) -> dict[str, float]:

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor, nn
+from torch import nn
 
-from interaction_train.callbacks.monitor import Monitor, Result, Split, is_fast
-from interaction_train.callbacks.samples import batches, first_loader, gather, spread
+from interaction_train.callbacks.monitor import Monitor, Result, Split
+from interaction_train.callbacks.samples import batches, first_loader, gather, is_fast, spread
 from interaction_train.errors import at_least, in_range
 from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.players import GridPlayers
@@ -26,13 +26,10 @@ _BATCH = 64  # no result depends on it
 class GeneralizationGap(Monitor):
     """Loss, accuracy and interaction strength on training samples against validation samples.
 
-    In ``fit`` alone, after every k-th validation, on a fixed subset of the training set and one of
-    the same size of the (first) validation set, both spread evenly. Both are measured here, in the
-    same way: in eval mode, with the present weights, by cross entropy. So their difference is the
-    gap and nothing else; the module's own metrics may be of other weights (training's are averaged
-    over an epoch), other losses and augmented images, and have names of their own. Training
-    samples come without augmentation from this package's data modules; for others a warning says
-    so where the data set changes its samples at random.
+    In ``fit`` alone, on a fixed subset of the training set and one of the same size of the (first)
+    validation set, both spread evenly and measured in the same way: in eval mode, with the present
+    weights, by cross entropy. Training samples come without augmentation from this package's data
+    modules; for others a warning says so where the data set changes its samples at random.
 
     Logs ``val/gap/train_acc``, ``val/gap/val_acc``, ``val/gap/train_loss``, ``val/gap/val_loss``
     and, positive where the network has overfitted, ``val/gap/acc`` (training − validation) and
@@ -44,8 +41,7 @@ class GeneralizationGap(Monitor):
     Args:
         n_samples: number of samples of each set, over all processes.
         every: k, how often; the first validation is one of them.
-        strength_samples: how many of each are measured for the strength, spread evenly; 0 leaves
-            it out.
+        strength_samples: how many of each are measured for the strength; 0 leaves it out.
         rows: rows of the grid of players.
         cols: columns of it.
         contexts: contexts per pair, at least 2.
@@ -102,12 +98,14 @@ class GeneralizationGap(Monitor):
         for part, source in (("train", train), ("val", loader)):
             places = spread(len(source.dataset), count)
             found = [torch.zeros(0, 3, device=trainer.strategy.root_device)]
-            found += [
-                _rows(network, *self.samples(trainer, source, block), block)
-                for block in batches(places, trainer, _BATCH)
-            ]
-            _, loss, right = gather(torch.cat(found)).double().mean(0).tolist()
-            result |= {f"{part}_acc": right, f"{part}_loss": loss}
+            for block in batches(places, trainer, _BATCH):
+                x, y = self.samples(trainer, source, block)
+                logits = eval_logits(network, x).float()
+                loss = F.cross_entropy(logits, y, reduction="none")
+                own = torch.tensor(block).to(loss), loss, (logits.argmax(-1) == y).float()
+                found.append(torch.stack(own, 1))
+            _, mean, right = gather(torch.cat(found)).double().mean(0).tolist()
+            result |= {f"{part}_acc": right, f"{part}_loss": mean}
             if self.strength_samples:
                 result |= self._strength(trainer, source, network, places, part)
         return result
@@ -138,21 +136,14 @@ class GeneralizationGap(Monitor):
     def _warn_of_augmentation(self, trainer: L.Trainer, loader: Any) -> None:
         if self._warned:
             return
-        self._warned = True
-        looks = []
+        self._warned, looks = True, []
         for seed in (0, 1):
             with isolate_rng():
                 torch.default_generator.manual_seed(seed)
-                looks.append(self.samples(trainer, loader, spread(len(loader.dataset), 4)))
-        if not torch.equal(looks[0][0], looks[1][0]):
+                x, _ = self.samples(trainer, loader, spread(len(loader.dataset), 4))
+                looks.append(x)
+        if not torch.equal(*looks):
             rank_zero_warn(
                 "The training data set changes its samples at random, so the generalization gap "
                 "compares augmented training samples with validation samples."
             )
-
-
-def _rows(network: nn.Module, x: Tensor, y: Tensor, places: list[int]) -> Tensor:
-    """Place, loss and whether it is right, per sample: float32 ``(B, 3)``."""
-    logits = eval_logits(network, x).float()
-    loss = F.cross_entropy(logits, y, reduction="none")
-    return torch.stack([torch.tensor(places).to(loss), loss, (logits.argmax(-1) == y).float()], 1)

@@ -13,17 +13,14 @@ class SpectrumMonitor(SampledMetric):
 
     - In ``fit``, after every k-th validation: ``val/interaction/J/<ratio>`` and the signed means
       ``val/interaction/signed/<ratio>``, each with ``…_stderr/<ratio>``, and a figure. At the end
-      ``val/interaction/history``, a table of all of them, and a heat map (order × epoch). The
-      history is part of checkpoints.
+      ``val/interaction/history``, a table of all of them, and a heat map (order × epoch).
     - In ``validate`` and ``test``: a table, ``spectrum.csv``, ``spectrum.json`` and
       ``spectrum.png`` in the run's folder, and the same keys (``test/…``) to the loggers.
 
-    With an attack the same samples are measured in their adversarial versions too, for their true
-    labels (survey, Sec. 5.2: which orders an attack changes): ``val/interaction/adv/…``. J(m) is
-    relative to its own mean over orders; the signed means compare clean and adversarial images in
-    the unit of the payoff. Samples that the attack fools stay in, also with ``only_correct``.
-
-    ``fast_dev_run`` measures one sample, right or wrong, with two contexts, at three orders.
+    With an attack the same samples are measured in their adversarial versions too (survey,
+    Sec. 5.2: which orders an attack changes): ``val/interaction/adv/…``. J(m) is relative to its
+    own mean over orders; the signed means compare clean and adversarial images in the unit of the
+    payoff. Samples that the attack fools stay in, also with ``only_correct``.
 
     Args: see :class:`~interaction_train.callbacks.sampled_metric.SampledMetric`.
 

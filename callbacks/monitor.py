@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 import torch
 from lightning.fabric.plugins.precision.utils import _DtypeContextManager
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -27,9 +31,9 @@ from interaction_train.callbacks.adapter import (
     find_batch,
     find_model,
 )
-from interaction_train.callbacks.freshness import check_fit, forget
-from interaction_train.callbacks.samples import fetch, first_loader, spread
+from interaction_train.callbacks.samples import check_alone, fetch, first_loader, is_fast, spread
 from interaction_train.errors import InputError, at_least
+from interaction_train.tracking.figures import save_figure
 from interaction_train.tracking.folders import run_folder
 from interaction_train.tracking.loggers import log_figure, log_table
 
@@ -43,12 +47,11 @@ class Monitor(L.Callback, ABC):
     """Measures after every k-th validation of ``fit``, and in ``validate`` and ``test``.
 
     In ``fit`` the values go to the loggers under fixed keys, and into a history that is part of
-    checkpoints; at its end the history goes to the loggers as a table. In ``validate`` and ``test``
-    a table is printed and files are written into the run's folder. The sanity check is not
-    measured. Every process measures its share and all get the same result. Training is not
-    touched: neither the network nor a random state keeps a trace. Samples are spread evenly over
-    the first loader's data set and come as the loop's batches do, through the batch hooks of module
-    and data module.
+    checkpoints and goes to the loggers as a table at the end. In ``validate`` and ``test`` a table
+    is printed and files are written into the run's folder. The sanity check is not measured. Every
+    process measures its share and all get the same result; neither the network nor a random state
+    keeps a trace. Samples are spread evenly over the first loader's data set and come as the loop's
+    batches do, through the batch hooks of module and data module.
 
     Between measurements ``trainer.callback_metrics`` does not hold the values, so that none counts
     twice; what needs them after every validation is refused when ``fit`` starts.
@@ -58,21 +61,18 @@ class Monitor(L.Callback, ABC):
         model: where the network is (:func:`~interaction_train.callbacks.adapter.find_model`).
         batch: where inputs and int64 labels lie in a batch: two indices or keys, or a function.
         normalization: ``mean`` and ``std`` per channel that the data set's inputs are normalised
-            with. They are taken back, and made the network's first layer, so that all of this
-            callback (ε, baselines, pictures) is in pixels in [0, 1].
+            with; all of this callback (ε, baselines, pictures) is in pixels in [0, 1] then too.
         name: of this one of several callbacks of one class: ``val/<name>/…``, and a folder of its
             own in the run's folder.
 
     Raises:
-        InputError: an argument out of its range; in use, a module without a network or a loader
-            without a data set.
+        InputError: an argument out of its range; in use, a module without a network, a loader
+            without a data set, or two callbacks that log the same keys.
     """
 
-    keys_begin: tuple[str, ...]
-    """What the logged keys begin with, after ``val/``; the first one is the history's."""
-
-    after_fit = True
-    """Whether ``validate`` and ``test`` measure too."""
+    keys_begin: tuple[str, ...]  # of logged keys, after ``val/``; the first one is the history's
+    stem: str  # the name of the files
+    after_fit = True  # whether ``validate`` and ``test`` measure too
 
     def __init__(
         self,
@@ -110,20 +110,16 @@ class Monitor(L.Callback, ABC):
             log_figure(loggers, self._named(f"{split}/{key}"), figure, step)
 
     def history_figures(self) -> Mapping[str, Figure]:
-        """The same for the whole history, at the end of ``fit``."""
+        """The same as :meth:`figures` for the whole history, at the end of ``fit``."""
         return {}
 
     def table(self, result: Result) -> Table:
         """What ``validate`` and ``test`` print."""
         raise NotImplementedError
 
-    def write(self, folder: Path, result: Result) -> list[Path]:
-        """Write files into the run's folder.
-
-        Returns:
-            their paths, to be printed.
-        """
-        return []
+    def csv_rows(self, result: Result) -> Mapping[str, Sequence[Iterable[Any]]]:
+        """File's name → the rows that ``validate`` and ``test`` write, the columns' names first."""
+        return {}
 
     def network(self, trainer: L.Trainer, loader: Any) -> nn.Module:
         """The bare network of the module, as one of pixels, tried on samples of the loader."""
@@ -140,16 +136,51 @@ class Monitor(L.Callback, ABC):
     def state_key(self) -> str:
         return super().state_key + (f"/{self.name}" if self.name else "")
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        begin = tuple(self._named(f"val/{key}/") for key in self.keys_begin)
-        check_fit(trainer, type(self).__name__, begin, self.every)
+    @property
+    def begin(self) -> tuple[str, ...]:
+        """What the logged keys of ``fit`` begin with."""
+        return tuple(self._named(f"val/{key}/") for key in self.keys_begin)
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"validations": self._validations, "history": self.history}
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        check_alone(trainer, self, "begin", "name")
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._validations = state_dict["validations"]
-        self.history = list(state_dict.get("history", []))
+    def on_fit_start(self, trainer: Any, pl_module: L.LightningModule) -> None:
+        """Refuse, or warn of, what watches the keys after every validation."""
+        if self.every == 1 or is_fast(trainer):
+            return
+        watching = [(type(c).__name__, c) for c in trainer.callbacks]
+        watching += [("lr_scheduler", config) for config in trainer.lr_scheduler_configs]
+        own = type(self).__name__
+        for name, watcher in watching:
+            key = getattr(watcher, "monitor", None)
+            if not isinstance(key, str) or not key.startswith(self.begin):
+                continue
+            if getattr(watcher, "strict", True):
+                lenient = ", or strict=False there" if hasattr(watcher, "strict") else ""
+                expected = f"1, as {name} watches {key!r} after every validation{lenient}"
+                raise InputError("every", f"{self.every} for {own}", expected)
+            if isinstance(watcher, EarlyStopping):
+                rank_zero_warn(
+                    f"{name} watches {key!r}, which {own} measures at every {self.every}th "
+                    f"validation: its patience of {watcher.patience} counts measurements."
+                )
+        runs = max(1, trainer.max_epochs or 0) // (trainer.check_val_every_n_epoch or 1)
+        if isinstance(trainer.val_check_interval, float):
+            runs = int(runs / trainer.val_check_interval)
+        if 1 < runs <= self.every:
+            rank_zero_warn(
+                f"{own} measures once in this run, after the first of {runs} validations: "
+                f"every={self.every}."
+            )
+
+    # Not by state_dict, for which Lightning refuses two of one key before setup says why.
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        state = {"validations": self._validations, "history": self.history}
+        checkpoint["callbacks"][self.state_key] = state
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        if state := checkpoint["callbacks"].get(self.state_key):
+            self._validations, self.history = state["validations"], list(state["history"])
 
     # Measured inside the loop, not at its end: callbacks that average weights swap them back there.
     def on_validation_batch_end(
@@ -177,28 +208,27 @@ class Monitor(L.Callback, ABC):
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         if self._result is None:
-            forget(trainer, tuple(self._named(f"val/{key}/") for key in self.keys_begin))
+            metrics = trainer.callback_metrics  # an earlier measurement would look new there
+            for key in [key for key in metrics if key.startswith(self.begin)]:
+                del metrics[key]
             return
         result, self._result = self._result, None
         values = self.keys("val", result)
         # Equal on every process already; said to be synchronised, or Lightning would warn.
-        named = {self._named(key): value for key, value in values.items()}
-        pl_module.log_dict(named, sync_dist=True)
-        point = {"epoch": trainer.current_epoch, "step": trainer.global_step}
-        self.history.append({**point, "values": values})
+        pl_module.log_dict({self._named(k): v for k, v in values.items()}, sync_dist=True)
+        point = {"epoch": trainer.current_epoch, "step": trainer.global_step, "values": values}
+        self.history.append(point)
         if trainer.is_global_zero:
             self.log_media(trainer.loggers, "val", result, trainer.global_step)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self.history or not trainer.is_global_zero:
             return
-        columns = list(self.history[-1]["values"])
-        rows = [
-            [point["epoch"], point["step"], *(point["values"].get(key) for key in columns)]
-            for point in self.history
-        ]
+        columns = ["epoch", "step", *self.history[-1]["values"]]
+        points = ({**point, **point["values"]} for point in self.history)
+        rows = [[point.get(column) for column in columns] for point in points]
         key, step = self._named(f"val/{self.keys_begin[0]}/history"), trainer.global_step
-        log_table(trainer.loggers, key, ["epoch", "step", *columns], rows, step)
+        log_table(trainer.loggers, key, columns, rows, step)
         for name, figure in self.history_figures().items():
             log_figure(trainer.loggers, self._named(f"val/{name}"), figure, step)
 
@@ -220,15 +250,22 @@ class Monitor(L.Callback, ABC):
         if folder:
             folder = folder / (self.name or "")
             folder.mkdir(parents=True, exist_ok=True)
-            for path in self.write(folder, result):
+            for path in self._write(folder, result):
                 console.print(str(path), soft_wrap=True, highlight=False)
+
+    def _write(self, folder: Path, result: Result) -> list[Path]:
+        paths = []
+        for name, rows in self.csv_rows(result).items():
+            paths.append(folder / f"{name}.csv")
+            with paths[-1].open("w", newline="") as file:
+                csv.writer(file).writerows(rows)
+        paths.append(folder / f"{self.stem}.json")
+        paths[-1].write_text(json.dumps(result, indent=2))
+        for figure in self.figures(result).values():
+            paths.append(folder / f"{self.stem}.png")
+            save_figure(figure, paths[-1])
+        return paths
 
     def _named(self, key: str) -> str:
         """A key with this callback's name after the split."""
-        split, _, rest = key.partition("/")
-        return key if self.name is None else f"{split}/{self.name}/{rest}"
-
-
-def is_fast(trainer: L.Trainer) -> bool:
-    """Whether this is ``fast_dev_run``, which shall cost next to nothing."""
-    return bool(getattr(trainer, "fast_dev_run", False))
+        return key if self.name is None else key.replace("/", f"/{self.name}/", 1)

@@ -20,15 +20,7 @@ from interaction_train.training.objective import WeightedTerm
 def report_orders(
     losses: Mapping[str, WeightedTerm], model: nn.Module, x: Tensor
 ) -> dict[str, OrderWeights]:
-    """Tell, on the first process, which orders each loss weighs on inputs such as ``x``.
-
-    Args:
-        losses: name → weighted term; those without players are left out.
-        model: the network.
-        x: inputs ``(B, ...)``.
-
-    Returns:
-        name → weights.
+    """Tell, on the first process, which orders each loss with players weighs on inputs ``x``.
 
     Raises:
         InputError: a loss whose sizes do not exist for so few players.

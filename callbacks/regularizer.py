@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -20,7 +20,8 @@ from interaction_train.callbacks.adapter import (
     has_forward,
 )
 from interaction_train.callbacks.order_report import report_orders
-from interaction_train.callbacks.step_wrapper import StepWrapper
+from interaction_train.callbacks.samples import check_alone
+from interaction_train.callbacks.step_wrapper import Step, StepCallback
 from interaction_train.errors import InputError
 from interaction_train.game.layers import ForwardRecord, find_layer, record
 from interaction_train.training.module import progress, warn_of_early_losses
@@ -29,30 +30,26 @@ from interaction_train.training.objective import WeightedTerm, add_terms, wanted
 _HOOK = "add_interaction_losses"
 
 
-class InteractionRegularizer(L.Callback):
+class InteractionRegularizer(StepCallback):
     """Adds interaction losses to the loss of any LightningModule.
 
-    ``training_step`` is wrapped in ``setup`` and put back in ``teardown``. The loss that it
-    returns, alone or under the key ``"loss"``, becomes loss + Σ factor · term; the terms run inside
-    the step, so DDP, accumulation, mixed precision and compiled models work as for the module's own
-    loss. The step's own forward pass is used for the terms where it runs the network once, on the
-    batch's inputs as they are. Logs ``<prefix>loss/<name>``, ``<prefix>weight/<name>`` where a
-    weight changes in training, and ``<prefix>loss/task``, what the module returned.
+    ``training_step`` is wrapped while ``fit`` runs. The loss that it returns, alone or under the
+    key ``"loss"``, becomes loss + Σ factor · term, so DDP, accumulation, mixed precision and
+    compiled models work as for the module's own loss. The step's own forward pass is used for the
+    terms where it runs the network once, on the batch's inputs as they are; under ``torch.compile``
+    of the whole LightningModule the terms make their own. Logs ``<prefix>loss/<name>``,
+    ``<prefix>weight/<name>`` where a weight changes in training, and ``<prefix>loss/task``, what
+    the module returned.
 
-    With manual optimisation nothing can be added to a loss that the step has used already. There
-    ``training_step`` calls the hook that this callback gives the module, before its backward:
-    ``self.manual_backward(self.add_interaction_losses(loss, batch))``; if the first step does not,
-    an error says so.
-
-    Under ``torch.compile`` of the whole LightningModule the terms run outside the compiled step and
-    make their own forward passes.
+    With manual optimisation ``training_step`` calls the hook that this callback gives the module,
+    before its backward: ``self.manual_backward(self.add_interaction_losses(loss, batch))``; if the
+    first step does not, an error says so.
 
     Args:
         losses: name → loss term with its weight, warm-up and ramp.
-        model: where the network is (:func:`~interaction_train.callbacks.adapter.find_model`), which
-            is tried on the first batch; layers have the names that they have in it.
-        batch: where inputs and int64 labels lie in a batch: two indices or keys, or a function of
-            the batch. Default: the first two parts.
+        model: where the network is (:func:`~interaction_train.callbacks.adapter.find_model`);
+            layers have the names that they have in it.
+        batch: where inputs and int64 labels lie in a batch: two indices or keys, or a function.
         log_prefix: prefix of the logged keys, another one for each of several regularizers; None
             logs nothing.
 
@@ -76,23 +73,15 @@ class InteractionRegularizer(L.Callback):
         check_keys(batch)
         self.losses, self.model, self.batch = losses, model, batch
         self.log_prefix = log_prefix
-        self._layer: StepWrapper | None = None
         self._network: Any = None  # found on the first batch
         self._recorder: _Recorder | None = None
-        self._first = True
-        self._hook_called = False
+        self._first, self._hook_called = True, False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if stage != "fit":
-            return
-        self._detach()
-
-        def around(step: Callable[[Any], Any], batch: Any) -> Any:
-            return self._step(trainer, pl_module, batch, step)
-
-        self._layer, self._first = StepWrapper(pl_module, around), True
-        if not pl_module.automatic_optimization:
-            self._hook_called = False
+        check_alone(trainer, self, "log_prefix", "log_prefix")
+        super().setup(trainer, pl_module, stage)
+        self._first, self._hook_called = True, False
+        if stage == "fit" and not pl_module.automatic_optimization:
             below = pl_module.__dict__.get(_HOOK)  # another regularizer's
 
             def hook(loss: Tensor, batch: Any) -> Tensor:
@@ -102,20 +91,12 @@ class InteractionRegularizer(L.Callback):
 
             pl_module.__dict__[_HOOK] = hook
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self._detach()
-
-    def on_exception(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
-    ) -> None:
-        self._detach()  # Lightning calls no teardown then
-
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if not self._first:
             return
-        x, _ = self.find_batch(batch)
+        x, _ = find_batch(batch, self.batch)
         tried = x if has_forward(pl_module) else None
         self._network = model = find_model(pl_module, self.model, tried)
         for weighted in self.losses.values():
@@ -128,65 +109,52 @@ class InteractionRegularizer(L.Callback):
     def state_key(self) -> str:
         return super().state_key + ("" if self.log_prefix == "train/" else f"/{self.log_prefix}")
 
-    def state_dict(self) -> dict[str, Any]:
-        state = {name: weighted.state_dict() for name, weighted in self.losses.items()}
-        return {name: part for name, part in state.items() if part}
+    # Not by state_dict, for which Lightning refuses two of one key before setup says why.
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        states = {name: weighted.state_dict() for name, weighted in self.losses.items()}
+        if any(states.values()):
+            checkpoint["callbacks"][self.state_key] = states
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        states = checkpoint["callbacks"].get(self.state_key, {})
         for name, weighted in self.losses.items():
-            weighted.load_state_dict(state_dict.get(name, {}))
+            weighted.load_state_dict(states.get(name, {}))
 
-    def find_batch(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Inputs and labels of a batch."""
-        return find_batch(batch, self.batch)
-
-    def _detach(self) -> None:
+    def detach(self) -> None:
         if self._layer is not None:
             self._layer.module.__dict__.pop(_HOOK, None)
-            self._layer.detach()
-            self._layer = self._network = None
+            self._network = None
+        super().detach()
 
-    def _step(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        batch: Any,
-        step: Callable[[Any], Any],
+    def around(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, step: Step, batch: Any
     ) -> Any:
         # Hooks would be traced into a compiled step, and outlive it there.
         if getattr(pl_module, "_compiler_ctx", None) is None:
             _, epoch = progress(trainer)
-            model, (x, _) = self._network, self.find_batch(batch)
+            model, (x, _) = self._network, find_batch(batch, self.batch)
             self._recorder = _Recorder(model, wanted_layers(self.losses, epoch), x, self._first)
         first, self._first = self._first, False
         try:
             output = step(batch)
             if not pl_module.automatic_optimization:
                 if first and not self._hook_called:
-                    raise InputError(
-                        "training_step",
-                        "one with manual optimisation",
-                        f"that it runs backward from self.{_HOOK}(loss, batch)",
-                    )
+                    expected = f"that it runs backward from self.{_HOOK}(loss, batch)"
+                    raise InputError("training_step", "one with manual optimisation", expected)
                 return output
-            if output is None:
-                return None
             if isinstance(output, Mapping):
                 return {**output, "loss": self._add(trainer, pl_module, output["loss"], batch)}
-            return self._add(trainer, pl_module, output, batch)
+            return None if output is None else self._add(trainer, pl_module, output, batch)
         finally:
-            self._take()
-
-    def _take(self) -> ForwardRecord:
-        """What was recorded in this step, once: weights may change after it."""
-        recorder, self._recorder = self._recorder, None
-        return ForwardRecord() if recorder is None else recorder.take()
+            if self._recorder is not None:
+                self._recorder.take()
+                self._recorder = None
 
     def _add(
         self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor, batch: Any
     ) -> Tensor:
-        forward = self._take()
-        x, y = self.find_batch(batch)
+        forward = ForwardRecord() if self._recorder is None else self._recorder.take()
+        x, y = find_batch(batch, self.batch)
         step, epoch = progress(trainer)
         total, logs = add_terms(
             self.losses, loss, self._network, x, y,
@@ -199,7 +167,7 @@ class InteractionRegularizer(L.Callback):
 
 
 class _Recorder:
-    """Records the network's forward passes until what it saw is taken."""
+    """Records the network's forward passes until the record is taken."""
 
     def __init__(self, model: nn.Module, layers: Sequence[str], x: Tensor, warn: bool) -> None:
         self.x, self.warn = x, warn
@@ -217,11 +185,13 @@ class _Recorder:
         self.forward.logits = output.clone() if isinstance(output, Tensor) else None
 
     def take(self) -> ForwardRecord:
+        """The record, once: weights may change after it."""
         self.hooks.close()
-        if self.warn and self.same and not any(self.same):
+        same, self.same = self.same, []
+        if self.warn and same and not any(same):
             rank_zero_warn(
                 "training_step runs the network on something other than the batch's inputs; the "
                 "losses take the batch's. If they shall take others, give batch= a function."
             )
         # After several passes nobody knows which one the record is of.
-        return self.forward if self.same == [True] else ForwardRecord()
+        return self.forward if same == [True] else ForwardRecord()

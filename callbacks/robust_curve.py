@@ -37,11 +37,6 @@ class RobustCurve(NamedTuple):
     adversarial: Tensor
 
 
-def predictions(network: nn.Module, x: Tensor) -> Tensor:
-    """Predicted classes ``(B,)`` int64, in eval mode."""
-    return eval_logits(network, x).argmax(-1)
-
-
 def robust_curve(
     make: AttackFactory,
     network: nn.Module,
@@ -55,11 +50,11 @@ def robust_curve(
     """Attack with growing ε, each time only what still stands.
 
     A sample that is broken at some ε counts as broken at every larger one, where its adversarial
-    image is allowed too. So the curve never rises, and costs less than as many attacks.
+    image is allowed too.
 
     Args:
         make: makes the attack; its step size goes with ε.
-        network: the network, ``(B, ...)`` → logits ``(B, classes)``.
+        network: ``(B, ...)`` → logits ``(B, classes)``.
         x: images ``(B, C, H, W)`` in [0, 1].
         y: labels ``(B,)`` int64.
         epsilons: ascending; None takes the attack as it is.
@@ -69,7 +64,7 @@ def robust_curve(
     Raises:
         InputError: an attack without a bound or targets to set, or one that leaves its bound.
     """
-    stands = predictions(network, x) == y
+    stands = eval_logits(network, x).argmax(-1) == y
     smallest = torch.where(stands, math.inf, 0.0).double()
     adversarial = x.clone()
     for epsilon in (None,) if epsilons is None else epsilons:
@@ -81,7 +76,7 @@ def robust_curve(
         sizes = (crafted.double() - x[left].double()).flatten(1)
         if epsilon is not None:
             _check_bound(attack, sizes, epsilon)
-        broken = predictions(network, crafted) != y[left]
+        broken = eval_logits(network, crafted).argmax(-1) != y[left]
         reached = sizes.abs().amax(1) if epsilon is None else torch.full_like(sizes[:, 0], epsilon)
         smallest[left[broken]] = reached[broken]
         adversarial[left], stands[left] = crafted, ~broken
@@ -100,15 +95,9 @@ def masking_signs(
 ) -> Tensor:
     """What tells that an attack fails because gradients are masked (Athalye et al., 2018).
 
-    Args:
-        make: makes the attack.
-        network: the network.
-        x: images ``(B, C, H, W)``, all of which it gets right.
-        y: labels ``(B,)``.
-        epsilon: the bound; None: the attack's own.
-        black_box: makes an attack without gradients; default: Square with 100 queries, in the
-            attack's norm.
-        seed: seed of attacks that draw from the global random states.
+    Arguments are those of :func:`robust_curve`, with images ``x`` that the network gets right, the
+    bound ``epsilon`` (None: the attack's own), and what makes the attack without gradients,
+    ``black_box`` (default: Square with 100 queries, in the attack's norm).
 
     Returns:
         ``(B, 4)`` float64: the cross entropy after half of the steps and after all; whether the
@@ -141,47 +130,40 @@ def masking_signs(
 
 
 def masking_warnings(name: str, signs: Tensor, broken: Tensor) -> list[str]:
-    """In words what :func:`masking_signs` shows, beyond two standard errors.
+    """What :func:`masking_signs` ``(B, 4)`` shows beyond two standard errors, in words.
 
-    Args:
-        name: the attack's name.
-        signs: ``(B, 4)``.
-        broken: ``(B,)`` bool, what the attack breaks at that ε.
+    ``broken`` ``(B,)`` bool is what the attack breaks at that ε.
     """
+    if not len(signs):
+        return []
     half, full, black, large = signs.T
     found = []
     if _clearly_positive(half - full):
         found.append(
-            f"{name}: the loss falls with more steps, from {float(half.nanmean()):.3g} to "
+            f"the loss falls with more steps, from {float(half.nanmean()):.3g} to "
             f"{float(full.nanmean()):.3g}; gradients may be masked, or steps too large."
         )
     if _clearly_positive(black - broken.double()):
         found.append(
-            f"{name}: a black-box attack breaks {float(black.mean()):.1%} of the samples and it "
+            f"a black-box attack breaks {float(black.mean()):.1%} of the samples and it "
             f"{float(broken.double().mean()):.1%}; gradients may be masked."
         )
-    if large.numel() and float(large.mean()) < _ENOUGH:
+    if float(large.mean()) < _ENOUGH:  # False for NaN
         found.append(
-            f"{name}: with the largest ε there is it breaks only {float(large.mean()):.1%} of the "
+            f"with the largest ε there is it breaks only {float(large.mean()):.1%} of the "
             "samples; gradients may be masked, or the steps too few."
         )
-    return found
+    return [f"{name}: {text}" for text in found]
 
 
 def _clearly_positive(differences: Tensor) -> bool:
-    if not differences.numel():
-        return False
-    mean = float(differences.mean())
-    spread = float(differences.std(correction=0)) / len(differences) ** 0.5
-    return mean > max(2 * spread, 1e-6)  # False for NaN
+    mean, spread = float(differences.mean()), float(differences.std(correction=0))
+    return mean > max(2 * spread / len(differences) ** 0.5, 1e-6)  # False for NaN
 
 
 def _check_bound(attack: Attack, sizes: Tensor, epsilon: float) -> None:
     largest = float(sizes.abs().amax()), float(sizes.norm(dim=1).amax())
     if min(largest) > epsilon * 1.001 + 1e-6:
-        raise InputError(
-            "epsilons",
-            f"{type(attack).__name__} with a perturbation of {largest[0]:.4g} (L∞) and "
-            f"{largest[1]:.4g} (L2)",
-            f"one within eps = {epsilon:.4g}",
-        )
+        got = f"a perturbation of {largest[0]:.4g} (L∞) and {largest[1]:.4g} (L2)"
+        expected = f"one within eps = {epsilon:.4g}"
+        raise InputError("epsilons", f"{type(attack).__name__} with {got}", expected)

@@ -21,20 +21,20 @@ from interaction_train.tracking.report.material import STARTS
 class RunReport(L.Callback):
     """Writes ``report.html`` at the end of ``fit``, ``validate`` and ``test``, failed ones too.
 
-    The report holds the curves of all logged metrics, the figures and tables that the run's folder
-    has, the numbers that sum the run up, the configuration, and when, where and with what command
-    and versions the run was started. It is made from the files in the run's folder and in those of
-    the runs that it was resumed from (:func:`~interaction_train.tracking.report.write_report`).
-    What is logged goes to ``history.jsonl`` there, whatever loggers the trainer has; of a run that
-    was killed ``python -m interaction_train.tracking.report FOLDER`` makes the report.
+    The report holds the curves of all logged metrics, the figures and tables of the run's folder,
+    the numbers that sum the run up, the configuration, and when, where and with what command and
+    versions the run was started. It is made from the files in the run's folder and in those of the
+    runs that it was resumed from (:func:`~interaction_train.tracking.report.write_report`). What is
+    logged goes to ``history.jsonl`` there, whatever loggers the trainer has; of a run that was
+    killed ``python -m interaction_train.tracking.report FOLDER`` makes the report.
 
-    Only the first process works; the others do not wait for it. Put it last among the callbacks:
-    what those after it write when they end is missing. ``fast_dev_run``, and a trainer without
-    loggers, get no report.
+    Put it last among the callbacks: what those after it write when they end is missing.
+    ``fast_dev_run``, and a trainer without loggers, get no report.
     """
 
     def __init__(self) -> None:
         self._folder: Path | None = None
+        self._starts: list[dict[str, Any]] = []  # of the first process
         self._recorded: set[str] = set()
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -54,7 +54,9 @@ class RunReport(L.Callback):
         self._record(trainer, "test")
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._finish()
+        for start in self._starts[-1:]:
+            start["finished"] = True
+            self._save()
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
@@ -81,6 +83,8 @@ class RunReport(L.Callback):
         if self._folder is None or stage in self._recorded:
             return
         self._recorded.add(stage)
+        path = self._folder / STARTS
+        self._starts = json.loads(path.read_text()) if path.is_file() else []
         start: dict[str, Any] = {
             "stage": stage,
             "time": datetime.now().astimezone().isoformat(" ", "seconds"),
@@ -95,22 +99,12 @@ class RunReport(L.Callback):
             if trainer.ckpt_path:
                 origin = Path(trainer.ckpt_path).resolve().parent.parent  # <run>/checkpoints/<file>
                 start["resumed_from"] = {"folder": str(origin), "step": trainer.global_step}
-        self._save([*self._starts(), start])
+        self._starts.append(start)
+        self._save()
 
-    @rank_zero_only
-    def _finish(self) -> None:
-        starts = self._starts()
-        for start in starts[::-1][:1]:
-            start["finished"] = True
-        self._save(starts)
-
-    def _starts(self) -> list[dict[str, Any]]:
-        path = None if self._folder is None else self._folder / STARTS
-        return json.loads(path.read_text()) if path is not None and path.is_file() else []
-
-    def _save(self, starts: list[dict[str, Any]]) -> None:
-        if self._folder is not None and starts:
+    def _save(self) -> None:
+        if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
             draft = self._folder / f".{STARTS}.draft"
-            draft.write_text(json.dumps(starts, indent=2))
+            draft.write_text(json.dumps(self._starts, indent=2))
             draft.replace(self._folder / STARTS)

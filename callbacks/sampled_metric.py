@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import copy
-import csv
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import lightning as L
@@ -17,8 +14,8 @@ from rich.table import Column, Table
 
 from interaction_train.attacks.jobs import check_factory, make_attack
 from interaction_train.attacks.run import AttackFactory, craft
-from interaction_train.callbacks.monitor import Monitor, Result, Split, is_fast
-from interaction_train.callbacks.samples import batches, shard, spread
+from interaction_train.callbacks.monitor import Monitor, Result, Split
+from interaction_train.callbacks.samples import batches, is_fast, shard, spread
 from interaction_train.errors import at_least
 from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.players import GridPlayers
@@ -26,7 +23,7 @@ from interaction_train.indices import REFERENCE_RATIOS
 from interaction_train.indices.readings import READINGS, Reading, check_reading
 from interaction_train.metrics.orders import OrderMetric
 from interaction_train.sampling.pairs import NeighbourPairs, PairSampler
-from interaction_train.tracking.figures import heat_map_figure, save_figure, spectrum_figure
+from interaction_train.tracking.figures import heat_map_figure, spectrum_figure
 
 FOLLOWED_RATIOS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 """Orders m/(n−2) that are followed by default; the reference grid has 13, at twice the cost."""
@@ -38,17 +35,14 @@ _ATTACKED = 8  # samples attacked together, on which some attacks' results do de
 class SampledMetric(Monitor):
     """Follows a metric with one value per order, on clean and on adversarial images.
 
-    The samples are spread evenly over the first validation (or test) loader's data set, the same
-    ones every time. With an attack the same samples are measured again in their adversarial
-    versions, for their true labels, whatever the network makes of them.
-
-    The defaults are for following a training: many samples, with few contexts each. Absolute values
-    are then biased, equally so in every epoch; a measurement that stands for itself takes some 50
-    contexts and the reference grid of ratios, as in ``spectrum_cifar10.yaml``.
+    With an attack the same samples are measured again in their adversarial versions, for their true
+    labels. The defaults are for following a training: many samples, with few contexts each.
+    Absolute values are then biased, equally so in every epoch; a measurement that stands for itself
+    takes some 50 contexts and the reference grid of ratios, as in ``spectrum_cifar10.yaml``.
 
     Args:
-        rows: rows of the grid.
-        cols: columns of the grid.
+        rows: rows of the grid of players.
+        cols: columns of it.
         n_samples: number of samples, over all processes.
         every: k, how often in ``fit``; the first validation is one of them.
         contexts: contexts per pair and order, in the mean; at least 2.
@@ -73,21 +67,10 @@ class SampledMetric(Monitor):
     """
 
     metric_class: ClassVar[Callable[..., OrderMetric]]
-
-    stem: ClassVar[str]
-    """The name of the files."""
-
-    letter: ClassVar[str]
-    """What the metric is called, ``"J"`` for instance."""
-
-    title: ClassVar[str]
-    """The figure's."""
-
-    shown: ClassVar[Mapping[str, str]]
-    """Columns of the printed table: key of the metric's result → title."""
-
-    floor: ClassVar[str] = ""
-    """A note on the least value of a reading."""
+    letter: ClassVar[str]  # what the metric is called, "J" for instance
+    title: ClassVar[str]  # the figure's
+    shown: ClassVar[Mapping[str, str]]  # the table's columns: key of the metric's result → title
+    floor: ClassVar[str] = ""  # a note on the least value of a reading
 
     def __init__(
         self,
@@ -135,7 +118,9 @@ class SampledMetric(Monitor):
         attacked = copy.deepcopy(metric)
         attacked.only_correct = False  # they are chosen by the clean image
         attack = None if self.attack is None else make_attack(self.attack, network)
-        for block in self._blocks(trainer, loader):
+        places = spread(len(loader.dataset), 1 if is_fast(trainer) else self.n_samples)
+        parts, size = (batches, _BATCH) if attack is None else (shard, _ATTACKED)
+        for block in parts(places, trainer, size):
             x, y = self.samples(trainer, loader, block)
             metric.update(network, x, y)
             if attack is not None:
@@ -144,9 +129,9 @@ class SampledMetric(Monitor):
                     x, y = x[right], y[right]
                 if len(x):
                     attacked.update(network, craft(attack, x, y, seed=self.seed), y)
-        n = self.players.rows * self.players.cols
-        orders = [round(ratio * (n - 2)) for ratio in metric.ratios]
-        result = {"players": n, "ratios": list(metric.ratios), "orders": orders, **_plain(metric)}
+        n, ratios = self.players.rows * self.players.cols, list(metric.ratios)
+        orders = [round(ratio * (n - 2)) for ratio in ratios]
+        result = {"players": n, "ratios": ratios, "orders": orders, **_plain(metric)}
         if attack is not None:
             result["adversarial"] = _plain(attacked)
         if result["samples"] == 0:
@@ -154,15 +139,14 @@ class SampledMetric(Monitor):
         return result
 
     def keys(self, split: Split, result: Result) -> dict[str, float]:
-        keys = {}
-        parts = {"": result}
-        if "adversarial" in result:
-            parts["adv/"] = result["adversarial"]
-        for prefix, part in parts.items():
-            for name, column in self._logged.items():
-                for ratio, value in zip(result["ratios"], part[column], strict=True):
-                    keys[f"{split}/{self.keys_begin[0]}/{prefix}{name}/{ratio:g}"] = value
-        return keys
+        parts = {"": result, "adv/": result.get("adversarial")}
+        return {
+            f"{split}/{self.keys_begin[0]}/{prefix}{name}/{ratio:g}": value
+            for prefix, part in parts.items()
+            if part is not None
+            for name, column in self._logged.items()
+            for ratio, value in zip(result["ratios"], part[column], strict=True)
+        }
 
     @property
     def _logged(self) -> dict[str, str]:
@@ -171,35 +155,39 @@ class SampledMetric(Monitor):
         return logged | {f"{key}_stderr": f"{column}_stderr" for key, column in logged.items()}
 
     def history_figures(self) -> Mapping[str, Figure]:
-        points = [point for point in self.history if "epoch" in point]
-        figures = {}
-        for prefix in ("", "adv/"):
+        points, figures = [point["values"] for point in self.history], {}
+        epochs = [point["epoch"] for point in self.history]
+        for prefix, images in (("", "clean"), ("adv/", "adversarial")):
             start = f"val/{self.keys_begin[0]}/{prefix}{self.letter}/"
-            ratios = [key[len(start) :] for key in points[-1]["values"] if key.startswith(start)]
+            ratios = [key.removeprefix(start) for key in points[-1] if key.startswith(start)]
             if ratios:
-                values = [[p["values"].get(start + r, math.nan) for r in ratios] for p in points]
-                epochs = [point["epoch"] for point in points]
-                images = "adversarial" if prefix else "clean"
+                values = [[p.get(start + ratio, math.nan) for ratio in ratios] for p in points]
                 title = f"{self.letter}(m) over training, {images} images, {self._grid}"
                 figure = heat_map_figure(values, epochs, ratios, f"{self.letter}(m)", title)
                 figures[f"{self.keys_begin[0]}/{prefix}{self.letter}_over_training"] = figure
         return figures
 
     def table(self, result: Result) -> Table:
+        columns: dict[str, Iterable[str]] = {
+            "m": map(str, result["orders"]),
+            "m/(n−2)": (f"{ratio:g}" for ratio in result["ratios"]),
+        }
+        columns |= {name: _with_errors(result, key) for key, name in self.shown.items()}
+        for key, name in self.shown.items():
+            if "adversarial" in result and key in self._logged.values():
+                columns[f"adv. {name}"] = _with_errors(result["adversarial"], key)
+        # How many contexts pairs had, "29 to 33" for instance; end orders have one each.
+        counts = [round(count) for count in result["contexts"] if not math.isnan(count)]
+        inner = [count for count in counts if count > 1] or counts or [0]
+        contexts = " to ".join(map(str, sorted({min(inner), max(inner)})))
         title = f"{self.letter}(m) on {result['samples']} samples, {self._grid}"
-        shown = [(result, key, title) for key, title in self.shown.items()]
-        if "adversarial" in result:
-            logged = [key for key in self.shown if key in self._logged.values()]
-            shown += [(result["adversarial"], key, f"adv. {self.shown[key]}") for key in logged]
-        columns = ["m", "m/(n−2)", *(name for _, _, name in shown)]
         table = Table(*(Column(name, justify="right") for name in columns), title=title)
-        for k, (order, ratio) in enumerate(zip(result["orders"], result["ratios"], strict=True)):
-            cells = (_with_error(part[key][k], part[f"{key}_stderr"][k]) for part, key, _ in shown)
-            table.add_row(str(order), f"{ratio:g}", *cells)
         table.caption = (
             f"± one standard error over samples; plug-in is biased up{self.floor}, split-sign "
-            f"down, each most where |I| is small ({_contexts_range(result)} contexts per pair)"
+            f"down, each most where |I| is small ({contexts} contexts per pair)"
         )
+        for cells in zip(*columns.values(), strict=True):
+            table.add_row(*cells)
         return table
 
     def figures(self, result: Result) -> Mapping[str, Figure]:
@@ -209,45 +197,29 @@ class SampledMetric(Monitor):
 
     def curves(self, result: Result) -> dict[str, dict[str, Any]]:
         """Curves of the figure, by their names."""
-        there = [reading for reading in READINGS if f"{self.letter}_{reading}" in result]
-        wanted = [(result, reading, "") for reading in there]
-        if "adversarial" in result:
-            # All readings of both would be six bands on top of each other.
-            wanted = [(result, self.reading, "clean, ")]
-            wanted += [(result["adversarial"], self.reading, "adversarial, ")]
+        parts, readings = {"": result}, list(READINGS)
+        if "adversarial" in result:  # all readings of both would be six bands above each other
+            parts = {"clean, ": result, "adversarial, ": result["adversarial"]}
+            readings = [self.reading]
         return {
             images + reading.replace("_", "-"): {
                 "orders": result["orders"],
                 "value": part[f"{self.letter}_{reading}"],
                 "stderr": part[f"{self.letter}_{reading}_stderr"],
             }
-            for part, reading, images in wanted
+            for images, part in parts.items()
+            for reading in readings
+            if f"{self.letter}_{reading}" in result
         }
 
-    def write(self, folder: Path, result: Result) -> list[Path]:
-        paths = [folder / f"{self.stem}.{kind}" for kind in ("csv", "json", "png")]
-        lists = {key: value for key, value in result.items() if isinstance(value, list)}
-        attacked = result.get("adversarial", {})
-        lists |= {f"adv_{k}": v for k, v in attacked.items() if isinstance(v, list)}
-        with paths[0].open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(lists)
-            writer.writerows(zip(*lists.values(), strict=True))
-        paths[1].write_text(json.dumps(result, indent=2))
-        for figure in self.figures(result).values():
-            save_figure(figure, paths[2])
-        return paths
+    def csv_rows(self, result: Result) -> Mapping[str, Sequence[Iterable[Any]]]:
+        attacked = {f"adv_{key}": value for key, value in result.get("adversarial", {}).items()}
+        columns = {k: v for k, v in {**result, **attacked}.items() if isinstance(v, list)}
+        return {self.stem: [list(columns), *zip(*columns.values(), strict=True)]}
 
     @property
     def _grid(self) -> str:
         return f"{self.players.rows} × {self.players.cols} grid"
-
-    def _blocks(self, trainer: L.Trainer, loader: Any) -> list[list[int]]:
-        """Places of this process's samples, which may be none, as they are measured together."""
-        places = spread(len(loader.dataset), 1 if is_fast(trainer) else self.n_samples)
-        if self.attack is not None:
-            return shard(places, trainer, _ATTACKED)
-        return batches(places, trainer, _BATCH)
 
 
 def distinct_ratios(n: int) -> tuple[float, ...]:
@@ -256,16 +228,10 @@ def distinct_ratios(n: int) -> tuple[float, ...]:
     return tuple(sorted(orders.values()))
 
 
-def _contexts_range(result: Result) -> str:
-    """How many contexts pairs had, "29 to 33" for instance; end orders, with one each, left out."""
-    counts = [round(count) for count in result["contexts"] if not math.isnan(count)]
-    inner = [count for count in counts if count > 1] or counts or [0]
-    return " to ".join(str(count) for count in sorted({min(inner), max(inner)}))
-
-
 def _plain(metric: OrderMetric) -> Result:
     return {key: value.tolist() for key, value in metric.compute().items()}
 
 
-def _with_error(value: float, error: float) -> str:
-    return f"{value:.3g}" if math.isnan(error) else f"{value:.3g} ± {error:.2g}"
+def _with_errors(result: Result, key: str) -> Iterable[str]:
+    for value, error in zip(result[key], result[f"{key}_stderr"], strict=True):
+        yield f"{value:.3g}" if math.isnan(error) else f"{value:.3g} ± {error:.2g}"

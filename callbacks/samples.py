@@ -17,11 +17,7 @@ from interaction_train.errors import InputError
 
 
 def first_loader(loaders: Any) -> Any:
-    """The first of a trainer's loaders, which may lie in lists, mappings and CombinedLoaders.
-
-    Raises:
-        InputError: it has no data set with a length and items by index.
-    """
+    """The first of a trainer's loaders, in lists, mappings and CombinedLoaders, or InputError."""
     loader = loaders
     while isinstance(loader, CombinedLoader | Mapping | list | tuple):
         if isinstance(loader, CombinedLoader):
@@ -32,9 +28,8 @@ def first_loader(loaders: Any) -> Any:
     dataset = getattr(loader, "dataset", None)
     indexed = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
     if not indexed or isinstance(dataset, IterableDataset):
-        raise InputError(
-            "dataloader", type(dataset).__name__, "a data set with a length and items by index"
-        )
+        expected = "a data set with a length and items by index"
+        raise InputError("dataloader", type(dataset).__name__, expected)
     return loader
 
 
@@ -47,55 +42,51 @@ def spread(length: int, count: int) -> list[int]:
 def shard(places: Sequence[int], trainer: L.Trainer, block: int = 1) -> list[list[int]]:
     """The blocks of places that this process takes; perhaps none.
 
-    Blocks are the same for any number of processes. So what depends on who is in a batch with whom,
-    such as an attack's random start, does not depend on that number.
-
-    Args:
-        places: all places.
-        trainer: gives this process's rank and the number of processes.
-        block: places per block.
+    Blocks are the same for any number of processes, and so is what depends on who is in a batch
+    with whom, such as an attack's random start.
     """
-    blocks = [list(places[k : k + block]) for k in range(0, len(places), block)]
-    return blocks[trainer.global_rank :: trainer.world_size]
+    return _blocks(places, block)[trainer.global_rank :: trainer.world_size]
 
 
 def batches(places: Sequence[int], trainer: L.Trainer, size: int) -> list[list[int]]:
     """This process's places, in batches, for what does not depend on who is in a batch."""
-    mine = [place for block in shard(places, trainer) for place in block]
-    return [mine[k : k + size] for k in range(0, len(mine), size)]
+    return _blocks(places[trainer.global_rank :: trainer.world_size], size)
+
+
+def _blocks(places: Sequence[int], size: int) -> list[list[int]]:
+    return [list(places[k : k + size]) for k in range(0, len(places), size)]
 
 
 def fetch(trainer: L.Trainer, loader: Any, places: Sequence[int]) -> Any:
     """The samples at some places as one batch, made as the loader and the loop make theirs.
 
-    Precision, device, and the batch hooks of module and data module are the loop's. The global
-    random states stay as they are, also where the data set or a hook draws from them.
-
-    Args:
-        trainer: what runs the loop.
-        loader: a loader (:func:`first_loader`).
-        places: at least one.
+    Precision, device and batch hooks are the loop's; the global random states stay as they are.
     """
     dataset = loader.dataset
     collate: Callable[[Any], Any] = loader.collate_fn
     if getattr(loader, "batch_sampler", None) is None:  # its data set gives finished batches
         collate = default_collate
     with isolate_rng():
-        if hasattr(dataset, "__getitems__"):
-            batch = collate(dataset.__getitems__(list(places)))
-        else:
-            batch = collate([dataset[i] for i in places])
-        batch = trainer.precision_plugin.convert_input(batch)
+        several = getattr(dataset, "__getitems__", lambda at: [dataset[i] for i in at])
+        batch = trainer.precision_plugin.convert_input(collate(several(list(places))))
         batch = trainer.lightning_module._on_before_batch_transfer(batch)
         return trainer.strategy.batch_to_device(batch)
 
 
 def gather(rows: Tensor) -> Tensor:
-    """The rows of all processes, ordered by their first column.
-
-    Args:
-        rows: ``(b, columns)``; b may differ between processes, and be 0.
-    """
+    """The rows ``(b, columns)`` of all processes, by their first column; b may differ, and be 0."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         rows = torch.cat(gather_all_tensors(rows.contiguous()))
     return rows[rows[:, 0].argsort(stable=True)]
+
+
+def is_fast(trainer: L.Trainer) -> bool:
+    """Whether this is ``fast_dev_run``, which shall cost next to nothing and write nothing."""
+    return bool(getattr(trainer, "fast_dev_run", False))
+
+
+def check_alone(trainer: Any, callback: L.Callback, keys: str, argument: str) -> None:
+    """Refuse two callbacks that log the same, as their attribute ``keys`` says (InputError)."""
+    if sum(getattr(c, keys, ...) == getattr(callback, keys) for c in trainer.callbacks) > 1:
+        got = f"two {type(callback).__name__} that log the same keys"
+        raise InputError("callbacks", got, f"another {argument}= for each")

@@ -11,7 +11,8 @@ from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signatu
 
 from interaction_train.errors import InputError
 
-Around = Callable[[Callable[[Any], Any], Any], Any]
+Step = Callable[[Any], Any]
+Around = Callable[[Step, Any], Any]
 _STEP, _LAYER = "training_step", "_interaction_train_layer"
 
 
@@ -58,3 +59,32 @@ class StepWrapper:
             del own[_STEP]
             if layer.below is not None:
                 own[_STEP] = layer.below
+
+
+class StepCallback(L.Callback):
+    """A callback around every ``training_step`` of ``fit``."""
+
+    _layer: StepWrapper | None = None
+
+    def around(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, step: Step, batch: Any
+    ) -> Any:
+        """What ``training_step`` shall return; ``step(batch)`` runs the module's own."""
+        raise NotImplementedError
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self.detach()
+            self._layer = StepWrapper(pl_module, functools.partial(self.around, trainer, pl_module))
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.detach()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self.detach()  # Lightning calls no teardown then
+
+    def detach(self) -> None:
+        """Put the module's own step back."""
+        if self._layer is not None:
+            self._layer.detach()
+            self._layer = None

@@ -56,8 +56,7 @@ from interaction_train.attacks import (
     VarianceTuning,
 )
 from interaction_train.attacks.objectives import Loss
-from interaction_train.attacks.transfer.cells import TransferCell
-from interaction_train.attacks.transfer.rates import Proportion
+from interaction_train.attacks.transfer.rates import Proportion, TransferCell
 from interaction_train.callbacks.samples import spread
 from interaction_train.game.payoffs import margin
 from interaction_train.metrics.rows import column

@@ -1,30 +1,74 @@
-"""One row of a transfer matrix: an attack on a source, run on batches and judged by all targets."""
+"""One row of a transfer matrix: crafted on a source or read from disk, judged by all targets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from torchattacks.attack import Attack
 
-from interaction_train.attacks.jobs import make_attack, refuse_normalization
+from interaction_train.attacks.ensemble import Ensemble
+from interaction_train.attacks.jobs import class_logits, make_attack, refuse_normalization
 from interaction_train.attacks.run import AttackFactory, attack_parts, run_attack
+from interaction_train.attacks.sets.dataset import AdversarialSet
 from interaction_train.attacks.targets import Targets
-from interaction_train.attacks.transfer.passes import PassCounter
 from interaction_train.attacks.transfer.rates import Outcome, TransferRate
-from interaction_train.errors import InputError, checked_images
+from interaction_train.errors import InputError, checked_classes, checked_images, checked_labels
+from interaction_train.sampling.random import sample_hash
+
+_SET_BATCH = 128  # images of a set predicted at once
 
 Predict = Callable[[Tensor], Tensor]
 """Images ``(B, ...)`` → the classes that the T targets predict, ``(B, T)`` int64."""
 
 
+class PassCounter:
+    """Counts, while it is entered, the rows of every call of a network.
+
+    A backward pass counts with all rows of the logits it begins at, each time one is made. The
+    members of an :class:`Ensemble` are counted one by one. Calls of a part of the network, and
+    calls under ``torch.compile``, are not seen.
+
+    Args:
+        network: ``(rows, ...)`` → logits ``(rows, classes)``.
+
+    Attributes:
+        forwards: rows forward so far.
+        backwards: rows backward so far.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.networks = list(network.members) if isinstance(network, Ensemble) else [network]
+        self.forwards = self.backwards = 0
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> PassCounter:
+        self._handles = [n.register_forward_hook(self._forward) for n in self.networks]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _forward(self, network: nn.Module, inputs: tuple[Any, ...], logits: Any) -> None:
+        if isinstance(logits, Tensor):
+            rows = len(logits)
+            self.forwards += rows
+            if logits.requires_grad:
+                self._handles.append(logits.register_hook(lambda gradient: self._backward(rows)))
+
+    def _backward(self, rows: int) -> None:
+        self.backwards += rows
+
+
 @dataclass
 class Row:
-    """An attack on a source, of which so many steps are looked at, and its outcomes so far."""
+    """An attack on a source, of which ``steps`` steps are looked at, and its outcomes so far."""
 
     source: str
     name: str
@@ -33,10 +77,6 @@ class Row:
     attack: Attack
     steps: int
     rate: TransferRate
-
-    @property
-    def title(self) -> str:
-        return f"{self.name} on {self.source}"
 
     def craft(self, x: Tensor, y: Tensor, predict: Predict, seed: int) -> tuple[Tensor, Outcome]:
         """Adversarial examples of a batch, and how the targets take them."""
@@ -98,3 +138,46 @@ def _named(attack: str, source: str) -> Iterator[None]:
     except InputError as error:
         where = f"attacks.{attack} on {source}, {error.argument}"
         raise InputError(where, error.got, error.expected) from error
+
+
+def predictions(networks: Mapping[str, nn.Module], x: Tensor) -> Tensor:
+    """The classes that T networks predict for images ``(B, ...)``: ``(B, T)`` int64."""
+    found = (class_logits(net, x, f"networks.{name}") for name, net in networks.items())
+    return torch.stack([logits.argmax(1) for logits in found], 1)
+
+
+def count_classes(networks: Mapping[str, nn.Module], x: Tensor) -> int:
+    """The number of classes that all networks have."""
+    widths = {n: class_logits(net, x, f"networks.{n}").shape[1] for n, net in networks.items()}
+    if len(set(widths.values())) > 1:
+        found = ", ".join(f"{name} with {count}" for name, count in widths.items())
+        raise InputError("networks", found, "networks with the same number of classes")
+    return next(iter(widths.values()))
+
+
+def judge_set(
+    name: str,
+    found: AdversarialSet,
+    networks: Mapping[str, nn.Module],
+    rate: TransferRate,
+    classes: int,
+    part: Sequence[int],
+) -> None:
+    """Measure how networks take the examples of a set that ``part`` lists."""
+    where = f"adversarial_sets.{name}"
+    images, clean, targets = found.images, found.clean, found.targets
+    # As the networks' weights are, which half precision converts.
+    dtype = next((p.dtype for net in networks.values() for p in net.parameters()), torch.float32)
+    for piece in torch.as_tensor(part).split(_SET_BATCH):
+        if not len(piece):
+            continue
+        y = checked_labels(found.labels[piece], len(piece), f"{where}, labels").to(rate.device)
+        checked_classes(y, classes, f"{where}, labels")
+        known = x = checked_images(images[piece].to(rate.device, dtype), f"{where}, images")
+        seen, right, size = predictions(networks, x), None, None
+        if clean is not None:
+            known = checked_images(clean[piece].to(rate.device, dtype), f"{where}, clean images")
+            right = predictions(networks, known) == y.unsqueeze(1)
+            size = (x - known).abs().flatten(1).amax(1)
+        hit = None if targets is None else seen == targets[piece].to(y).unsqueeze(1)
+        rate.update(sample_hash(known, y), Outcome(seen != y.unsqueeze(1), right, hit, size=size))

@@ -14,13 +14,21 @@ from interaction_train.attacks.jobs import check_factory, checked_batch
 from interaction_train.attacks.run import AttackFactory
 from interaction_train.attacks.sets.dataset import read_adversarial_set
 from interaction_train.attacks.targets import Targets, check_targets
-from interaction_train.attacks.transfer.cells import TransferCell, transfer_cells
-from interaction_train.attacks.transfer.crafting import Row, prepared_attack
-from interaction_train.attacks.transfer.examples import Examples, keep_examples
-from interaction_train.attacks.transfer.figures import Line
-from interaction_train.attacks.transfer.predictions import count_classes, judge_set, predictions
-from interaction_train.attacks.transfer.rates import TransferRate
-from interaction_train.attacks.transfer.report import empty_rates, print_transfer, report_transfer
+from interaction_train.attacks.transfer.crafting import (
+    Row,
+    count_classes,
+    judge_set,
+    predictions,
+    prepared_attack,
+)
+from interaction_train.attacks.transfer.rates import TransferCell, TransferRate, transfer_cells
+from interaction_train.attacks.transfer.report import (
+    Examples,
+    Line,
+    empty_rates,
+    print_transfer,
+    report_transfer,
+)
 from interaction_train.errors import InputError, at_least, checked_classes
 from interaction_train.models import weights_tag
 from interaction_train.sampling.random import sample_hash
@@ -31,9 +39,9 @@ class TransferEvaluation(L.LightningModule):
     """Attacks source networks and measures at target networks how often they are fooled.
 
     For the ``test`` of a Trainer, with batches of images ``(B, C, H, W)`` in [0, 1] and labels
-    ``(B,)``. Reports a table, ``transfer.csv``, ``transfer.json``, ``transfer.png``,
-    ``transfer_eps.png`` (with several ε) and ``examples.png`` in a folder, and sends the table and
-    the pictures to the loggers, with the scalars ``test/acc/<target>`` and
+    ``(B,)``. Writes ``transfer.csv``, ``transfer.json``, ``transfer.png``, ``transfer_eps.png``
+    (with several ε) and ``examples.png``, prints a table, and sends table and pictures to the
+    loggers, with the scalars ``test/acc/<target>`` and
     ``test/transfer/<source>/<attack>/<target>`` (of several ε, each under ``…/<ε>``): the success
     rate on images that the target classifies correctly when clean or, of a targeted attack, how
     often the target takes an image for the class aimed at.
@@ -43,29 +51,26 @@ class TransferEvaluation(L.LightningModule):
         attacks: name → network → attack; ours, or any of ``torchattacks``.
         sources: names of the networks that are attacked; default: all.
         targets: names of the networks that are to be fooled; default: all.
-        leave_out: attack → sources that it is not run on, such as SGM on a network without residual
-            blocks.
+        leave_out: attack → sources that it is not run on.
         adversarial_sets: name → adversarial examples on disk, measured as rows of their own: a
             folder written by ``interaction-train predict`` or a file of ``torchattacks``' ``save``.
-        epsilons: bounds to run every attack with, for curves; its step size is scaled with the
-            bound and its number of steps stays. Default: each attack's own.
-        steps: number of steps to run every attack with, for a quick look. Default: each its own.
-        best_step: look at every step of attacks that have ``on_step``, and report success at the
-            best step too, which is chosen for every image on all the others. All steps of a batch
-            are kept in memory for that.
+        epsilons: bounds to run every attack with; the step size is scaled with the bound, the
+            number of steps stays. Default: each attack's own.
+        steps: number of steps to run every attack with. Default: each its own.
+        best_step: report success at the best step too, which is chosen for every image on all the
+            others, for attacks that have ``on_step``; keeps all steps of a batch in memory.
         only_jointly_correct: make the rates about the images that all targets classify correctly
             when clean, instead of those that the one target does.
         target_classes: classes that every attack aims at: ``"random"`` (any but the label),
             ``"least_likely"`` (of these, the source's smallest logit), or a list of classes, one of
             them at random but never the label. Default: as each attack is made.
-        first_batch: leave out the batches before this one (from 0), of each process. With the
-            Trainer's ``limit_test_batches`` it cuts the data, so that settings can be chosen on
-            other images than those of the final table.
+        first_batch: leave out the batches before this one (from 0), of each process: with the
+            Trainer's ``limit_test_batches``, settings can be chosen on other images than those of
+            the final table.
         examples: number of images to show, of the first batch and each source's last attack.
-        folder: where the files go, where those of an earlier evaluation are replaced; default: the
-            logger's folder, or without a logger a new ``results_<k>`` in ``default_root_dir``.
-        seed: seed of random targets, and of the random numbers that ``torchattacks``' attacks draw
-            from global states; our own attacks have theirs.
+        folder: where the files go, in place of an earlier evaluation's; default: the logger's
+            folder, or without a logger a new ``results_<k>`` in ``default_root_dir``.
+        seed: seed of random targets, and of attacks that draw from the global random states.
 
     Attributes:
         cells: after ``test``, every cell of the matrix, the same on all processes.
@@ -98,9 +103,13 @@ class TransferEvaluation(L.LightningModule):
         super().__init__()
         self.attacks = attacks = {} if attacks is None else attacks
         self.adversarial_sets = adversarial_sets = adversarial_sets or {}
-        _check_mapping("networks", networks, "network")
-        _check_mapping("attacks", attacks, "function, network → attack")
-        _check_mapping("adversarial_sets", adversarial_sets, "path")
+        for argument, found, kind in (
+            ("networks", networks, "network"),
+            ("attacks", attacks, "function, network → attack"),
+            ("adversarial_sets", adversarial_sets, "path"),
+        ):
+            if not isinstance(found, Mapping):
+                raise InputError(argument, f"a {type(found).__name__}", f"a mapping, name → {kind}")
         for name, factory in attacks.items():
             check_factory(f"attacks.{name}", factory)
         if not networks or not (attacks or adversarial_sets):
@@ -116,13 +125,13 @@ class TransferEvaluation(L.LightningModule):
         leave_out = {} if leave_out is None else leave_out
         _names("leave_out", list(leave_out), attacks)
         left_out = {name: _names("leave_out", these, networks) for name, these in leave_out.items()}
-        self._pairs = [
-            (s, a) for s in self.sources for a in attacks if s not in left_out.get(a, [])
-        ]
+        pairs = ((source, name) for source in self.sources for name in attacks)
+        self._pairs = [pair for pair in pairs if pair[0] not in left_out.get(pair[1], [])]
         if not self._pairs and not adversarial_sets:
             raise InputError("leave_out", "every attack on every source", "something to measure")
-        several = isinstance(epsilons, list) and len(epsilons) > 0
-        if epsilons is not None and not (several and all(_is_bound(e) for e in epsilons)):
+        bounds = epsilons if isinstance(epsilons, list) else []
+        good = all(isinstance(bound, float | int) and 0 < bound < 1 for bound in bounds)
+        if epsilons is not None and not (bounds and good):
             raise InputError("epsilons", epsilons, "a list of numbers between 0 and 1")
         check_targets("target_classes", target_classes)
         at_least("steps", 1 if steps is None else steps, 1)
@@ -135,8 +144,6 @@ class TransferEvaluation(L.LightningModule):
         self.first_batch, self.examples, self.seed = first_batch, examples, seed
         self.folder = None if folder is None else Path(folder)
         self.cells: list[TransferCell] = []
-        self._rows: list[Row] = []
-        self._examples: Examples | None = None
         self._lines: list[Line] = []
         self._classes = 0
 
@@ -147,11 +154,10 @@ class TransferEvaluation(L.LightningModule):
         for path in self.adversarial_sets.values():  # now, not after hours of crafting
             read_adversarial_set(path)
         # Attacks are built here: they take their device from the network, which is on it now.
-        self._examples, self._rows = None, []
+        self._examples: Examples | None = None
         bounds: Sequence[float | None] = self.epsilons or [None]
-        for source, name in self._pairs:
-            for eps in bounds:
-                self._rows.append(self._row(source, name, eps))
+        self._rows = [self._row(*pair, eps) for pair in self._pairs for eps in bounds]
+        self._judges = {name: self.networks[name] for name in self.targets}
 
     def _row(self, source: str, name: str, eps: float | None) -> Row:
         network, factory = self.networks[source], self.attacks[name]
@@ -163,10 +169,6 @@ class TransferEvaluation(L.LightningModule):
     def _rate(self, steps: int = 0) -> TransferRate:
         rate = TransferRate(len(self.targets), steps, self.only_jointly_correct)
         return rate.to(self.device)
-
-    @property
-    def _judges(self) -> dict[str, nn.Module]:
-        return {name: self.networks[name] for name in self.targets}
 
     def _predict(self, x: Tensor) -> Tensor:
         return predictions(self._judges, x)
@@ -184,14 +186,19 @@ class TransferEvaluation(L.LightningModule):
         for row in self._rows:
             adversarial, outcome = row.craft(x, y, self._predict, self.seed)
             row.rate.update(content, outcome._replace(right=right))
-            shown[row.source] = row.title, adversarial[: self.examples]
+            shown[row.source] = f"{row.name} on {row.source}", adversarial[: self.examples]
         if batch_idx == self.first_batch and self.examples and shown:
             if x.dim() != 4 or x.shape[1] not in (1, 3):
                 rank_zero_warn(f"examples: no pictures of shape {tuple(x.shape[1:])} are shown")
                 return
-            few, labels = x[: self.examples], y[: self.examples]
-            last = dict(shown.values())
-            self._examples = keep_examples(few, labels, last, self._predict, self.targets)
+            labels = [f"label {label}" for label in y[: self.examples].tolist()]
+            last = {title: (images.cpu(), self._seen(images)) for title, images in shown.values()}
+            self._examples = Examples(x[: self.examples].cpu(), labels, last)
+
+    def _seen(self, images: Tensor) -> list[str]:
+        """What the targets take images for, in words."""
+        rows = (zip(self.targets, row, strict=True) for row in self._predict(images).tolist())
+        return [", ".join(f"{name} {label}" for name, label in pairs) for pairs in rows]
 
     def on_test_epoch_end(self) -> None:
         lines = [self._line(row) for row in self._rows]
@@ -199,13 +206,8 @@ class TransferEvaluation(L.LightningModule):
         self._lines, self.cells = lines, [cell for line in lines for cell in line]
         folder = run_folder(self.trainer) if self.folder is None else self.folder
         if self.trainer.is_global_zero:
-            about = {
-                "targets": self.targets,
-                "only_jointly_correct": self.only_jointly_correct,
-                "target_classes": self.target_classes,
-                "first_batch": self.first_batch,
-                "seed": self.seed,
-            }
+            said = ("targets", "only_jointly_correct", "target_classes", "first_batch", "seed")
+            about = {name: getattr(self, name) for name in said}
             if folder is not None:  # a relative one lies below the root, as all of a run does
                 folder = Path(self.trainer.default_root_dir) / folder
                 rank_zero_info(f"transfer results are in {folder}")
@@ -223,8 +225,8 @@ class TransferEvaluation(L.LightningModule):
         parts = set(row.network.modules())
         white = [network in parts for network in self._judges.values()]
         about = {"source": row.source, "attack": row.name, "eps": row.eps}
-        aims = bool(row.attack.targeted)
-        return transfer_cells(row.rate.compute(), self.targets, white, **about, is_targeted=aims)
+        about["is_targeted"] = bool(row.attack.targeted)
+        return transfer_cells(row.rate.compute(), self.targets, white, **about)
 
     def _set_line(self, name: str, path: str) -> Line:
         """A set's row; every process measures its share of the set."""
@@ -235,17 +237,8 @@ class TransferEvaluation(L.LightningModule):
         surrogate = job.get("surrogate", {}).get("weights")
         white = [weights_tag(network) == surrogate for network in self._judges.values()]
         about = {"source": None, "attack": name, "eps": job.get("eps")}
-        aims = found.targets is not None
-        return transfer_cells(rate.compute(), self.targets, white, **about, is_targeted=aims)
-
-
-def _check_mapping(argument: str, found: Any, kind: str) -> None:
-    if not isinstance(found, Mapping):
-        raise InputError(argument, f"a {type(found).__name__}", f"a mapping, name → {kind}")
-
-
-def _is_bound(value: Any) -> bool:
-    return isinstance(value, float | int) and 0 < value < 1
+        about["is_targeted"] = found.targets is not None
+        return transfer_cells(rate.compute(), self.targets, white, **about)
 
 
 def _names(argument: str, names: Any, known: Any) -> list[str]:

@@ -1,8 +1,9 @@
-"""How often adversarial examples fool networks: outcomes per sample, and counts of them."""
+"""How often adversarial examples fool networks: outcomes per sample, counts, and cells."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -16,11 +17,7 @@ from interaction_train.metrics.base import RowMetric
 
 @dataclass(frozen=True)
 class Proportion:
-    """So many successes out of so many trials.
-
-    Args:
-        successes: how many.
-        total: out of how many; where it is 0 all numbers below are NaN.
+    """So many successes out of so many trials; without trials all numbers below are NaN.
 
     Examples:
         >>> none = Proportion(0, 20)
@@ -46,17 +43,17 @@ class Proportion:
 
 
 class Outcome(NamedTuple):
-    """What became of a batch of B samples at T targets.
+    """What became of a batch of B samples at T targets; None and NaN where it is not known.
 
     Attributes:
         fooled: ``(B, T)`` bool, the adversarial example is misclassified.
-        right: ``(B, T)`` bool, the clean image is classified correctly; None where it is not known.
+        right: ``(B, T)`` bool, the clean image is classified correctly.
         hit: ``(B, T)`` bool, the adversarial example is taken for the class that was aimed at; None
             for untargeted attacks.
         at_step: ``(B, S, T)`` bool, success after each of S steps: ``hit`` of a targeted attack,
-            ``fooled`` of another; None where not looked at.
-        size: ``(B,)``, the perturbation's largest absolute pixel value; None where it is not known.
-        forwards: rows forward per sample that crafting took; NaN where it is not known.
+            ``fooled`` of another.
+        size: ``(B,)``, the perturbation's largest absolute pixel value.
+        forwards: rows forward per sample that crafting took.
         backwards: the same, backward.
     """
 
@@ -72,14 +69,12 @@ class Outcome(NamedTuple):
 class TransferRate(RowMetric):
     """How often one attack's adversarial examples fool each of several targets.
 
-    Samples count once, however often they come, and no result depends on batches, their order or
-    the number of processes. ``compute()`` returns the counts of :func:`transfer_counts`.
+    ``compute()`` returns the counts of :func:`transfer_counts`, each sample once.
 
     Args:
         targets: the number T of target networks.
         steps: the number S of steps that :attr:`Outcome.at_step` has; 0 for none.
-        only_jointly_correct: condition on all targets classifying the clean image correctly, not
-            each target on itself.
+        only_jointly_correct: count only the samples that all targets get right when clean.
         kwargs: those of ``torchmetrics.Metric``.
     """
 
@@ -101,14 +96,15 @@ class TransferRate(RowMetric):
 
     def update(self, content: Tensor, outcome: Outcome) -> None:
         """Add the outcomes of a batch with the content hashes ``(B,)`` int64."""
-        unknown = torch.full_like(outcome.fooled, torch.nan, dtype=self.row_dtype)
-        one = unknown[:, :1]
-        passes = [torch.full_like(one, n) for n in (outcome.forwards, outcome.backwards)]
-        size = one if outcome.size is None else outcome.size.to(one).unsqueeze(1)
-        known = [outcome.fooled, outcome.right, outcome.hit]
-        judged = [unknown if part is None else part.to(one) for part in known]
-        steps = [] if outcome.at_step is None else [outcome.at_step.flatten(1).to(one)]
-        self.add(content, torch.cat([*passes, size, *judged, *steps], 1))
+        size, device = (len(content), *self.row_shape), outcome.fooled.device
+        rows = torch.full(size, torch.nan, dtype=self.row_dtype, device=device)
+        own, *judged = rows.tensor_split([3 + k * self.targets for k in range(4)], 1)
+        own[:, 0], own[:, 1] = outcome.forwards, outcome.backwards
+        known = [outcome.size, outcome.fooled, outcome.right, outcome.hit, outcome.at_step]
+        for part, value in zip([own[:, 2], *judged], known, strict=True):
+            if value is not None:
+                part.copy_(value.flatten(1) if value.dim() > 1 else value)
+        self.add(content, rows)
 
 
 def transfer_counts(
@@ -120,23 +116,18 @@ def transfer_counts(
         rows: ``(B, 3 + (3 + S)·T)``: forwards, backwards, size, then per target fooled, right, hit,
             and success after each of S steps; NaN where unknown.
         targets: T.
-        only_jointly_correct: whether the success rates are about the samples that all targets get
-            right.
+        only_jointly_correct: count only the samples that all targets get right when clean.
 
     Returns:
-        per target ``(T,)`` int64: ``fooled``; ``known``, how many samples are known clean, and
-        ``right`` of these; ``correct``, how many the untargeted rate is about (right at the target,
-        or at all of them), and ``fooled_correct`` of these; ``aimed``, how many the targeted rate
-        is about (all samples that an attack aimed at a class for, or those that all targets get
-        right), and ``hit`` of these; ``best_step``, how many of the correct (untargeted) or aimed
-        ones an attack succeeds with at the step that is best for the others (:func:`best_step`).
-        Per target ``best_step_at``, that step's mean over these samples (NaN without steps).
-        Scalars ``images``, the means ``forwards`` and ``backwards``, and ``linf``, the largest
-        size.
+        per target ``(T,)`` int64: ``fooled``; ``known`` (clean) samples, and ``right`` of these;
+        ``correct``, those that the untargeted rate is about, and ``fooled_correct`` of these;
+        ``aimed``, those that the targeted rate is about, and ``hit`` of these; ``best_step``, how
+        many of the correct (untargeted) or aimed ones an attack succeeds with at the step that is
+        best for the others (:func:`best_step`), and ``best_step_at``, that step's mean (NaN without
+        steps). Scalars ``images``, the means ``forwards`` and ``backwards``, and ``linf``, the
+        largest size.
     """
-    own, fooled, right, hit, at_step = rows.tensor_split(
-        [3, 3 + targets, 3 + 2 * targets, 3 + 3 * targets], dim=1
-    )
+    own, fooled, right, hit, at_step = rows.tensor_split([3 + k * targets for k in range(4)], 1)
     correct, aimed = right == 1, ~hit.isnan()
     if only_jointly_correct:
         correct = correct.all(1, keepdim=True).expand_as(correct)
@@ -152,13 +143,12 @@ def transfer_counts(
     }
     result = {name: value.sum(0).long() for name, value in counts.items()}
     result["best_step"] = torch.zeros_like(result["fooled"])
-    result["best_step_at"] = torch.full_like(result["fooled"], torch.nan, dtype=rows.dtype)
+    result["best_step_at"] = rows.new_full((targets,), torch.nan)
     if at_step.shape[1]:
         counted = torch.where(hit.isnan(), correct, aimed)
         success, chosen = best_step(at_step.unflatten(1, (-1, targets)) == 1, counted)
         result["best_step"] = (success & counted).sum(0)
-        where = torch.where(counted, chosen.to(rows), torch.nan)
-        result["best_step_at"] = where.nanmean(0)
+        result["best_step_at"] = torch.where(counted, chosen.to(rows), torch.nan).nanmean(0)
     result["images"] = torch.tensor(len(rows), device=rows.device)
     result["forwards"], result["backwards"], _ = own.mean(0)
     result["linf"] = own[:, 2].max() if len(own) else own.new_tensor(torch.nan)
@@ -168,8 +158,7 @@ def transfer_counts(
 def best_step(at_step: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
     """Success at the best step, chosen for every sample on all the others (leave one out).
 
-    As the paper of the IR attack chooses it (Wang et al., ICLR 2021, Sec. 4). Of steps that are
-    equally good for the others the last is taken.
+    As Wang et al. (ICLR 2021, Sec. 4) choose it; of equally good steps the last.
 
     Args:
         at_step: ``(B, S, T)`` bool, success after every step.
@@ -182,3 +171,103 @@ def best_step(at_step: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
     others = own.sum(0) - own
     chosen = others.shape[1] - 1 - others.flip(1).argmax(1)
     return at_step.gather(1, chosen.unsqueeze(1)).squeeze(1), chosen + 1
+
+
+@dataclass(frozen=True)
+class TransferCell:
+    """One attack on one source, measured at one target; None is what is not known.
+
+    Args:
+        source: the attacked network's name; None for adversarial sets from disk.
+        attack: the attack's name, or the set's.
+        eps: bound on the perturbation.
+        target: the name of the network that is to be fooled.
+        white_box: the target is the source, or part of it.
+        is_targeted: whether the attack aims at classes.
+        images: number of samples.
+        clean: correct predictions of the target on clean images.
+        fooled: wrong predictions on adversarial examples, of all samples.
+        fooled_correct: the same of the samples that are classified correctly while clean: the
+            attack success rate.
+        targeted: predictions of the class that was aimed at, of all samples; no trials for
+            untargeted attacks.
+        best_step: like ``success``, at the step that is best for all other samples; no trials where
+            steps were not looked at.
+        best_step_at: that step, in the mean over samples.
+        forwards: rows forward through the source per image.
+        backwards: rows backward through the source per image.
+        linf: the largest absolute pixel value of all perturbations.
+    """
+
+    source: str | None
+    attack: str
+    eps: float | None
+    target: str
+    white_box: bool
+    is_targeted: bool
+    images: int
+    clean: Proportion
+    fooled: Proportion
+    fooled_correct: Proportion
+    targeted: Proportion
+    best_step: Proportion
+    best_step_at: float | None
+    forwards: float | None
+    backwards: float | None
+    linf: float | None
+
+    @property
+    def success(self) -> Proportion:
+        """What the attack is after: ``targeted`` where it aims, else ``fooled_correct``."""
+        return self.targeted if self.is_targeted else self.fooled_correct
+
+    @property
+    def title(self) -> str:
+        """The attack's name, marked where it aims at classes."""
+        return f"{self.attack} (targeted)" if self.is_targeted else self.attack
+
+    def record(self) -> dict[str, Any]:
+        """A flat dictionary, with a proportion's counts, rate and interval; None of nothing."""
+        flat: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Proportion):
+                rate, low, high = map(_known, (value.rate, *value.interval))
+                flat |= {f"{name}_count": value.successes, f"{name}_of": value.total}
+                flat |= {f"{name}_rate": rate, f"{name}_low": low, f"{name}_high": high}
+            else:
+                flat[name] = value
+        return flat
+
+
+def transfer_cells(
+    counts: dict[str, Tensor], targets: Sequence[str], white_box: Sequence[bool], **same: Any
+) -> list[TransferCell]:
+    """The cells of one row, from :func:`transfer_counts` and what they share (``same``)."""
+    # torchmetrics turns the counts of a single target into scalars.
+    plain = {name: count.reshape(-1).tolist() for name, count in counts.items()}
+    images = int(plain["images"][0])
+    same |= {name: _known(plain[name][0]) for name in ("forwards", "backwards", "linf")}
+    cells = []
+    for t, (target, white) in enumerate(zip(targets, white_box, strict=True)):
+        at = {name: values[t] for name, values in plain.items() if len(values) == len(targets)}
+        best_at = _known(at["best_step_at"])
+        trials = 0 if best_at is None else at["aimed" if same["is_targeted"] else "correct"]
+        cells.append(
+            TransferCell(
+                target=target,
+                white_box=white,
+                images=images,
+                clean=Proportion(at["right"], at["known"]),
+                fooled=Proportion(at["fooled"], images),
+                fooled_correct=Proportion(at["fooled_correct"], at["correct"]),
+                targeted=Proportion(at["hit"], at["aimed"]),
+                best_step=Proportion(at["best_step"], trials),
+                best_step_at=best_at,
+                **same,
+            )
+        )
+    return cells
+
+
+def _known(number: float) -> float | None:
+    return None if math.isnan(number) else number

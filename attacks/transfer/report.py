@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import pandas as pd
 import torch
 from lightning.pytorch.loggers import CSVLogger
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Column, Table
+from torch import Tensor
 
-from interaction_train.attacks.transfer.cells import TransferCell
-from interaction_train.attacks.transfer.examples import Examples, examples_figure
-from interaction_train.attacks.transfer.figures import (
-    Line,
-    attack_label,
-    epsilon_figure,
-    matrix_figure,
-    percent,
-)
-from interaction_train.attacks.transfer.rates import Proportion
+from interaction_train.attacks.transfer.rates import Proportion, TransferCell
 from interaction_train.tracking.figures import save_figure
 from interaction_train.tracking.loggers import log_figure, log_images, log_table
 
-_WIDEST = 1000  # columns of text
+_WIDEST = 1000  # columns of text in a file
+
+Line = list[TransferCell]
+"""The cells of one row of the matrix, one per target."""
+
+
+class Examples(NamedTuple):
+    """Images ``(n, C, H, W)`` with a caption each: clean ones, and by title adversarial ones."""
+
+    clean: Tensor
+    captions: list[str]
+    adversarial: dict[str, tuple[Tensor, list[str]]]
 
 
 def print_transfer(lines: Sequence[Line], jointly: bool) -> None:
@@ -41,34 +47,35 @@ def print_transfer(lines: Sequence[Line], jointly: bool) -> None:
     if any(line[0].is_targeted for line in lines):
         which = "the images that all targets get right when clean" if jointly else "all images"
         caption += f"; (targeted): taken for the class aimed at, in % of {which}"
-    _print(_table(lines, "success", "Transfer at the last step", caption))
+    _print(lines, "success", "Transfer at the last step", caption)
     stepped = [line for line in lines if any(cell.best_step.total for cell in line)]
     if stepped:
         caption = (
             "not comparable with the last step: for every image and target the step is taken that "
             "is best on all other images; in brackets the interval, after @ the mean step"
         )
-        _print(_table(stepped, "best_step", "Transfer at the best step", caption))
+        _print(stepped, "best_step", "Transfer at the best step", caption)
 
 
-def _table(lines: Sequence[Line], value: str, title: str, caption: str) -> Table:
-    targets = [cell.target for cell in lines[0]]
-    numbers = ["ε", *targets, "forwards", "backwards"]
+def _print(lines: Sequence[Line], value: str, title: str, caption: str) -> None:
+    numbers = ["ε", *(cell.target for cell in lines[0]), "forwards", "backwards"]
     columns = [Column(name, justify="right", no_wrap=True) for name in numbers]
     table = Table("source", Column("attack", no_wrap=True), *columns, title=title, caption=caption)
     if value == "success":
-        clean = [f"{percent(cell.clean.rate)}" for cell in lines[0]]
+        clean = [percent(cell.clean.rate) for cell in lines[0]]
         table.add_row("", "clean accuracy", "", *clean, "", "", end_section=True)
-    for i, line in enumerate(lines):
-        first = line[0]
-        cells = [_cell(cell, value) for cell in line]
-        passes = [_count(first.forwards), _count(first.backwards)]
-        end = i + 1 == len(lines) or lines[i + 1][0].source != first.source
-        eps = "" if first.eps is None else _eps(first.eps)
-        table.add_row(
-            first.source or "", attack_label(first), eps, *cells, *passes, end_section=end
-        )
-    return table
+    for source, group in groupby(lines, key=lambda line: line[0].source):
+        for line in group:
+            first = line[0]
+            cells = [_cell(cell, value) for cell in line]
+            passes = (first.forwards, first.backwards)
+            cells += ["–" if rows is None else f"{rows:.4g}" for rows in passes]
+            table.add_row(source or "", first.title, _eps(first.eps), *cells)
+        table.add_section()
+    console = Console()
+    if not console.is_terminal:  # a file has no width, and a cut table says nothing
+        console.width = _WIDEST
+    console.print(table)
 
 
 def _cell(cell: TransferCell, value: str) -> str:
@@ -79,14 +86,6 @@ def _cell(cell: TransferCell, value: str) -> str:
     at = f" @{cell.best_step_at:.1f}" if value == "best_step" else ""
     star = "*" if cell.white_box else " "
     return f"{percent(proportion.rate)} ({low}–{high}){at}{star}"
-
-
-def _print(table: Table) -> None:
-    console = Console()
-    if not console.is_terminal:  # a file has no width, and a cut table says nothing
-        wide = console.options.update(max_width=_WIDEST)
-        console.width = max(console.width, Measurement.get(console, wide, table).maximum)
-    console.print(table)
 
 
 def report_transfer(
@@ -118,9 +117,9 @@ def report_transfer(
     loggers = [logger for logger in trainer.loggers if not isinstance(logger, CSVLogger)]
     table = [list(record.values()) for record in records]
     log_table(loggers, "test/transfer/table", list(records[0]), table, step)
-    keys = {"transfer": "matrix", "transfer_eps": "eps"}
     for name, figure in figures.items():
-        log_figure(loggers, f"test/transfer/{keys[name]}", figure, step)
+        key = "matrix" if name == "transfer" else "eps"
+        log_figure(loggers, f"test/transfer/{key}", figure, step)
     if examples is not None:
         images, captions = [examples.clean], list(examples.captions)
         for title, (adversarial, said) in examples.adversarial.items():
@@ -154,11 +153,93 @@ def _scalars(lines: Sequence[Line], several: bool) -> dict[str, float]:
     return scalars
 
 
-def _count(passes: float | None) -> str:
-    return "–" if passes is None else f"{passes:.4g}"
-
-
-def _eps(eps: float) -> str:
+def _eps(eps: float | None) -> str:
     """As so many 255ths where it is."""
+    if eps is None:
+        return ""
     levels = eps * 255
     return f"{round(levels)}/255" if abs(levels - round(levels)) < 1e-4 else f"{eps:.4g}"
+
+
+def matrix_figure(lines: Sequence[Line]) -> Figure:
+    """The matrix as a heat map, white-box cells framed; of several ε, the largest."""
+    largest: dict[str, Line] = {}
+    for line in sorted(lines, key=lambda line: line[0].eps or 0):
+        largest[_label(line[0])] = line
+    lines = [largest[label] for label in dict.fromkeys(_label(line[0]) for line in lines)]
+    targets = [cell.target for cell in lines[0]]
+    rates = [[100 * cell.success.rate for cell in line] for line in lines]
+    figure = Figure(figsize=(3.6 + 1.1 * len(targets), 1.6 + 0.3 * len(lines)), layout="tight")
+    axes = figure.add_subplot()
+    image = axes.imshow(rates, vmin=0, vmax=100, cmap="viridis", aspect="auto")
+    axes.set_xticks(range(len(targets)), targets, rotation=20)
+    axes.set_yticks(range(len(lines)), [_label(line[0]) for line in lines])
+    for i, line in enumerate(lines):
+        for j, cell in enumerate(line):
+            colour = "black" if rates[i][j] > 60 else "white"
+            axes.text(j, i, percent(cell.success.rate), ha="center", va="center", color=colour)
+            if cell.white_box:
+                frame = Rectangle((j - 0.47, i - 0.4), 0.94, 0.8, fill=False, ec="red", lw=1.5)
+                axes.add_patch(frame)
+    axes.set(xlabel="target", title="attack success, % (framed: white box)")
+    figure.colorbar(image)
+    return figure
+
+
+def epsilon_figure(lines: Sequence[Line]) -> Figure:
+    """Success against ε, one panel per target and one curve per row, with 95 % intervals."""
+    targets = [cell.target for cell in lines[0]]
+    curves: dict[str, list[Line]] = {}
+    for line in sorted(lines, key=lambda line: line[0].eps or 0):
+        if line[0].eps is not None:
+            curves.setdefault(_label(line[0]), []).append(line)
+    figure = Figure(figsize=(1.5 + 3.2 * len(targets), 4), layout="constrained")
+    panels = figure.subplots(1, len(targets), sharey=True, squeeze=False)[0]
+    for t, (axes, target) in enumerate(zip(panels, targets, strict=True)):
+        for label, points in curves.items():
+            cells = [line[t] for line in points]
+            eps = [cell.eps for cell in cells]
+            rates = [100 * cell.success.rate for cell in cells]
+            low, high = ([100 * cell.success.interval[k] for cell in cells] for k in (0, 1))
+            dashes = "--" if cells[0].white_box else "-"
+            axes.plot(eps, rates, dashes, marker="o", markersize=3, label=label)
+            axes.fill_between(eps, low, high, alpha=0.1)
+        axes.set(title=target, xlabel="ε", ylim=(0, 100))
+    panels[0].set_ylabel("attack success, % (dashed: white box)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
+    return figure
+
+
+def examples_figure(examples: Examples) -> Figure:
+    """Clean images, magnified perturbations and adversarial examples side by side."""
+    count, extra = len(examples.clean), len(examples.adversarial)
+    size = (1.9 * (1 + 2 * extra), 0.4 + 2.1 * count)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(count, 1 + 2 * extra, squeeze=False)
+    for i, (clean, caption) in enumerate(zip(*examples[:2], strict=True)):
+        _show(panels[i][0], clean, caption)
+        for k, (title, (images, captions)) in enumerate(examples.adversarial.items()):
+            shift = images[i] - clean
+            factor = 0.5 / (float(shift.abs().max()) or 0.5)
+            axes = panels[i][1 + 2 * k]
+            _show(axes, 0.5 + factor * shift, f"perturbation × {factor:.3g}")
+            _show(panels[i][2 + 2 * k], images[i], captions[i])
+            if i == 0:
+                axes.text(0, 1.2, title, transform=axes.transAxes)
+    return figure
+
+
+def _show(axes: Any, image: Tensor, caption: str) -> None:
+    pixels = image.detach().float().clamp(0, 1).cpu().movedim(0, -1).numpy()
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_title(caption, fontsize=7)
+    axes.set_axis_off()
+
+
+def percent(rate: float) -> str:
+    """A rate in percent; a dash where it is one of nothing."""
+    return "–" if math.isnan(rate) else f"{100 * rate:.1f}"
+
+
+def _label(cell: TransferCell) -> str:
+    return f"{cell.source}: {cell.title}" if cell.source else cell.title

@@ -121,6 +121,22 @@ def test_two_of_one_class(tmp_path):
     assert len(list(tmp_path.glob("results_*"))) == 2  # nothing is overwritten
 
 
+@pytest.mark.parametrize("name", [None, "mine"])
+def test_two_of_one_class_and_name_are_refused(tmp_path, name):
+    pair = [GeneralizationGap(n, strength_samples=0, name=name) for n in (8, 16)]
+    message = "callbacks: got two GeneralizationGap that log the same keys.*another name= for each"
+    with pytest.raises(InputError, match=message):
+        run(tmp_path, *pair)
+
+
+def test_two_regularizers_of_one_prefix_are_refused():
+    for prefix in ("train/", None):
+        pair = [InteractionRegularizer(weighted(), log_prefix=prefix) for _ in range(2)]
+        with pytest.raises(InputError, match="another log_prefix= for each"):
+            fit(Plain(), *pair)
+    fit(Plain(), InteractionRegularizer(weighted(), log_prefix=None), L.Callback())
+
+
 def test_two_regularizers_are_one_with_both_losses():
     losses = weighted()
     whole = weights(fit(Plain(), InteractionRegularizer(losses)))
