@@ -5,17 +5,15 @@ from __future__ import annotations
 from torch import Tensor
 
 from interaction_train.errors import InputError
+from interaction_train.game.precision import wide
 
 
 def order_strengths(multi_order: Tensor) -> Tensor:
-    """Absolute strength of each order, E_x E_{i≠j} |I^(m)(i,j|x)|.
+    """Absolute strength of each order, E_x E_{i≠j} |I^(m)(i,j|x)|, ``(orders,)``.
 
     Args:
         multi_order: ``(..., orders, n, n)`` with zero diagonals, all orders
             (:func:`multi_order_interactions`) or some.
-
-    Returns:
-        ``(orders,)``.
 
     Raises:
         InputError: another shape, n below 2, or no samples.
@@ -23,25 +21,17 @@ def order_strengths(multi_order: Tensor) -> Tensor:
     shape = tuple(multi_order.shape)
     if len(shape) < 3 or shape[-1] != shape[-2] or shape[-1] < 2 or 0 in shape:
         raise InputError("multi_order", f"shape {shape}", "(..., orders, n, n) with n at least 2")
-    pairs = multi_order.double().abs().sum((-2, -1)) / (shape[-1] * (shape[-1] - 1))
+    pairs = wide(multi_order).abs().sum((-2, -1)) / (shape[-1] * (shape[-1] - 1))
     return pairs.reshape(-1, shape[-3]).mean(0).to(multi_order.dtype)
 
 
 def interaction_spectrum(multi_order: Tensor) -> Tensor:
     """Relative strengths J^(m) = E_x E_ij |I^(m)(i,j|x)| / E_m [same] (survey, Eq. 21).
 
-    The denominator is the mean over the orders that are given, so J depends on that grid: spectra
-    are comparable only over the same orders, and all of 0 … n−2 is one such choice.
+    ``(orders,)`` with mean 1 over the orders that are given, so that spectra compare only over the
+    same orders; NaN where none has any interaction (an additive game).
 
-    Args:
-        multi_order: ``(..., orders, n, n)`` with zero diagonals, all orders
-            (:func:`multi_order_interactions`) or some.
-
-    Returns:
-        ``(orders,)`` with mean 1; NaN where no order has any interaction (an additive game).
-
-    Raises:
-        InputError: another shape, n below 2, or no samples.
+    Args and errors: as :func:`order_strengths`.
 
     Examples:
         >>> from interaction_train.indices.exact import all_coalitions, multi_order_interactions
