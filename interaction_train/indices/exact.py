@@ -166,7 +166,9 @@ def multi_order_interactions(v: Tensor) -> Tensor:
     eps = torch.finfo(v.dtype).eps
     if eps > 1e-4:  # half precision, whose steps are as large as interactions: nothing is known
         return orders.to(v)
-    noise = _NOISE * eps * v.detach().abs().amax(-1).to(orders)
+    # Sums in float32 are rounded too, of many more coalitions than a pair's.
+    units = _NOISE if orders.dtype is torch.float64 else _NOISE * orders.shape[-1] ** 2 / 4
+    noise = units * eps * v.detach().abs().amax(-1).to(orders)
     return orders.masked_fill(orders.abs() < noise[..., None, None, None], 0).to(v)
 
 
