@@ -110,7 +110,7 @@ def dividends(v: Tensor) -> Tensor:
 
 
 def values_from_dividends(dividends: Tensor) -> Tensor:
-    """The game v(S) = Σ_{L⊆S} I(L) of dividends ``(..., 2^n)``: the inverse of :func:`dividends`."""
+    """The game v(S) = Σ_{L⊆S} I(L), ``(..., 2^n)``: the inverse of :func:`dividends`."""
     return _transform(dividends, 1, "dividends")
 
 

@@ -7,15 +7,17 @@ Interactions", 2024.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from interaction_train.errors import InputError
 from interaction_train.game.masked import MaskedGame
-from interaction_train.indices.flips import Sums, sample
-from interaction_train.indices.plans import order_plan, shapley_plan
+from interaction_train.indices.curve import require_finite
+from interaction_train.indices.flips import sample
+from interaction_train.indices.plans import Plan, order_plan, shapley_plan
 from interaction_train.sampling.pairs import PairBlocks, PairSampler
 from interaction_train.sampling.random import Draws, content_hash
 
@@ -42,8 +44,8 @@ class PairEstimates:
         size: ``(B, M, P)``, means of |Δ| over contexts.
         contexts: ``(B, M)``, mean number of contexts of the pairs that were looked at.
         mean: ``(B, M)``, the mean interaction over pairs.
-        mean_stderr: ``(B, M)``, its standard error given the pairs. Differences that share a
-            coalition are correlated; it is the spread between coalitions.
+        mean_stderr: ``(B, M)``, its standard error given the pairs, from the spread between
+            coalitions, which differences share.
         evaluations: coalitions evaluated per sample.
         differences: differences of a wanted order and pair per sample.
     """
@@ -65,8 +67,7 @@ class PairEstimates:
     def over_pairs(self, values: Tensor) -> Tensor:
         """The mean over the pairs that have a value, ``(B, M, P)`` → ``(B, M)``.
 
-        Which pairs met a context does not depend on the game, so leaving the others out keeps the
-        mean unbiased.
+        Leaving the others out keeps it unbiased: which they are does not depend on the game.
         """
         return values.nanmean(-1)
 
@@ -79,11 +80,8 @@ def resolve_orders(
     Args:
         n: number of players, at least 2.
         orders: numbers of players, each 0 … n−2.
-        ratios: or parts m/(n−2), each 0 … 1, rounded to the nearest order; two ratios that round
-            to the same order are refused.
-
-    Returns:
-        the orders, as given; by default those of :data:`REFERENCE_RATIOS`, each once.
+        ratios: or parts m/(n−2), each 0 … 1, rounded to the nearest order; default: those of
+            :data:`REFERENCE_RATIOS` that are different orders.
 
     Raises:
         InputError: an order or ratio out of its range or given twice, or both arguments.
@@ -94,23 +92,23 @@ def resolve_orders(
     """
     if orders is not None and ratios is not None:
         raise InputError("orders, ratios", "both", "one of them")
+    if orders is None and ratios is None:
+        return tuple(dict.fromkeys(round(ratio * (n - 2)) for ratio in REFERENCE_RATIOS))
     if ratios is not None:
+        argument, repeated = "ratios", f"ratios that are the same order of {n} players"
         for ratio in ratios:
             if not 0 <= ratio <= 1:
                 raise InputError("ratios", ratio, "numbers from 0 to 1")
         result = tuple(round(ratio * (n - 2)) for ratio in ratios)
-        repeated = f"ratios that are the same order of {n} players, {result}"
-    elif orders is not None:
-        for order in orders:
+    else:
+        argument, repeated = "orders", "an order twice"
+        for order in orders or ():
             if not 0 <= order <= n - 2:
                 raise InputError("orders", order, f"0 … n − 2 = {n - 2}")
-        result = tuple(int(order) for order in orders)
-        repeated = f"an order twice, {result}"
-    else:
-        return tuple(dict.fromkeys(round(ratio * (n - 2)) for ratio in REFERENCE_RATIOS))
+        result = tuple(map(int, orders or ()))
     if not result or len(set(result)) < len(result):
-        got = repeated if result else "none"
-        raise InputError("orders" if ratios is None else "ratios", got, "at least one, each once")
+        got = f"{repeated}, {result}" if result else "none"
+        raise InputError(argument, got, "at least one, each once")
     return result
 
 
@@ -127,11 +125,10 @@ def sample_multi_order(
 ) -> PairEstimates:
     """Multi-order interactions I^(m)(i,j), the mean of Δv(i,j,S) over |S| = m (survey, Eq. 11).
 
-    Contexts are uniform over those of exactly m players, and independent of the batch: a sample's
-    draws depend on its content, ``seed`` and ``name`` alone. Pairs of a block share evaluations
-    (:mod:`~interaction_train.indices.flips`), so that a difference costs little more than one;
-    the two end orders, which have one context each, are evaluated once, where the choice of pairs
-    says so for more pairs. Memory is flat in the number of contexts.
+    Contexts are uniform over those of exactly m players; a sample's draws depend on its content,
+    ``seed`` and ``name`` alone. Pairs of a block share evaluations
+    (:mod:`~interaction_train.indices.flips`); the two end orders, which have one context each, are
+    evaluated once, where the choice of pairs says so for more pairs. Memory is flat in them.
 
     Args:
         game: the game of B samples, with one number per coalition.
@@ -143,9 +140,6 @@ def sample_multi_order(
         share: False evaluates every pair and context apart, at four evaluations a difference.
         seed: seed of the draws.
         name: name of the draws.
-
-    Returns:
-        estimates with standard errors and counts.
 
     Raises:
         InputError: contexts below 2, orders out of range or twice, players that the pairs do not
@@ -167,7 +161,7 @@ def sample_multi_order(
 
     def blocks(choice: PairSampler) -> PairBlocks:
         found = choice.blocks(game.players, game.present.shape[1:], draws)
-        return found if share else _apart(found)
+        return found if share else PairBlocks(found.pairs)
 
     more, inner = pairs.at_ends(contexts), blocks(pairs)
     outer = inner if more is pairs else blocks(more)
@@ -178,9 +172,8 @@ def sample_multi_order(
     found = []
     for chosen, orders in groups:
         if orders:
-            plans = {str(m): order_plan(game.n, m, chosen, contexts, draws, share) for m in orders}
-            exact = torch.tensor([plan.exact for plan in plans.values()])
-            found.append(_estimates(orders, chosen, sample(game, chosen, plans, draws), exact))
+            plans = {str(m): order_plan(game.n, m, chosen, contexts, draws) for m in orders}
+            found.append(_estimates(game, orders, chosen, plans, draws))
     return found[0] if len(found) == 1 else _joined(wanted, *found)
 
 
@@ -194,8 +187,8 @@ def sample_shapley_pairs(
 ) -> PairEstimates:
     """Shapley interactions I^Shap(i,j) of pairs (survey, Eq. 5), the mean of I^(m)(i,j) over m.
 
-    Contexts hold each player with one probability drawn from U(0, 1). A context is independent of
-    whether its coalition holds i and j, so every pair of a block gets one from every coalition.
+    One order, M = 1. Contexts hold each player with one probability drawn from U(0, 1), and every
+    pair of a block gets one from every coalition.
 
     Args:
         game: the game of B samples, with one number per coalition.
@@ -204,18 +197,13 @@ def sample_shapley_pairs(
         seed: seed of the draws.
         name: name of the draws.
 
-    Returns:
-        estimates with one order, M = 1.
-
     Raises:
         InputError: as :func:`sample_multi_order`.
     """
     _check_contexts(contexts)
     draws = Draws(content_hash(game.present), seed, name)
     blocks = pairs.blocks(game.players, game.present.shape[1:], draws)
-    plan = shapley_plan(blocks, contexts)
-    sums = sample(game, blocks, {"shapley": plan}, draws)
-    return _estimates((), blocks, sums, torch.tensor([False]), plan.strata)
+    return _estimates(game, (), blocks, {"shapley": shapley_plan(blocks, contexts)}, draws)
 
 
 def _check_contexts(contexts: int) -> None:
@@ -223,19 +211,16 @@ def _check_contexts(contexts: int) -> None:
         raise InputError("contexts", contexts, "at least 2, for two independent parts")
 
 
-def _apart(blocks: PairBlocks) -> PairBlocks:
-    """Every pair as a block of its own."""
-    return PairBlocks(blocks.pairs, torch.tensor([[0, 1]]))
-
-
 def _estimates(
+    game: MaskedGame,
     orders: tuple[int, ...],
     blocks: PairBlocks,
-    sums: Sums,
-    exact: Tensor,
-    strata: int = 0,
+    plans: dict[str, Plan],
+    draws: Draws,
 ) -> PairEstimates:
-    exact = exact.to(sums.value.device)[:, None]
+    sums = sample(game, blocks, plans, draws)
+    exact = torch.tensor([plan.exact for plan in plans.values()])[:, None]
+    exact = exact.to(sums.value.device, non_blocking=True)
     count, total = sums.count.sum(2), sums.value.sum(2)
     value = total / count
     stderr = ((sums.square / count - value.square()).clamp(min=0) / (count - 1)).sqrt()
@@ -252,7 +237,7 @@ def _estimates(
     if sums.steps is not None:
         # Keep rates are stratified, one from each slice of (0, 1): neighbours differ by as much as
         # two draws from one slice, all together by more.
-        scale = 2 * strata * count[:, 0].double()
+        scale = 2 * sum(plan.strata for plan in plans.values()) * count[:, 0]
         stderr = (sums.steps[0] / scale).sqrt()[:, None]
         spread = (sums.steps[1] / (scale[:, :1] * len(blocks.edges) ** 2)).sum(-1).sqrt()[:, None]
         spread = spread / number
@@ -271,7 +256,7 @@ def _estimates(
         sums.evaluations,
         sums.differences,
     )
-    _check_finite(sums)
+    require_finite(sums.size)
     return result
 
 
@@ -280,38 +265,21 @@ def _joined(wanted: tuple[int, ...], inner: PairEstimates, ends: PairEstimates) 
     orders = inner.orders + ends.orders
     place = torch.tensor([orders.index(m) for m in wanted])
     place = place.to(inner.value.device, non_blocking=True)
-
-    def both(first: Tensor, second: Tensor, nothing: float) -> Tensor:
-        """``(…, M, P)`` of both."""
-        right = first.new_full((*first.shape[:-1], second.shape[-1]), nothing)
-        left = second.new_full((*second.shape[:-1], first.shape[-1]), nothing)
-        parts = [torch.cat([first, right], -1), torch.cat([left, second], -1)]
-        return torch.cat(parts, -2).index_select(-2, place)
-
-    def per_order(first: Tensor, second: Tensor) -> Tensor:
-        return torch.cat([first, second], -1).index_select(-1, place)
-
     # The parts of an end order are all alike, as many as the inner orders have.
     shape = inner.part_sum.shape[0], *ends.part_sum.shape[1:]
-    return PairEstimates(
-        wanted,
-        torch.cat([inner.pairs, ends.pairs], 1),
-        both(inner.value, ends.value, torch.nan),
-        both(inner.stderr, ends.stderr, torch.nan),
-        both(inner.count, ends.count, 0),
-        both(inner.part_sum, ends.part_sum[:1].expand(shape), 0),
-        both(inner.part_count, ends.part_count[:1].expand(shape), 0),
-        both(inner.size, ends.size, torch.nan),
-        per_order(inner.contexts, ends.contexts),
-        per_order(inner.mean, ends.mean),
-        per_order(inner.mean_stderr, ends.mean_stderr),
-        inner.evaluations + ends.evaluations,
-        inner.differences + ends.differences,
-    )
-
-
-def _check_finite(sums: Sums) -> None:
-    bad = ~sums.size.sum((1, 2)).isfinite()
-    if bad.any():
-        at = int(bad.nonzero()[0, 0])
-        raise InputError("game", f"a payoff that is not finite for sample {at}", "finite payoffs")
+    parts = {name: getattr(ends, name)[:1].expand(shape) for name in ("part_sum", "part_count")}
+    ends = replace(ends, **parts)
+    found: dict[str, Any] = {}
+    for name in ("value", "stderr", "size", "count", "part_sum", "part_count"):
+        first, second = getattr(inner, name), getattr(ends, name)
+        nothing = 0 if name in ("count", *parts) else torch.nan
+        right = first.new_full((*first.shape[:-1], second.shape[-1]), nothing)
+        left = second.new_full((*second.shape[:-1], first.shape[-1]), nothing)
+        both = [torch.cat([first, right], -1), torch.cat([left, second], -1)]
+        found[name] = torch.cat(both, -2).index_select(-2, place)
+    for name in ("contexts", "mean", "mean_stderr"):
+        both = [getattr(inner, name), getattr(ends, name)]
+        found[name] = torch.cat(both, -1).index_select(-1, place)
+    for name in ("evaluations", "differences"):
+        found[name] = getattr(inner, name) + getattr(ends, name)
+    return PairEstimates(orders=wanted, pairs=torch.cat([inner.pairs, ends.pairs], 1), **found)

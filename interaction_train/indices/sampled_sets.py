@@ -144,7 +144,8 @@ def sample_strength(
         evaluations = 2 * candidates * rounds * contexts * (size + 1)
     lower, error = inside.difference(best)
     evaluations += 2 * contexts * (size + 1)
-    return Strength(lower, error, found, *best.unbind(1), exhaustive, contexts, evaluations)
+    high, low = best.unbind(1)
+    return Strength(lower, error, found, high, low, exhaustive, contexts, evaluations)
 
 
 class _Subset:
@@ -171,7 +172,7 @@ class _Subset:
         batch, count, _ = parts.shape
         coefficients = coefficients.to(self.players.device, self.dtype).unsqueeze(-3)
         block = max(1, _ROWS // (batch * count))
-        total, last = 0, None
+        total, last = coefficients.new_zeros(()), None
         self.game.choose_chunk(batch * count * self.contexts)
         for start in range(0, self.contexts, block):
             span = range(start, min(start + block, self.contexts))

@@ -18,6 +18,7 @@ from interaction_train.errors import InputError, at_least
 from interaction_train.game.players import GridPlayers, Players
 from interaction_train.sampling.random import Draws
 
+_ONE = torch.tensor([[0, 1]])  # the one pair of two players
 _TILE = 4  # cells along the side of the tiles that neighbours are spread over
 
 
@@ -32,7 +33,7 @@ class PairBlocks:
     """
 
     members: Tensor
-    edges: Tensor = torch.tensor([[0, 1]])
+    edges: Tensor = _ONE
 
     @property
     def pairs(self) -> Tensor:
