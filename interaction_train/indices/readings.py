@@ -15,6 +15,7 @@ The first two bracket the truth in the mean.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -54,11 +55,11 @@ def product(estimates: PairEstimates) -> Tensor:
     return top / bottom
 
 
-def check_reading(reading: str) -> None:
+def check_reading(reading: str, allowed: Sequence[str] = READINGS) -> None:
     """Refuse an unknown reading.
 
     Raises:
-        InputError: another name than those of :data:`READINGS`.
+        InputError: another name than those allowed.
     """
-    if reading not in READINGS:
-        raise InputError("reading", repr(reading), f"one of {', '.join(READINGS)}")
+    if reading not in allowed:
+        raise InputError("reading", repr(reading), f"one of {', '.join(allowed)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from interaction_train.errors import InputError
+from interaction_train.errors import at_least
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import Payoff
-from interaction_train.game.players import Players
+from interaction_train.game.players import GridPlayers, Players
+from interaction_train.game.precision import wide_dtype
 from interaction_train.indices.sampled_pairs import PairEstimates
 from interaction_train.metrics.rows import COLUMNS, Statistics, interaction_rows, unique_rows
 from interaction_train.sampling.pairs import PairSampler, RandomPairs
@@ -38,7 +39,7 @@ class RowMetric(Metric):
     higher_is_better = None
     full_state_update = False
 
-    row_dtype = torch.float64
+    row_dtype: torch.dtype | None = None  # the widest that the device has
 
     content: list[Tensor]
     rows: list[Tensor]
@@ -79,48 +80,18 @@ class RowMetric(Metric):
 
     def _never_empty(self) -> None:
         if isinstance(self.rows, list) and not self.rows:
-            device = self.device
+            device, dtype = self.device, self.row_dtype or wide_dtype(self.device)
             self.content = [torch.zeros(0, dtype=torch.int64, device=device)]
-            self.rows = [torch.zeros(0, *self.row_shape, dtype=self.row_dtype, device=device)]
+            self.rows = [torch.zeros(0, *self.row_shape, dtype=dtype, device=device)]
 
 
 class InteractionMetric(RowMetric):
-    """Rows of interactions: :data:`~interaction_train.metrics.COLUMNS` at each of M orders."""
-
-    @property
-    @abstractmethod
-    def width(self) -> int:
-        """Number of orders M."""
-
-    @property
-    def row_shape(self) -> tuple[int, ...]:
-        return (len(COLUMNS), self.width)
-
-    def compute(self) -> Statistics:
-        result = super().compute()
-        if int(result["samples"]) == 0:
-            why = " none was classified correctly" if getattr(self, "only_correct", False) else ""
-            rank_zero_warn(f"{type(self).__name__} has no sample to measure:{why or ' none came'}")
-        return result
-
-    def _axes(self, axes: Axes | None) -> tuple[Figure, Axes]:
-        if axes is not None:
-            return cast(Figure, axes.figure), axes
-        figure = Figure(figsize=(6, 4), layout="constrained")
-        return figure, figure.add_subplot()
-
-
-class PairMetric(InteractionMetric):
-    """A metric of sampled pair interactions.
+    """Rows of interactions: :data:`~interaction_train.metrics.COLUMNS` at each of M orders.
 
     Args:
-        players: how a sample splits into players.
-        payoff: what the game reads off the logits, one number per sample.
-        pairs: which pairs of players.
+        players: how a sample splits into players; default: a 16 × 16 grid.
+        pairs: which pairs of players are sampled; default: random ones.
         contexts: contexts per pair and order, in the mean; at least 2.
-        baseline: what absent players show, a number or one per channel; default: the training mean
-            of the network's ``Normalize`` layer.
-        only_correct: leave out samples that the network gets wrong.
         seed: seed of the draws.
         chunk_size: rows sent through the network at once; default: the fastest, timed once.
         kwargs: those of ``torchmetrics.Metric``.
@@ -129,25 +100,92 @@ class PairMetric(InteractionMetric):
         InputError: ``contexts`` below 2.
     """
 
+    only_correct = False
+
     def __init__(
         self,
-        players: Players,
-        payoff: str | Payoff,
+        players: Players | None = None,
         pairs: PairSampler | None = None,
         contexts: int = 100,
-        baseline: float | Sequence[float] | None = None,
-        only_correct: bool = True,
         seed: int = 0,
         chunk_size: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if contexts < 2:
-            raise InputError("contexts", contexts, "at least 2")
-        self.players, self.payoff, self.contexts = players, payoff, contexts
+        at_least("contexts", contexts, 2)
+        self.players = GridPlayers(16, 16) if players is None else players
         self.pairs = RandomPairs() if pairs is None else pairs
-        self.baseline, self.only_correct = baseline, only_correct
-        self.seed, self.chunk_size = seed, chunk_size
+        self.contexts, self.seed, self.chunk_size = contexts, seed, chunk_size
+
+    @property
+    def width(self) -> int:
+        """Number of orders M."""
+        return 1
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return (len(COLUMNS), self.width)
+
+    def compute(self) -> Statistics:
+        result = super().compute()
+        if int(result["samples"]) == 0:
+            why = "none was classified correctly" if self.only_correct else "none came"
+            rank_zero_warn(f"{type(self).__name__} has no sample to measure: {why}")
+        return result
+
+    @abstractmethod
+    def plot(self, val: Statistics | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
+        """Draw the result, with one standard error.
+
+        Args:
+            val: a result of ``compute()``; default: the present one.
+            ax: where to draw; default: a new figure.
+        """
+
+    def _axes(self, axes: Axes | None) -> tuple[Figure, Axes]:
+        if axes is not None:
+            return cast(Figure, axes.figure), axes
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        return figure, figure.add_subplot()
+
+    def _bars(
+        self, value: Statistics | None, axes: Axes | None, keys: Mapping[str, str], title: str
+    ) -> tuple[Figure, Axes]:
+        """Bars of the results ``keys``, key → label."""
+        value = self.compute() if value is None else value
+        figure, axes = self._axes(axes)
+        errors = [float(value[f"{key}_stderr"]) for key in keys]
+        axes.bar(list(keys.values()), [float(value[key]) for key in keys], yerr=errors)
+        axes.set(ylabel=title)
+        return figure, axes
+
+
+class PairMetric(InteractionMetric):
+    """A metric of interactions in the game of a sample's own players.
+
+    Args:
+        players: as in :class:`InteractionMetric`, like those not listed here.
+        payoff: what the game reads off the logits, one number per sample.
+        pairs: see there.
+        contexts: see there.
+        baseline: what absent players show, a number or one per channel; default: the training mean
+            of the network's ``Normalize`` layer.
+        only_correct: leave out samples that the network gets wrong.
+        more: see there.
+    """
+
+    def __init__(
+        self,
+        players: Players | None = None,
+        payoff: str | Payoff = "logit",
+        pairs: PairSampler | None = None,
+        contexts: int = 100,
+        baseline: float | Sequence[float] | None = None,
+        only_correct: bool = True,
+        **more: Any,
+    ) -> None:
+        super().__init__(players, pairs, contexts, **more)
+        self.payoff, self.baseline, self.only_correct = payoff, baseline, only_correct
 
     @abstractmethod
     def estimate(self, game: MaskedGame) -> PairEstimates:
@@ -164,15 +202,7 @@ class PairMetric(InteractionMetric):
         Raises:
             InputError: see :func:`~interaction_train.metrics.rows.interaction_rows`.
         """
-        content, rows, _ = interaction_rows(
-            model,
-            x,
-            y,
-            self.estimate,
-            players=self.players,
-            payoff=self.payoff,
-            baseline=self.baseline,
-            only_correct=self.only_correct,
-            chunk_size=self.chunk_size,
-        )
+        names = ("players", "payoff", "baseline", "only_correct", "chunk_size")
+        options = {name: getattr(self, name) for name in names}
+        content, rows, _ = interaction_rows(model, x, y, self.estimate, **options)
         self.add(content, rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,8 +12,8 @@ from torch import Tensor
 from interaction_train.errors import InputError
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import Payoff
-from interaction_train.game.players import GridPlayers, Players
-from interaction_train.indices.readings import Reading, check_reading
+from interaction_train.game.players import Players
+from interaction_train.indices.readings import READINGS, Reading, check_reading
 from interaction_train.indices.sampled_pairs import (
     REFERENCE_RATIOS,
     PairEstimates,
@@ -41,6 +41,9 @@ class OrderMetric(PairMetric):
         InputError: ratios or contexts out of their range.
     """
 
+    letter: ClassVar[str]
+    readings: ClassVar[tuple[Reading, ...]] = READINGS
+
     def __init__(
         self,
         players: Players | None = None,
@@ -50,7 +53,6 @@ class OrderMetric(PairMetric):
         contexts: int = 100,
         **more: Any,
     ) -> None:
-        players = GridPlayers(16, 16) if players is None else players
         pairs = NeighbourPairs() if pairs is None else pairs
         super().__init__(players, payoff, pairs, contexts, **more)
         self.ratios = tuple(float(ratio) for ratio in ratios)
@@ -68,19 +70,29 @@ class OrderMetric(PairMetric):
             game, self.pairs, self.contexts, ratios=self.ratios, seed=self.seed
         )
 
-    def _draw(
-        self, value: Statistics | None, axes: Axes | None, letter: str, reading: Reading
+    def plot(
+        self,
+        val: Statistics | None = None,
+        ax: Axes | None = None,
+        reading: Reading = "plug_in",
     ) -> tuple[Figure, Axes]:
-        check_reading(reading)
-        value = self.compute() if value is None else value
-        figure, axes = self._axes(axes)
+        """Draw the curve with a band of one standard error.
+
+        Args:
+            val: a result of ``compute()``; default: the present one.
+            ax: where to draw; default: a new figure.
+            reading: which reading of |I|.
+        """
+        check_reading(reading, self.readings)
+        value = self.compute() if val is None else val
+        figure, axes = self._axes(ax)
         curve = {
             "orders": list(self.ratios),
-            "value": value[f"{letter}_{reading}"].tolist(),
-            "stderr": value[f"{letter}_{reading}_stderr"].tolist(),
+            "value": value[f"{self.letter}_{reading}"].tolist(),
+            "stderr": value[f"{self.letter}_{reading}_stderr"].tolist(),
         }
         draw_spectrum(axes, {reading.replace("_", "-"): curve})
-        axes.set(xlabel="m/(n−2)", ylabel=f"{letter}(m)")
+        axes.set(xlabel="m/(n−2)", ylabel=f"{self.letter}(m)")
         return figure, axes
 
 
@@ -101,6 +113,7 @@ class InteractionSpectrum(OrderMetric):
 
     Examples:
         >>> import torch
+        >>> from interaction_train.game.players import GridPlayers
         >>> from interaction_train.models import DigitsNet
         >>> from interaction_train.sampling.pairs import RandomPairs
         >>> spectrum = InteractionSpectrum(
@@ -112,23 +125,10 @@ class InteractionSpectrum(OrderMetric):
         1.0
     """
 
+    letter = "J"
+
     def statistics(self, rows: Tensor) -> Statistics:
         return spectrum(rows)
-
-    def plot(
-        self,
-        val: Statistics | None = None,
-        ax: Axes | None = None,
-        reading: Reading = "plug_in",
-    ) -> tuple[Figure, Axes]:
-        """J(m) with a band of one standard error.
-
-        Args:
-            val: a result of ``compute()``; default: the present one.
-            ax: where to draw; default: a new figure.
-            reading: which reading of |I|.
-        """
-        return self._draw(val, ax, "J", reading)
 
 
 class Disentanglement(OrderMetric):
@@ -140,6 +140,8 @@ class Disentanglement(OrderMetric):
 
     Args: see :class:`OrderMetric`.
     """
+
+    letter, readings = "D", READINGS[:2]
 
     def __init__(
         self,
@@ -154,14 +156,3 @@ class Disentanglement(OrderMetric):
 
     def statistics(self, rows: Tensor) -> Statistics:
         return disentanglement(rows)
-
-    def plot(
-        self,
-        val: Statistics | None = None,
-        ax: Axes | None = None,
-        reading: Reading = "plug_in",
-    ) -> tuple[Figure, Axes]:
-        """D(m) with a band of one standard error; arguments as in ``InteractionSpectrum.plot``."""
-        if reading == "rms":
-            raise InputError("reading", repr(reading), "'plug_in' or 'split_sign'")
-        return self._draw(val, ax, "D", reading)
