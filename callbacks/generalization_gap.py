@@ -17,6 +17,7 @@ from interaction_train.callbacks.samples import batches, first_loader, gather, s
 from interaction_train.errors import at_least, in_range
 from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.players import GridPlayers
+from interaction_train.game.precision import wide
 from interaction_train.metrics import InteractionStrength
 from interaction_train.sampling.pairs import PairSampler, RandomPairs
 
@@ -106,7 +107,7 @@ class GeneralizationGap(Monitor):
                 _rows(network, *self.samples(trainer, source, block), block)
                 for block in batches(places, trainer, _BATCH)
             ]
-            _, loss, right = gather(torch.cat(found)).double().mean(0).tolist()
+            _, loss, right = wide(gather(torch.cat(found))).mean(0).tolist()
             result |= {f"{part}_acc": right, f"{part}_loss": loss}
             if self.strength_samples:
                 result |= self._strength(trainer, source, network, places, part)

@@ -143,7 +143,7 @@ def shapley_values(v: Tensor) -> Tensor:
     return (gains / binomials(gains.shape[-1] - 1, gains).unsqueeze(-1)).mean(-2).to(v)
 
 
-def multi_order_interactions(v: Tensor) -> Tensor:
+def multi_order_interactions(v: Tensor, computed_in: torch.dtype | None = None) -> Tensor:
     """Multi-order interactions I^(m)(i,j) of all pairs and orders (survey, Eq. 11).
 
     I^(m)(i,j) is the mean of v(S∪ij) − v(S∪i) − v(S∪j) + v(S) over the contexts S ⊆ N∖{i,j} of m
@@ -152,6 +152,7 @@ def multi_order_interactions(v: Tensor) -> Tensor:
 
     Args:
         v: ``(..., 2^n)`` with n at least 2.
+        computed_in: the dtype that ``v`` was rounded to; default: its own.
 
     Returns:
         ``(..., n - 1, n, n)``: order m = 0 … n−2, player i, player j; symmetric, 0 where i = j, and
@@ -163,7 +164,7 @@ def multi_order_interactions(v: Tensor) -> Tensor:
         tensor([ 1., -1.])
     """
     orders = _multi_order(v)
-    eps = torch.finfo(v.dtype).eps
+    eps = torch.finfo(computed_in or v.dtype).eps
     if eps > 1e-4:  # half precision, whose steps are as large as interactions: nothing is known
         return orders.to(v)
     # Sums in float32 are rounded too, of many more coalitions than a pair's.
