@@ -121,11 +121,7 @@ def sample_order_curve(
 
 
 def require_finite(values: Tensor) -> None:
-    """Name the first sample of ``(B, …)`` that has a value which is NaN or infinite.
-
-    Raises:
-        InputError: there is one.
-    """
+    """Refuse NaN and infinite values ``(B, …)``, naming the first sample that has one."""
     bad = ~values.flatten(1).isfinite().all(-1)
     if bad.any():
         at = int(bad.nonzero()[0, 0])
@@ -133,11 +129,7 @@ def require_finite(values: Tensor) -> None:
 
 
 def coalition_values(game: MaskedGame, coalitions: Tensor) -> Tensor:
-    """v of coalitions in the dtype of sums, ``(B, K)``.
-
-    Raises:
-        InputError: a payoff with more than one number per coalition.
-    """
+    """v of coalitions in the dtype of sums, ``(B, K)``; one number per coalition, or it refuses."""
     values = game(coalitions)
     if values.dim() != 2:
         raise InputError("payoff", "one value per class", "one number per coalition")
@@ -145,11 +137,7 @@ def coalition_values(game: MaskedGame, coalitions: Tensor) -> Tensor:
 
 
 def end_coalitions(game: MaskedGame) -> Tensor:
-    """∅ and N, bool ``(2, n)``.
-
-    Raises:
-        InputError: fewer than 2 players.
-    """
+    """∅ and N, bool ``(2, n)``; refuses fewer than 2 players."""
     if game.n < 2:
         raise InputError("game", f"{game.n} player", "at least 2 players")
     return torch.arange(2, device=game.present.device).bool()[:, None].expand(-1, game.n)

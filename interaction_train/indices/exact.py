@@ -15,7 +15,6 @@ Interactions", 2024.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -71,11 +70,8 @@ def exact_values(game: MaskedGame, max_coalitions: int = 2**20) -> Tensor:
     n = game.n
     if n > 62 or 1 << n > max_coalitions:
         count = f" = {1 << n}" if n <= 62 else ""
-        raise InputError(
-            "game",
-            f"{n} players, which have 2^{n}{count} coalitions",
-            f"at most max_coalitions = {max_coalitions}; fewer players (a coarser grid) will do",
-        )
+        most = f"at most max_coalitions = {max_coalitions}; fewer players (a coarser grid) will do"
+        raise InputError("game", f"{n} players, which have 2^{n}{count} coalitions", most)
     device = game.present.device
     block = max(1, _ROWS // len(game.present))
     result = torch.empty(0)
@@ -84,12 +80,8 @@ def exact_values(game: MaskedGame, max_coalitions: int = 2**20) -> Tensor:
         values = game(all_coalitions(n, device, start, stop)).movedim(1, -1)
         if not values.isfinite().all():
             at = (~values.isfinite()).nonzero()[0].tolist()
-            raise InputError(
-                "game",
-                f"the payoff {values[tuple(at)].item()} for sample {at[0]} "
-                f"(coalition {start + at[-1]})",
-                "finite payoffs",
-            )
+            got = f"the payoff {values[tuple(at)].item()} for sample {at[0]}"
+            raise InputError("game", f"{got} (coalition {start + at[-1]})", "finite payoffs")
         if start == 0:
             result = values.new_empty(*values.shape[:-1], 1 << n)
         result[..., start:stop] = values
@@ -193,12 +185,8 @@ def count_players(v: Tensor, least: int = 0, name: str = "v") -> int:
     size = v.shape[-1] if v.dim() else 0
     n = size.bit_length() - 1
     if size != 1 << max(n, 0) or n < least or not v.is_floating_point():
-        players = f" with n at least {least}" if least else ""
-        raise InputError(
-            name,
-            f"{v.dtype} of shape {tuple(v.shape)}",
-            f"floating point of shape (..., 2^n){players}",
-        )
+        wanted = "floating point of shape (..., 2^n)" + f" with n at least {least}" * bool(least)
+        raise InputError(name, f"{v.dtype} of shape {tuple(v.shape)}", wanted)
     return n
 
 
@@ -250,9 +238,10 @@ def _sums_by_size(v: Tensor, degree: int) -> Tensor:
     rows, columns = torch.triu_indices(n + 1, n + 1, device=device)
     features = (1, n + 1, len(rows))[degree]
     sums = []
-    for blocks in _blocks_by_size(n, max(64, CELLS // max(features, len(flat))), device):
+    order = all_coalitions(n, device).sum(-1).argsort(stable=True)
+    for one_size in order.split([math.comb(n, s) for s in range(n + 1)]):
         total = wide(flat.new_zeros(len(flat), features))
-        for block in blocks:
+        for block in one_size.split(max(64, CELLS // max(features, len(flat)))):
             z = wide(torch.nn.functional.pad(_members(block, n), (1, 0), value=True))
             held = (z[:, :1], z, z[:, rows] * z[:, columns] if degree == 2 else z)[degree]
             total = total + wide(flat[:, block]) @ held
@@ -263,10 +252,3 @@ def _sums_by_size(v: Tensor, degree: int) -> Tensor:
         place[rows, columns] = place[columns, rows] = torch.arange(features, device=device)
         result = result[..., place]
     return result.reshape(*v.shape[:-1], *result.shape[1:])
-
-
-def _blocks_by_size(n: int, rows: int, device: torch.device) -> Iterator[tuple[Tensor, ...]]:
-    """The indices of the coalitions of each size, in blocks of at most ``rows``."""
-    order = all_coalitions(n, device).sum(-1).argsort(stable=True)
-    for part in order.split([math.comb(n, s) for s in range(n + 1)]):
-        yield part.split(rows)

@@ -85,14 +85,9 @@ def multivariate_strength(v: Tensor, subset: Sequence[int], max_size: int = 12) 
 
 
 def best_partition(phi: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest sum of the values of a partition's blocks, and the blocks that reach it.
+    """The largest sum ``(...)`` of the values ``(..., 2^k)`` of the blocks of a partition.
 
-    Args:
-        phi: ``(..., 2^k)``, the value of every block; 0 for ∅.
-
-    Returns:
-        ``(...)``; and, for every subset of the k players, the block of its lowest player in the
-        subset's best partition: int64 ``(..., 2^k)``.
+    And, int64 ``(..., 2^k)``, the block of a subset's lowest player in its best partition.
     """
     numbers = torch.arange(phi.shape[-1], device=phi.device)
     best, block = torch.zeros_like(phi), torch.zeros_like(phi, dtype=torch.int64)
@@ -105,11 +100,7 @@ def best_partition(phi: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def checked_subset(subset: Sequence[int], n: int) -> list[int]:
-    """Distinct players out of 0 … n−1, at least one.
-
-    Raises:
-        InputError: others.
-    """
+    """The players, if they are distinct ones out of 0 … n−1, at least one."""
     players = [int(i) for i in subset]
     if not players or len(set(players)) < len(players) or not set(players) <= set(range(n)):
         raise InputError("subset", tuple(players), f"distinct players out of 0 … {n - 1}")

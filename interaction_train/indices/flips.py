@@ -36,43 +36,28 @@ _ROWS = 8192  # coalitions × samples that go to the game in one call
 
 @dataclass
 class Sums:
-    """Sums over contexts, from which all estimates follow; ``F`` parts, ``M`` orders, P pairs.
+    """Sums over contexts, from which all estimates follow; F parts, M orders, P pairs."""
 
-    Attributes:
-        value: sums of Δ over the contexts of a pair and part, ``(B, M, F, P)``.
-        count: contexts of a pair and part, like ``value``.
-        square, size: sums of Δ² and |Δ| over all contexts of a pair, ``(B, M, P)``.
-        total: per order and block, sums over the T's of s², s·c, c² and s, where s and c are the
-            weighted sum and number of the differences of a T: ``(B, M, blocks, 4)``.
-        expected: per order, the differences of a block in the mean over the host's draws, ``(M,)``.
-        number: per order, the number of a block's T's that give differences, ``(M,)``.
-        evaluations: coalitions evaluated per sample.
-        differences: differences of a wanted order and pair per sample.
-        steps: the sums of squared differences between neighbours among stratified T's, of Δ per
-            pair ``(B, P)`` and of its sum over the pairs of a block ``(B, blocks)``; None where
-            there are too few.
-    """
-
-    value: Tensor
-    count: Tensor
-    square: Tensor
-    size: Tensor
+    value: Tensor  # of Δ over the contexts of a pair and part, (B, M, F, P)
+    count: Tensor  # contexts of a pair and part, like value
+    square: Tensor  # of Δ² over all contexts of a pair, (B, M, P)
+    size: Tensor  # of |Δ|, likewise
+    # Over the T's of a block of s², s·c, c² and s, where s and c are the weighted sum and number
+    # of the differences of a T: (B, M, blocks, 4).
     total: Tensor
-    expected: Tensor
-    number: Tensor
-    evaluations: int
-    differences: int
+    expected: Tensor  # differences of a block in the mean over the host's draws, (M,)
+    number: Tensor  # of a block's T's that give differences, (M,)
+    evaluations: int  # coalitions evaluated per sample
+    differences: int  # differences of a wanted order and pair per sample
+    # Of squared differences between neighbours among stratified T's, of Δ per pair (B, P) and of
+    # its sum over the pairs of a block (B, blocks); None where there are too few.
     steps: tuple[Tensor, Tensor] | None = None
 
 
 def sample(game: MaskedGame, blocks: PairBlocks, plans: dict[str, Plan], draws: Draws) -> Sums:
-    """Evaluate plans, without reading anything back; memory is flat in the number of contexts.
+    """Evaluate plans, name of the draws → plan of an order, without reading anything back.
 
-    Args:
-        game: the game of B samples, with one number per coalition.
-        blocks: the pairs.
-        plans: name of the draws → plan; one per order.
-        draws: the source of random numbers, with the contents of the B samples.
+    Memory is flat in the number of contexts.
 
     Raises:
         InputError: a payoff with more than one number per coalition.

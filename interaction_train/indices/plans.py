@@ -22,29 +22,17 @@ _PARTS = 8  # independent parts of the contexts, at most
 
 @dataclass(frozen=True)
 class Plan:
-    """Which evaluations an order needs, as known on the host.
+    """Which evaluations an order needs, as known on the host; of G coalitions T."""
 
-    Attributes:
-        size: |T|; None for contexts of random size.
-        held: bool ``(G, p)``: the places of the block that each T holds; None for random sizes.
-        touched: how many players of a wanted pair T holds; None for any number.
-        parts: the number of T's in each of F independent parts; one T for an end order, whose one
-            context is evaluated once.
-        edges: the pairs of the block, int64 ``(E, 2)``.
-        p: places in the block.
-        chance: the probability that a T serves a given pair.
-        weights: of the T's that hold 0 … p places, in means over pairs: how likely the number is,
-            over how often the host drew it; None for 1. So what the host draws once for all samples
-            adds no error of its own to them.
-    """
-
-    size: int | None
-    held: Tensor | None
-    touched: int | None
-    parts: tuple[int, ...]
-    edges: Tensor
-    p: int
-    chance: float = 1.0
+    size: int | None  # |T|; None for random ones
+    held: Tensor | None  # bool (G, p): the places of the block that each T holds; None: any
+    touched: int | None  # how many players of a wanted pair T holds; None for any number
+    parts: tuple[int, ...]  # the number of T's in each independent part; one T for an end order
+    edges: Tensor  # the pairs of the block, int64 (E, 2)
+    p: int  # places in the block
+    chance: float = 1.0  # the probability that a T serves a given pair
+    # Of T's that hold 0 … p places, in means over pairs: how likely that is, over how often the
+    # host drew it. So what is drawn once for all samples adds no error of its own to them.
     weights: tuple[float, ...] | None = None
 
     @property
@@ -72,10 +60,9 @@ class Plan:
         return self.count - len(self.parts) if enough else 0
 
     def needed(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """What the T's of a range evaluate, bool ``(stop − start, 1 + p + E)``, and ``(…, E)``.
+        """What the T's of a range evaluate: T, single and double flips; and the pairs they serve.
 
-        The columns are T itself, its single flips, its double flips; the latter are those of the
-        pairs that T serves.
+        bool ``(stop − start, 1 + p + E)`` and ``(stop − start, E)``.
         """
         if self.held is None or self.touched is None:
             useful = torch.ones(stop - start, len(self.edges), dtype=torch.bool)
@@ -97,14 +84,9 @@ class Plan:
 
 
 def order_plan(n: int, order: int, blocks: PairBlocks, contexts: int, draws: Draws) -> Plan:
-    """The plan for an order that has most useful differences per evaluation.
+    """The plan for an order m of n players that has most useful differences per evaluation.
 
-    Args:
-        n: number of players.
-        order: m, 0 … n−2.
-        blocks: the pairs.
-        contexts: contexts per pair, in the mean.
-        draws: seed, name and step count; the content does not.
+    ``contexts`` are those per pair, in the mean; of ``draws`` the content does not count.
     """
     p, edges = blocks.members.shape[-1], blocks.edges
     if order in (0, n - 2):

@@ -1,8 +1,4 @@
-"""Sampled interactions of pairs: multi-order I^(m)(i,j) and Shapley I^Shap(i,j), with errors.
-
-"Survey" is Zhou et al., "Interpretability of Neural Networks Based on Game-theoretic
-Interactions", 2024.
-"""
+"""Sampled interactions of pairs: multi-order I^(m)(i,j) and Shapley I^Shap(i,j), with errors."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from interaction_train.errors import InputError
 from interaction_train.game.masked import MaskedGame
@@ -80,8 +76,7 @@ def resolve_orders(
     Args:
         n: number of players, at least 2.
         orders: numbers of players, each 0 … n−2.
-        ratios: or parts m/(n−2), each 0 … 1, rounded to the nearest order; default: those of
-            :data:`REFERENCE_RATIOS` that are different orders.
+        ratios: or parts m/(n−2), rounded; default: those of :data:`REFERENCE_RATIOS` that differ.
 
     Raises:
         InputError: an order or ratio out of its range or given twice, or both arguments.
@@ -94,21 +89,16 @@ def resolve_orders(
         raise InputError("orders, ratios", "both", "one of them")
     if orders is None and ratios is None:
         return tuple(dict.fromkeys(round(ratio * (n - 2)) for ratio in REFERENCE_RATIOS))
-    if ratios is not None:
-        argument, repeated = "ratios", f"ratios that are the same order of {n} players"
-        for ratio in ratios:
-            if not 0 <= ratio <= 1:
-                raise InputError("ratios", ratio, "numbers from 0 to 1")
-        result = tuple(round(ratio * (n - 2)) for ratio in ratios)
-    else:
-        argument, repeated = "orders", "an order twice"
-        for order in orders or ():
-            if not 0 <= order <= n - 2:
-                raise InputError("orders", order, f"0 … n − 2 = {n - 2}")
-        result = tuple(map(int, orders or ()))
+    name, given, last = ("orders", orders, n - 2) if ratios is None else ("ratios", ratios, 1)
+    for value in given or ():
+        if not 0 <= value <= last:
+            wanted = f"0 … n − 2 = {n - 2}" if ratios is None else "numbers from 0 to 1"
+            raise InputError(name, value, wanted)
+    result = tuple(round(value * (n - 2 if ratios else 1)) for value in given or ())
     if not result or len(set(result)) < len(result):
-        got = f"{repeated}, {result}" if result else "none"
-        raise InputError(argument, got, "at least one, each once")
+        twice = "an order twice" if orders else f"ratios that are the same order of {n} players"
+        got = f"{twice}, {result}" if result else "none"
+        raise InputError(name, got, "at least one, each once")
     return result
 
 
@@ -188,17 +178,7 @@ def sample_shapley_pairs(
     """Shapley interactions I^Shap(i,j) of pairs (survey, Eq. 5), the mean of I^(m)(i,j) over m.
 
     One order, M = 1. Contexts hold each player with one probability drawn from U(0, 1), and every
-    pair of a block gets one from every coalition.
-
-    Args:
-        game: the game of B samples, with one number per coalition.
-        pairs: which pairs.
-        contexts: contexts of every pair, at least 2.
-        seed: seed of the draws.
-        name: name of the draws.
-
-    Raises:
-        InputError: as :func:`sample_multi_order`.
+    pair of a block gets one from every coalition. Args and errors: as :func:`sample_multi_order`.
     """
     _check_contexts(contexts)
     draws = Draws(content_hash(game.present), seed, name)
@@ -273,13 +253,12 @@ def _joined(wanted: tuple[int, ...], inner: PairEstimates, ends: PairEstimates) 
     for name in ("value", "stderr", "size", "count", "part_sum", "part_count"):
         first, second = getattr(inner, name), getattr(ends, name)
         nothing = 0 if name in ("count", *parts) else torch.nan
-        right = first.new_full((*first.shape[:-1], second.shape[-1]), nothing)
-        left = second.new_full((*second.shape[:-1], first.shape[-1]), nothing)
-        both = [torch.cat([first, right], -1), torch.cat([left, second], -1)]
-        found[name] = torch.cat(both, -2).index_select(-2, place)
+        first = nn.functional.pad(first, (0, ends.pairs.shape[1]), value=nothing)
+        second = nn.functional.pad(second, (inner.pairs.shape[1], 0), value=nothing)
+        found[name] = torch.cat([first, second], -2).index_select(-2, place)
     for name in ("contexts", "mean", "mean_stderr"):
-        both = [getattr(inner, name), getattr(ends, name)]
-        found[name] = torch.cat(both, -1).index_select(-1, place)
+        both = torch.cat([getattr(inner, name), getattr(ends, name)], -1)
+        found[name] = both.index_select(-1, place)
     for name in ("evaluations", "differences"):
         found[name] = getattr(inner, name) + getattr(ends, name)
     return PairEstimates(orders=wanted, pairs=torch.cat([inner.pairs, ends.pairs], 1), **found)

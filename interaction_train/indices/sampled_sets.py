@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from interaction_train.errors import at_least, in_range
 from interaction_train.game.masked import MaskedGame
@@ -75,18 +75,8 @@ def sample_multivariate(
     """B([S]) = φ([S] | N∖S ∪ {[S]}) − Σ_{i∈S} φ(i | N∖S ∪ {i}) (survey, Eq. 8).
 
     All these Shapley values average over the same contexts T ⊆ N∖S, which hold each player with
-    one probability from U(0, 1): a context costs |S| + 2 evaluations.
-
-    Args:
-        game: the game of B samples, with one number per coalition.
-        subset: S, distinct players.
-        contexts: number of contexts, at least 2.
-        seed: seed of the draws.
-        name: name of the draws.
-
-    Raises:
-        InputError: fewer than 2 contexts, players that repeat or do not exist, several numbers per
-            coalition, or a payoff that is not finite.
+    one probability from U(0, 1): a context costs |S| + 2 evaluations. Args and errors: as
+    :func:`sample_strength`.
     """
     inside = _Subset(game, subset, contexts, seed, name)
     size = len(inside.players)
@@ -142,10 +132,11 @@ def sample_strength(
     else:
         best, found = inside.search(candidates, rounds)
         evaluations = 2 * candidates * rounds * contexts * (size + 1)
-    lower, error = inside.difference(best)
+    parts, sums = inside.partitions(best)
+    lower, error = inside.moments(parts, sums @ inside.sign[:, None], "confirm")
     evaluations += 2 * contexts * (size + 1)
     high, low = best.unbind(1)
-    return Strength(lower, error, found, high, low, exhaustive, contexts, evaluations)
+    return Strength(lower[:, 0], error[:, 0], found, high, low, exhaustive, contexts, evaluations)
 
 
 class _Subset:
@@ -160,14 +151,13 @@ class _Subset:
         self.draws = Draws(content_hash(game.present), seed, name)
         self.players = torch.tensor(players, device=game.present.device)
         self.dtype = wide_dtype(self.players.device)
+        # Of the maximum and the minimum over partitions.
+        self.sign = torch.tensor([1, -1], dtype=self.dtype, device=self.players.device)
 
     def moments(self, parts: Tensor, coefficients: Tensor, stream: str) -> tuple[Tensor, Tensor]:
-        """Mean and standard error over contexts T of Σ_k c_k v(T ∪ C_k), ``(B, F)`` each.
+        """Mean and standard error over contexts T of F sums Σ_k c_k v(T ∪ C_k), ``(B, F)`` each.
 
-        Args:
-            parts: the C_k, bool ``(B, K, |S|)``.
-            coefficients: ``(K, F)`` or ``(B, K, F)``, for F such sums.
-            stream: name of the contexts' draws.
+        ``parts`` are the C_k, bool ``(B, K, |S|)``; ``coefficients`` ``(K, F)`` or ``(B, K, F)``.
         """
         batch, count, _ = parts.shape
         coefficients = coefficients.to(self.players.device, self.dtype).unsqueeze(-3)
@@ -195,29 +185,18 @@ class _Subset:
         rows[..., self.players] = parts.unsqueeze(1)
         return coalition_values(self.game, rows.flatten(1, 2)).unflatten(1, (len(span), 1, -1))
 
-    def difference(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The sums over the blocks of two partitions ``(B, 2, |S|)``, their difference."""
-        parts, used = self._parts(labels)
-        sign = self._sign()
-        # Blocks without a player stand for v(T), which every used block subtracts.
-        empty = (used.sum(-1) * sign).sum(-1, keepdim=True)
-        coefficients = torch.cat([(used * sign[:, None]).flatten(1), -empty], 1).unsqueeze(-1)
-        mean, error = self.moments(parts, coefficients, "confirm")
-        return mean[:, 0], error[:, 0]
+    def partitions(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The blocks of R partitions ``(B, R, |S|)``, then ∅; what each counts in their Σ_C φ([C]).
 
-    def _sign(self) -> Tensor:
-        """1 for the maximum and −1 for the minimum."""
-        return torch.tensor([1, -1], dtype=self.dtype, device=self.players.device)
-
-    def _parts(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The blocks of R partitions ``(B, R, |S|)``, then ∅; and which blocks have a player.
-
-        bool ``(B, R · |S| + 1, |S|)``, and 1 or 0 ``(B, R, |S|)``.
+        bool ``(B, K, |S|)`` and ``(B, K, R)``, as :meth:`moments` takes them.
         """
         names = torch.arange(labels.shape[-1], device=labels.device)
         blocks = labels.unsqueeze(-2) == names[:, None]
-        parts = torch.nn.functional.pad(blocks.flatten(1, 2), (0, 0, 0, 1))
-        return parts, blocks.any(-1).to(self.dtype)
+        used = blocks.any(-1).to(self.dtype)
+        own = torch.eye(labels.shape[1], dtype=self.dtype, device=labels.device)[:, None]
+        # Blocks without a player stand for v(T), which every used block subtracts.
+        weights = [(used.unsqueeze(-1) * own).flatten(1, 2), -used.sum(-1).unsqueeze(1)]
+        return nn.functional.pad(blocks.flatten(1, 2), (0, 0, 0, 1)), torch.cat(weights, 1)
 
     def enumerate(self) -> tuple[Tensor, Tensor]:
         """The best and worst of all partitions, ``(B, 2, |S|)``, and their difference ``(B,)``."""
@@ -242,7 +221,7 @@ class _Subset:
     def search(self, candidates: int, rounds: int) -> tuple[Tensor, Tensor]:
         """The best and worst partitions found by the cross-entropy method, as in enumerate."""
         batch, size = len(self.game.present), len(self.players)
-        device, sign = self.players.device, self._sign()
+        device = self.players.device
         # The probabilities of each player's block, for the maximum and the minimum.
         law = torch.full((batch, 2, size, size), 1 / size, dtype=self.dtype, device=device)
         best = torch.arange(size, device=device).expand(batch, 2, -1)
@@ -253,21 +232,11 @@ class _Subset:
             gumbel = -(-noise.clamp(min=1e-9).log()).log()
             drawn = (law.log().unsqueeze(2) + gumbel).argmax(-1)
             labels = torch.cat([drawn[:, :, 2:], best.unsqueeze(2), whole], 2)
-            scores = sign[:, None] * self._scores(labels)
+            sums, _ = self.moments(*self.partitions(labels.flatten(1, 2)), "search")
+            scores = self.sign[:, None] * sums.unflatten(1, labels.shape[1:3])
             top, at = scores.topk(max(2, candidates // 8), -1)
             elite = labels.gather(2, at.unsqueeze(-1).expand(-1, -1, -1, size))
-            best, value = elite[:, :, 0], sign * top[:, :, 0]
+            best, value = elite[:, :, 0], self.sign * top[:, :, 0]
             held = torch.nn.functional.one_hot(elite, size).to(self.dtype).mean(2)
             law = (0.3 * law + 0.7 * held).clamp(min=0.02 / size)
         return best, value[:, 0] - value[:, 1]
-
-    def _scores(self, labels: Tensor) -> Tensor:
-        """Σ_C φ([C]) of partitions ``(B, 2, R, |S|)`` over the contexts of the search."""
-        parts, used = self._parts(labels.flatten(1, 2))
-        batch, count, size = used.shape
-        weights = used.new_zeros(batch, count, size, count)
-        places = torch.arange(count, device=used.device)
-        weights[:, places, :, places] = used.movedim(1, 0)
-        empty = -used.sum(-1).unsqueeze(1)
-        mean, _ = self.moments(parts, torch.cat([weights.flatten(1, 2), empty], 1), "search")
-        return mean.unflatten(1, labels.shape[1:3])

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 from interaction_train.errors import at_least
 from interaction_train.game.masked import MaskedGame
@@ -27,9 +28,8 @@ class RowMetric(Metric):
     """A metric with one row of numbers per sample.
 
     Rows carry the hash of their sample, so that samples which a distributed sampler repeats count
-    once, and no result depends on batches, their order or the number of processes. Metrics of
-    several processes or runs merge by joining their rows; after ``metric.persistent(True)`` the
-    rows are part of the state dict.
+    once, and no result depends on batches, their order or the number of processes. Metrics merge by
+    joining their rows; after ``metric.persistent(True)`` the rows are part of the state dict.
 
     Args:
         kwargs: those of ``torchmetrics.Metric``.
@@ -38,7 +38,6 @@ class RowMetric(Metric):
     is_differentiable = False
     higher_is_better = None
     full_state_update = False
-
     row_dtype: torch.dtype | None = None  # the widest that the device has
 
     content: list[Tensor]
@@ -67,11 +66,7 @@ class RowMetric(Metric):
     def compute(self) -> Statistics:
         """The result over all samples so far; NaN where there are none."""
         self._never_empty()
-        content, rows = (
-            torch.cat(state) if isinstance(state, list) else cast(Tensor, state)
-            for state in (self.content, self.rows)
-        )
-        return self.statistics(unique_rows(content, rows))
+        return self.statistics(unique_rows(dim_zero_cat(self.content), dim_zero_cat(self.rows)))
 
     def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
         # A process without samples must still send a tensor of the right number of axes.
@@ -164,7 +159,7 @@ class PairMetric(InteractionMetric):
     """A metric of interactions in the game of a sample's own players.
 
     Args:
-        players: as in :class:`InteractionMetric`, like those not listed here.
+        players: as in :class:`InteractionMetric`, like ``pairs``, ``contexts`` and ``more``.
         payoff: what the game reads off the logits, one number per sample.
         pairs: see there.
         contexts: see there.

@@ -38,7 +38,7 @@ class OrderMetric(PairMetric):
         more: see :class:`~interaction_train.metrics.base.PairMetric`.
 
     Raises:
-        InputError: ratios or contexts out of their range.
+        InputError: ratios out of their range.
     """
 
     letter: ClassVar[str]
@@ -102,12 +102,8 @@ class InteractionSpectrum(OrderMetric):
     The denominator is the mean over ``ratios``, so spectra compare only over the same ones. The
     defaults are the reference protocol: a 16 × 16 grid, 13 orders, pairs at most two cells apart,
     log-odds of the true class, correctly classified samples, 100 contexts per pair; but 64 pairs
-    per sample, where it has 200.
-
-    ``compute()`` returns a dict of tensors ``(M,)`` (see
-    :func:`~interaction_train.metrics.rows.spectrum`): ``J_plug_in``, ``J_split_sign`` (readings
-    that bracket |I|), ``J_rms``, the strengths ``plug_in``, ``split_sign``, ``rms`` and ``signed``
-    in the unit of the payoff, each with ``_stderr`` over samples; ``contexts`` and ``samples``.
+    per sample, where it has 200. ``compute()`` returns what
+    :func:`~interaction_train.metrics.rows.spectrum` does.
 
     Args: see :class:`OrderMetric`.
 
@@ -134,9 +130,7 @@ class InteractionSpectrum(OrderMetric):
 class Disentanglement(OrderMetric):
     """D^(m) = E_{x,ij} |E_S Δ| / E_{x,ij} E_S |Δ|, a ratio of global means (formula sheet, 11).
 
-    The payoff is log p of the true class by default. ``compute()`` returns ``D_plug_in`` and
-    ``D_split_sign``, which bracket D, each with ``_stderr`` over samples; ``contexts``; all
-    ``(M,)``; and ``samples``.
+    ``compute()`` returns what :func:`~interaction_train.metrics.rows.disentanglement` does.
 
     Args: see :class:`OrderMetric`.
     """

@@ -10,6 +10,8 @@ Transferability", ICLR 2021.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -47,6 +49,8 @@ def perturbation_game(
 ) -> MaskedGame:
     """The game whose players are the parts of a perturbation; v is the attack's utility.
 
+    v(N) is that of the whole perturbation, v(∅) that of none.
+
     Args:
         model: the network, ``(rows, C, H, W)`` → logits ``(rows, classes)``; its modes, statistics
             and gradients stay as they are.
@@ -56,9 +60,6 @@ def perturbation_game(
         players: how an image splits into players.
         targets: ``(B,)`` int64, the classes a targeted attack aimed at.
         chunk_size: rows sent through the network at once; default: the fastest.
-
-    Returns:
-        a game whose v(N) is the utility of the whole perturbation, v(∅) that of none.
 
     Raises:
         InputError: images, labels, targets, players or outputs of the network that do not fit.
@@ -85,16 +86,7 @@ def perturbation_game(
     )
 
 
-def perturbation_interaction(
-    model: nn.Module,
-    clean: Tensor,
-    adversarial: Tensor,
-    labels: Tensor,
-    players: Players,
-    *,
-    targets: Tensor | None = None,
-    chunk_size: int | None = None,
-) -> Tensor:
+def perturbation_interaction(*images: Any, **options: Any) -> Tensor:
     """The mean E_{i≠j} I^Shap(i,j) over all pairs of the n players of a perturbation, ``(B,)``.
 
     Exact, by the closed form E_i[v(N) − v(N∖i) − v({i}) + v(∅)]/(n − 1), in 2n + 2 forward passes
@@ -116,38 +108,29 @@ def perturbation_interaction(
         >>> perturbation_interaction(model, clean, adversarial, torch.tensor([0]), UnitPlayers())
         tensor([1.], dtype=torch.float64)
     """
-    game = perturbation_game(
-        model, clean, adversarial, labels, players, targets=targets, chunk_size=chunk_size
-    )
-    return mean_interaction(game)
+    return mean_interaction(perturbation_game(*images, **options))
 
 
 def sampled_interactions(
-    model: nn.Module,
-    clean: Tensor,
-    adversarial: Tensor,
-    labels: Tensor,
-    players: Players,
-    *,
+    *images: Any,
     pairs: PairSampler | None = None,
     contexts: int = 100,
-    targets: Tensor | None = None,
     seed: int = 0,
-    chunk_size: int | None = None,
+    **options: Any,
 ) -> PairEstimates:
     """I^Shap(i,j) of single pairs of a perturbation's players, sampled; one order, M = 1.
 
     ``estimates.over_pairs(plug_in(estimates))`` is the mean of |I| in one of the three readings of
-    :mod:`interaction_train.indices.readings`. Draws depend on ``seed`` and on the adversarial image
-    alone.
+    :mod:`interaction_train.indices.readings`.
 
-    Args: as :func:`perturbation_game` and
-        :func:`~interaction_train.indices.sampled_pairs.sample_shapley_pairs`; random pairs by
-        default.
+    Args:
+        images: as in :func:`perturbation_game`, with its errors.
+        pairs: which pairs; default: random ones.
+        contexts: contexts of every pair, at least 2.
+        seed: seed of the draws, which depend on it and on the adversarial image alone.
+        options: see there.
     """
-    game = perturbation_game(
-        model, clean, adversarial, labels, players, targets=targets, chunk_size=chunk_size
-    )
+    game = perturbation_game(*images, **options)
     return sample_shapley_pairs(game, pairs or RandomPairs(), contexts, seed=seed)
 
 
@@ -184,10 +167,8 @@ class PerturbationInteraction(InteractionMetric):
         """
         if len(clean) == 0:
             return
-        players, chunk = self.players, self.chunk_size
-        game = perturbation_game(
-            model, clean, adversarial, labels, players, targets=targets, chunk_size=chunk
-        )
+        images = model, clean, adversarial, labels, self.players
+        game = perturbation_game(*images, targets=targets, chunk_size=self.chunk_size)
         gain = coalition_values(game, end_coalitions(game)).diff(dim=1).squeeze(1)
         exact = mean_interaction(game)
         sampled = sample_shapley_pairs(game, self.pairs, self.contexts, seed=self.seed)

@@ -179,17 +179,16 @@ def with_errors(means: dict[str, Mean], rows: Tensor) -> Statistics:
 
 
 def spectrum(rows: Tensor) -> Statistics:
-    """J^(m) (survey, Eq. 21) and what it is made of.
-
-    J^(m) = E_x E_ij |I^(m)(i,j|x)| / E_m [same], over the orders that were evaluated.
+    """J^(m) = E_x E_ij |I^(m)(i,j|x)| / E_m [same], over the orders in the rows (survey, Eq. 21).
 
     Args:
         rows: ``(B, columns, M)``, each sample once.
 
     Returns:
-        ``signed``; per reading of |I| the strengths ``<reading>`` and ``J_<reading>``; each with
-        its standard error over samples ``<key>_stderr``; ``contexts``, the mean number per pair;
-        all ``(M,)``; and ``samples``, a scalar. NaN without samples.
+        ``signed``, the mean interaction; per reading of |I| the strengths ``<reading>``, in the
+        unit of the payoff, and ``J_<reading>``; each with its standard error over samples
+        ``<key>_stderr``; ``contexts``, the mean number per pair; all ``(M,)``; and ``samples``, a
+        scalar. ``plug_in`` and ``split_sign`` bracket |I|. NaN without samples.
     """
     signed = column(rows, "signed")
     means = {"signed": (signed.mean(0), signed)}
@@ -205,12 +204,8 @@ def disentanglement(rows: Tensor) -> Statistics:
 
     1 at the end orders, which have one context. The plug-in reading has a floor of about 1/√K.
 
-    Args:
-        rows: ``(B, columns, M)``, each sample once.
-
-    Returns:
-        ``D_plug_in`` and ``D_split_sign``, an upper and a lower reading, each with its standard
-        error over samples ``<key>_stderr``; ``contexts``; all ``(M,)``; and ``samples``.
+    ``D_plug_in`` and ``D_split_sign``, an upper and a lower reading; the rest as in
+    :func:`spectrum`.
     """
     size = column_mean(rows, "size")
     means = {f"D_{key}": ratio(strengths(rows, key), size) for key in READINGS[:2]}
@@ -220,14 +215,9 @@ def disentanglement(rows: Tensor) -> Statistics:
 def strength(rows: Tensor) -> Statistics:
     """Interaction strength: E_x E_ij |I^Shap(i,j|x)| over E_x |z_y − mean of the other logits|.
 
-    As in the dropout paper (formula sheet, 12).
-
-    Args:
-        rows: ``(B, columns, 1)``, each sample once.
-
-    Returns:
-        ``strength_<reading>`` per reading, its numerator ``<reading>``, each with its standard
-        error over samples, the denominator ``scale``, ``contexts`` and ``samples``; scalars.
+    As in the dropout paper (formula sheet, 12). Of rows with one order, as scalars:
+    ``strength_<reading>``, its numerator ``<reading>``, its denominator ``scale``; the rest as in
+    :func:`spectrum`.
     """
     scale = column_mean(rows, "scale")
     means: dict[str, Mean] = {}

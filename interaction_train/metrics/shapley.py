@@ -16,9 +16,7 @@ from interaction_train.metrics.rows import Statistics, strength
 class InteractionStrength(PairMetric):
     """E_x E_ij |I^Shap(i,j|x)| / E_x |z_y − mean of the other logits| (formula sheet, 12).
 
-    ``compute()`` returns scalars: ``strength_plug_in`` and ``strength_split_sign``, which bracket
-    it, ``strength_rms``, the numerators ``plug_in``, ``split_sign``, ``rms``, each with
-    ``_stderr`` over samples; the denominator ``scale``, ``contexts`` and ``samples``.
+    ``compute()`` returns what :func:`~interaction_train.metrics.rows.strength` does.
 
     Args: see :class:`~interaction_train.metrics.base.PairMetric`.
     """
