@@ -87,16 +87,21 @@ def resolve_orders(
     """
     if orders is not None and ratios is not None:
         raise InputError("orders, ratios", "both", "one of them")
-    if orders is None and ratios is None:
+    if ratios is not None:
+        name, given, last, unit = "ratios", tuple(ratios), 1, n - 2
+    elif orders is not None:
+        name, given, last, unit = "orders", tuple(orders), n - 2, 1
+    else:
         return tuple(dict.fromkeys(round(ratio * (n - 2)) for ratio in REFERENCE_RATIOS))
-    name, given, last = ("orders", orders, n - 2) if ratios is None else ("ratios", ratios, 1)
-    for value in given or ():
+    for value in given:
         if not 0 <= value <= last:
             wanted = f"0 … n − 2 = {n - 2}" if ratios is None else "numbers from 0 to 1"
             raise InputError(name, value, wanted)
-    result = tuple(round(value * (n - 2 if ratios else 1)) for value in given or ())
+    result = tuple(round(value * unit) for value in given)
     if not result or len(set(result)) < len(result):
-        twice = "an order twice" if orders else f"ratios that are the same order of {n} players"
+        twice = (
+            "an order twice" if ratios is None else f"ratios that are the same order of {n} players"
+        )
         got = f"{twice}, {result}" if result else "none"
         raise InputError(name, got, "at least one, each once")
     return result

@@ -5,7 +5,6 @@ from interaction_train.metrics.perturbation import PerturbationInteraction
 from interaction_train.metrics.rows import (
     COLUMNS,
     disentanglement,
-    interaction_rows,
     spectrum,
     strength,
     unique_rows,
@@ -19,7 +18,6 @@ __all__ = [
     "InteractionStrength",
     "PerturbationInteraction",
     "disentanglement",
-    "interaction_rows",
     "spectrum",
     "strength",
     "unique_rows",

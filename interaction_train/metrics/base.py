@@ -14,14 +14,27 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from interaction_train.errors import at_least
+from interaction_train.errors import at_least, checked_labels
+from interaction_train.game.absence import input_baseline
+from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import Payoff
 from interaction_train.game.players import GridPlayers, Players
-from interaction_train.game.precision import wide_dtype
+from interaction_train.game.precision import wide, wide_dtype
 from interaction_train.indices.sampled_pairs import PairEstimates
-from interaction_train.metrics.rows import COLUMNS, Statistics, interaction_rows, unique_rows
+from interaction_train.metrics.rows import (
+    COLUMNS,
+    Statistics,
+    column,
+    estimate_rows,
+    logit_scale,
+    unique_rows,
+)
 from interaction_train.sampling.pairs import PairSampler, RandomPairs
+from interaction_train.sampling.random import sample_hash
+
+_MEASURED = COLUMNS.index("size") + 1  # the columns before are measured interactions
+_NOISE = 8  # units in the last place of the logits that a mean |Δ| may be off by
 
 
 class RowMetric(Metric):
@@ -195,9 +208,22 @@ class PairMetric(InteractionMetric):
             y: labels ``(B,)`` int64.
 
         Raises:
-            InputError: see :func:`~interaction_train.metrics.rows.interaction_rows`.
+            InputError: input that the game, the players or the pairs refuse; for payoffs that are
+                not finite the message gives the place among the samples that are kept.
         """
-        names = ("players", "payoff", "baseline", "only_correct", "chunk_size")
-        options = {name: getattr(self, name) for name in names}
-        content, rows, _ = interaction_rows(model, x, y, self.estimate, **options)
-        self.add(content, rows)
+        logits = eval_logits(model, x)
+        dtype = logits.dtype
+        checked_labels(y, len(x), "y")
+        if self.only_correct:
+            right = logits.argmax(-1) == y
+            x, y, logits = x[right], y[right], logits[right]
+        if len(x) == 0:
+            return
+        absent, size = input_baseline(model, self.baseline, x), self.chunk_size
+        game = MaskedGame(model, x, absent, self.players, self.payoff, y, chunk_size=size)
+        rows = estimate_rows(self.estimate(game), logit_scale(logits, y))
+        # Below rounding noise there is no interaction: 0, so that ratios of nothing else are NaN.
+        noise = _NOISE * torch.finfo(dtype).eps * wide(logits).abs().amax(-1)
+        silent = column(rows, "size") < noise[:, None]
+        rows[:, :_MEASURED] = rows[:, :_MEASURED].masked_fill(silent[:, None], 0)
+        self.add(sample_hash(x, y), rows)

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from interaction_train.errors import checked_labels
-from interaction_train.game.absence import input_baseline
-from interaction_train.game.evaluation import eval_logits
-from interaction_train.game.masked import MaskedGame
-from interaction_train.game.payoffs import Payoff, logit
-from interaction_train.game.players import Players
+from interaction_train.game.payoffs import logit
 from interaction_train.game.precision import wide
 from interaction_train.indices.readings import READINGS, Reading, plug_in, product, split_sign
 from interaction_train.indices.sampled_pairs import PairEstimates
-from interaction_train.sampling.random import sample_hash
 
 COLUMNS = ("signed", "plug_in", "split_sign", "product", "size", "count", "scale")
 """What a row holds for every order: means over pairs of the interaction, of the three readings of
@@ -24,67 +16,10 @@ its absolute value (``product`` is that of two parts), of the mean |Δ| over con
 number of contexts; and |z_y − mean of the other logits| of the sample. Rows are
 ``(B, columns, M)``, in float64 where the device has it."""
 
-_MEASURED = COLUMNS.index("size") + 1  # the columns before are measured interactions
-_NOISE = 8  # units in the last place of the logits that a mean |Δ| may be off by
-
 Statistics = dict[str, Tensor]
 Mean = tuple[Tensor, Tensor]
 """A mean over samples ``(M,)``, and what each adds to its error (to first order, up to a constant):
 ``(B, M)``, whose spread over √B is the standard error."""
-
-
-def interaction_rows(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    estimate: Callable[[MaskedGame], PairEstimates],
-    *,
-    players: Players,
-    payoff: str | Payoff,
-    baseline: float | Sequence[float] | None = None,
-    only_correct: bool = True,
-    chunk_size: int | None = None,
-) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-    """One row per sample.
-
-    Args:
-        model: the network, ``(rows, ...)`` → logits ``(rows, classes)``.
-        x: samples ``(B, C, ...)``.
-        y: labels ``(B,)`` int64.
-        estimate: the estimator.
-        players: how a sample splits into players.
-        payoff: what the game reads off the logits, one number per sample.
-        baseline: what absent players show (:func:`~interaction_train.game.absence.input_baseline`).
-        only_correct: leave out samples that the network gets wrong.
-        chunk_size: rows sent through the network at once; default: the fastest.
-
-    Returns:
-        the content hashes (of sample and label) of the b samples that are kept, ``(b,)`` int64,
-        their rows, and the M orders; without any, M is 0.
-
-    Raises:
-        InputError: input that the game, the players or the estimator refuse; for payoffs that are
-            not finite the message gives the place among the samples that are kept.
-    """
-    logits = eval_logits(model, x)
-    dtype = logits.dtype
-    logits = logits.float() if dtype in (torch.float16, torch.bfloat16) else logits
-    checked_labels(y, len(x), "y")
-    if only_correct:
-        right = logits.argmax(-1) == y
-        x, y, logits = x[right], y[right], logits[right]
-    content = sample_hash(x, y)
-    if len(x) == 0:
-        return content, wide(x.new_zeros(0, len(COLUMNS), 0)), ()
-    absent = input_baseline(model, baseline, x)
-    game = MaskedGame(model, x, absent, players, payoff, y, chunk_size=chunk_size)
-    estimates = estimate(game)
-    rows = estimate_rows(estimates, logit_scale(logits, y))
-    # Below rounding noise there is no interaction: 0, so that ratios of nothing else are NaN.
-    noise = _NOISE * torch.finfo(dtype).eps * wide(logits).abs().amax(-1)
-    silent = column(rows, "size") < noise[:, None]
-    rows[:, :_MEASURED] = rows[:, :_MEASURED].masked_fill(silent[:, None], 0)
-    return content, rows, estimates.orders
 
 
 def logit_scale(logits: Tensor, y: Tensor) -> Tensor:
