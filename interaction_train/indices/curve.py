@@ -18,9 +18,6 @@ def player_interactions(game: MaskedGame) -> Tensor:
 
     2n + 2 evaluations. From Shapley values with and without a player (formula sheet, item 6).
 
-    Args:
-        game: the game of B samples, with one number per coalition.
-
     Raises:
         InputError: fewer than 2 players, several numbers per coalition, or a payoff that is not
             finite.
@@ -34,8 +31,8 @@ def player_interactions(game: MaskedGame) -> Tensor:
 def mean_interaction(game: MaskedGame) -> Tensor:
     """The mean of I^Shap(i,j) over all pairs, ``(B,)``, by the closed form; exact.
 
-    E_{i≠j} I^Shap(i,j) = E_i[v(N) − v(N∖i) − v({i}) + v(∅)]/(n−1) (formula sheet, item 6).
-    Argument and errors: as :func:`player_interactions`.
+    E_{i≠j} I^Shap(i,j) = E_i[v(N) − v(N∖i) − v({i}) + v(∅)]/(n−1) (formula sheet, item 6). Errors:
+    as :func:`player_interactions`.
 
     Examples:
         >>> from interaction_train.game.players import UnitPlayers

@@ -83,7 +83,7 @@ def sample(game: MaskedGame, blocks: PairBlocks, plans: dict[str, Plan], draws: 
         zeros(total),
         zeros(total),
         zeros(number, 4),
-        there([plan.expected for plan in plans.values()]),
+        there([plan.count * len(plan.edges) * plan.chance for plan in plans.values()]),
         there([int((gained > 0).sum()) for _, gained in counts]),
         rows,
         differences,

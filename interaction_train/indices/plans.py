@@ -36,11 +36,6 @@ class Plan:
     weights: tuple[float, ...] | None = None
 
     @property
-    def expected(self) -> float:
-        """Differences that all T's give in the mean, over what the host draws."""
-        return self.count * len(self.edges) * self.chance
-
-    @property
     def count(self) -> int:
         return sum(self.parts)
 

@@ -1,6 +1,10 @@
 """Metrics of a network's interactions: torchmetrics shells over functions of per-sample rows."""
 
-from interaction_train.metrics.orders import Disentanglement, InteractionSpectrum
+from interaction_train.metrics.orders import (
+    Disentanglement,
+    InteractionSpectrum,
+    InteractionStrength,
+)
 from interaction_train.metrics.perturbation import PerturbationInteraction
 from interaction_train.metrics.rows import (
     COLUMNS,
@@ -9,7 +13,6 @@ from interaction_train.metrics.rows import (
     strength,
     unique_rows,
 )
-from interaction_train.metrics.shapley import InteractionStrength
 
 __all__ = [
     "COLUMNS",

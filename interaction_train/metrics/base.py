@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -157,13 +157,18 @@ class InteractionMetric(RowMetric):
         return figure, figure.add_subplot()
 
     def _bars(
-        self, value: Statistics | None, axes: Axes | None, keys: Mapping[str, str], title: str
+        self,
+        value: Statistics | None,
+        axes: Axes | None,
+        bars: Sequence[str],
+        stem: str,
+        title: str,
     ) -> tuple[Figure, Axes]:
-        """Bars of the results ``keys``, key → label."""
+        """Bars of the results whose keys are ``stem`` and the bar's name."""
         value = self.compute() if value is None else value
         figure, axes = self._axes(axes)
-        errors = [float(value[f"{key}_stderr"]) for key in keys]
-        axes.bar(list(keys.values()), [float(value[key]) for key in keys], yerr=errors)
+        errors = [float(value[f"{stem}{bar}_stderr"]) for bar in bars]
+        axes.bar(list(bars), [float(value[f"{stem}{bar}"]) for bar in bars], yerr=errors)
         axes.set(ylabel=title)
         return figure, axes
 

@@ -1,4 +1,4 @@
-"""J(m) and D(m): how strong, and how consistent, interactions of each order are."""
+"""J(m), D(m) and strength: how strong and how consistent interactions are."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from interaction_train.indices.sampled_pairs import (
     REFERENCE_RATIOS,
     PairEstimates,
     sample_multi_order,
+    sample_shapley_pairs,
 )
 from interaction_train.metrics.base import PairMetric
-from interaction_train.metrics.rows import Statistics, disentanglement, spectrum
+from interaction_train.metrics.rows import Statistics, disentanglement, spectrum, strength
 from interaction_train.sampling.pairs import NeighbourPairs, PairSampler
 from interaction_train.tracking.figures import draw_spectrum
 
@@ -56,10 +57,9 @@ class OrderMetric(PairMetric):
         pairs = NeighbourPairs() if pairs is None else pairs
         super().__init__(players, payoff, pairs, contexts, **more)
         self.ratios = tuple(float(ratio) for ratio in ratios)
-        if not self.ratios or list(self.ratios) != sorted(set(self.ratios)):
+        ascending = list(self.ratios) == sorted(set(self.ratios))
+        if not self.ratios or not ascending or self.ratios[0] < 0 or self.ratios[-1] > 1:
             raise InputError("ratios", self.ratios, "ascending numbers from 0 to 1")
-        if not 0 <= self.ratios[0] <= self.ratios[-1] <= 1:
-            raise InputError("ratios", self.ratios, "numbers from 0 to 1")
 
     @property
     def width(self) -> int:
@@ -76,13 +76,7 @@ class OrderMetric(PairMetric):
         ax: Axes | None = None,
         reading: Reading = "plug_in",
     ) -> tuple[Figure, Axes]:
-        """Draw the curve with a band of one standard error.
-
-        Args:
-            val: a result of ``compute()``; default: the present one.
-            ax: where to draw; default: a new figure.
-            reading: which reading of |I|.
-        """
+        """Draw the curve of one reading of |I|, with a band of one standard error."""
         check_reading(reading, self.readings)
         value = self.compute() if val is None else val
         figure, axes = self._axes(ax)
@@ -150,3 +144,21 @@ class Disentanglement(OrderMetric):
 
     def statistics(self, rows: Tensor) -> Statistics:
         return disentanglement(rows)
+
+
+class InteractionStrength(PairMetric):
+    """E_x E_ij |I^Shap(i,j|x)| / E_x |z_y − mean of the other logits| (formula sheet, 12).
+
+    ``compute()`` returns what :func:`~interaction_train.metrics.rows.strength` does.
+
+    Args: see :class:`~interaction_train.metrics.base.PairMetric`.
+    """
+
+    def estimate(self, game: MaskedGame) -> PairEstimates:
+        return sample_shapley_pairs(game, self.pairs, self.contexts, seed=self.seed)
+
+    def statistics(self, rows: Tensor) -> Statistics:
+        return strength(rows)
+
+    def plot(self, val: Statistics | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
+        return self._bars(val, ax, READINGS, "strength_", "interaction strength")

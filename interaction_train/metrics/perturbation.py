@@ -1,11 +1,10 @@
 """How strongly the units of an adversarial perturbation interact (survey, Sec. 5.1).
 
-The players are parts of a perturbation δ = adversarial − clean, such as the cells of a grid: a
-present part shows the adversarial image, an absent one the clean image. The payoff is the attack's
-utility, v(S) = max_{y'≠y} h_{y'} − h_y with y' frozen to the best other class of the full
-adversarial image, and for a targeted attack h_t − max_{y'≠t} h_{y'}, y' frozen likewise. The paper
-behind it is Wang et al., "A Unified Approach to Interpreting and Boosting Adversarial
-Transferability", ICLR 2021.
+The players are parts of a perturbation, such as the cells of a grid: a present part shows the
+adversarial image, an absent one the clean image. The payoff is the attack's utility, v(S) =
+max_{y'≠y} h_{y'} − h_y with y' frozen to the best other class of the full adversarial image, and
+for a targeted attack h_t − max_{y'≠t} h_{y'}, y' frozen likewise. From Wang et al., "A Unified
+Approach to Interpreting and Boosting Adversarial Transferability", ICLR 2021.
 """
 
 from __future__ import annotations
@@ -144,8 +143,7 @@ class PerturbationInteraction(InteractionMetric):
     over images; ``contexts`` per pair, and ``samples``. NaN without samples.
 
     An image costs 2n + 5 forward passes and those of the sampled pairs: with the defaults 517 and
-    27 400. Where the exact mean is all that is wanted, :func:`perturbation_interaction` gives it
-    alone.
+    27 400. :func:`perturbation_interaction` gives the exact mean alone.
 
     Args: see :class:`~interaction_train.metrics.base.InteractionMetric`.
     """
@@ -184,7 +182,7 @@ class PerturbationInteraction(InteractionMetric):
         return {key: value.squeeze() for key, value in with_errors(means, rows).items()}
 
     def plot(self, val: Statistics | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
-        keys = {str(key): str(key) for key in ("mean", *READINGS)}
-        figure, axes = self._bars(val, ax, keys, "interactions inside the perturbation")
+        title = "interactions inside the perturbation"
+        figure, axes = self._bars(val, ax, ("mean", *READINGS), "", title)
         axes.axhline(0, color="black", linewidth=0.8)
         return figure, axes
