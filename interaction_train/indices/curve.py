@@ -48,7 +48,7 @@ def mean_interaction(game: MaskedGame) -> Tensor:
 
 @dataclass(frozen=True)
 class OrderCurve:
-    """The order curve f(s) and the mean interactions of all orders; float64.
+    """The order curve f(s) and the mean interactions of all orders.
 
     Attributes:
         curve: ``(B, n + 1)``, f(s), the mean of v over coalitions of s players, s = 0 … n.

@@ -31,16 +31,9 @@ _NOISE = 16  # units in the last place that four values and what a network does 
 def all_coalitions(
     n: int, device: torch.device | str | None = None, start: int = 0, stop: int | None = None
 ) -> Tensor:
-    """Every coalition of n players in the order of the value tensors, bool ``(stop - start, n)``.
+    """Every coalition of n ≤ 62 players in the order of the value tensors, bool ``(…, n)``.
 
-    Args:
-        n: number of players, at most 62.
-        device: where the result lies.
-        start: first index.
-        stop: index after the last one; default: 2^n.
-
-    Raises:
-        InputError: ``n`` outside 0 … 62 or a slice outside 0 … 2^n.
+    Or those from ``start`` to before ``stop``; an :class:`InputError` refuses what is not there.
 
     Examples:
         >>> all_coalitions(2).int().tolist()
@@ -57,12 +50,7 @@ def all_coalitions(
 def exact_values(game: MaskedGame, max_coalitions: int = 2**20) -> Tensor:
     """The game's values on all coalitions, without gradient; memory beyond the result is flat.
 
-    Args:
-        game: the game, for a batch of B samples.
-        max_coalitions: the largest 2^n that is not refused.
-
-    Returns:
-        ``(B, 2^n)``, or ``(B, classes, 2^n)`` for the payoff ``"all"``.
+    ``(B, 2^n)``, or ``(B, classes, 2^n)`` for the payoff ``"all"``.
 
     Raises:
         InputError: more coalitions than ``max_coalitions``, or a payoff that is NaN or infinite.
@@ -178,6 +166,34 @@ def shapley_interactions(v: Tensor) -> Tensor:
                 [0., 0., 0.]])
     """
     return _multi_order(v).mean(-3).to(v)
+
+
+def order_strengths(multi_order: Tensor) -> Tensor:
+    """Absolute strength of each order, E_x E_{i≠j} |I^(m)(i,j|x)|, ``(orders,)``.
+
+    Of ``(..., orders, n, n)`` with zero diagonals, all orders or some; an :class:`InputError`
+    refuses another shape, n below 2 and no samples.
+    """
+    shape = tuple(multi_order.shape)
+    if len(shape) < 3 or shape[-1] != shape[-2] or shape[-1] < 2 or 0 in shape:
+        raise InputError("multi_order", f"shape {shape}", "(..., orders, n, n) with n at least 2")
+    pairs = wide(multi_order).abs().sum((-2, -1)) / (shape[-1] * (shape[-1] - 1))
+    return pairs.reshape(-1, shape[-3]).mean(0).to(multi_order.dtype)
+
+
+def interaction_spectrum(multi_order: Tensor) -> Tensor:
+    """Relative strengths J^(m) = E_x E_ij |I^(m)(i,j|x)| / E_m [same] (survey, Eq. 21).
+
+    ``(orders,)``, of what :func:`order_strengths` takes. Their mean is 1, so that spectra compare
+    only over the same orders; NaN where none has any interaction.
+
+    Examples:
+        >>> majority = (all_coalitions(3).sum(1) >= 2).float()
+        >>> interaction_spectrum(multi_order_interactions(majority))
+        tensor([1., 1.])
+    """
+    strengths = order_strengths(multi_order)
+    return strengths / strengths.mean()
 
 
 def count_players(v: Tensor, least: int = 0, name: str = "v") -> int:

@@ -34,20 +34,14 @@ def plug_in(estimates: PairEstimates) -> Tensor:
 
 
 def split_sign(estimates: PairEstimates) -> Tensor:
-    """Each part's sum times the sign of the others', ``(B, M, P)``: a lower reading of |I|.
-
-    NaN where all contexts are in one part.
-    """
+    """Each part's sum times the others' sign, ``(B, M, P)``: a lower reading; NaN for one part."""
     own, count = estimates.part_sum, estimates.part_count
     signed = (own * (own.sum(0) - own).sign()).sum(0) / count.sum(0)
     return signed.masked_fill((count > 0).sum(0) < 2, torch.nan)
 
 
 def product(estimates: PairEstimates) -> Tensor:
-    """The mean product of differences from two parts, ``(B, M, P)``, unbiased for I².
-
-    NaN where all contexts are in one part.
-    """
+    """The mean product of two parts' differences, ``(B, M, P)``, unbiased for I²; NaN for one."""
     top, bottom = (
         values.sum(0).square() - values.square().sum(0)
         for values in (estimates.part_sum, estimates.part_count)
@@ -56,10 +50,6 @@ def product(estimates: PairEstimates) -> Tensor:
 
 
 def check_reading(reading: str, allowed: Sequence[str] = READINGS) -> None:
-    """Refuse an unknown reading.
-
-    Raises:
-        InputError: another name than those allowed.
-    """
+    """Refuse another reading than those allowed."""
     if reading not in allowed:
         raise InputError("reading", repr(reading), f"one of {', '.join(allowed)}")

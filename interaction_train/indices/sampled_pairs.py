@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, at_least
 from interaction_train.game.masked import MaskedGame
 from interaction_train.indices.curve import require_finite
 from interaction_train.indices.flips import sample
@@ -23,7 +23,7 @@ REFERENCE_RATIOS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95
 
 @dataclass(frozen=True)
 class PairEstimates:
-    """Estimates for B samples, M orders and P pairs, in the unit of the payoff; float64.
+    """Estimates for B samples, M orders and P pairs, in the unit of the payoff.
 
     Attributes:
         orders: the M orders as numbers of players; empty for Shapley interactions (M = 1).
@@ -150,7 +150,7 @@ def sample_multi_order(
         >>> found.value.shape, found.stderr[:, 0].tolist()  # order 0 has one context: exact
         (torch.Size([2, 3, 2]), [[0.0, 0.0], [0.0, 0.0]])
     """
-    _check_contexts(contexts)
+    at_least("contexts", contexts, 2)  # for two independent parts
     wanted = resolve_orders(game.n, orders, ratios)
     draws = Draws(content_hash(game.present), seed, name)
 
@@ -185,15 +185,10 @@ def sample_shapley_pairs(
     One order, M = 1. Contexts hold each player with one probability drawn from U(0, 1), and every
     pair of a block gets one from every coalition. Args and errors: as :func:`sample_multi_order`.
     """
-    _check_contexts(contexts)
+    at_least("contexts", contexts, 2)  # for two independent parts
     draws = Draws(content_hash(game.present), seed, name)
     blocks = pairs.blocks(game.players, game.present.shape[1:], draws)
     return _estimates(game, (), blocks, {"shapley": shapley_plan(blocks, contexts)}, draws)
-
-
-def _check_contexts(contexts: int) -> None:
-    if contexts < 2:
-        raise InputError("contexts", contexts, "at least 2, for two independent parts")
 
 
 def _estimates(

@@ -22,7 +22,7 @@ _ROWS = 8192  # coalitions × samples that go to the game in one call
 
 @dataclass(frozen=True)
 class Multivariate:
-    """B([S]) of B samples, in the unit of the payoff; float64.
+    """B([S]) of B samples, in the unit of the payoff.
 
     Attributes:
         value: ``(B,)``, unbiased.
@@ -39,14 +39,14 @@ class Multivariate:
 
 @dataclass(frozen=True)
 class Strength:
-    """T([S]) of B samples, as a bracket; in the unit of the payoff, float64.
+    """T([S]) of B samples, as a bracket; in the unit of the payoff.
 
     Attributes:
         lower: ``(B,)``: the partitions that look best and worst in one half of the contexts,
-            evaluated in the other. Unbiased for those two partitions, so in the mean at most T.
+            evaluated in the other. Unbiased for those two, so in the mean at most T.
         lower_stderr: ``(B,)``, standard errors over contexts.
-        search: ``(B,)``: the same partitions in the half that they were chosen in, which favours
-            them. Where partitions are enumerated its mean is at least T.
+        search: ``(B,)``: the same in the half that they were chosen in, which favours them; in the
+            mean at least T where partitions are enumerated.
         highest: ``(B, |S|)`` int64, the block of each player of S in the partition that maximises.
         lowest: ``(B, |S|)``, in the one that minimises.
         exhaustive: whether all partitions took part.

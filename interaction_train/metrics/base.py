@@ -121,8 +121,7 @@ class InteractionMetric(RowMetric):
     ) -> None:
         super().__init__(**kwargs)
         at_least("contexts", contexts, 2)
-        self.players = GridPlayers(16, 16) if players is None else players
-        self.pairs = RandomPairs() if pairs is None else pairs
+        self.players, self.pairs = players or GridPlayers(16, 16), pairs or RandomPairs()
         self.contexts, self.seed, self.chunk_size = contexts, seed, chunk_size
 
     @property
@@ -143,12 +142,7 @@ class InteractionMetric(RowMetric):
 
     @abstractmethod
     def plot(self, val: Statistics | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
-        """Draw the result, with one standard error.
-
-        Args:
-            val: a result of ``compute()``; default: the present one.
-            ax: where to draw; default: a new figure.
-        """
+        """Draw ``val``, by default the present result, with one standard error."""
 
     def _axes(self, axes: Axes | None) -> tuple[Figure, Axes]:
         if axes is not None:
@@ -205,12 +199,9 @@ class PairMetric(InteractionMetric):
         """Estimates for a batch of samples."""
 
     def update(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
-        """Measure a batch.
+        """Measure samples ``(B, C, ...)`` with labels ``(B,)`` int64.
 
-        Args:
-            model: the network; its modes, statistics and gradients stay as they are.
-            x: samples ``(B, C, ...)``.
-            y: labels ``(B,)`` int64.
+        The network's modes, statistics and gradients stay as they are.
 
         Raises:
             InputError: input that the game, the players or the pairs refuse; for payoffs that are

@@ -31,7 +31,8 @@ class OrderMetric(PairMetric):
 
     Args:
         players: how a sample splits into players; default: a 16 × 16 grid.
-        payoff: what the game reads off the logits, one number per sample.
+        payoff: what the game reads off the logits; default: log-odds of the true class for J(m) and
+            its log-probability for D(m).
         ratios: orders as parts m/(n−2), ascending; ratios that are one order of the players at
             hand are refused.
         pairs: which pairs; default: 64 of cells at most two rows and columns apart.
@@ -43,19 +44,19 @@ class OrderMetric(PairMetric):
     """
 
     letter: ClassVar[str]
+    usual: ClassVar[str]  # payoff
     readings: ClassVar[tuple[Reading, ...]] = READINGS
 
     def __init__(
         self,
         players: Players | None = None,
-        payoff: str | Payoff = "log_odds",
+        payoff: str | Payoff | None = None,
         ratios: Sequence[float] = REFERENCE_RATIOS,
         pairs: PairSampler | None = None,
         contexts: int = 100,
         **more: Any,
     ) -> None:
-        pairs = NeighbourPairs() if pairs is None else pairs
-        super().__init__(players, payoff, pairs, contexts, **more)
+        super().__init__(players, payoff or self.usual, pairs or NeighbourPairs(), contexts, **more)
         self.ratios = tuple(float(ratio) for ratio in ratios)
         ascending = list(self.ratios) == sorted(set(self.ratios))
         if not self.ratios or not ascending or self.ratios[0] < 0 or self.ratios[-1] > 1:
@@ -115,7 +116,7 @@ class InteractionSpectrum(OrderMetric):
         1.0
     """
 
-    letter = "J"
+    letter, usual = "J", "log_odds"
 
     def statistics(self, rows: Tensor) -> Statistics:
         return spectrum(rows)
@@ -129,18 +130,7 @@ class Disentanglement(OrderMetric):
     Args: see :class:`OrderMetric`.
     """
 
-    letter, readings = "D", READINGS[:2]
-
-    def __init__(
-        self,
-        players: Players | None = None,
-        payoff: str | Payoff = "log_prob",
-        ratios: Sequence[float] = REFERENCE_RATIOS,
-        pairs: PairSampler | None = None,
-        contexts: int = 100,
-        **more: Any,
-    ) -> None:
-        super().__init__(players, payoff, ratios, pairs, contexts, **more)
+    letter, usual, readings = "D", "log_prob", READINGS[:2]
 
     def statistics(self, rows: Tensor) -> Statistics:
         return disentanglement(rows)

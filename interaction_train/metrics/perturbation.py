@@ -48,8 +48,6 @@ def perturbation_game(
 ) -> MaskedGame:
     """The game whose players are the parts of a perturbation; v is the attack's utility.
 
-    v(N) is that of the whole perturbation, v(∅) that of none.
-
     Args:
         model: the network, ``(rows, C, H, W)`` → logits ``(rows, classes)``; its modes, statistics
             and gradients stay as they are.
@@ -91,11 +89,8 @@ def perturbation_interaction(*images: Any, **options: Any) -> Tensor:
     Exact, by the closed form E_i[v(N) − v(N∖i) − v({i}) + v(∅)]/(n − 1), in 2n + 2 forward passes
     per image (formula sheet, item 6).
 
-    Args: as :func:`perturbation_game`.
-
-    Raises:
-        InputError: as :func:`perturbation_game`; fewer than 2 players, or a utility that is not
-            finite.
+    Args and errors: as :func:`perturbation_game`; also fewer than 2 players are refused, and a
+    utility that is not finite.
 
     Examples:
         >>> from interaction_train.game.players import UnitPlayers
@@ -156,13 +151,7 @@ class PerturbationInteraction(InteractionMetric):
         labels: Tensor,
         targets: Tensor | None = None,
     ) -> None:
-        """Measure the perturbations of a batch.
-
-        Args: as :func:`perturbation_game`.
-
-        Raises:
-            InputError: as :func:`perturbation_interaction`.
-        """
+        """Measure the perturbations of a batch; arguments as in :func:`perturbation_game`."""
         if len(clean) == 0:
             return
         images = model, clean, adversarial, labels, self.players

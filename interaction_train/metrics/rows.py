@@ -31,9 +31,7 @@ def logit_scale(logits: Tensor, y: Tensor) -> Tensor:
 def exact_rows(interactions: Tensor, scale: Tensor) -> Tensor:
     """Rows out of exact interactions of all pairs, in which all readings agree.
 
-    Args:
-        interactions: ``(B, M, n, n)``, symmetric, of M orders; 0 below rounding noise.
-        scale: ``(B,)``, what the column of that name holds.
+    Those are ``(B, M, n, n)``, symmetric, 0 below rounding noise; ``scale`` is a column ``(B,)``.
     """
     n = interactions.shape[-1]
     upper = torch.triu_indices(n, n, 1, device=interactions.device)
@@ -45,13 +43,7 @@ def exact_rows(interactions: Tensor, scale: Tensor) -> Tensor:
 
 
 def estimate_rows(estimates: PairEstimates, scale: Tensor, signed: Tensor | None = None) -> Tensor:
-    """Rows out of estimates of B samples and M orders.
-
-    Args:
-        estimates: the estimates.
-        scale: ``(B,)``, what the column of that name holds.
-        signed: ``(B, M)``, mean interactions known better than from the estimates.
-    """
+    """Rows out of estimates, a column ``(B,)`` and, if known better, the mean ``(B, M)``."""
     parts = (
         estimates.mean if signed is None else signed,
         estimates.over_pairs(plug_in(estimates)),
@@ -137,10 +129,8 @@ def spectrum(rows: Tensor) -> Statistics:
 def disentanglement(rows: Tensor) -> Statistics:
     """D^(m) = E_{x,ij} |E_S Δ| / E_{x,ij} E_S |Δ|, a ratio of global means (formula sheet, 11).
 
-    1 at the end orders, which have one context. The plug-in reading has a floor of about 1/√K.
-
-    ``D_plug_in`` and ``D_split_sign``, an upper and a lower reading; the rest as in
-    :func:`spectrum`.
+    1 at the end orders, which have one context. ``D_plug_in``, an upper reading with a floor of
+    about 1/√K, and ``D_split_sign``, a lower one; the rest as in :func:`spectrum`.
     """
     size = column_mean(rows, "size")
     means = {f"D_{key}": ratio(strengths(rows, key), size) for key in READINGS[:2]}

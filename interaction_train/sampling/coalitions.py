@@ -39,12 +39,10 @@ def uniform(keys: Tensor, size: int | Tensor) -> Tensor:
 
 
 def bernoulli(keys: Tensor, keep: float | Tensor) -> Tensor:
-    """Coalitions that keep each player independently with a probability, bool ``(..., n)``.
+    """Coalitions that keep each player independently with probability ``keep``, bool ``(..., n)``.
 
-    Args:
-        keys: see above.
-        keep: the probability, or a float tensor that broadcasts to ``(..., n)``. From U(0, 1) per
-            coalition, contexts have the weights of Shapley interactions (survey, Eq. 5).
+    A tensor broadcasts to ``(..., n)``. With one from U(0, 1) per coalition, contexts have the
+    weights of Shapley interactions (survey, Eq. 5).
     """
     return to_uniform(keys) < keep
 

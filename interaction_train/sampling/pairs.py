@@ -1,7 +1,8 @@
 """Which pairs of players a sampled estimate looks at.
 
 Pairs come in blocks of players that share evaluations (:mod:`interaction_train.indices.flips`): the
-more pairs of a block are wanted, the fewer evaluations each needs.
+more pairs of a block are wanted, the fewer evaluations each needs. An :class:`InputError` refuses
+arguments out of their range, and on use players that a choice does not fit.
 """
 
 from __future__ import annotations
@@ -52,16 +53,12 @@ class PairSampler(ABC):
             players: how a sample splits into players.
             shape: the shape of one sample, without the batch.
             draws: the source of random numbers; its content gives the batch's size and device.
-
-        Raises:
-            InputError: fewer than two players, or players that the choice does not fit.
         """
 
     def at_ends(self, contexts: int) -> PairSampler:
         """The choice for the two end orders, whose pairs have one context each.
 
-        Args:
-            contexts: contexts per pair of the other orders; so many more pairs cost the same.
+        Where those of others have ``contexts``, so many more pairs cost the same.
         """
         return self
 
@@ -70,11 +67,8 @@ class RandomPairs(PairSampler):
     """All pairs inside random disjoint blocks of players; every pair is equally likely.
 
     Args:
-        blocks: number of blocks; fewer where the players do not suffice.
-        size: players per block, at least 2; a block of p players has p(p−1)/2 pairs.
-
-    Raises:
-        InputError: ``blocks`` below 1 or ``size`` below 2.
+        blocks: number of blocks, at least 1; fewer where the players do not suffice.
+        size: players p per block, at least 2; it has p(p−1)/2 pairs.
     """
 
     def __init__(self, blocks: int = 2, size: int = 16) -> None:
@@ -105,10 +99,7 @@ class GivenPairs(PairSampler):
     samples, whose errors then were not independent.
 
     Args:
-        pairs: pairs (i, j) of different players, no pair twice.
-
-    Raises:
-        InputError: no pair, a pair of a player with itself, or a pair that occurs twice.
+        pairs: pairs (i, j) of different players, at least one and none twice.
 
     Examples:
         >>> from interaction_train.sampling.random import content_hash
@@ -147,11 +138,8 @@ class NeighbourPairs(PairSampler):
     evaluations which pairs in one place could share.
 
     Args:
-        radius: largest distance in rows and in columns; 2 in the reference protocol.
-        number: how many pairs per sample; None for all.
-
-    Raises:
-        InputError: an argument out of its range; on use, players that are no grid.
+        radius: largest distance in rows and in columns, at least 1; 2 in the reference protocol.
+        number: how many pairs per sample, at least 1; None for all.
 
     Examples:
         >>> from interaction_train.sampling.random import content_hash

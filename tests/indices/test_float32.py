@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 import interaction_train as it
 from interaction_train.game.precision import wide, wide_dtype
-from interaction_train.indices import exact, exact_sets, spectra
+from interaction_train.indices import exact, exact_sets
 from interaction_train.indices.readings import plug_in, product, split_sign
 from interaction_train.metrics.perturbation import perturbation_interaction, sampled_interactions
 
@@ -89,8 +89,8 @@ CALLS = {
             "multivariate_strength",
         )
     },
-    "order_strengths": lambda: spectra.order_strengths(values(4).view(3, 1, 4, 4)),
-    "interaction_spectrum": lambda: spectra.interaction_spectrum(values(6).view(3, 4, 4, 4)),
+    "order_strengths": lambda: exact.order_strengths(values(4).view(3, 1, 4, 4)),
+    "interaction_spectrum": lambda: exact.interaction_spectrum(values(6).view(3, 4, 4, 4)),
     "exact_values": lambda: it.exact_values(game()),
     "player_interactions": lambda: it.player_interactions(game()),
     "mean_interaction": lambda: it.mean_interaction(game()),
