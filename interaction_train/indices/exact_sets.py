@@ -81,7 +81,7 @@ def multivariate_strength(v: Tensor, subset: Sequence[int], max_size: int = 12) 
         )
     g = _averaged(v, subset)
     phi = g - g[..., :1]
-    return (best_partition(phi)[0] + best_partition(-phi)[0]).to(v)
+    return best_partition(torch.stack([phi, -phi]))[0].sum(0).to(v)
 
 
 def best_partition(phi: Tensor) -> tuple[Tensor, Tensor]:

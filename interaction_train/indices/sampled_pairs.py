@@ -128,8 +128,7 @@ def sample_multi_order(
     Args:
         game: the game of B samples, with one number per coalition.
         pairs: which pairs.
-        contexts: contexts per pair and order, in the mean over pairs; at least 2, so that there
-            are two independent parts.
+        contexts: contexts per pair and order, in the mean over pairs; at least 2.
         orders: numbers of players in the context, 0 … n−2.
         ratios: or parts of n−2; default: :data:`REFERENCE_RATIOS`.
         share: False evaluates every pair and context apart, at four evaluations a difference.
@@ -141,12 +140,10 @@ def sample_multi_order(
             fit, or a payoff that is not finite (the message names the sample).
 
     Examples:
-        >>> from interaction_train.models import DigitsNet
-        >>> from interaction_train.sampling.pairs import GivenPairs
-        >>> from interaction_train.game.players import GridPlayers
-        >>> x, y = torch.rand(2, 1, 8, 8), torch.tensor([3, 8])
-        >>> game = MaskedGame(DigitsNet(), x, 0.3, GridPlayers(4, 4), labels=y, chunk_size=64)
-        >>> found = sample_multi_order(game, GivenPairs([(0, 1), (0, 5)]), 20, orders=[0, 7, 14])
+        >>> import interaction_train as it
+        >>> x, y, net = torch.rand(2, 1, 8, 8), torch.tensor([3, 8]), it.models.DigitsNet()
+        >>> game = MaskedGame(net, x, 0.3, it.GridPlayers(4, 4), labels=y, chunk_size=64)
+        >>> found = sample_multi_order(game, it.GivenPairs([(0, 1), (0, 5)]), 20, orders=[0, 7, 14])
         >>> found.value.shape, found.stderr[:, 0].tolist()  # order 0 has one context: exact
         (torch.Size([2, 3, 2]), [[0.0, 0.0], [0.0, 0.0]])
     """

@@ -102,9 +102,8 @@ def sample_strength(
 
     Small sets: all 2^|S| blocks are evaluated in every context and all partitions compared, by
     dynamic programming. Larger ones: partitions are sampled (survey, Sec. 2.2.3), by the
-    cross-entropy method, each round from the blocks that the best ones of the last gave their
-    players. A maximum over noisy values is biased up, so the partitions are chosen in one half of
-    the contexts and evaluated in the other.
+    cross-entropy method. A maximum over noisy values is biased up, so the partitions are chosen in
+    one half of the contexts and evaluated in the other.
 
     Args:
         game: the game of B samples, with one number per coalition.
@@ -201,22 +200,17 @@ class _Subset:
     def enumerate(self) -> tuple[Tensor, Tensor]:
         """The best and worst of all partitions, ``(B, 2, |S|)``, and their difference ``(B,)``."""
         batch, size = len(self.game.present), len(self.players)
-        device = self.players.device
-        parts = all_coalitions(size, device)
+        parts = all_coalitions(size, self.players.device)
         g, _ = self.moments(parts.expand(batch, -1, -1), torch.eye(len(parts)), "search")
         phi = g - g[:, :1]
-        labels, values = [], []
-        for signed in (phi, -phi):
-            best, block = best_partition(signed)
-            label = torch.zeros(batch, size, dtype=torch.int64, device=device)
-            rest = torch.full((batch, 1), (1 << size) - 1, device=device)
-            for k in range(size):
-                taken = block.gather(1, rest)
-                label = torch.where(parts[taken.squeeze(1)], k, label)
-                rest = rest ^ taken
-            labels.append(label)
-            values.append(best)
-        return torch.stack(labels, 1), values[0] + values[1]
+        best, block = best_partition(torch.stack([phi, -phi], 1))
+        label = torch.zeros_like(block[..., :size])
+        rest = torch.full_like(label[..., :1], (1 << size) - 1)
+        for k in range(size):
+            taken = block.gather(-1, rest)
+            label = torch.where(parts[taken.squeeze(-1)], k, label)
+            rest = rest ^ taken
+        return label, best.sum(1)
 
     def search(self, candidates: int, rounds: int) -> tuple[Tensor, Tensor]:
         """The best and worst partitions found by the cross-entropy method, as in enumerate."""

@@ -103,15 +103,13 @@ class InteractionSpectrum(OrderMetric):
     Args: see :class:`OrderMetric`.
 
     Examples:
-        >>> import torch
-        >>> from interaction_train.game.players import GridPlayers
-        >>> from interaction_train.models import DigitsNet
-        >>> from interaction_train.sampling.pairs import RandomPairs
+        >>> import interaction_train as it, torch
         >>> spectrum = InteractionSpectrum(
-        ...     GridPlayers(4, 4), ratios=[0, 0.5, 1], pairs=RandomPairs(1, 4), contexts=8,
+        ...     it.GridPlayers(4, 4), ratios=[0, 0.5, 1], pairs=it.RandomPairs(1, 4), contexts=8,
         ...     only_correct=False, chunk_size=64,
         ... )
-        >>> spectrum.update(DigitsNet(), torch.rand(4, 1, 8, 8), torch.tensor([1, 2, 3, 4]))
+        >>> net, x, y = it.models.DigitsNet(), torch.rand(4, 1, 8, 8), torch.tensor([1, 2, 3, 4])
+        >>> spectrum.update(net, x, y)
         >>> float(spectrum.compute()["J_plug_in"].mean().round(decimals=4))
         1.0
     """

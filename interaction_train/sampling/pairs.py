@@ -102,8 +102,7 @@ class GivenPairs(PairSampler):
         pairs: pairs (i, j) of different players, at least one and none twice.
 
     Examples:
-        >>> from interaction_train.sampling.random import content_hash
-        >>> draws = Draws(content_hash(torch.rand(2, 1, 8, 8)))
+        >>> draws = Draws(torch.arange(2))
         >>> GivenPairs([(0, 5), (5, 3)]).blocks(GridPlayers(4, 4), (1, 8, 8), draws).pairs[1]
         tensor([[0, 5],
                 [5, 3]])
@@ -142,8 +141,7 @@ class NeighbourPairs(PairSampler):
         number: how many pairs per sample, at least 1; None for all.
 
     Examples:
-        >>> from interaction_train.sampling.random import content_hash
-        >>> draws = Draws(content_hash(torch.rand(2, 1, 8, 8)))
+        >>> draws = Draws(torch.arange(2))
         >>> NeighbourPairs(1, 5).blocks(GridPlayers(8, 8), (1, 8, 8), draws).pairs.shape
         torch.Size([2, 5, 2])
     """
