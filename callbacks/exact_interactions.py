@@ -24,6 +24,7 @@ from interaction_train.game.evaluation import unwrap
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import log_odds, logit
 from interaction_train.game.players import GridPlayers
+from interaction_train.game.precision import wide
 from interaction_train.indices.exact import exact_values, multi_order_interactions
 from interaction_train.metrics.rows import exact_rows, logit_scale, spectrum, strength
 from interaction_train.tracking.figures import save_figure, spectrum_figure
@@ -121,11 +122,12 @@ class ExactInteractions(L.Callback):
         """Mean |I|, strength and spectrum of a network on images ``(B, C, H, W)`` in [0, 1]."""
         absent = input_baseline(network, self.baseline, x)
         game = MaskedGame(network, x, absent, self.players, "all")
-        logits = exact_values(game).movedim(1, -1).double()
+        values = exact_values(game).movedim(1, -1)
+        logits = wide(values)
         scale = logit_scale(logits[:, -1], y)
-        orders = multi_order_interactions(logit(logits, y[:, None]))
+        orders = multi_order_interactions(logit(logits, y[:, None]), values.dtype)
         pairs = strength(exact_rows(orders.mean(1, keepdim=True), scale))
-        orders = multi_order_interactions(log_odds(logits, y[:, None]))
+        orders = multi_order_interactions(log_odds(logits, y[:, None]), values.dtype)
         found = spectrum(exact_rows(orders, scale))
         value, stderr = (found[f"J_plug_in{part}"].tolist() for part in ("", "_stderr"))
         return {

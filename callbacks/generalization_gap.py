@@ -17,6 +17,7 @@ from interaction_train.callbacks.samples import batches, first_loader, gather, i
 from interaction_train.errors import at_least, in_range
 from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.players import GridPlayers
+from interaction_train.game.precision import wide
 from interaction_train.metrics import InteractionStrength
 from interaction_train.sampling.pairs import PairSampler, RandomPairs
 
@@ -104,7 +105,7 @@ class GeneralizationGap(Monitor):
                 loss = F.cross_entropy(logits, y, reduction="none")
                 own = torch.tensor(block).to(loss), loss, (logits.argmax(-1) == y).float()
                 found.append(torch.stack(own, 1))
-            _, mean, right = gather(torch.cat(found)).double().mean(0).tolist()
+            _, mean, right = wide(gather(torch.cat(found))).mean(0).tolist()
             result |= {f"{part}_acc": right, f"{part}_loss": mean}
             if self.strength_samples:
                 result |= self._strength(trainer, source, network, places, part)

@@ -1,4 +1,7 @@
-"""Interaction indices, exact ones of small games and sampled ones of large games."""
+"""Interaction indices, exact ones of small games and sampled ones of large games.
+
+Estimates are in float64, or in float32 on devices without it.
+"""
 
 from interaction_train.indices.curve import (
     OrderCurve,
@@ -10,8 +13,10 @@ from interaction_train.indices.exact import (
     all_coalitions,
     dividends,
     exact_values,
+    interaction_spectrum,
     multi_order_interactions,
     order_curve,
+    order_strengths,
     shapley_interactions,
     shapley_values,
     values_from_dividends,
@@ -35,7 +40,6 @@ from interaction_train.indices.sampled_sets import (
     sample_multivariate,
     sample_strength,
 )
-from interaction_train.indices.spectra import interaction_spectrum, order_strengths
 
 __all__ = [
     "REFERENCE_RATIOS",

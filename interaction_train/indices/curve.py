@@ -7,50 +7,32 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, at_least
 from interaction_train.game.masked import MaskedGame
+from interaction_train.game.precision import wide, wide_dtype
 from interaction_train.sampling.random import Draws, content_hash
 
 
 def player_interactions(game: MaskedGame) -> Tensor:
-    """Σ_{j≠i} I^Shap(i,j) = v(N) − v(N∖i) − v({i}) + v(∅) of every player; exact.
+    """Σ_{j≠i} I^Shap(i,j) = v(N) − v(N∖i) − v({i}) + v(∅) of every player, ``(B, n)``; exact.
 
     2n + 2 evaluations. From Shapley values with and without a player (formula sheet, item 6).
-
-    Args:
-        game: the game of B samples, with one number per coalition.
-
-    Returns:
-        ``(B, n)`` float64, in the unit of the payoff.
 
     Raises:
         InputError: fewer than 2 players, several numbers per coalition, or a payoff that is not
             finite.
     """
-    n = game.n
-    if n < 2:
-        raise InputError("game", f"{n} player", "at least 2 players")
-    single = torch.eye(n, dtype=torch.bool, device=game.present.device)
-    ends = torch.zeros(2, n, dtype=torch.bool, device=single.device)
-    ends[1] = True
-    values = _finite(game, torch.cat([ends, single, ~single]))
-    empty, full, alone, without = values.split([1, 1, n, n], -1)
+    single = torch.eye(game.n, dtype=torch.bool, device=game.present.device)
+    values = _finite(game, torch.cat([end_coalitions(game), single, ~single]))
+    empty, full, alone, without = values.split([1, 1, game.n, game.n], -1)
     return full - without - alone + empty
 
 
 def mean_interaction(game: MaskedGame) -> Tensor:
-    """The mean of I^Shap(i,j) over all pairs, by the closed form; exact.
+    """The mean of I^Shap(i,j) over all pairs, ``(B,)``, by the closed form; exact.
 
-    E_{i≠j} I^Shap(i,j) = E_i[v(N) − v(N∖i) − v({i}) + v(∅)]/(n−1) (formula sheet, item 6).
-
-    Args:
-        game: the game of B samples, with one number per coalition.
-
-    Returns:
-        ``(B,)`` float64.
-
-    Raises:
-        InputError: as :func:`player_interactions`.
+    E_{i≠j} I^Shap(i,j) = E_i[v(N) − v(N∖i) − v({i}) + v(∅)]/(n−1) (formula sheet, item 6). Errors:
+    as :func:`player_interactions`.
 
     Examples:
         >>> from interaction_train.game.players import UnitPlayers
@@ -66,7 +48,7 @@ def mean_interaction(game: MaskedGame) -> Tensor:
 
 @dataclass(frozen=True)
 class OrderCurve:
-    """The order curve f(s) and the mean interactions of all orders; float64.
+    """The order curve f(s) and the mean interactions of all orders.
 
     Attributes:
         curve: ``(B, n + 1)``, f(s), the mean of v over coalitions of s players, s = 0 … n.
@@ -92,8 +74,7 @@ def sample_order_curve(
     """The order curve and all signed mean orders, from chains of nested coalitions.
 
     Every chain adds the players one by one in a random order; v(∅) and v(N) are shared, so it costs
-    n − 1 evaluations. Survey, Eq. 11 and the formula sheet's item 8. Memory is flat in the number
-    of chains.
+    n − 1 evaluations. Survey, Eq. 11 and the formula sheet's item 8. Memory is flat in ``chains``.
 
     Args:
         game: the game of B samples, with one number per coalition.
@@ -105,28 +86,23 @@ def sample_order_curve(
         InputError: fewer than 2 chains or 2 players, several numbers per coalition, or a payoff
             that is not finite.
     """
-    n, batch = game.n, len(game.present)
-    if chains < 2:
-        raise InputError("chains", chains, "at least 2")
-    if n < 2:
-        raise InputError("game", f"{n} player", "at least 2 players")
+    n, batch, device = game.n, len(game.present), game.present.device
+    at_least("chains", chains, 2)
     draws = Draws(content_hash(game.present), seed, name)
-    device = game.present.device
-    ends = torch.zeros(2, n, dtype=torch.bool, device=device)
-    ends[1] = True
     game.choose_chunk(batch * chains * (n - 1))
-    first, last = _finite(game, ends).split(1, -1)
+    first, last = _finite(game, end_coalitions(game)).split(1, -1)
     sizes = torch.arange(1, n, device=device)
-    sums = [torch.zeros(batch, k, dtype=torch.float64, device=device) for k in (n + 1, n - 1)]
+    widths, dtype = (n + 1, n - 1), wide_dtype(device)
+    sums = [torch.zeros(batch, width, dtype=dtype, device=device) for width in widths]
     squares = [torch.zeros_like(part) for part in sums]
     block = max(1, 8192 // (batch * n))
     for start in range(0, chains, block):
         span = range(start, min(start + block, chains))
         rank = draws.bits("chains", span, n).argsort(-1).argsort(-1)
-        coalitions = rank.unsqueeze(2) < sizes[:, None]
-        values = _values(game, coalitions.flatten(1, 2)).unflatten(1, (len(span), n - 1))
-        ones = values.new_ones(len(span), 1)
-        curve = torch.cat([first[..., None] * ones, values, last[..., None] * ones], -1)
+        coalitions = (rank.unsqueeze(2) < sizes[:, None]).flatten(1, 2)
+        values = coalition_values(game, coalitions).unflatten(1, (len(span), n - 1))
+        left, right = (end[:, None].expand(-1, len(span), 1) for end in (first, last))
+        curve = torch.cat([left, values, right], -1)
         for k, part in enumerate((curve, curve.diff(n=2))):
             sums[k] += part.sum(1)
             squares[k] += part.square().sum(1)
@@ -138,31 +114,33 @@ def sample_order_curve(
     errors[0][:, [0, -1]] = 0
     require_finite(means[0])
     means[0][:, [0, -1]] = torch.cat([first, last], 1)
-    return OrderCurve(
-        means[0], errors[0], means[1], errors[1], chains, chains * (n - 1) + len(ends)
-    )
+    return OrderCurve(means[0], errors[0], means[1], errors[1], chains, chains * (n - 1) + 2)
 
 
 def require_finite(values: Tensor) -> None:
-    """Name the first sample of ``(B, …)`` that has a value which is NaN or infinite.
-
-    Raises:
-        InputError: there is one.
-    """
+    """Refuse NaN and infinite values ``(B, …)``, naming the first sample that has one."""
     bad = ~values.flatten(1).isfinite().all(-1)
     if bad.any():
         at = int(bad.nonzero()[0, 0])
         raise InputError("game", f"a payoff that is not finite for sample {at}", "finite payoffs")
 
 
-def _values(game: MaskedGame, coalitions: Tensor) -> Tensor:
+def coalition_values(game: MaskedGame, coalitions: Tensor) -> Tensor:
+    """v of coalitions in the dtype of sums, ``(B, K)``; one number per coalition, or it refuses."""
     values = game(coalitions)
     if values.dim() != 2:
         raise InputError("payoff", "one value per class", "one number per coalition")
-    return values.double()
+    return wide(values)
+
+
+def end_coalitions(game: MaskedGame) -> Tensor:
+    """∅ and N, bool ``(2, n)``; refuses fewer than 2 players."""
+    if game.n < 2:
+        raise InputError("game", f"{game.n} player", "at least 2 players")
+    return torch.arange(2, device=game.present.device).bool()[:, None].expand(-1, game.n)
 
 
 def _finite(game: MaskedGame, coalitions: Tensor) -> Tensor:
-    values = _values(game, coalitions)
+    values = coalition_values(game, coalitions)
     require_finite(values)
     return values

@@ -2,8 +2,11 @@
 
 A game is a tensor of all its values, ``v`` of shape ``(..., 2^n)``: bit i of an index says whether
 player i is present, so ``v[..., 0]`` is v(∅) and ``v[..., -1]`` is v(N). Leading axes are samples
-(and classes); everything is vectorised over them, differentiable, summed in float64 and returned
-in the dtype of ``v``. :func:`exact_values` makes such a tensor from a network.
+(and classes). :func:`exact_values` makes such a tensor from a network.
+
+Everything is vectorised over the leading axes, differentiable, summed in float64 (on the CPU where
+the device lacks it) and returned in the dtype of ``v``. An :class:`InputError` refuses a ``v`` that
+is not floating point, whose last axis is no power of two, or which has too few players.
 
 "Survey" below is Zhou et al., "Interpretability of Neural Networks Based on Game-theoretic
 Interactions", 2024.
@@ -12,35 +15,25 @@ Interactions", 2024.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from interaction_train.errors import InputError
 from interaction_train.game.masked import MaskedGame
+from interaction_train.game.precision import wide, wide_dtype
 
 _ROWS = 8192  # coalitions × samples that go to the game in one call
-CELLS = 2**21  # float64 numbers in one block of a sum over coalitions
+CELLS = 2**21  # numbers in one block of a sum over coalitions
 _NOISE = 16  # units in the last place that four values and what a network does before may be off by
 
 
 def all_coalitions(
     n: int, device: torch.device | str | None = None, start: int = 0, stop: int | None = None
 ) -> Tensor:
-    """Every coalition of n players in the order of the value tensors, or a slice of them.
+    """Every coalition of n ≤ 62 players in the order of the value tensors, bool ``(…, n)``.
 
-    Args:
-        n: number of players, at most 62.
-        device: where the result lies.
-        start: first index.
-        stop: index after the last one; default: 2^n.
-
-    Returns:
-        bool ``(stop - start, n)``.
-
-    Raises:
-        InputError: ``n`` outside 0 … 62 or a slice outside 0 … 2^n.
+    Or those from ``start`` to before ``stop``; an :class:`InputError` refuses what is not there.
 
     Examples:
         >>> all_coalitions(2).int().tolist()
@@ -51,20 +44,13 @@ def all_coalitions(
     stop = 1 << n if stop is None else stop
     if not 0 <= start <= stop <= 1 << n:
         raise InputError("start, stop", (start, stop), f"0 <= start <= stop <= {1 << n}")
-    return members(torch.arange(start, stop, device=device), n)
+    return _members(torch.arange(start, stop, device=device), n)
 
 
 def exact_values(game: MaskedGame, max_coalitions: int = 2**20) -> Tensor:
-    """The game's values on all coalitions, without gradient.
+    """The game's values on all coalitions, without gradient; memory beyond the result is flat.
 
-    The coalitions go to the game in blocks, so memory beyond the result is flat in their number.
-
-    Args:
-        game: the game, for a batch of B samples.
-        max_coalitions: the largest 2^n that is not refused.
-
-    Returns:
-        ``(B, 2^n)``, or ``(B, classes, 2^n)`` for the payoff ``"all"``.
+    ``(B, 2^n)``, or ``(B, classes, 2^n)`` for the payoff ``"all"``.
 
     Raises:
         InputError: more coalitions than ``max_coalitions``, or a payoff that is NaN or infinite.
@@ -72,45 +58,28 @@ def exact_values(game: MaskedGame, max_coalitions: int = 2**20) -> Tensor:
     n = game.n
     if n > 62 or 1 << n > max_coalitions:
         count = f" = {1 << n}" if n <= 62 else ""
-        raise InputError(
-            "game",
-            f"{n} players, which have 2^{n}{count} coalitions",
-            f"at most max_coalitions = {max_coalitions}; fewer players (a coarser grid) will do",
-        )
-    batch, device = len(game.present), game.present.device
-    block = max(1, _ROWS // max(1, batch))
-    result: Tensor | None = None
+        most = f"at most max_coalitions = {max_coalitions}; fewer players (a coarser grid) will do"
+        raise InputError("game", f"{n} players, which have 2^{n}{count} coalitions", most)
+    device = game.present.device
+    block = max(1, _ROWS // len(game.present))
+    result = torch.empty(0)
     for start in range(0, 1 << n, block):
         stop = min(start + block, 1 << n)
         values = game(all_coalitions(n, device, start, stop)).movedim(1, -1)
         if not values.isfinite().all():
             at = (~values.isfinite()).nonzero()[0].tolist()
-            raise InputError(
-                "game",
-                f"the payoff {values[tuple(at)].item()} for sample {at[0]} "
-                f"(coalition {start + at[-1]})",
-                "finite payoffs",
-            )
-        if result is None:
+            got = f"the payoff {values[tuple(at)].item()} for sample {at[0]}"
+            raise InputError("game", f"{got} (coalition {start + at[-1]})", "finite payoffs")
+        if start == 0:
             result = values.new_empty(*values.shape[:-1], 1 << n)
         result[..., start:stop] = values
-    assert result is not None  # there is always the empty coalition
     return result
 
 
 def dividends(v: Tensor) -> Tensor:
-    """Harsanyi dividends I(S) = Σ_{L⊆S} (−1)^{|S|−|L|} v(L) of all coalitions (survey, Eq. 2).
+    """Harsanyi dividends I(S) = Σ_{L⊆S} (−1)^{|S|−|L|} v(L), ``(..., 2^n)`` (survey, Eq. 2).
 
     They sum to v(N), I(∅) = v(∅) included (Eq. 3). By the fast Möbius transform, O(n 2^n).
-
-    Args:
-        v: ``(..., 2^n)``.
-
-    Returns:
-        ``(..., 2^n)``, in the order of ``v``.
-
-    Raises:
-        InputError: ``v`` is not floating point or its last axis no power of two.
 
     Examples:
         >>> v = torch.tensor([0.0, 1.0, 2.0, 4.0])  # v(∅), v({0}), v({1}), v({0, 1})
@@ -121,67 +90,40 @@ def dividends(v: Tensor) -> Tensor:
 
 
 def values_from_dividends(dividends: Tensor) -> Tensor:
-    """The game v(S) = Σ_{L⊆S} I(L) with given dividends: the inverse of :func:`dividends`.
-
-    Args:
-        dividends: ``(..., 2^n)``.
-
-    Returns:
-        ``(..., 2^n)``, in the same order.
-
-    Raises:
-        InputError: the input is not floating point or its last axis no power of two.
-    """
+    """The game v(S) = Σ_{L⊆S} I(L), ``(..., 2^n)``: the inverse of :func:`dividends`."""
     return _transform(dividends, 1, "dividends")
 
 
 def order_curve(v: Tensor) -> Tensor:
-    """f(s), the mean of v over the coalitions of s players, for s = 0 … n.
+    """f(s), the mean of v over the coalitions of s = 0 … n players, ``(..., n + 1)``.
 
     Its second difference f(m+2) − 2f(m+1) + f(m) is the mean of I^(m)(i,j) over pairs.
-
-    Args:
-        v: ``(..., 2^n)``.
-
-    Returns:
-        ``(..., n + 1)``.
-
-    Raises:
-        InputError: ``v`` is not floating point or its last axis no power of two.
 
     Examples:
         >>> order_curve(torch.tensor([0.0, 1.0, 2.0, 4.0]))
         tensor([0.0000, 1.5000, 4.0000])
     """
-    n = count_players(v)
-    return (_sums_by_size(v, n, 0)[..., 0] / binomials(n, v)).to(v.dtype)
+    sums = _sums_by_size(v, 0)[..., 0]
+    return (sums / binomials(sums.shape[-1] - 1, sums)).to(v)
 
 
 def shapley_values(v: Tensor) -> Tensor:
-    """Shapley values φ(i), with the weights |S|!(n−|S|−1)!/n! (survey, Eq. 1, a slip corrected).
+    """Shapley values φ(i), ``(..., n)`` with n at least 1; they sum to v(N) − v(∅).
 
-    Args:
-        v: ``(..., 2^n)`` with n at least 1.
-
-    Returns:
-        ``(..., n)``; they sum to v(N) − v(∅).
-
-    Raises:
-        InputError: ``v`` is not floating point, its last axis no power of two, or n is 0.
+    With the weights |S|!(n−|S|−1)!/n! (survey, Eq. 1, a slip corrected).
 
     Examples:
         >>> shapley_values(torch.tensor([0.0, 1.0, 2.0, 4.0]))
         tensor([1.5000, 2.5000])
     """
-    n = count_players(v, least=1)
-    sums = _sums_by_size(v, n, 1)
+    sums = _sums_by_size(v, 1)
     total, present = sums[..., :1], sums[..., 1:]
     # Players join coalitions of size s: those of size s + 1 with i, less those of size s without.
     gains = present[..., 1:, :] - (total - present)[..., :-1, :]
-    return (gains / binomials(n - 1, v).unsqueeze(-1)).mean(-2).to(v.dtype)
+    return (gains / binomials(gains.shape[-1] - 1, gains).unsqueeze(-1)).mean(-2).to(v)
 
 
-def multi_order_interactions(v: Tensor) -> Tensor:
+def multi_order_interactions(v: Tensor, computed_in: torch.dtype | None = None) -> Tensor:
     """Multi-order interactions I^(m)(i,j) of all pairs and orders (survey, Eq. 11).
 
     I^(m)(i,j) is the mean of v(S∪ij) − v(S∪i) − v(S∪j) + v(S) over the contexts S ⊆ N∖{i,j} of m
@@ -190,13 +132,11 @@ def multi_order_interactions(v: Tensor) -> Tensor:
 
     Args:
         v: ``(..., 2^n)`` with n at least 2.
+        computed_in: the dtype that ``v`` was rounded to; default: its own.
 
     Returns:
         ``(..., n - 1, n, n)``: order m = 0 … n−2, player i, player j; symmetric, 0 where i = j, and
         0 where it is below the rounding noise of ``v``, 16 units in the last place of max |v|.
-
-    Raises:
-        InputError: ``v`` is not floating point, its last axis no power of two, or n is below 2.
 
     Examples:
         >>> majority = (all_coalitions(3).sum(1) >= 2).float()  # two of three players win
@@ -204,24 +144,19 @@ def multi_order_interactions(v: Tensor) -> Tensor:
         tensor([ 1., -1.])
     """
     orders = _multi_order(v)
-    eps = torch.finfo(v.dtype).eps
+    eps = torch.finfo(computed_in or v.dtype).eps
     if eps > 1e-4:  # half precision, whose steps are as large as interactions: nothing is known
-        return orders.to(v.dtype)
-    noise = _NOISE * eps * v.detach().abs().amax(-1).double()
-    return orders.masked_fill(orders.abs() < noise[..., None, None, None], 0).to(v.dtype)
+        return orders.to(v)
+    # Sums in float32 are rounded too, of many more coalitions than a pair's.
+    units = _NOISE if orders.dtype is torch.float64 else _NOISE * orders.shape[-1] ** 2 / 4
+    noise = units * eps * v.detach().abs().amax(-1).to(orders)
+    return orders.masked_fill(orders.abs() < noise[..., None, None, None], 0).to(v)
 
 
 def shapley_interactions(v: Tensor) -> Tensor:
     """Shapley interaction indices I^Shap(i,j) of all pairs: the mean over m of I^(m)(i,j).
 
-    Args:
-        v: ``(..., 2^n)`` with n at least 2.
-
-    Returns:
-        ``(..., n, n)``, symmetric, and 0 on the diagonal.
-
-    Raises:
-        InputError: ``v`` is not floating point, its last axis no power of two, or n is below 2.
+    ``(..., n, n)`` with n at least 2, symmetric, 0 on the diagonal.
 
     Examples:
         >>> both = all_coalitions(3)[:, :2].all(1).float()  # 0 and 1 win together
@@ -230,12 +165,35 @@ def shapley_interactions(v: Tensor) -> Tensor:
                 [1., 0., 0.],
                 [0., 0., 0.]])
     """
-    return _multi_order(v).mean(-3).to(v.dtype)
+    return _multi_order(v).mean(-3).to(v)
 
 
-def members(index: Tensor, n: int) -> Tensor:
-    """The coalitions of some indices, bool ``(..., n)``."""
-    return (index.unsqueeze(-1) >> torch.arange(n, device=index.device)).bitwise_and_(1).bool()
+def order_strengths(multi_order: Tensor) -> Tensor:
+    """Absolute strength of each order, E_x E_{i≠j} |I^(m)(i,j|x)|, ``(orders,)``.
+
+    Of ``(..., orders, n, n)`` with zero diagonals, all orders or some; an :class:`InputError`
+    refuses another shape, n below 2 and no samples.
+    """
+    shape = tuple(multi_order.shape)
+    if len(shape) < 3 or shape[-1] != shape[-2] or shape[-1] < 2 or 0 in shape:
+        raise InputError("multi_order", f"shape {shape}", "(..., orders, n, n) with n at least 2")
+    pairs = wide(multi_order).abs().sum((-2, -1)) / (shape[-1] * (shape[-1] - 1))
+    return pairs.reshape(-1, shape[-3]).mean(0).to(multi_order.dtype)
+
+
+def interaction_spectrum(multi_order: Tensor) -> Tensor:
+    """Relative strengths J^(m) = E_x E_ij |I^(m)(i,j|x)| / E_m [same] (survey, Eq. 21).
+
+    ``(orders,)``, of what :func:`order_strengths` takes. Their mean is 1, so that spectra compare
+    only over the same orders; NaN where none has any interaction.
+
+    Examples:
+        >>> majority = (all_coalitions(3).sum(1) >= 2).float()
+        >>> interaction_spectrum(multi_order_interactions(majority))
+        tensor([1., 1.])
+    """
+    strengths = order_strengths(multi_order)
+    return strengths / strengths.mean()
 
 
 def count_players(v: Tensor, least: int = 0, name: str = "v") -> int:
@@ -243,71 +201,70 @@ def count_players(v: Tensor, least: int = 0, name: str = "v") -> int:
     size = v.shape[-1] if v.dim() else 0
     n = size.bit_length() - 1
     if size != 1 << max(n, 0) or n < least or not v.is_floating_point():
-        players = f" with n at least {least}" if least else ""
-        raise InputError(
-            name,
-            f"{v.dtype} of shape {tuple(v.shape)}",
-            f"floating point of shape (..., 2^n){players}",
-        )
+        wanted = "floating point of shape (..., 2^n)" + f" with n at least {least}" * bool(least)
+        raise InputError(name, f"{v.dtype} of shape {tuple(v.shape)}", wanted)
     return n
 
 
-def binomials(n: int, v: Tensor) -> Tensor:
-    """C(n, k) for k = 0 … n, float64 on the device of ``v``."""
-    return torch.tensor(
-        [math.comb(n, k) for k in range(n + 1)], dtype=torch.float64, device=v.device
-    )
+def binomials(n: int, sums: Tensor) -> Tensor:
+    """C(n, k) for k = 0 … n, as numbers that divide ``sums``."""
+    return torch.tensor([math.comb(n, k) for k in range(n + 1)]).to(sums)
+
+
+def summable(v: Tensor) -> Tensor:
+    """Values on their device, or on the CPU where that lacks float64."""
+    return v if wide_dtype(v.device) is torch.float64 else v.cpu()
+
+
+def _members(index: Tensor, n: int) -> Tensor:
+    """The coalitions of some indices, bool ``(..., n)``."""
+    return (index.unsqueeze(-1) >> torch.arange(n, device=index.device)).bitwise_and_(1).bool()
 
 
 def _transform(v: Tensor, sign: int, name: str) -> Tensor:
     n = count_players(v, name=name)
-    result = v.to(torch.float64, copy=True, memory_format=torch.contiguous_format)
+    result = wide(summable(v)).clone(memory_format=torch.contiguous_format)
     for i in range(n):
         halves = result.view(*v.shape[:-1], 1 << (n - 1 - i), 2, 1 << i)
         halves[..., 1, :].add_(halves[..., 0, :], alpha=sign)
-    return result.to(v.dtype)
+    return result.to(v)
 
 
 def _multi_order(v: Tensor) -> Tensor:
-    n = count_players(v, least=2)
-    sums = _sums_by_size(v, n, 2)
+    sums = _sums_by_size(v, 2)
+    n = sums.shape[-1] - 1
     total, both = sums[..., :1, :1], sums[..., 1:, 1:]
     first, second = sums[..., 1:, :1], sums[..., :1, 1:]
     one, none = first + second - 2 * both, total - first - second + both
     result = both[..., 2:, :, :] - one[..., 1:-1, :, :] + none[..., :-2, :, :]
-    result = result / binomials(n - 2, v)[:, None, None]
-    return result.masked_fill(torch.eye(n, dtype=torch.bool, device=v.device), 0)
+    result = result / binomials(n - 2, result)[:, None, None]
+    return result.masked_fill(torch.eye(n, dtype=torch.bool, device=result.device), 0)
 
 
-def _sums_by_size(v: Tensor, n: int, degree: int) -> Tensor:
+def _sums_by_size(v: Tensor, degree: int) -> Tensor:
     """Sums of v over the coalitions of each size that hold given players.
 
-    With z = (1, indicators of the n players), in float64: degree 0 is Σ v, ``(..., n + 1, 1)``;
-    degree 1 is Σ v z, ``(..., n + 1, n + 1)``; degree 2 is Σ v z zᵀ,
-    ``(..., n + 1, n + 1, n + 1)``. The first axis of each is the size.
+    With z = (1, indicators of the n players): degree 0 is Σ v, ``(..., n + 1, 1)``; degree 1 is
+    Σ v z, ``(..., n + 1, n + 1)``; degree 2 is Σ v z zᵀ, ``(..., n + 1, n + 1, n + 1)``. The first
+    axis of each is the size.
     """
-    flat = v.reshape(-1, v.shape[-1])
-    rows, columns = torch.triu_indices(n + 1, n + 1, device=v.device)
+    n = count_players(v, least=degree)
+    flat = summable(v).reshape(-1, v.shape[-1])
+    device = flat.device
+    rows, columns = torch.triu_indices(n + 1, n + 1, device=device)
     features = (1, n + 1, len(rows))[degree]
     sums = []
-    for blocks in _blocks_by_size(n, max(64, CELLS // max(features, len(flat))), v.device):
-        total = flat.new_zeros(len(flat), features, dtype=torch.float64)
-        for block in blocks:
-            z = torch.nn.functional.pad(members(block, n), (1, 0), value=True).double()
+    order = all_coalitions(n, device).sum(-1).argsort(stable=True)
+    for one_size in order.split([math.comb(n, s) for s in range(n + 1)]):
+        total = wide(flat.new_zeros(len(flat), features))
+        for block in one_size.split(max(64, CELLS // max(features, len(flat)))):
+            z = wide(torch.nn.functional.pad(_members(block, n), (1, 0), value=True))
             held = (z[:, :1], z, z[:, rows] * z[:, columns] if degree == 2 else z)[degree]
-            total = total + flat[:, block].double() @ held
+            total = total + wide(flat[:, block]) @ held
         sums.append(total)
     result = torch.stack(sums, 1)
     if degree == 2:
-        place = torch.zeros(n + 1, n + 1, dtype=torch.int64, device=v.device)
-        place[rows, columns] = place[columns, rows] = torch.arange(features, device=v.device)
+        place = torch.zeros(n + 1, n + 1, dtype=torch.int64, device=device)
+        place[rows, columns] = place[columns, rows] = torch.arange(features, device=device)
         result = result[..., place]
     return result.reshape(*v.shape[:-1], *result.shape[1:])
-
-
-def _blocks_by_size(n: int, rows: int, device: torch.device) -> Iterator[tuple[Tensor, ...]]:
-    """The indices of the coalitions of each size, in blocks of at most ``rows``."""
-    sizes = all_coalitions(n, device).sum(-1)
-    order = sizes.argsort(stable=True)
-    for part in order.split([math.comb(n, s) for s in range(n + 1)]):
-        yield part.split(rows)

@@ -10,9 +10,9 @@ uniform over the contexts of its size.
 
 An order m is served by |T| = m and the pairs that T does not touch, by |T| = m + 1 and those it
 touches once, or by |T| = m + 2 and those inside it. Only what such pairs need is evaluated. How
-many of a block's players T holds is drawn on the host, from the hypergeometric law: so the shapes
-of all tensors are known there, and nothing is read back from the device. Which players these are
-is drawn per sample on the device.
+many of a block's players T holds is drawn on the host, from the hypergeometric law, so that the
+shapes of all tensors are known there and nothing is read back from the device; which players these
+are is drawn per sample on the device.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from interaction_train.errors import InputError
 from interaction_train.game.masked import MaskedGame
+from interaction_train.game.precision import wide, wide_dtype
+from interaction_train.indices.curve import coalition_values
 from interaction_train.indices.plans import Plan
 from interaction_train.sampling import coalitions
 from interaction_train.sampling.pairs import PairBlocks
@@ -35,45 +36,28 @@ _ROWS = 8192  # coalitions × samples that go to the game in one call
 
 @dataclass
 class Sums:
-    """Sums over contexts, from which all estimates follow; ``F`` parts, ``M`` orders, P pairs.
+    """Sums over contexts, from which all estimates follow; F parts, M orders, P pairs."""
 
-    Attributes:
-        value: sums of Δ over the contexts of a pair and part, ``(B, M, F, P)`` float64.
-        count: contexts of a pair and part, like ``value``.
-        square, size: sums of Δ² and |Δ| over all contexts of a pair, ``(B, M, P)`` float64.
-        steps: the sums of squared differences between neighbours among stratified T's, of Δ per
-            pair ``(B, P)`` and of its sum over the pairs of a block ``(B, blocks)``; None where
-            there are too few.
-        total: per order and block, sums over the T's of s², s·c, c² and s, where s and c are the
-            weighted sum and number of the differences of a T: ``(B, M, blocks, 4)``.
-        expected: per order, the differences of a block in the mean over the host's draws, ``(M,)``.
-        number: per order, the number of a block's T's that give differences, ``(M,)``.
-        evaluations: coalitions evaluated per sample.
-        differences: differences of a wanted order and pair per sample.
-    """
-
-    value: Tensor
-    count: Tensor
-    square: Tensor
-    size: Tensor
-    steps: tuple[Tensor, Tensor] | None
+    value: Tensor  # of Δ over the contexts of a pair and part, (B, M, F, P)
+    count: Tensor  # contexts of a pair and part, like value
+    square: Tensor  # of Δ² over all contexts of a pair, (B, M, P)
+    size: Tensor  # of |Δ|, likewise
+    # Over the T's of a block of s², s·c, c² and s, where s and c are the weighted sum and number
+    # of the differences of a T: (B, M, blocks, 4).
     total: Tensor
-    expected: Tensor
-    number: Tensor
-    evaluations: int
-    differences: int
+    expected: Tensor  # differences of a block in the mean over the host's draws, (M,)
+    number: Tensor  # of a block's T's that give differences, (M,)
+    evaluations: int  # coalitions evaluated per sample
+    differences: int  # differences of a wanted order and pair per sample
+    # Of squared differences between neighbours among stratified T's, of Δ per pair (B, P) and of
+    # its sum over the pairs of a block (B, blocks); None where there are too few.
+    steps: tuple[Tensor, Tensor] | None = None
 
 
 def sample(game: MaskedGame, blocks: PairBlocks, plans: dict[str, Plan], draws: Draws) -> Sums:
-    """Evaluate plans, without reading anything back from the device.
+    """Evaluate plans, name of the draws → plan of an order, without reading anything back.
 
     Memory is flat in the number of contexts.
-
-    Args:
-        game: the game of B samples, with one number per coalition.
-        blocks: the pairs.
-        plans: name of the draws → plan; one per order.
-        draws: the source of random numbers, with the contents of the B samples.
 
     Raises:
         InputError: a payoff with more than one number per coalition.
@@ -82,39 +66,36 @@ def sample(game: MaskedGame, blocks: PairBlocks, plans: dict[str, Plan], draws: 
     total = number * len(blocks.edges)
     parts = max(2, *(len(plan.parts) for plan in plans.values()))
     device = blocks.members.device
+    dtype = wide_dtype(device)
 
     def zeros(*sizes: int) -> Tensor:
-        return torch.zeros(sizes, dtype=torch.float64, device=device)
+        return torch.zeros(batch, len(plans), *sizes, dtype=dtype, device=device)
 
     def there(numbers: list[float]) -> Tensor:
-        return torch.tensor(numbers, dtype=torch.float64).to(device, non_blocking=True)
+        return torch.tensor(numbers, dtype=dtype).to(device, non_blocking=True)
 
     counts = [plan.counts() for plan in plans.values()]
+    rows = number * sum(int(evaluated.sum()) for evaluated, _ in counts)
+    differences = number * sum(int(gained.sum()) for _, gained in counts)
     sums = Sums(
-        zeros(batch, len(plans), parts, total),
-        zeros(batch, len(plans), parts, total),
-        zeros(batch, len(plans), total),
-        zeros(batch, len(plans), total),
-        None,
-        zeros(batch, len(plans), number, 4),
-        there([plan.expected for plan in plans.values()]),
-        there([float((gained > 0).sum()) for _, gained in counts]),
-        0,
-        0,
+        zeros(parts, total),
+        zeros(parts, total),
+        zeros(total),
+        zeros(total),
+        zeros(number, 4),
+        there([plan.count * len(plan.edges) * plan.chance for plan in plans.values()]),
+        there([int((gained > 0).sum()) for _, gained in counts]),
+        rows,
+        differences,
     )
-    sums.evaluations = number * sum(int(rows.sum()) for rows, _ in counts)
-    sums.differences = number * sum(int(gained.sum()) for _, gained in counts)
-    game.choose_chunk(batch * sums.evaluations)
+    game.choose_chunk(batch * rows)
     for m, (name, plan) in enumerate(plans.items()):
         last: Tensor | None = None
         for start, stop in _ranges(counts[m][0], batch * number):
             one = _Slice(game.n, blocks, plan, draws, name, start, stop)
             if one.rows == 0:
                 continue
-            values = game(one.coalitions())
-            if values.dim() != 2:
-                raise InputError("payoff", "one value per class", "one number per coalition")
-            delta = one.differences(values)
+            delta = one.differences(coalition_values(game, one.coalitions()))
             ids = one.ids.flatten(1)
             flat = delta.flatten(1)
             places = (one.ids + one.part[one.t] * total).flatten(1)
@@ -126,11 +107,11 @@ def sample(game: MaskedGame, blocks: PairBlocks, plans: dict[str, Plan], draws: 
             if plan.strata:
                 grid = delta.unflatten(-1, (one.sets, -1))
                 steps = grid if last is None else torch.cat([last, grid], 2)
-                inside = plan.neighbours(start, stop, last is not None)
+                inside = plan.part[start - (last is not None) : stop].diff() == 0
                 inside = inside.to(device, non_blocking=True)
                 last, steps = grid[:, :, -1:], steps.diff(dim=2) * inside[:, None]
                 found = steps.square().sum(2).flatten(1), steps.sum(-1).square().sum(-1)
-                old = sums.steps or (torch.zeros_like(found[0]), torch.zeros_like(found[1]))
+                old = sums.steps or (0, 0)
                 sums.steps = old[0] + found[0], old[1] + found[1]
     return sums
 
@@ -164,10 +145,14 @@ class _Slice:
         members, edges, p = blocks.members, plan.edges, plan.p
         batch, number, _ = members.shape
         device = members.device
+
+        def there(*tables: Tensor) -> list[Tensor]:
+            return [table.to(device, non_blocking=True) for table in tables]
+
         needed, useful = plan.needed(start, stop)
         self.rows = int(needed.sum())
         index = (needed.flatten().cumsum(0) - 1).view_as(needed)
-        self.of_row, column = needed.nonzero().unbind(1)
+        of_row, column = needed.nonzero().unbind(1)
         # First and second flip of each row, as places in the block; p for none.
         nothing = torch.full((1 + p, 2), p)
         nothing[1:, 0] = torch.arange(p)
@@ -176,47 +161,46 @@ class _Slice:
         corners = torch.stack(
             [index[t, 0], index[t, 1 + edges[e, 0]], index[t, 1 + edges[e, 1]], index[t, 1 + p + e]]
         )
-        self.flips, self.corners, self.of_row, self.t = (
-            part.to(device, non_blocking=True) for part in (flips, corners, self.of_row, t)
-        )
-        ends = edges[e].to(device, non_blocking=True)
         span = range(start, stop)
-        sizes = torch.tensor(plan.parts)
-        part = torch.arange(len(sizes)).repeat_interleave(sizes)[start:stop]
-        self.part = part.to(device, non_blocking=True)
+        self.flips, self.corners, self.of_row, self.t, self.part, ends, edge = there(
+            flips, corners, of_row, t, plan.part[start:stop], edges[e], e
+        )
         self.weights: Tensor | None = None
-        if plan.weights is not None:
-            self.weights = plan.weights[start:stop].to(device, non_blocking=True)
+        if plan.weights is not None and plan.held is not None:
+            weights = torch.tensor(plan.weights, dtype=wide_dtype(device))
+            (self.weights,) = there(weights[plan.held[start:stop].sum(1)])
         # The player at each place: a new order of the block for every T where any order will do.
         if plan.held is not None and not plan.exact:
             order = draws.bits(f"places {name}", number, span, p).argsort(-1)
             place = torch.zeros(p, p, dtype=torch.int64)
             place[edges[:, 0], edges[:, 1]] = torch.arange(len(edges))
-            place[edges[:, 1], edges[:, 0]] = torch.arange(len(edges))
-            flat = order.flatten(2)
-            first, second = (flat[:, :, self.t * p + ends[:, k]] for k in (0, 1))
-            edge = place.to(device, non_blocking=True)[first, second]
+            (place,) = there(place + place.T)
+            edge = place[tuple(self._at_ends(order, ends))]
         else:
             order = torch.arange(p, device=device).expand(batch, number, self.sets, p)
-            edge = e.to(device, non_blocking=True).expand(batch, number, -1)
-        self.ids = edge + torch.arange(number, device=device)[:, None] * len(edges)
+        ids = edge + torch.arange(number, device=device)[:, None] * len(edges)
+        self.ids = ids.expand(batch, -1, -1)
         self.players = members.unsqueeze(2).expand(-1, -1, self.sets, -1).gather(-1, order)
+        keys = draws.bits(f"contexts {name}", number, span, n)
         if plan.held is None:
             # Keep rates are stratified over each part: one from each of its equal slices of (0, 1).
-            within = torch.arange(start, stop) - (sizes.cumsum(0) - sizes)[part]
-            strata = torch.stack([within, sizes[part]]).to(device, non_blocking=True)
-            keep = (strata[0] + draws.uniform(f"keep {name}", number, span)) / strata[1]
-            keys = draws.bits(f"contexts {name}", number, span, n)
+            sizes = torch.tensor(plan.parts)
+            place = torch.arange(plan.count) - (sizes.cumsum(0) - sizes)[plan.part]
+            within, slices = there(place[start:stop], sizes[plan.part[start:stop]])
+            keep = (within + draws.uniform(f"keep {name}", number, span)) / slices
             self.contexts = coalitions.bernoulli(keys, keep.unsqueeze(-1))
         else:
-            held = plan.held[start:stop].to(device, non_blocking=True)
-            keys = draws.bits(f"contexts {name}", number, span, n)
+            (held,) = there(plan.held[start:stop])
             info = torch.iinfo(torch.int64)
             keys.scatter_(-1, self.players, torch.where(held, info.min, info.max).expand_as(order))
             self.contexts = coalitions.uniform(keys, plan.size or 0)
-        inside = self.contexts.gather(-1, self.players).flatten(2)
-        first, second = (inside[:, :, self.t * p + ends[:, k]] for k in (0, 1))
-        self.sign = 1 - 2 * (first ^ second).double()
+        first, second = self._at_ends(self.contexts.gather(-1, self.players), ends)
+        self.sign = 1 - 2 * wide(first ^ second)
+
+    def _at_ends(self, values: Tensor, ends: Tensor) -> list[Tensor]:
+        """What ``(B, blocks, T's, p)`` holds at both ends of every useful pair."""
+        flat, p = values.flatten(2), values.shape[-1]
+        return [flat[:, :, self.t * p + ends[:, k]] for k in (0, 1)]
 
     def coalitions(self) -> Tensor:
         """``(B, blocks · rows, n)``."""
@@ -229,8 +213,8 @@ class _Slice:
         return rows[..., : self.n].flatten(1, 2)
 
     def differences(self, values: Tensor) -> Tensor:
-        """Δ of every useful pair and T, ``(B, blocks, differences)`` float64."""
-        values = values.double().view(len(values), -1, self.rows)
+        """Δ of every useful pair and T, ``(B, blocks, differences)``."""
+        values = values.view(len(values), -1, self.rows)
         none, first, second, both = (values[:, :, corner] for corner in self.corners)
         return self.sign * (none - first - second + both)
 

@@ -5,8 +5,8 @@ readings, of a mean m over contexts that come in independent parts (two to eight
 
 - ``plug_in`` |m|: biased up, by about 0.8 σ/√K where the truth is 0;
 - ``split_sign``: every part with the sign that the others have together. Biased down, 0 in the mean
-  where the truth is 0, two thirds of the truth where it equals its standard error (half of it with
-  two parts, m1·sign m2);
+  where the truth is 0, two thirds of the truth where it equals its standard error (with two parts
+  half of it);
 - ``product``: the mean product of two different parts (m1·m2), unbiased for I², so that the root of
   its mean over pairs and samples (``rms``) has only the small bias of the root.
 
@@ -15,6 +15,7 @@ The first two bracket the truth in the mean.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -33,20 +34,14 @@ def plug_in(estimates: PairEstimates) -> Tensor:
 
 
 def split_sign(estimates: PairEstimates) -> Tensor:
-    """Each part's sum times the sign of the others', ``(B, M, P)``: a lower reading of |I|.
-
-    NaN where all contexts are in one part.
-    """
+    """Each part's sum times the others' sign, ``(B, M, P)``: a lower reading; NaN for one part."""
     own, count = estimates.part_sum, estimates.part_count
     signed = (own * (own.sum(0) - own).sign()).sum(0) / count.sum(0)
     return signed.masked_fill((count > 0).sum(0) < 2, torch.nan)
 
 
 def product(estimates: PairEstimates) -> Tensor:
-    """The mean product of differences from two parts, ``(B, M, P)``, unbiased for I².
-
-    NaN where all contexts are in one part.
-    """
+    """The mean product of two parts' differences, ``(B, M, P)``, unbiased for I²; NaN for one."""
     top, bottom = (
         values.sum(0).square() - values.square().sum(0)
         for values in (estimates.part_sum, estimates.part_count)
@@ -54,11 +49,7 @@ def product(estimates: PairEstimates) -> Tensor:
     return top / bottom
 
 
-def check_reading(reading: str) -> None:
-    """Refuse an unknown reading.
-
-    Raises:
-        InputError: another name than those of :data:`READINGS`.
-    """
-    if reading not in READINGS:
-        raise InputError("reading", repr(reading), f"one of {', '.join(READINGS)}")
+def check_reading(reading: str, allowed: Sequence[str] = READINGS) -> None:
+    """Refuse another reading than those allowed."""
+    if reading not in allowed:
+        raise InputError("reading", repr(reading), f"one of {', '.join(allowed)}")

@@ -1,21 +1,19 @@
-"""Sampled interactions of pairs: multi-order I^(m)(i,j) and Shapley I^Shap(i,j), with errors.
-
-"Survey" is Zhou et al., "Interpretability of Neural Networks Based on Game-theoretic
-Interactions", 2024.
-"""
+"""Sampled interactions of pairs: multi-order I^(m)(i,j) and Shapley I^Shap(i,j), with errors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, at_least
 from interaction_train.game.masked import MaskedGame
-from interaction_train.indices.flips import Sums, sample
-from interaction_train.indices.plans import order_plan, shapley_plan
+from interaction_train.indices.curve import require_finite
+from interaction_train.indices.flips import sample
+from interaction_train.indices.plans import Plan, order_plan, shapley_plan
 from interaction_train.sampling.pairs import PairBlocks, PairSampler
 from interaction_train.sampling.random import Draws, content_hash
 
@@ -25,7 +23,7 @@ REFERENCE_RATIOS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95
 
 @dataclass(frozen=True)
 class PairEstimates:
-    """Estimates for B samples, M orders and P pairs, in the unit of the payoff; float64.
+    """Estimates for B samples, M orders and P pairs, in the unit of the payoff.
 
     Attributes:
         orders: the M orders as numbers of players; empty for Shapley interactions (M = 1).
@@ -42,8 +40,8 @@ class PairEstimates:
         size: ``(B, M, P)``, means of |Δ| over contexts.
         contexts: ``(B, M)``, mean number of contexts of the pairs that were looked at.
         mean: ``(B, M)``, the mean interaction over pairs.
-        mean_stderr: ``(B, M)``, its standard error given the pairs. Differences that share a
-            coalition are correlated; it is the spread between coalitions.
+        mean_stderr: ``(B, M)``, its standard error given the pairs, from the spread between
+            coalitions, which differences share.
         evaluations: coalitions evaluated per sample.
         differences: differences of a wanted order and pair per sample.
     """
@@ -65,8 +63,7 @@ class PairEstimates:
     def over_pairs(self, values: Tensor) -> Tensor:
         """The mean over the pairs that have a value, ``(B, M, P)`` → ``(B, M)``.
 
-        Which pairs met a context does not depend on the game, so leaving the others out keeps the
-        mean unbiased.
+        Leaving the others out keeps it unbiased: which they are does not depend on the game.
         """
         return values.nanmean(-1)
 
@@ -79,11 +76,7 @@ def resolve_orders(
     Args:
         n: number of players, at least 2.
         orders: numbers of players, each 0 … n−2.
-        ratios: or parts m/(n−2), each 0 … 1, rounded to the nearest order; two ratios that round
-            to the same order are refused.
-
-    Returns:
-        the orders, as given; by default those of :data:`REFERENCE_RATIOS`, each once.
+        ratios: or parts m/(n−2), rounded; default: those of :data:`REFERENCE_RATIOS` that differ.
 
     Raises:
         InputError: an order or ratio out of its range or given twice, or both arguments.
@@ -95,22 +88,22 @@ def resolve_orders(
     if orders is not None and ratios is not None:
         raise InputError("orders, ratios", "both", "one of them")
     if ratios is not None:
-        for ratio in ratios:
-            if not 0 <= ratio <= 1:
-                raise InputError("ratios", ratio, "numbers from 0 to 1")
-        result = tuple(round(ratio * (n - 2)) for ratio in ratios)
-        repeated = f"ratios that are the same order of {n} players, {result}"
+        name, given, last, unit = "ratios", tuple(ratios), 1, n - 2
     elif orders is not None:
-        for order in orders:
-            if not 0 <= order <= n - 2:
-                raise InputError("orders", order, f"0 … n − 2 = {n - 2}")
-        result = tuple(int(order) for order in orders)
-        repeated = f"an order twice, {result}"
+        name, given, last, unit = "orders", tuple(orders), n - 2, 1
     else:
         return tuple(dict.fromkeys(round(ratio * (n - 2)) for ratio in REFERENCE_RATIOS))
+    for value in given:
+        if not 0 <= value <= last:
+            wanted = f"0 … n − 2 = {n - 2}" if ratios is None else "numbers from 0 to 1"
+            raise InputError(name, value, wanted)
+    result = tuple(round(value * unit) for value in given)
     if not result or len(set(result)) < len(result):
-        got = repeated if result else "none"
-        raise InputError("orders" if ratios is None else "ratios", got, "at least one, each once")
+        twice = (
+            "an order twice" if ratios is None else f"ratios that are the same order of {n} players"
+        )
+        got = f"{twice}, {result}" if result else "none"
+        raise InputError(name, got, "at least one, each once")
     return result
 
 
@@ -127,47 +120,40 @@ def sample_multi_order(
 ) -> PairEstimates:
     """Multi-order interactions I^(m)(i,j), the mean of Δv(i,j,S) over |S| = m (survey, Eq. 11).
 
-    Contexts are uniform over those of exactly m players, and independent of the batch: a sample's
-    draws depend on its content, ``seed`` and ``name`` alone. Pairs of a block share evaluations
-    (:mod:`~interaction_train.indices.flips`), so that a difference costs little more than one;
-    the two end orders, which have one context each, are evaluated once, where the choice of pairs
-    says so for more pairs. Memory is flat in the number of contexts.
+    Contexts are uniform over those of exactly m players; a sample's draws depend on its content,
+    ``seed`` and ``name`` alone. Pairs of a block share evaluations
+    (:mod:`~interaction_train.indices.flips`); the two end orders, which have one context each, are
+    evaluated once, where the choice of pairs says so for more pairs. Memory is flat in them.
 
     Args:
         game: the game of B samples, with one number per coalition.
         pairs: which pairs.
-        contexts: contexts per pair and order, in the mean over pairs; at least 2, so that there
-            are two independent parts.
+        contexts: contexts per pair and order, in the mean over pairs; at least 2.
         orders: numbers of players in the context, 0 … n−2.
         ratios: or parts of n−2; default: :data:`REFERENCE_RATIOS`.
         share: False evaluates every pair and context apart, at four evaluations a difference.
         seed: seed of the draws.
         name: name of the draws.
 
-    Returns:
-        estimates with standard errors and counts.
-
     Raises:
         InputError: contexts below 2, orders out of range or twice, players that the pairs do not
             fit, or a payoff that is not finite (the message names the sample).
 
     Examples:
-        >>> from interaction_train.models import DigitsNet
-        >>> from interaction_train.sampling.pairs import GivenPairs
-        >>> from interaction_train.game.players import GridPlayers
-        >>> x, y = torch.rand(2, 1, 8, 8), torch.tensor([3, 8])
-        >>> game = MaskedGame(DigitsNet(), x, 0.3, GridPlayers(4, 4), labels=y, chunk_size=64)
-        >>> found = sample_multi_order(game, GivenPairs([(0, 1), (0, 5)]), 20, orders=[0, 7, 14])
+        >>> import interaction_train as it
+        >>> x, y, net = torch.rand(2, 1, 8, 8), torch.tensor([3, 8]), it.models.DigitsNet()
+        >>> game = MaskedGame(net, x, 0.3, it.GridPlayers(4, 4), labels=y, chunk_size=64)
+        >>> found = sample_multi_order(game, it.GivenPairs([(0, 1), (0, 5)]), 20, orders=[0, 7, 14])
         >>> found.value.shape, found.stderr[:, 0].tolist()  # order 0 has one context: exact
         (torch.Size([2, 3, 2]), [[0.0, 0.0], [0.0, 0.0]])
     """
-    _check_contexts(contexts)
+    at_least("contexts", contexts, 2)  # for two independent parts
     wanted = resolve_orders(game.n, orders, ratios)
     draws = Draws(content_hash(game.present), seed, name)
 
     def blocks(choice: PairSampler) -> PairBlocks:
         found = choice.blocks(game.players, game.present.shape[1:], draws)
-        return found if share else _apart(found)
+        return found if share else PairBlocks(found.pairs)
 
     more, inner = pairs.at_ends(contexts), blocks(pairs)
     outer = inner if more is pairs else blocks(more)
@@ -178,9 +164,8 @@ def sample_multi_order(
     found = []
     for chosen, orders in groups:
         if orders:
-            plans = {str(m): order_plan(game.n, m, chosen, contexts, draws, share) for m in orders}
-            exact = torch.tensor([plan.exact for plan in plans.values()])
-            found.append(_estimates(orders, chosen, sample(game, chosen, plans, draws), exact))
+            plans = {str(m): order_plan(game.n, m, chosen, contexts, draws) for m in orders}
+            found.append(_estimates(game, orders, chosen, plans, draws))
     return found[0] if len(found) == 1 else _joined(wanted, *found)
 
 
@@ -194,48 +179,25 @@ def sample_shapley_pairs(
 ) -> PairEstimates:
     """Shapley interactions I^Shap(i,j) of pairs (survey, Eq. 5), the mean of I^(m)(i,j) over m.
 
-    Contexts hold each player with one probability drawn from U(0, 1). A context is independent of
-    whether its coalition holds i and j, so every pair of a block gets one from every coalition.
-
-    Args:
-        game: the game of B samples, with one number per coalition.
-        pairs: which pairs.
-        contexts: contexts of every pair, at least 2.
-        seed: seed of the draws.
-        name: name of the draws.
-
-    Returns:
-        estimates with one order, M = 1.
-
-    Raises:
-        InputError: as :func:`sample_multi_order`.
+    One order, M = 1. Contexts hold each player with one probability drawn from U(0, 1), and every
+    pair of a block gets one from every coalition. Args and errors: as :func:`sample_multi_order`.
     """
-    _check_contexts(contexts)
+    at_least("contexts", contexts, 2)  # for two independent parts
     draws = Draws(content_hash(game.present), seed, name)
     blocks = pairs.blocks(game.players, game.present.shape[1:], draws)
-    plan = shapley_plan(blocks, contexts)
-    sums = sample(game, blocks, {"shapley": plan}, draws)
-    return _estimates((), blocks, sums, torch.tensor([False]), plan.strata)
-
-
-def _check_contexts(contexts: int) -> None:
-    if contexts < 2:
-        raise InputError("contexts", contexts, "at least 2, for two independent parts")
-
-
-def _apart(blocks: PairBlocks) -> PairBlocks:
-    """Every pair as a block of its own."""
-    return PairBlocks(blocks.pairs, torch.tensor([[0, 1]]))
+    return _estimates(game, (), blocks, {"shapley": shapley_plan(blocks, contexts)}, draws)
 
 
 def _estimates(
+    game: MaskedGame,
     orders: tuple[int, ...],
     blocks: PairBlocks,
-    sums: Sums,
-    exact: Tensor,
-    strata: int = 0,
+    plans: dict[str, Plan],
+    draws: Draws,
 ) -> PairEstimates:
-    exact = exact.to(sums.value.device)[:, None]
+    sums = sample(game, blocks, plans, draws)
+    exact = torch.tensor([plan.exact for plan in plans.values()])[:, None]
+    exact = exact.to(sums.value.device, non_blocking=True)
     count, total = sums.count.sum(2), sums.value.sum(2)
     value = total / count
     stderr = ((sums.square / count - value.square()).clamp(min=0) / (count - 1)).sqrt()
@@ -252,7 +214,7 @@ def _estimates(
     if sums.steps is not None:
         # Keep rates are stratified, one from each slice of (0, 1): neighbours differ by as much as
         # two draws from one slice, all together by more.
-        scale = 2 * strata * count[:, 0].double()
+        scale = 2 * sum(plan.strata for plan in plans.values()) * count[:, 0]
         stderr = (sums.steps[0] / scale).sqrt()[:, None]
         spread = (sums.steps[1] / (scale[:, :1] * len(blocks.edges) ** 2)).sum(-1).sqrt()[:, None]
         spread = spread / number
@@ -271,7 +233,7 @@ def _estimates(
         sums.evaluations,
         sums.differences,
     )
-    _check_finite(sums)
+    require_finite(sums.size)
     return result
 
 
@@ -280,38 +242,20 @@ def _joined(wanted: tuple[int, ...], inner: PairEstimates, ends: PairEstimates) 
     orders = inner.orders + ends.orders
     place = torch.tensor([orders.index(m) for m in wanted])
     place = place.to(inner.value.device, non_blocking=True)
-
-    def both(first: Tensor, second: Tensor, nothing: float) -> Tensor:
-        """``(…, M, P)`` of both."""
-        right = first.new_full((*first.shape[:-1], second.shape[-1]), nothing)
-        left = second.new_full((*second.shape[:-1], first.shape[-1]), nothing)
-        parts = [torch.cat([first, right], -1), torch.cat([left, second], -1)]
-        return torch.cat(parts, -2).index_select(-2, place)
-
-    def per_order(first: Tensor, second: Tensor) -> Tensor:
-        return torch.cat([first, second], -1).index_select(-1, place)
-
     # The parts of an end order are all alike, as many as the inner orders have.
     shape = inner.part_sum.shape[0], *ends.part_sum.shape[1:]
-    return PairEstimates(
-        wanted,
-        torch.cat([inner.pairs, ends.pairs], 1),
-        both(inner.value, ends.value, torch.nan),
-        both(inner.stderr, ends.stderr, torch.nan),
-        both(inner.count, ends.count, 0),
-        both(inner.part_sum, ends.part_sum[:1].expand(shape), 0),
-        both(inner.part_count, ends.part_count[:1].expand(shape), 0),
-        both(inner.size, ends.size, torch.nan),
-        per_order(inner.contexts, ends.contexts),
-        per_order(inner.mean, ends.mean),
-        per_order(inner.mean_stderr, ends.mean_stderr),
-        inner.evaluations + ends.evaluations,
-        inner.differences + ends.differences,
-    )
-
-
-def _check_finite(sums: Sums) -> None:
-    bad = ~sums.size.sum((1, 2)).isfinite()
-    if bad.any():
-        at = int(bad.nonzero()[0, 0])
-        raise InputError("game", f"a payoff that is not finite for sample {at}", "finite payoffs")
+    parts = {name: getattr(ends, name)[:1].expand(shape) for name in ("part_sum", "part_count")}
+    ends = replace(ends, **parts)
+    found: dict[str, Any] = {}
+    for name in ("value", "stderr", "size", "count", "part_sum", "part_count"):
+        first, second = getattr(inner, name), getattr(ends, name)
+        nothing = 0 if name in ("count", *parts) else torch.nan
+        first = nn.functional.pad(first, (0, ends.pairs.shape[1]), value=nothing)
+        second = nn.functional.pad(second, (inner.pairs.shape[1], 0), value=nothing)
+        found[name] = torch.cat([first, second], -2).index_select(-2, place)
+    for name in ("contexts", "mean", "mean_stderr"):
+        both = torch.cat([getattr(inner, name), getattr(ends, name)], -1)
+        found[name] = both.index_select(-1, place)
+    for name in ("evaluations", "differences"):
+        found[name] = getattr(inner, name) + getattr(ends, name)
+    return PairEstimates(orders=wanted, pairs=torch.cat([inner.pairs, ends.pairs], 1), **found)

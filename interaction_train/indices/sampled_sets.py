@@ -6,20 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from interaction_train.errors import InputError
+from interaction_train.errors import at_least, in_range
 from interaction_train.game.masked import MaskedGame
-from interaction_train.indices.curve import require_finite
-from interaction_train.sampling import coalitions
+from interaction_train.game.precision import wide, wide_dtype
+from interaction_train.indices.curve import coalition_values, require_finite
+from interaction_train.indices.exact import all_coalitions
+from interaction_train.indices.exact_sets import best_partition, checked_subset
+from interaction_train.sampling.coalitions import bernoulli
 from interaction_train.sampling.random import Draws, content_hash
 
-_ROWS = 8192
+_ROWS = 8192  # coalitions × samples that go to the game in one call
 
 
 @dataclass(frozen=True)
 class Multivariate:
-    """B([S]) of B samples, in the unit of the payoff; float64.
+    """B([S]) of B samples, in the unit of the payoff.
 
     Attributes:
         value: ``(B,)``, unbiased.
@@ -36,14 +39,14 @@ class Multivariate:
 
 @dataclass(frozen=True)
 class Strength:
-    """T([S]) of B samples, as a bracket; in the unit of the payoff, float64.
+    """T([S]) of B samples, as a bracket; in the unit of the payoff.
 
     Attributes:
         lower: ``(B,)``: the partitions that look best and worst in one half of the contexts,
-            evaluated in the other. Unbiased for those two partitions, so in the mean at most T.
+            evaluated in the other. Unbiased for those two, so in the mean at most T.
         lower_stderr: ``(B,)``, standard errors over contexts.
-        search: ``(B,)``: the same partitions in the half that they were chosen in, which favours
-            them. Where partitions are enumerated its mean is at least T.
+        search: ``(B,)``: the same in the half that they were chosen in, which favours them; in the
+            mean at least T where partitions are enumerated.
         highest: ``(B, |S|)`` int64, the block of each player of S in the partition that maximises.
         lowest: ``(B, |S|)``, in the one that minimises.
         exhaustive: whether all partitions took part.
@@ -72,27 +75,15 @@ def sample_multivariate(
     """B([S]) = φ([S] | N∖S ∪ {[S]}) − Σ_{i∈S} φ(i | N∖S ∪ {i}) (survey, Eq. 8).
 
     All these Shapley values average over the same contexts T ⊆ N∖S, which hold each player with
-    one probability from U(0, 1): a context costs |S| + 2 evaluations.
-
-    Args:
-        game: the game of B samples, with one number per coalition.
-        subset: S, distinct players.
-        contexts: number of contexts, at least 2.
-        seed: seed of the draws.
-        name: name of the draws.
-
-    Raises:
-        InputError: fewer than 2 contexts, players that repeat or do not exist, several numbers per
-            coalition, or a payoff that is not finite.
+    one probability from U(0, 1): a context costs |S| + 2 evaluations. Args and errors: as
+    :func:`sample_strength`.
     """
-    inside = _Subset(game, subset, contexts, Draws(content_hash(game.present), seed, name))
+    inside = _Subset(game, subset, contexts, seed, name)
     size = len(inside.players)
     single = torch.eye(size, dtype=torch.bool, device=inside.players.device)
     parts = torch.cat([torch.zeros_like(single[:1]), torch.ones_like(single[:1]), single])
-    coefficients = torch.tensor([size - 1, 1, *[-1] * size], dtype=torch.float64)
-    mean, error = inside.moments(
-        parts.expand(len(game.present), -1, -1), coefficients[:, None], "contexts", contexts
-    )
+    coefficients = torch.tensor([size - 1, 1, *[-1] * size])[:, None]
+    mean, error = inside.moments(parts.expand(len(game.present), -1, -1), coefficients, "contexts")
     return Multivariate(mean[:, 0], error[:, 0], contexts, contexts * (size + 2))
 
 
@@ -111,11 +102,8 @@ def sample_strength(
 
     Small sets: all 2^|S| blocks are evaluated in every context and all partitions compared, by
     dynamic programming. Larger ones: partitions are sampled (survey, Sec. 2.2.3), by the
-    cross-entropy method, each round from the blocks that the best ones of the last gave their
-    players.
-
-    A maximum over noisy values is biased up. So the partitions are chosen in one half of the
-    contexts and evaluated in the other (:class:`Strength`).
+    cross-entropy method. A maximum over noisy values is biased up, so the partitions are chosen in
+    one half of the contexts and evaluated in the other.
 
     Args:
         game: the game of B samples, with one number per coalition.
@@ -131,181 +119,118 @@ def sample_strength(
         InputError: an argument out of its range, players that repeat or do not exist, several
             numbers per coalition, or a payoff that is not finite.
     """
-    for argument, value, least in (("candidates", candidates, 8), ("rounds", rounds, 1)):
-        if value < least:
-            raise InputError(argument, value, f"at least {least}")
-    if not 0 <= enumerate_up_to <= 12:
-        raise InputError("enumerate_up_to", enumerate_up_to, "0 … 12")
-    inside = _Subset(game, subset, contexts, Draws(content_hash(game.present), seed, name))
+    at_least("candidates", candidates, 8)
+    at_least("rounds", rounds, 1)
+    in_range("enumerate_up_to", enumerate_up_to, 0, 12)
+    inside = _Subset(game, subset, contexts, seed, name)
     size = len(inside.players)
     exhaustive = size <= enumerate_up_to
     if exhaustive:
-        best, found = inside.enumerate(contexts)
+        best, found = inside.enumerate()
         evaluations = contexts << size
     else:
-        best, found = inside.search(contexts, candidates, rounds)
+        best, found = inside.search(candidates, rounds)
         evaluations = 2 * candidates * rounds * contexts * (size + 1)
-    lower, error = inside.difference(best, contexts, "confirm")
-    return Strength(
-        lower,
-        error,
-        found,
-        best[:, 0],
-        best[:, 1],
-        exhaustive,
-        contexts,
-        evaluations + 2 * contexts * (size + 1),
-    )
+    parts, sums = inside.partitions(best)
+    lower, error = inside.moments(parts, sums @ inside.sign[:, None], "confirm")
+    evaluations += 2 * contexts * (size + 1)
+    high, low = best.unbind(1)
+    return Strength(lower[:, 0], error[:, 0], found, high, low, exhaustive, contexts, evaluations)
 
 
 class _Subset:
     """S and the contexts around it."""
 
     def __init__(
-        self, game: MaskedGame, subset: Sequence[int], contexts: int, draws: Draws
+        self, game: MaskedGame, subset: Sequence[int], contexts: int, seed: int, name: str
     ) -> None:
-        players = [int(i) for i in subset]
-        if (
-            not players
-            or len(set(players)) < len(players)
-            or not set(players) <= set(range(game.n))
-        ):
-            raise InputError("subset", tuple(players), f"distinct players out of 0 … {game.n - 1}")
-        if contexts < 2:
-            raise InputError("contexts", contexts, "at least 2")
-        self.game, self.draws = game, draws
+        players = checked_subset(subset, game.n)
+        at_least("contexts", contexts, 2)
+        self.game, self.contexts = game, contexts
+        self.draws = Draws(content_hash(game.present), seed, name)
         self.players = torch.tensor(players, device=game.present.device)
+        self.dtype = wide_dtype(self.players.device)
+        # Of the maximum and the minimum over partitions.
+        self.sign = torch.tensor([1, -1], dtype=self.dtype, device=self.players.device)
 
-    def moments(
-        self, parts: Tensor, coefficients: Tensor, stream: str, contexts: int
-    ) -> tuple[Tensor, Tensor]:
-        """Mean and standard error over contexts T of Σ_k c_k v(T ∪ C_k).
+    def moments(self, parts: Tensor, coefficients: Tensor, stream: str) -> tuple[Tensor, Tensor]:
+        """Mean and standard error over contexts T of F sums Σ_k c_k v(T ∪ C_k), ``(B, F)`` each.
 
-        Args:
-            parts: the C_k, bool ``(B, K, |S|)``.
-            coefficients: ``(K, F)`` or ``(B, K, F)``, for F such sums.
-            stream: name of the contexts' draws.
-            contexts: number of contexts.
-
-        Returns:
-            ``(B, F)`` twice.
+        ``parts`` are the C_k, bool ``(B, K, |S|)``; ``coefficients`` ``(K, F)`` or ``(B, K, F)``.
         """
         batch, count, _ = parts.shape
-        coefficients = coefficients.to(self.players.device)
+        coefficients = coefficients.to(self.players.device, self.dtype).unsqueeze(-3)
         block = max(1, _ROWS // (batch * count))
-        total: Tensor | None = None
-        last: Tensor | None = None
-        self.game.choose_chunk(batch * count * contexts)
-        for start in range(0, contexts, block):
-            span = range(start, min(start + block, contexts))
-            values = self._values(parts, stream, span, contexts) @ coefficients.unsqueeze(-3)
-            values = values.squeeze(2)
+        total, last = coefficients.new_zeros(()), None
+        self.game.choose_chunk(batch * count * self.contexts)
+        for start in range(0, self.contexts, block):
+            span = range(start, min(start + block, self.contexts))
+            values = (self._values(parts, stream, span) @ coefficients).squeeze(2)
             # Keep rates are stratified, one from each slice of (0, 1): neighbours differ by as much
             # as two draws from one slice, all together by more.
             steps = (values if last is None else torch.cat([last, values], 1)).diff(dim=1)
             last = values[:, -1:]
-            now = torch.stack([values.sum(1), steps.square().sum(1)])
-            total = now if total is None else total + now
-        assert total is not None
-        mean = total[0] / contexts
+            total = total + torch.stack([values.sum(1), steps.square().sum(1)])
+        mean = total[0] / self.contexts
         require_finite(mean)
-        return mean, (total[1] / (2 * (contexts - 1) * contexts)).sqrt()
+        return mean, (total[1] / (2 * (self.contexts - 1) * self.contexts)).sqrt()
 
-    def _values(self, parts: Tensor, stream: str, span: range, contexts: int) -> Tensor:
-        """v(T ∪ C_k), ``(B, contexts of the span, 1, K)`` float64."""
+    def _values(self, parts: Tensor, stream: str, span: range) -> Tensor:
+        """v(T ∪ C_k), ``(B, contexts of the span, 1, K)``."""
         place = torch.tensor(span, device=self.players.device)
-        keep = (place + self.draws.uniform(f"keep {stream}", span)) / contexts
+        keep = (place + self.draws.uniform(f"keep {stream}", span)) / self.contexts
         keys = self.draws.bits(f"players {stream}", span, self.game.n)
-        rows = coalitions.bernoulli(keys, keep.unsqueeze(-1))
-        rows = rows.unsqueeze(2).repeat(1, 1, parts.shape[1], 1)
+        rows = bernoulli(keys, keep.unsqueeze(-1)).unsqueeze(2).repeat(1, 1, parts.shape[1], 1)
         rows[..., self.players] = parts.unsqueeze(1)
-        values = self.game(rows.flatten(1, 2))
-        if values.dim() != 2:
-            raise InputError("payoff", "one value per class", "one number per coalition")
-        return values.double().unflatten(1, (len(span), 1, -1))
+        return coalition_values(self.game, rows.flatten(1, 2)).unflatten(1, (len(span), 1, -1))
 
-    def difference(self, labels: Tensor, contexts: int, stream: str) -> tuple[Tensor, Tensor]:
-        """The sums over the blocks of two partitions ``(B, 2, |S|)``, their difference."""
-        blocks = self._blocks(labels)
-        size = blocks.shape[-1]
-        used = blocks.any(-1).double()
-        sign = torch.tensor([1.0, -1.0], dtype=torch.float64, device=used.device)
-        weights = (used * sign[:, None]).flatten(1)
-        # Blocks without a player stand for v(T), which every used block subtracts.
-        empty = (used.sum(-1) * sign).sum(-1, keepdim=True)
-        parts = torch.cat([blocks.flatten(1, 2), blocks.new_zeros(len(blocks), 1, size)], 1)
-        coefficients = torch.cat([weights, -empty], 1).unsqueeze(-1)
-        mean, error = self.moments(parts, coefficients, stream, contexts)
-        return mean[:, 0], error[:, 0]
+    def partitions(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The blocks of R partitions ``(B, R, |S|)``, then ∅; what each counts in their Σ_C φ([C]).
 
-    def _blocks(self, labels: Tensor) -> Tensor:
-        """The blocks of partitions ``(..., |S|)``: bool ``(..., |S| blocks, |S|)``."""
+        bool ``(B, K, |S|)`` and ``(B, K, R)``, as :meth:`moments` takes them.
+        """
         names = torch.arange(labels.shape[-1], device=labels.device)
-        return labels.unsqueeze(-2) == names[:, None]
+        blocks = labels.unsqueeze(-2) == names[:, None]
+        used = blocks.any(-1).to(self.dtype)
+        own = torch.eye(labels.shape[1], dtype=self.dtype, device=labels.device)[:, None]
+        # Blocks without a player stand for v(T), which every used block subtracts.
+        weights = [(used.unsqueeze(-1) * own).flatten(1, 2), -used.sum(-1).unsqueeze(1)]
+        return nn.functional.pad(blocks.flatten(1, 2), (0, 0, 0, 1)), torch.cat(weights, 1)
 
-    def enumerate(self, contexts: int) -> tuple[Tensor, Tensor]:
+    def enumerate(self) -> tuple[Tensor, Tensor]:
         """The best and worst of all partitions, ``(B, 2, |S|)``, and their difference ``(B,)``."""
         batch, size = len(self.game.present), len(self.players)
-        device = self.players.device
-        numbers = torch.arange(1 << size, device=device)
-        parts = (numbers[:, None] >> torch.arange(size, device=device)).bitwise_and(1).bool()
-        identity = torch.eye(len(parts), dtype=torch.float64)
-        g, _ = self.moments(parts.expand(batch, -1, -1), identity, "search", contexts)
+        parts = all_coalitions(size, self.players.device)
+        g, _ = self.moments(parts.expand(batch, -1, -1), torch.eye(len(parts)), "search")
         phi = g - g[:, :1]
-        labels, values = [], []
-        for sign in (1, -1):
-            best = torch.zeros_like(phi)
-            block = torch.zeros_like(phi, dtype=torch.int64)
-            for m in range(1, 1 << size):  # every block with the lowest player of m, then the rest
-                inside = numbers[1 : m + 1]
-                inside = inside[((inside & ~m) == 0) & ((inside & (m & -m)) != 0)]
-                value, at = (sign * phi[:, inside] + best[:, m ^ inside]).max(-1)
-                best[:, m], block[:, m] = value, inside[at]
-            label = torch.zeros(batch, size, dtype=torch.int64, device=device)
-            rest = torch.full((batch, 1), (1 << size) - 1, device=device)
-            for k in range(size):
-                taken = block.gather(1, rest)
-                label = torch.where(parts[taken.squeeze(1)], k, label)
-                rest = rest ^ taken
-            labels.append(label)
-            values.append(best[:, -1])
-        return torch.stack(labels, 1), values[0] + values[1]
+        best, block = best_partition(torch.stack([phi, -phi], 1))
+        label = torch.zeros_like(block[..., :size])
+        rest = torch.full_like(label[..., :1], (1 << size) - 1)
+        for k in range(size):
+            taken = block.gather(-1, rest)
+            label = torch.where(parts[taken.squeeze(-1)], k, label)
+            rest = rest ^ taken
+        return label, best.sum(1)
 
-    def search(self, contexts: int, candidates: int, rounds: int) -> tuple[Tensor, Tensor]:
+    def search(self, candidates: int, rounds: int) -> tuple[Tensor, Tensor]:
         """The best and worst partitions found by the cross-entropy method, as in enumerate."""
         batch, size = len(self.game.present), len(self.players)
         device = self.players.device
         # The probabilities of each player's block, for the maximum and the minimum.
-        law = torch.full((batch, 2, size, size), 1 / size, dtype=torch.float64, device=device)
-        sign = torch.tensor([1.0, -1.0], dtype=torch.float64, device=device)[:, None]
+        law = torch.full((batch, 2, size, size), 1 / size, dtype=self.dtype, device=device)
         best = torch.arange(size, device=device).expand(batch, 2, -1)
-        value = torch.zeros(batch, 2, dtype=torch.float64, device=device)
+        value = torch.zeros(batch, 2, dtype=self.dtype, device=device)
         whole = torch.zeros_like(best).unsqueeze(2)
         for step in range(rounds):
-            noise = self.draws.uniform(f"round {step}", 2, candidates, size, size).double()
+            noise = wide(self.draws.uniform(f"round {step}", 2, candidates, size, size))
             gumbel = -(-noise.clamp(min=1e-9).log()).log()
             drawn = (law.log().unsqueeze(2) + gumbel).argmax(-1)
             labels = torch.cat([drawn[:, :, 2:], best.unsqueeze(2), whole], 2)
-            scores = sign * self._scores(labels, contexts)
+            sums, _ = self.moments(*self.partitions(labels.flatten(1, 2)), "search")
+            scores = self.sign[:, None] * sums.unflatten(1, labels.shape[1:3])
             top, at = scores.topk(max(2, candidates // 8), -1)
             elite = labels.gather(2, at.unsqueeze(-1).expand(-1, -1, -1, size))
-            best, value = elite[:, :, 0], sign.squeeze(-1) * top[:, :, 0]
-            held = torch.nn.functional.one_hot(elite, size).double().mean(2)
+            best, value = elite[:, :, 0], self.sign * top[:, :, 0]
+            held = torch.nn.functional.one_hot(elite, size).to(self.dtype).mean(2)
             law = (0.3 * law + 0.7 * held).clamp(min=0.02 / size)
         return best, value[:, 0] - value[:, 1]
-
-    def _scores(self, labels: Tensor, contexts: int) -> Tensor:
-        """Σ_C φ([C]) of partitions ``(B, 2, R, |S|)`` over the contexts of the search."""
-        batch, size = labels.shape[0], labels.shape[-1]
-        blocks = self._blocks(labels).flatten(1, 2)
-        used = blocks.any(-1).double()
-        count = used.shape[1]
-        parts = torch.cat([blocks.flatten(1, 2), blocks.new_zeros(batch, 1, size)], 1)
-        weights = torch.zeros(batch, count, size, count, dtype=torch.float64, device=used.device)
-        places = torch.arange(count, device=used.device)
-        weights[:, places, :, places] = used.movedim(1, 0)
-        empty = -used.sum(-1).unsqueeze(1)
-        mean, _ = self.moments(
-            parts, torch.cat([weights.flatten(1, 2), empty], 1), "search", contexts
-        )
-        return mean.unflatten(1, labels.shape[1:3])

@@ -1,16 +1,18 @@
 """Metrics of a network's interactions: torchmetrics shells over functions of per-sample rows."""
 
-from interaction_train.metrics.orders import Disentanglement, InteractionSpectrum
+from interaction_train.metrics.orders import (
+    Disentanglement,
+    InteractionSpectrum,
+    InteractionStrength,
+)
 from interaction_train.metrics.perturbation import PerturbationInteraction
 from interaction_train.metrics.rows import (
     COLUMNS,
     disentanglement,
-    interaction_rows,
     spectrum,
     strength,
     unique_rows,
 )
-from interaction_train.metrics.shapley import InteractionStrength
 
 __all__ = [
     "COLUMNS",
@@ -19,7 +21,6 @@ __all__ = [
     "InteractionStrength",
     "PerturbationInteraction",
     "disentanglement",
-    "interaction_rows",
     "spectrum",
     "strength",
     "unique_rows",

@@ -12,23 +12,37 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
-from interaction_train.errors import InputError
+from interaction_train.errors import at_least, checked_labels
+from interaction_train.game.absence import input_baseline
+from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import Payoff
-from interaction_train.game.players import Players
+from interaction_train.game.players import GridPlayers, Players
+from interaction_train.game.precision import wide, wide_dtype
 from interaction_train.indices.sampled_pairs import PairEstimates
-from interaction_train.metrics.rows import COLUMNS, Statistics, interaction_rows, unique_rows
+from interaction_train.metrics.rows import (
+    COLUMNS,
+    Statistics,
+    column,
+    estimate_rows,
+    logit_scale,
+    unique_rows,
+)
 from interaction_train.sampling.pairs import PairSampler, RandomPairs
+from interaction_train.sampling.random import sample_hash
+
+_MEASURED = COLUMNS.index("size") + 1  # the columns before are measured interactions
+_NOISE = 8  # units in the last place of the logits that a mean |Δ| may be off by
 
 
 class RowMetric(Metric):
     """A metric with one row of numbers per sample.
 
     Rows carry the hash of their sample, so that samples which a distributed sampler repeats count
-    once, and no result depends on batches, their order or the number of processes. Metrics of
-    several processes or runs merge by joining their rows; after ``metric.persistent(True)`` the
-    rows are part of the state dict.
+    once, and no result depends on batches, their order or the number of processes. Metrics merge by
+    joining their rows; after ``metric.persistent(True)`` the rows are part of the state dict.
 
     Args:
         kwargs: those of ``torchmetrics.Metric``.
@@ -37,8 +51,7 @@ class RowMetric(Metric):
     is_differentiable = False
     higher_is_better = None
     full_state_update = False
-
-    row_dtype = torch.float64
+    row_dtype: torch.dtype | None = None  # the widest that the device has
 
     content: list[Tensor]
     rows: list[Tensor]
@@ -66,11 +79,7 @@ class RowMetric(Metric):
     def compute(self) -> Statistics:
         """The result over all samples so far; NaN where there are none."""
         self._never_empty()
-        content, rows = (
-            torch.cat(state) if isinstance(state, list) else cast(Tensor, state)
-            for state in (self.content, self.rows)
-        )
-        return self.statistics(unique_rows(content, rows))
+        return self.statistics(unique_rows(dim_zero_cat(self.content), dim_zero_cat(self.rows)))
 
     def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
         # A process without samples must still send a tensor of the right number of axes.
@@ -79,48 +88,18 @@ class RowMetric(Metric):
 
     def _never_empty(self) -> None:
         if isinstance(self.rows, list) and not self.rows:
-            device = self.device
+            device, dtype = self.device, self.row_dtype or wide_dtype(self.device)
             self.content = [torch.zeros(0, dtype=torch.int64, device=device)]
-            self.rows = [torch.zeros(0, *self.row_shape, dtype=self.row_dtype, device=device)]
+            self.rows = [torch.zeros(0, *self.row_shape, dtype=dtype, device=device)]
 
 
 class InteractionMetric(RowMetric):
-    """Rows of interactions: :data:`~interaction_train.metrics.COLUMNS` at each of M orders."""
-
-    @property
-    @abstractmethod
-    def width(self) -> int:
-        """Number of orders M."""
-
-    @property
-    def row_shape(self) -> tuple[int, ...]:
-        return (len(COLUMNS), self.width)
-
-    def compute(self) -> Statistics:
-        result = super().compute()
-        if int(result["samples"]) == 0:
-            why = " none was classified correctly" if getattr(self, "only_correct", False) else ""
-            rank_zero_warn(f"{type(self).__name__} has no sample to measure:{why or ' none came'}")
-        return result
-
-    def _axes(self, axes: Axes | None) -> tuple[Figure, Axes]:
-        if axes is not None:
-            return cast(Figure, axes.figure), axes
-        figure = Figure(figsize=(6, 4), layout="constrained")
-        return figure, figure.add_subplot()
-
-
-class PairMetric(InteractionMetric):
-    """A metric of sampled pair interactions.
+    """Rows of interactions: :data:`~interaction_train.metrics.COLUMNS` at each of M orders.
 
     Args:
-        players: how a sample splits into players.
-        payoff: what the game reads off the logits, one number per sample.
-        pairs: which pairs of players.
+        players: how a sample splits into players; default: a 16 × 16 grid.
+        pairs: which pairs of players are sampled; default: random ones.
         contexts: contexts per pair and order, in the mean; at least 2.
-        baseline: what absent players show, a number or one per channel; default: the training mean
-            of the network's ``Normalize`` layer.
-        only_correct: leave out samples that the network gets wrong.
         seed: seed of the draws.
         chunk_size: rows sent through the network at once; default: the fastest, timed once.
         kwargs: those of ``torchmetrics.Metric``.
@@ -129,50 +108,118 @@ class PairMetric(InteractionMetric):
         InputError: ``contexts`` below 2.
     """
 
+    only_correct = False
+
     def __init__(
         self,
-        players: Players,
-        payoff: str | Payoff,
+        players: Players | None = None,
         pairs: PairSampler | None = None,
         contexts: int = 100,
-        baseline: float | Sequence[float] | None = None,
-        only_correct: bool = True,
         seed: int = 0,
         chunk_size: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if contexts < 2:
-            raise InputError("contexts", contexts, "at least 2")
-        self.players, self.payoff, self.contexts = players, payoff, contexts
-        self.pairs = RandomPairs() if pairs is None else pairs
-        self.baseline, self.only_correct = baseline, only_correct
-        self.seed, self.chunk_size = seed, chunk_size
+        at_least("contexts", contexts, 2)
+        self.players, self.pairs = players or GridPlayers(16, 16), pairs or RandomPairs()
+        self.contexts, self.seed, self.chunk_size = contexts, seed, chunk_size
+
+    @property
+    def width(self) -> int:
+        """Number of orders M."""
+        return 1
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return (len(COLUMNS), self.width)
+
+    def compute(self) -> Statistics:
+        result = super().compute()
+        if int(result["samples"]) == 0:
+            why = "none was classified correctly" if self.only_correct else "none came"
+            rank_zero_warn(f"{type(self).__name__} has no sample to measure: {why}")
+        return result
+
+    @abstractmethod
+    def plot(self, val: Statistics | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
+        """Draw ``val``, by default the present result, with one standard error."""
+
+    def _axes(self, axes: Axes | None) -> tuple[Figure, Axes]:
+        if axes is not None:
+            return cast(Figure, axes.figure), axes
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        return figure, figure.add_subplot()
+
+    def _bars(
+        self,
+        value: Statistics | None,
+        axes: Axes | None,
+        bars: Sequence[str],
+        stem: str,
+        title: str,
+    ) -> tuple[Figure, Axes]:
+        """Bars of the results whose keys are ``stem`` and the bar's name."""
+        value = self.compute() if value is None else value
+        figure, axes = self._axes(axes)
+        errors = [float(value[f"{stem}{bar}_stderr"]) for bar in bars]
+        axes.bar(list(bars), [float(value[f"{stem}{bar}"]) for bar in bars], yerr=errors)
+        axes.set(ylabel=title)
+        return figure, axes
+
+
+class PairMetric(InteractionMetric):
+    """A metric of interactions in the game of a sample's own players.
+
+    Args:
+        players: as in :class:`InteractionMetric`, like ``pairs``, ``contexts`` and ``more``.
+        payoff: what the game reads off the logits, one number per sample.
+        pairs: see there.
+        contexts: see there.
+        baseline: what absent players show, a number or one per channel; default: the training mean
+            of the network's ``Normalize`` layer.
+        only_correct: leave out samples that the network gets wrong.
+        more: see there.
+    """
+
+    def __init__(
+        self,
+        players: Players | None = None,
+        payoff: str | Payoff = "logit",
+        pairs: PairSampler | None = None,
+        contexts: int = 100,
+        baseline: float | Sequence[float] | None = None,
+        only_correct: bool = True,
+        **more: Any,
+    ) -> None:
+        super().__init__(players, pairs, contexts, **more)
+        self.payoff, self.baseline, self.only_correct = payoff, baseline, only_correct
 
     @abstractmethod
     def estimate(self, game: MaskedGame) -> PairEstimates:
         """Estimates for a batch of samples."""
 
     def update(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
-        """Measure a batch.
+        """Measure samples ``(B, C, ...)`` with labels ``(B,)`` int64.
 
-        Args:
-            model: the network; its modes, statistics and gradients stay as they are.
-            x: samples ``(B, C, ...)``.
-            y: labels ``(B,)`` int64.
+        The network's modes, statistics and gradients stay as they are.
 
         Raises:
-            InputError: see :func:`~interaction_train.metrics.rows.interaction_rows`.
+            InputError: input that the game, the players or the pairs refuse; for payoffs that are
+                not finite the message gives the place among the samples that are kept.
         """
-        content, rows, _ = interaction_rows(
-            model,
-            x,
-            y,
-            self.estimate,
-            players=self.players,
-            payoff=self.payoff,
-            baseline=self.baseline,
-            only_correct=self.only_correct,
-            chunk_size=self.chunk_size,
-        )
-        self.add(content, rows)
+        logits = eval_logits(model, x)
+        dtype = logits.dtype
+        checked_labels(y, len(x), "y")
+        if self.only_correct:
+            right = logits.argmax(-1) == y
+            x, y, logits = x[right], y[right], logits[right]
+        if len(x) == 0:
+            return
+        absent, size = input_baseline(model, self.baseline, x), self.chunk_size
+        game = MaskedGame(model, x, absent, self.players, self.payoff, y, chunk_size=size)
+        rows = estimate_rows(self.estimate(game), logit_scale(logits, y))
+        # Below rounding noise there is no interaction: 0, so that ratios of nothing else are NaN.
+        noise = _NOISE * torch.finfo(dtype).eps * wide(logits).abs().amax(-1)
+        silent = column(rows, "size") < noise[:, None]
+        rows[:, :_MEASURED] = rows[:, :_MEASURED].masked_fill(silent[:, None], 0)
+        self.add(sample_hash(x, y), rows)

@@ -1,9 +1,9 @@
-"""J(m) and D(m): how strong, and how consistent, interactions of each order are."""
+"""J(m), D(m) and strength: how strong and how consistent interactions are."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,15 +12,16 @@ from torch import Tensor
 from interaction_train.errors import InputError
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import Payoff
-from interaction_train.game.players import GridPlayers, Players
-from interaction_train.indices.readings import Reading, check_reading
+from interaction_train.game.players import Players
+from interaction_train.indices.readings import READINGS, Reading, check_reading
 from interaction_train.indices.sampled_pairs import (
     REFERENCE_RATIOS,
     PairEstimates,
     sample_multi_order,
+    sample_shapley_pairs,
 )
 from interaction_train.metrics.base import PairMetric
-from interaction_train.metrics.rows import Statistics, disentanglement, spectrum
+from interaction_train.metrics.rows import Statistics, disentanglement, spectrum, strength
 from interaction_train.sampling.pairs import NeighbourPairs, PairSampler
 from interaction_train.tracking.figures import draw_spectrum
 
@@ -30,7 +31,8 @@ class OrderMetric(PairMetric):
 
     Args:
         players: how a sample splits into players; default: a 16 × 16 grid.
-        payoff: what the game reads off the logits, one number per sample.
+        payoff: what the game reads off the logits; default: log-odds of the true class for J(m) and
+            its log-probability for D(m).
         ratios: orders as parts m/(n−2), ascending; ratios that are one order of the players at
             hand are refused.
         pairs: which pairs; default: 64 of cells at most two rows and columns apart.
@@ -38,26 +40,27 @@ class OrderMetric(PairMetric):
         more: see :class:`~interaction_train.metrics.base.PairMetric`.
 
     Raises:
-        InputError: ratios or contexts out of their range.
+        InputError: ratios out of their range.
     """
+
+    letter: ClassVar[str]
+    usual: ClassVar[str]  # payoff
+    readings: ClassVar[tuple[Reading, ...]] = READINGS
 
     def __init__(
         self,
         players: Players | None = None,
-        payoff: str | Payoff = "log_odds",
+        payoff: str | Payoff | None = None,
         ratios: Sequence[float] = REFERENCE_RATIOS,
         pairs: PairSampler | None = None,
         contexts: int = 100,
         **more: Any,
     ) -> None:
-        players = GridPlayers(16, 16) if players is None else players
-        pairs = NeighbourPairs() if pairs is None else pairs
-        super().__init__(players, payoff, pairs, contexts, **more)
+        super().__init__(players, payoff or self.usual, pairs or NeighbourPairs(), contexts, **more)
         self.ratios = tuple(float(ratio) for ratio in ratios)
-        if not self.ratios or list(self.ratios) != sorted(set(self.ratios)):
+        ascending = list(self.ratios) == sorted(set(self.ratios))
+        if not self.ratios or not ascending or self.ratios[0] < 0 or self.ratios[-1] > 1:
             raise InputError("ratios", self.ratios, "ascending numbers from 0 to 1")
-        if not 0 <= self.ratios[0] <= self.ratios[-1] <= 1:
-            raise InputError("ratios", self.ratios, "numbers from 0 to 1")
 
     @property
     def width(self) -> int:
@@ -68,19 +71,23 @@ class OrderMetric(PairMetric):
             game, self.pairs, self.contexts, ratios=self.ratios, seed=self.seed
         )
 
-    def _draw(
-        self, value: Statistics | None, axes: Axes | None, letter: str, reading: Reading
+    def plot(
+        self,
+        val: Statistics | None = None,
+        ax: Axes | None = None,
+        reading: Reading = "plug_in",
     ) -> tuple[Figure, Axes]:
-        check_reading(reading)
-        value = self.compute() if value is None else value
-        figure, axes = self._axes(axes)
+        """Draw the curve of one reading of |I|, with a band of one standard error."""
+        check_reading(reading, self.readings)
+        value = self.compute() if val is None else val
+        figure, axes = self._axes(ax)
         curve = {
             "orders": list(self.ratios),
-            "value": value[f"{letter}_{reading}"].tolist(),
-            "stderr": value[f"{letter}_{reading}_stderr"].tolist(),
+            "value": value[f"{self.letter}_{reading}"].tolist(),
+            "stderr": value[f"{self.letter}_{reading}_stderr"].tolist(),
         }
         draw_spectrum(axes, {reading.replace("_", "-"): curve})
-        axes.set(xlabel="m/(n−2)", ylabel=f"{letter}(m)")
+        axes.set(xlabel="m/(n−2)", ylabel=f"{self.letter}(m)")
         return figure, axes
 
 
@@ -90,78 +97,56 @@ class InteractionSpectrum(OrderMetric):
     The denominator is the mean over ``ratios``, so spectra compare only over the same ones. The
     defaults are the reference protocol: a 16 × 16 grid, 13 orders, pairs at most two cells apart,
     log-odds of the true class, correctly classified samples, 100 contexts per pair; but 64 pairs
-    per sample, where it has 200.
-
-    ``compute()`` returns a dict of tensors ``(M,)`` (see
-    :func:`~interaction_train.metrics.rows.spectrum`): ``J_plug_in``, ``J_split_sign`` (readings
-    that bracket |I|), ``J_rms``, the strengths ``plug_in``, ``split_sign``, ``rms`` and ``signed``
-    in the unit of the payoff, each with ``_stderr`` over samples; ``contexts`` and ``samples``.
+    per sample, where it has 200. ``compute()`` returns what
+    :func:`~interaction_train.metrics.rows.spectrum` does.
 
     Args: see :class:`OrderMetric`.
 
     Examples:
-        >>> import torch
-        >>> from interaction_train.models import DigitsNet
-        >>> from interaction_train.sampling.pairs import RandomPairs
+        >>> import interaction_train as it, torch
         >>> spectrum = InteractionSpectrum(
-        ...     GridPlayers(4, 4), ratios=[0, 0.5, 1], pairs=RandomPairs(1, 4), contexts=8,
+        ...     it.GridPlayers(4, 4), ratios=[0, 0.5, 1], pairs=it.RandomPairs(1, 4), contexts=8,
         ...     only_correct=False, chunk_size=64,
         ... )
-        >>> spectrum.update(DigitsNet(), torch.rand(4, 1, 8, 8), torch.tensor([1, 2, 3, 4]))
+        >>> net, x, y = it.models.DigitsNet(), torch.rand(4, 1, 8, 8), torch.tensor([1, 2, 3, 4])
+        >>> spectrum.update(net, x, y)
         >>> float(spectrum.compute()["J_plug_in"].mean().round(decimals=4))
         1.0
     """
 
+    letter, usual = "J", "log_odds"
+
     def statistics(self, rows: Tensor) -> Statistics:
         return spectrum(rows)
-
-    def plot(
-        self,
-        val: Statistics | None = None,
-        ax: Axes | None = None,
-        reading: Reading = "plug_in",
-    ) -> tuple[Figure, Axes]:
-        """J(m) with a band of one standard error.
-
-        Args:
-            val: a result of ``compute()``; default: the present one.
-            ax: where to draw; default: a new figure.
-            reading: which reading of |I|.
-        """
-        return self._draw(val, ax, "J", reading)
 
 
 class Disentanglement(OrderMetric):
     """D^(m) = E_{x,ij} |E_S Δ| / E_{x,ij} E_S |Δ|, a ratio of global means (formula sheet, 11).
 
-    The payoff is log p of the true class by default. ``compute()`` returns ``D_plug_in`` and
-    ``D_split_sign``, which bracket D, each with ``_stderr`` over samples; ``contexts``; all
-    ``(M,)``; and ``samples``.
+    ``compute()`` returns what :func:`~interaction_train.metrics.rows.disentanglement` does.
 
     Args: see :class:`OrderMetric`.
     """
 
-    def __init__(
-        self,
-        players: Players | None = None,
-        payoff: str | Payoff = "log_prob",
-        ratios: Sequence[float] = REFERENCE_RATIOS,
-        pairs: PairSampler | None = None,
-        contexts: int = 100,
-        **more: Any,
-    ) -> None:
-        super().__init__(players, payoff, ratios, pairs, contexts, **more)
+    letter, usual, readings = "D", "log_prob", READINGS[:2]
 
     def statistics(self, rows: Tensor) -> Statistics:
         return disentanglement(rows)
 
-    def plot(
-        self,
-        val: Statistics | None = None,
-        ax: Axes | None = None,
-        reading: Reading = "plug_in",
-    ) -> tuple[Figure, Axes]:
-        """D(m) with a band of one standard error; arguments as in ``InteractionSpectrum.plot``."""
-        if reading == "rms":
-            raise InputError("reading", repr(reading), "'plug_in' or 'split_sign'")
-        return self._draw(val, ax, "D", reading)
+
+class InteractionStrength(PairMetric):
+    """E_x E_ij |I^Shap(i,j|x)| / E_x |z_y − mean of the other logits| (formula sheet, 12).
+
+    ``compute()`` returns what :func:`~interaction_train.metrics.rows.strength` does.
+
+    Args: see :class:`~interaction_train.metrics.base.PairMetric`.
+    """
+
+    def estimate(self, game: MaskedGame) -> PairEstimates:
+        return sample_shapley_pairs(game, self.pairs, self.contexts, seed=self.seed)
+
+    def statistics(self, rows: Tensor) -> Statistics:
+        return strength(rows)
+
+    def plot(self, val: Statistics | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
+        return self._bars(val, ax, READINGS, "strength_", "interaction strength")

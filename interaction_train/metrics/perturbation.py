@@ -1,11 +1,10 @@
 """How strongly the units of an adversarial perturbation interact (survey, Sec. 5.1).
 
-The players are parts of a perturbation δ = adversarial − clean, such as the cells of a grid: a
-present part shows the adversarial image, an absent one the clean image. The payoff is the attack's
-utility, v(S) = max_{y'≠y} h_{y'} − h_y with y' frozen to the best other class of the full
-adversarial image, and for a targeted attack h_t − max_{y'≠t} h_{y'}, y' frozen likewise. The paper
-behind it is Wang et al., "A Unified Approach to Interpreting and Boosting Adversarial
-Transferability", ICLR 2021.
+The players are parts of a perturbation, such as the cells of a grid: a present part shows the
+adversarial image, an absent one the clean image. The payoff is the attack's utility, v(S) =
+max_{y'≠y} h_{y'} − h_y with y' frozen to the best other class of the full adversarial image, and
+for a targeted attack h_t − max_{y'≠t} h_{y'}, y' frozen likewise. From Wang et al., "A Unified
+Approach to Interpreting and Boosting Adversarial Transferability", ICLR 2021.
 """
 
 from __future__ import annotations
@@ -17,21 +16,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from interaction_train import indices
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, checked_labels
 from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import best_rival
-from interaction_train.game.players import GridPlayers, Players
-from interaction_train.indices import PairEstimates, sample_shapley_pairs
+from interaction_train.game.players import Players
+from interaction_train.indices.curve import coalition_values, end_coalitions, mean_interaction
 from interaction_train.indices.readings import READINGS
+from interaction_train.indices.sampled_pairs import PairEstimates, sample_shapley_pairs
 from interaction_train.metrics.base import InteractionMetric
 from interaction_train.metrics.rows import (
     Statistics,
     column,
     estimate_rows,
-    standard_error,
     strengths,
+    with_errors,
 )
 from interaction_train.sampling.pairs import PairSampler, RandomPairs
 from interaction_train.sampling.random import content_hash
@@ -59,9 +58,6 @@ def perturbation_game(
         targets: ``(B,)`` int64, the classes a targeted attack aimed at.
         chunk_size: rows sent through the network at once; default: the fastest.
 
-    Returns:
-        a game whose v(N) is the utility of the whole perturbation, v(∅) that of none.
-
     Raises:
         InputError: images, labels, targets, players or outputs of the network that do not fit.
     """
@@ -73,54 +69,28 @@ def perturbation_game(
     logits = eval_logits(model, adversarial)
     for name, classes in (("labels", labels), ("targets", targets)):
         if classes is not None:
-            _check_classes(name, classes, logits)
+            checked_labels(classes, len(clean), name)
+            wrong = classes[(classes < 0) | (classes >= logits.shape[1])]
+            if len(wrong):
+                raise InputError(name, int(wrong[0]), f"classes 0 … {logits.shape[1] - 1}")
     # The utility is a margin: the target over its best rival, or the best rival over the label.
-    ours = targets if targets is not None else best_rival(logits, labels)
-    theirs = best_rival(logits, targets) if targets is not None else labels
+    if targets is None:
+        ours, theirs = best_rival(logits, labels), labels
+    else:
+        ours, theirs = targets, best_rival(logits, targets)
     return MaskedGame(
-        model,
-        adversarial,
-        clean,
-        players,
-        "margin",
-        ours,
-        rivals=theirs,
-        chunk_size=chunk_size,
+        model, adversarial, clean, players, "margin", ours, rivals=theirs, chunk_size=chunk_size
     )
 
 
-def _check_classes(name: str, classes: Tensor, logits: Tensor) -> None:
-    count, number = logits.shape
-    if classes.shape != (count,) or classes.dtype != torch.int64:
-        raise InputError(name, f"{classes.dtype} {tuple(classes.shape)}", f"int64 ({count},)")
-    wrong = classes[(classes < 0) | (classes >= number)]
-    if len(wrong):
-        raise InputError(name, int(wrong[0]), f"classes 0 … {number - 1}")
+def perturbation_interaction(*images: Any, **options: Any) -> Tensor:
+    """The mean E_{i≠j} I^Shap(i,j) over all pairs of the n players of a perturbation, ``(B,)``.
 
+    Exact, by the closed form E_i[v(N) − v(N∖i) − v({i}) + v(∅)]/(n − 1), in 2n + 2 forward passes
+    per image (formula sheet, item 6).
 
-def perturbation_interaction(
-    model: nn.Module,
-    clean: Tensor,
-    adversarial: Tensor,
-    labels: Tensor,
-    players: Players,
-    *,
-    targets: Tensor | None = None,
-    chunk_size: int | None = None,
-) -> Tensor:
-    """The mean E_{i≠j} I^Shap(i,j) over all pairs of the n players of a perturbation; exact.
-
-    By the closed form E_i[v(N) − v(N∖i) − v({i}) + v(∅)]/(n − 1), in 2n + 2 forward passes per
-    image (formula sheet, item 6).
-
-    Args: as :func:`perturbation_game`.
-
-    Returns:
-        ``(B,)`` float64, in the unit of the logits.
-
-    Raises:
-        InputError: as :func:`perturbation_game`; fewer than 2 players, or a utility that is not
-            finite.
+    Args and errors: as :func:`perturbation_game`; also fewer than 2 players are refused, and a
+    utility that is not finite.
 
     Examples:
         >>> from interaction_train.game.players import UnitPlayers
@@ -132,53 +102,30 @@ def perturbation_interaction(
         >>> perturbation_interaction(model, clean, adversarial, torch.tensor([0]), UnitPlayers())
         tensor([1.], dtype=torch.float64)
     """
-    game = perturbation_game(
-        model, clean, adversarial, labels, players, targets=targets, chunk_size=chunk_size
-    )
-    return indices.mean_interaction(game)
+    return mean_interaction(perturbation_game(*images, **options))
 
 
 def sampled_interactions(
-    model: nn.Module,
-    clean: Tensor,
-    adversarial: Tensor,
-    labels: Tensor,
-    players: Players,
-    *,
+    *images: Any,
     pairs: PairSampler | None = None,
     contexts: int = 100,
-    targets: Tensor | None = None,
     seed: int = 0,
-    chunk_size: int | None = None,
+    **options: Any,
 ) -> PairEstimates:
-    """I^Shap(i,j) of single pairs of a perturbation's players, sampled.
+    """I^Shap(i,j) of single pairs of a perturbation's players, sampled; one order, M = 1.
 
     ``estimates.over_pairs(plug_in(estimates))`` is the mean of |I| in one of the three readings of
     :mod:`interaction_train.indices.readings`.
 
     Args:
-        model: as in :func:`perturbation_game`, like those not listed here.
-        clean: see there.
-        adversarial: see there.
-        labels: see there.
-        players: see there.
+        images: as in :func:`perturbation_game`, with its errors.
         pairs: which pairs; default: random ones.
         contexts: contexts of every pair, at least 2.
-        targets: see there.
         seed: seed of the draws, which depend on it and on the adversarial image alone.
-        chunk_size: see there.
-
-    Returns:
-        estimates with one order, M = 1.
-
-    Raises:
-        InputError: as :func:`perturbation_game`; ``contexts`` below 2, or a utility that is not
-            finite.
+        options: see there.
     """
-    game = perturbation_game(
-        model, clean, adversarial, labels, players, targets=targets, chunk_size=chunk_size
-    )
-    return sample_shapley_pairs(game, _default(pairs), contexts, seed=seed)
+    game = perturbation_game(*images, **options)
+    return sample_shapley_pairs(game, pairs or RandomPairs(), contexts, seed=seed)
 
 
 class PerturbationInteraction(InteractionMetric):
@@ -191,40 +138,10 @@ class PerturbationInteraction(InteractionMetric):
     over images; ``contexts`` per pair, and ``samples``. NaN without samples.
 
     An image costs 2n + 5 forward passes and those of the sampled pairs: with the defaults 517 and
-    27 400. Where the exact mean is all that is wanted, :func:`perturbation_interaction` gives it
-    alone.
+    27 400. :func:`perturbation_interaction` gives the exact mean alone.
 
-    Args:
-        players: how an image splits into n players; default: a 16 × 16 grid.
-        pairs: which pairs are sampled; default: random ones.
-        contexts: contexts of every pair, at least 2.
-        seed: seed of the draws.
-        chunk_size: rows sent through the network at once; default: the fastest, timed once.
-        kwargs: those of ``torchmetrics.Metric``.
-
-    Raises:
-        InputError: ``contexts`` below 2.
+    Args: see :class:`~interaction_train.metrics.base.InteractionMetric`.
     """
-
-    def __init__(
-        self,
-        players: Players | None = None,
-        pairs: PairSampler | None = None,
-        contexts: int = 100,
-        seed: int = 0,
-        chunk_size: int | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        if contexts < 2:
-            raise InputError("contexts", contexts, "at least 2")
-        self.players = GridPlayers(16, 16) if players is None else players
-        self.pairs, self.contexts = _default(pairs), contexts
-        self.seed, self.chunk_size = seed, chunk_size
-
-    @property
-    def width(self) -> int:
-        return 1
 
     def update(
         self,
@@ -234,28 +151,13 @@ class PerturbationInteraction(InteractionMetric):
         labels: Tensor,
         targets: Tensor | None = None,
     ) -> None:
-        """Measure the perturbations of a batch.
-
-        Args: as :func:`perturbation_game`.
-
-        Raises:
-            InputError: as :func:`perturbation_interaction`.
-        """
+        """Measure the perturbations of a batch; arguments as in :func:`perturbation_game`."""
         if len(clean) == 0:
             return
-        game = perturbation_game(
-            model,
-            clean,
-            adversarial,
-            labels,
-            self.players,
-            targets=targets,
-            chunk_size=self.chunk_size,
-        )
-        ends = torch.zeros(2, game.n, dtype=torch.bool, device=clean.device)
-        ends[1] = True
-        gain = game(ends).double().diff(dim=1).squeeze(1)
-        exact = indices.mean_interaction(game)
+        images = model, clean, adversarial, labels, self.players
+        game = perturbation_game(*images, targets=targets, chunk_size=self.chunk_size)
+        gain = coalition_values(game, end_coalitions(game)).diff(dim=1).squeeze(1)
+        exact = mean_interaction(game)
         sampled = sample_shapley_pairs(game, self.pairs, self.contexts, seed=self.seed)
         aims = torch.full_like(labels, -1) if targets is None else targets
         parts = [content_hash(clean), content_hash(adversarial), labels, aims]
@@ -263,34 +165,13 @@ class PerturbationInteraction(InteractionMetric):
         self.add(content, estimate_rows(sampled, gain, exact[:, None]))
 
     def statistics(self, rows: Tensor) -> Statistics:
-        result: Statistics = {}
-        for key, name in (("mean", "signed"), ("gain", "scale")):
-            values = column(rows, name)
-            result[key], result[f"{key}_stderr"] = values.mean(0), standard_error(values)
-        for reading in READINGS:
-            value, deviations = strengths(rows, reading)
-            result[reading], result[f"{reading}_stderr"] = value, standard_error(deviations)
-        result["contexts"] = column(rows, "count").mean(0)
-        result = {key: value.squeeze(-1) for key, value in result.items()}
-        result["samples"] = torch.tensor(len(rows), device=rows.device)
-        return result
+        known = {key: column(rows, name) for key, name in (("mean", "signed"), ("gain", "scale"))}
+        means = {key: (values.mean(0), values) for key, values in known.items()}
+        means |= {reading: strengths(rows, reading) for reading in READINGS}
+        return {key: value.squeeze() for key, value in with_errors(means, rows).items()}
 
     def plot(self, val: Statistics | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
-        """The mean and the three readings with bars of one standard error.
-
-        Args:
-            val: a result of ``compute()``; default: the present one.
-            ax: where to draw; default: a new figure.
-        """
-        val = self.compute() if val is None else val
-        figure, axes = self._axes(ax)
-        keys = ["mean", *READINGS]
-        values = [float(val[key]) for key in keys]
-        axes.bar(keys, values, yerr=[float(val[f"{key}_stderr"]) for key in keys])
+        title = "interactions inside the perturbation"
+        figure, axes = self._bars(val, ax, ("mean", *READINGS), "", title)
         axes.axhline(0, color="black", linewidth=0.8)
-        axes.set(ylabel="interactions inside the perturbation")
         return figure, axes
-
-
-def _default(pairs: PairSampler | None) -> PairSampler:
-    return RandomPairs() if pairs is None else pairs

@@ -1,8 +1,8 @@
 """Which pairs of players a sampled estimate looks at.
 
-Pairs come in blocks of players that share evaluations (see
-:mod:`interaction_train.indices.sampled_pairs`): the more pairs of a block are wanted, the less
-an evaluation is worth to a single one, and the fewer are needed.
+Pairs come in blocks of players that share evaluations (:mod:`interaction_train.indices.flips`): the
+more pairs of a block are wanted, the fewer evaluations each needs. An :class:`InputError` refuses
+arguments out of their range, and on use players that a choice does not fit.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, at_least
 from interaction_train.game.players import GridPlayers, Players
 from interaction_train.sampling.random import Draws
 
-_ONE = torch.tensor([[0, 1]])  # the one pair of a block of two players
+_ONE = torch.tensor([[0, 1]])  # the one pair of two players
 _TILE = 4  # cells along the side of the tiles that neighbours are spread over
 
 
@@ -29,12 +29,12 @@ class PairBlocks:
 
     Attributes:
         members: ``(B, blocks, p)`` int64, the players of each block.
-        edges: ``(E, 2)`` int64 on the CPU, the wanted pairs of a block as places in it; all of
-            them, except where only end orders are looked at. The same for all samples and blocks.
+        edges: ``(E, 2)`` int64 on the CPU, the wanted pairs of every block as places in it;
+            default: the one pair of two players.
     """
 
     members: Tensor
-    edges: Tensor
+    edges: Tensor = _ONE
 
     @property
     def pairs(self) -> Tensor:
@@ -53,19 +53,12 @@ class PairSampler(ABC):
             players: how a sample splits into players.
             shape: the shape of one sample, without the batch.
             draws: the source of random numbers; its content gives the batch's size and device.
-
-        Raises:
-            InputError: fewer than two players, or players that the choice does not fit.
         """
 
     def at_ends(self, contexts: int) -> PairSampler:
-        """The choice for the two end orders, which have one context each.
+        """The choice for the two end orders, whose pairs have one context each.
 
-        There a pair costs a single difference, so that there can be as many more pairs as the other
-        orders have contexts.
-
-        Args:
-            contexts: contexts per pair of the other orders.
+        Where those of others have ``contexts``, so many more pairs cost the same.
         """
         return self
 
@@ -74,18 +67,13 @@ class RandomPairs(PairSampler):
     """All pairs inside random disjoint blocks of players; every pair is equally likely.
 
     Args:
-        blocks: number of blocks; fewer where the players do not suffice.
-        size: players per block, at least 2; a block of p players has p(p−1)/2 pairs.
-
-    Raises:
-        InputError: ``blocks`` below 1 or ``size`` below 2.
+        blocks: number of blocks, at least 1; fewer where the players do not suffice.
+        size: players p per block, at least 2; it has p(p−1)/2 pairs.
     """
 
     def __init__(self, blocks: int = 2, size: int = 16) -> None:
-        if blocks < 1:
-            raise InputError("blocks", blocks, "at least 1")
-        if size < 2:
-            raise InputError("size", size, "at least 2")
+        at_least("blocks", blocks, 1)
+        at_least("size", size, 2)
         self.number, self.size = blocks, size
 
     def blocks(self, players: Players, shape: Sequence[int], draws: Draws) -> PairBlocks:
@@ -101,32 +89,23 @@ class AllPairs(PairSampler):
 
     def blocks(self, players: Players, shape: Sequence[int], draws: Draws) -> PairBlocks:
         n = _at_least_two(players, shape)
-        members = torch.arange(n, device=draws.content.device)
-        return PairBlocks(members.expand(len(draws.content), 1, n), _complete(n))
+        return _alike(torch.arange(n)[None], draws, _complete(n))
 
 
 class GivenPairs(PairSampler):
     """The same given pairs for every sample.
 
-    Every pair is a block of its own: to share evaluations the players' membership would have to be
-    drawn once for all samples, whose errors then were not independent.
+    Each is a block of its own: were evaluations shared, membership would be drawn once for all
+    samples, whose errors then were not independent.
 
     Args:
-        pairs: pairs (i, j) of different players, no pair twice.
-
-    Raises:
-        InputError: no pair, a pair of a player with itself, or a pair that occurs twice.
+        pairs: pairs (i, j) of different players, at least one and none twice.
 
     Examples:
-        >>> from interaction_train.sampling.random import content_hash
-        >>> from interaction_train.game.players import GridPlayers
-        >>> draws = Draws(content_hash(torch.rand(2, 1, 8, 8)))
-        >>> GivenPairs([(0, 5), (5, 3)]).blocks(GridPlayers(4, 4), (1, 8, 8), draws).pairs
-        tensor([[[0, 5],
-                 [5, 3]],
-        <BLANKLINE>
-                [[0, 5],
-                 [5, 3]]])
+        >>> draws = Draws(torch.arange(2))
+        >>> GivenPairs([(0, 5), (5, 3)]).blocks(GridPlayers(4, 4), (1, 8, 8), draws).pairs[1]
+        tensor([[0, 5],
+                [5, 3]])
     """
 
     def __init__(self, pairs: Sequence[Sequence[int]]) -> None:
@@ -144,39 +123,31 @@ class GivenPairs(PairSampler):
 
     def blocks(self, players: Players, shape: Sequence[int], draws: Draws) -> PairBlocks:
         n = _at_least_two(players, shape)
-        last = max(max(pair) for pair in self.given)
+        last = max(map(max, self.given))
         if last >= n:
             raise InputError("pairs", f"player {last}", f"players 0 … {n - 1}")
-        members = torch.tensor(self.given).to(draws.content.device, non_blocking=True)
-        return PairBlocks(members.expand(len(draws.content), -1, -1), _ONE)
+        return _alike(torch.tensor(self.given), draws)
 
 
 class NeighbourPairs(PairSampler):
     """Pairs of grid cells at most ``radius`` rows and ``radius`` columns apart.
 
     Every such pair is equally likely, wherever it lies. Those of a sample are spread over the grid:
-    interactions of pairs close to each other are alike (on a ResNet-20 the mean |I| of the 36 pairs
-    of 3 × 3 cells varies as much as that of two to seven pairs taken anywhere), so that new places
-    are worth more than the evaluations which pairs in one place could share.
+    interactions of pairs close to each other are alike, so that new places are worth more than the
+    evaluations which pairs in one place could share.
 
     Args:
-        radius: largest distance in rows and in columns; 2 in the reference protocol.
-        number: how many pairs per sample; None for all.
-
-    Raises:
-        InputError: an argument out of its range; on use, players that are no grid.
+        radius: largest distance in rows and in columns, at least 1; 2 in the reference protocol.
+        number: how many pairs per sample, at least 1; None for all.
 
     Examples:
-        >>> from interaction_train.sampling.random import content_hash
-        >>> from interaction_train.game.players import GridPlayers
-        >>> draws = Draws(content_hash(torch.rand(2, 1, 8, 8)))
+        >>> draws = Draws(torch.arange(2))
         >>> NeighbourPairs(1, 5).blocks(GridPlayers(8, 8), (1, 8, 8), draws).pairs.shape
         torch.Size([2, 5, 2])
     """
 
     def __init__(self, radius: int = 2, number: int | None = 64) -> None:
-        if radius < 1:
-            raise InputError("radius", radius, "at least 1")
+        at_least("radius", radius, 1)
         if number is not None and number < 1:
             raise InputError("number", number, "at least 1, or None for all")
         self.radius, self.number = radius, number
@@ -195,19 +166,21 @@ class NeighbourPairs(PairSampler):
         if not isinstance(players, GridPlayers):
             raise InputError("players", players, "GridPlayers, for pairs of neighbours")
         pairs, tile = _neighbours(players.rows, players.cols, self.radius)
-        batch, device, total = len(draws.content), draws.content.device, len(pairs)
-        if self._fewer is not None and self._fewer < total <= 3 * (self.number or 0):
+        total = len(pairs)
+        number = total if self.number is None else self.number
+        if self._fewer is not None and self._fewer < total <= 3 * number:
             # All pairs in one block, whose shared evaluations make up for taking more than asked.
-            return PairBlocks(torch.arange(n, device=device).expand(batch, 1, n), pairs)
-        if self.number is None or self.number >= total:
-            members = pairs.to(device, non_blocking=True)
-            return PairBlocks(members.expand(batch, -1, -1), _ONE)
+            return _alike(torch.arange(n)[None], draws, pairs)
+        if number >= total:
+            return _alike(pairs, draws)
         # A systematic sample: equal steps through the tiles, in each of which the order is random.
+        # In whole numbers, units of 2^-24, which every device has.
+        device = draws.content.device
         pairs, tile = (part.to(device, non_blocking=True) for part in (pairs, tile))
-        order = (tile + draws.uniform("order", total).double()).argsort(-1)
-        steps = torch.arange(self.number, device=device) + draws.uniform("start", 1).double()
-        places = (steps * (total / self.number)).long().clamp(max=total - 1)
-        return PairBlocks(pairs[order.gather(1, places)], _ONE)
+        order = ((tile << 24) + (draws.bits("order", total) & 0xFFFFFF)).argsort(-1)
+        steps = (torch.arange(number, device=device) << 24) + (draws.bits("start", 1) & 0xFFFFFF)
+        places = steps * total // (number << 24)
+        return PairBlocks(pairs[order.gather(1, places)])
 
 
 @lru_cache(maxsize=16)
@@ -234,3 +207,10 @@ def _at_least_two(players: Players, shape: Sequence[int]) -> int:
 
 def _complete(size: int) -> Tensor:
     return torch.triu_indices(size, size, 1).T
+
+
+def _alike(members: Tensor, draws: Draws, edges: Tensor | None = None) -> PairBlocks:
+    """The same blocks ``(blocks, p)`` for every sample."""
+    members = members.to(draws.content.device, non_blocking=True)
+    members = members.expand(len(draws.content), -1, -1)
+    return PairBlocks(members) if edges is None else PairBlocks(members, edges)

@@ -1,8 +1,8 @@
 """Stateless random numbers: a counter-based hash in int64 tensor operations.
 
-A number depends only on (seed, name, step, content of the sample, stream, draw, player). So the
-draws are the same for any batch size, order, device and number of processes; there is no
-generator, no loop and no host synchronisation, and the global RNG state is never touched.
+A number depends only on (seed, name, step, content of the sample, stream, draw, player), so it is
+the same for any batch size, order, device and number of processes. There is no generator, no loop
+and no host synchronisation; the global RNG state is never touched.
 """
 
 from __future__ import annotations
@@ -16,14 +16,10 @@ from torch import Tensor
 
 from interaction_train.errors import InputError
 
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >= 1 << 63 else value
-
-
 # SplitMix64 (Steele, Lea, Flood 2014): the golden-ratio increment and its finaliser's multipliers.
-_STEP = _signed(0x9E3779B97F4A7C15)
-_MULTIPLIERS = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
+# As signed numbers.
+_STEP = 0x9E3779B97F4A7C15 - 2**64
+_MULTIPLIERS = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
 _BYTES_AS_INT = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -40,13 +36,10 @@ def _mix(value: Tensor) -> Tensor:
 
 
 def content_hash(x: Tensor) -> Tensor:
-    """Hash every sample's exact bytes.
+    """Hash every sample's exact bytes: ``(B,)`` int64, equal for equal samples on every device.
 
     Args:
         x: ``(B, ...)``, any real, integer or boolean dtype.
-
-    Returns:
-        ``(B,)`` int64, equal for equal samples on every device.
 
     Raises:
         InputError: ``x`` has no batch axis or is complex.
@@ -89,27 +82,20 @@ class Draws:
     step: int = 0
 
     def bits(self, stream: str, *axes: int | range | Tensor) -> Tensor:
-        """64 random bits per cell.
+        """64 random bits per cell, ``(B, *axes)`` int64, uniform over all 2^64 values.
 
         Args:
             stream: what the numbers are for; different streams are independent.
-            axes: one axis each: a length, or the indices wanted of a longer axis (so a part of
-                the draws can be made without the rest).
-
-        Returns:
-            ``(B, *axes)`` int64, uniform over all 2^64 values.
+            axes: one axis each: a length, or the indices wanted of a longer axis.
         """
         key = f"{self.seed}|{self.name!r}|{self.step}|{stream!r}".encode()
         root = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big", signed=True)
         state = _mix(self.content ^ root)
         for axis in axes:
-            if isinstance(axis, range):
-                index = torch.arange(axis.start, axis.stop, axis.step, device=state.device)
-            else:
-                index = (
-                    axis if isinstance(axis, Tensor) else torch.arange(axis, device=state.device)
-                )
-            state = _mix(state.unsqueeze(-1) + (index + 1) * _STEP)
+            if not isinstance(axis, Tensor):
+                wanted = range(axis) if isinstance(axis, int) else axis
+                axis = torch.arange(wanted.start, wanted.stop, wanted.step, device=state.device)
+            state = _mix(state.unsqueeze(-1) + (axis + 1) * _STEP)
         return state
 
     def uniform(self, stream: str, *axes: int | range | Tensor) -> Tensor:

@@ -19,8 +19,10 @@ from interaction_train.indices.exact import (
     all_coalitions,
     dividends,
     exact_values,
+    interaction_spectrum,
     multi_order_interactions,
     order_curve,
+    order_strengths,
     shapley_interactions,
     shapley_values,
     values_from_dividends,
@@ -31,7 +33,6 @@ from interaction_train.indices.exact_sets import (
     multivariate_strength,
     shapley_interaction,
 )
-from interaction_train.indices.spectra import interaction_spectrum, order_strengths
 
 # The papers' definitions, word for word: a game is a function of a frozenset of players.
 

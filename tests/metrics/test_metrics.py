@@ -9,6 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
+from interaction_train.callbacks import ExactInteractions
 from interaction_train.errors import InputError
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import log_odds, log_prob, logit
@@ -282,6 +283,9 @@ def test_an_additive_network_has_no_spectrum():
         assert all(value.isnan().all() for value in shown.values())
     values = exact_values(MaskedGame(net, x, 0.5, players, "logit", y))
     assert interaction_spectrum(multi_order_interactions(values)).isnan().all()
+    two = nn.Sequential(net[0], nn.Linear(64, 2))  # their log-odds are additive too
+    found = ExactInteractions(3, 3, baseline=0.5).measure(two, x, y % 2)
+    assert torch.tensor(found["J"]["value"]).isnan().all()
 
 
 def test_errors_of_exact_ratios_are_those_of_a_bootstrap():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from interaction_train.errors import InputError
-from interaction_train.sampling.coalitions import bernoulli, disjoint_groups, nested, uniform
+from interaction_train.sampling.coalitions import bernoulli, disjoint_groups, uniform
 from interaction_train.sampling.random import Draws
 
 
@@ -149,35 +149,6 @@ class TestOneKeyServesBoth:
         group, context = disjoint_groups(keys, [1, 1]), bernoulli(keys, 0.5)
         member = (group == 0).int().argmax(-1) * 4 + (group == 1).int().argmax(-1)
         assert is_uniform(member * 16 + codes(context), 12 * 16)
-
-
-class TestNested:
-    @pytest.mark.parametrize(("small", "large"), [(0, 0), (0, 6), (2, 5), (3, 3), (6, 6)])
-    def test_sizes_and_inclusion(self, small, large):
-        inner, outer = nested(keys_of(60, 6), small, large)
-        assert (inner.sum(-1) == small).all()
-        assert (outer.sum(-1) == large).all()
-        assert not (inner & ~outer).any()
-
-    def test_sizes_given_by_tensors(self):
-        small, large = torch.tensor([0, 1, 2, 4]), torch.tensor([0, 5, 2, 6])
-        inner, outer = nested(keys_of(30, 4, 6), small, large)
-        assert torch.equal(inner.sum(-1), small.expand(30, 4))
-        assert torch.equal(outer.sum(-1), large.expand(30, 4))
-        assert not (inner & ~outer).any()
-
-    def test_uniform_over_all_chains(self):
-        inner, outer = nested(keys_of(20_000, 5), 1, 3)
-        assert is_uniform(codes(inner) * 32 + codes(outer), 5 * math.comb(4, 2))
-
-    def test_refuses_sizes(self):
-        keys = keys_of(2, 5)
-        with pytest.raises(InputError, match="small: got 4, expected at most large = 3"):
-            nested(keys, 4, 3)
-        with pytest.raises(InputError, match="size: got 6"):
-            nested(keys, 1, 6)
-        with pytest.raises(InputError, match="size: got -1"):
-            nested(keys, -1, 3)
 
 
 class TestDisjointGroups:
