@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, at_least
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.players import GridPlayers, Players
 from interaction_train.sampling import coalitions
@@ -31,6 +31,9 @@ class InteractionReduction(ABC):
 
     def __init__(self, players: Players | None = None) -> None:
         self.players: Players = GridPlayers(16, 16) if players is None else players
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in vars(self).items())})"
 
     @abstractmethod
     def groups(self, draws: Draws, n: int) -> Tensor:
@@ -78,13 +81,9 @@ class GroupReduction(InteractionReduction):
 
     def __init__(self, players: Players | None = None, draws: int = 32, size: int = 32) -> None:
         super().__init__(players)
-        for name, value in (("draws", draws), ("size", size)):
-            if value < 1:
-                raise InputError(name, value, "at least 1")
+        at_least("draws", draws, 1)
+        at_least("size", size, 1)
         self.draws, self.size = draws, size
-
-    def __repr__(self) -> str:
-        return f"GroupReduction({self.players}, draws={self.draws}, size={self.size})"
 
     def groups(self, draws: Draws, n: int) -> Tensor:
         if self.size >= n:
@@ -109,12 +108,8 @@ class PartitionReduction(InteractionReduction):
 
     def __init__(self, players: Players | None = None, blocks: int = 8) -> None:
         super().__init__(players)
-        if blocks < 2:
-            raise InputError("blocks", blocks, "at least 2")
+        at_least("blocks", blocks, 2)
         self.blocks = blocks
-
-    def __repr__(self) -> str:
-        return f"PartitionReduction({self.players}, blocks={self.blocks})"
 
     def groups(self, draws: Draws, n: int) -> Tensor:
         if self.blocks > n:
