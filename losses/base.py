@@ -83,11 +83,9 @@ class InteractionTerm(nn.Module, ABC):
         Args:
             model: the network, ``(B, ...)`` → ``(B, classes)``.
             x: inputs ``(B, ...)``.
-            y: labels ``(B,)`` int64, or the classes' probabilities ``(B, classes)`` (mixup,
-                label smoothing).
+            y: labels ``(B,)`` int64, or the classes' probabilities ``(B, classes)`` (mixup).
             forward: record of the main forward pass on the same ``x``.
-            step: the global micro-batch counter that the draws depend on; without it the term
-                counts its own calls.
+            step: the global micro-batch counter that the draws depend on; default: the calls.
 
         Raises:
             InputError: inputs, labels or a network that do not fit the term.
@@ -141,10 +139,8 @@ class PlayerTerm(InteractionTerm):
             training mean per channel that the network's ``Normalize`` layer holds.
         batch_fraction: the part of the batch that the term looks at, its first rows.
         chunk_size: rows per forward pass; chunks are checkpointed, so memory stays flat. Default:
-            as many as are fast (:func:`~interaction_train.game.chunks.gradient_rows`), kept in
-            memory.
-        suffix: what follows the layer, for networks in which the layer's output cannot be replaced
-            though the layer is legal.
+            as many as are fast (:func:`~interaction_train.game.chunks.gradient_rows`), in memory.
+        suffix: what follows the layer, where a legal layer's output cannot be replaced.
         **shared: the settings of :class:`InteractionTerm`.
 
     Raises:
@@ -229,8 +225,8 @@ def checked_batch(x: Tensor, y: Tensor) -> None:
     """Refuse what is no batch of inputs and hard or soft labels; no host synchronisation.
 
     Raises:
-        InputError: inputs that are no tensor ``(B, ...)``, or labels that are neither int64
-            ``(B,)`` nor floats ``(B, classes)``.
+        InputError: x is no tensor ``(B, ...)``, or y neither int64 ``(B,)`` nor floats
+            ``(B, classes)``.
     """
     if not isinstance(x, Tensor) or x.dim() < 2:
         got = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__

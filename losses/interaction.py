@@ -35,9 +35,7 @@ class InteractionLoss(PlayerTerm):
     additive over the players, for the payoffs ``logit``, ``all``, ``margin`` and, with two classes,
     ``log_odds``.
 
-    Players are the units of a layer's output (``layer``; absent units are 0), or a partition of the
-    input (``players`` without ``layer``; absent cells show ``baseline``). Soft labels stand for
-    their largest class.
+    Soft labels stand for their largest class.
 
     Args:
         layer: dotted name of the layer whose units are the players; default: the input's parts.

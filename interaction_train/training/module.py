@@ -19,6 +19,7 @@ from interaction_train.errors import (
     at_least,
     checked_logits,
     in_range,
+    refuse_one_logit,
     refuse_probabilities,
 )
 from interaction_train.game.evaluation import unwrap
@@ -158,9 +159,7 @@ class InteractionClassifier(L.LightningModule):
             got = f"an output of {type(output).__name__}"
             raise InputError("model", got, "logits; wrap the network: logits_of(model)")
         logits = checked_logits(output, len(x))
-        if logits.shape[1] < 2:
-            wanted = "a head with a logit per class (for one logit z of two classes: 0 and z)"
-            raise InputError("model", "one logit", wanted)
+        refuse_one_logit(logits)
         if logits.shape[1] != self.num_classes:
             wanted = f"{logits.shape[1]}, as the network has logits"
             raise InputError("num_classes", self.num_classes, wanted)
