@@ -61,16 +61,17 @@ def logits_of(model: nn.Module, key: str | int | None = None) -> nn.Module:
 
 
 def _find_logits(output: Any, key: str | int | None) -> Tensor:
-    found: Any = None
     if isinstance(output, Tensor):
         return output
+    name = "logits" if key is None else key
+    found: Any = None
     if isinstance(output, Mapping):
-        found = output.get("logits" if key is None else key)
-    elif isinstance(key, int) or (key is None and not hasattr(output, "logits")):
-        place = key or 0
-        found = output[place] if isinstance(output, tuple | list) and output[place:] else None
-    else:
-        found = getattr(output, "logits" if key is None else str(key), None)
+        found = output.get(name)
+    elif isinstance(name, str) and (key is not None or hasattr(output, name)):
+        found = getattr(output, name, None)
+    elif isinstance(output, tuple | list):
+        place = int(key or 0)
+        found = output[place] if output[place:] else None
     if not isinstance(found, Tensor):
         there = list(output) if isinstance(output, Mapping) else type(output).__name__
         raise InputError("key", repr(key), f"where the logits are in an output of {there}")
@@ -78,7 +79,7 @@ def _find_logits(output: Any, key: str | int | None) -> Tensor:
 
 
 def inner_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Dotted names of the submodules of the plain module, also without :func:`logits_of`'s own."""
+    """Submodules of the plain module by dotted name, also by that below :func:`logits_of`."""
     model = unwrap(model)
     inner = inner_modules(model.model) if isinstance(model, _Logits) else {}
     return {**inner, **dict(model.named_modules())}

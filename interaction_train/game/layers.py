@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -47,9 +47,8 @@ def find_layer(model: nn.Module, layer: str) -> nn.Module:
     if not layer or layer not in modules:
         names = [name for name in modules if name]
         near = difflib.get_close_matches(layer, names, n=5, cutoff=0.4) or names[:5]
-        raise InputError(
-            "layer", repr(layer), f"a submodule of the network, such as {', '.join(near)}"
-        )
+        expected = f"a submodule of the network, such as {', '.join(near)}"
+        raise InputError("layer", repr(layer), expected)
     return modules[layer]
 
 
@@ -70,20 +69,16 @@ def record(model: nn.Module, layers: Iterable[str]) -> Iterator[ForwardRecord]:
         torch.Size([2, 16, 4, 4])
     """
     result = ForwardRecord()
-    handles = []
-    try:
-        if unwrap(model) is model or not hasattr(model, "_orig_mod"):
+    with ExitStack() as hooks:
+        if not hasattr(model, "_orig_mod"):
             for name in dict.fromkeys(layers):
 
                 def keep(module: nn.Module, inputs: object, output: object, n: str = name) -> None:
                     if isinstance(output, Tensor):
                         result.features[n] = output.clone()
 
-                handles.append(find_layer(model, name).register_forward_hook(keep))
+                hooks.enter_context(find_layer(model, name).register_forward_hook(keep))
         yield result
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def features(model: nn.Module, layer: str, x: Tensor) -> Tensor:
@@ -95,15 +90,15 @@ def features(model: nn.Module, layer: str, x: Tensor) -> Tensor:
         raise _Stop
 
     model = unwrap(model)
-    handle = find_layer(model, layer).register_forward_hook(stop)
-    try:
-        with evaluation_mode(model):
-            model(x)
-    except _Stop:
-        return result[0]
-    finally:
-        handle.remove()
-    raise InputError("layer", repr(layer), "a layer that the network's forward pass calls")
+    with (
+        find_layer(model, layer).register_forward_hook(stop),
+        evaluation_mode(model),
+        suppress(_Stop),
+    ):
+        model(x)
+    if not result:
+        raise InputError("layer", repr(layer), "a layer that the network's forward pass calls")
+    return result[0]
 
 
 class LayerSuffix:
@@ -126,8 +121,7 @@ class LayerSuffix:
     """
 
     def __init__(self, model: nn.Module, layer: str, x: Tensor) -> None:
-        self.model = unwrap(model)
-        self.layer = layer
+        self.model, self.layer = unwrap(model), layer
         self.module = find_layer(model, layer)
         self.token = x[:1].detach()
         known = _legal.setdefault(self.model, set())
@@ -141,11 +135,8 @@ class LayerSuffix:
             calls.append(None)
             return output.clone()  # an in-place operation may follow: the caller's stays as it was
 
-        handle = self.module.register_forward_hook(replace)
-        try:
+        with self.module.register_forward_hook(replace):
             logits = self.model(self.token)
-        finally:
-            handle.remove()
         if len(calls) != 1:  # fused kernels of networks in eval call no inner modules
             problem = f"{self.layer!r}, which a forward pass calls {len(calls)} times"
             raise InputError("layer", problem, "one that is called once in any mode")

@@ -23,7 +23,7 @@ class Normalize(nn.Module):
 
     Raises:
         InputError: no channel, lengths that differ, a std that is not positive, or an input with
-            another number of channels (which would otherwise broadcast silently).
+            another number of channels.
     """
 
     mean: Tensor

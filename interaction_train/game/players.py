@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, at_least
 
 
 class Players(ABC):
@@ -61,9 +61,8 @@ class GridPlayers(Players):
     """
 
     def __init__(self, rows: int, cols: int) -> None:
-        for name, value in (("rows", rows), ("cols", cols)):
-            if value < 1:
-                raise InputError(name, value, "at least 1")
+        at_least("rows", rows, 1)
+        at_least("cols", cols, 1)
         self.rows, self.cols = rows, cols
 
     def __repr__(self) -> str:
@@ -74,11 +73,8 @@ class GridPlayers(Players):
             raise InputError("players", f"a sample of shape {tuple(shape)}", "(..., height, width)")
         height, width = shape[-2], shape[-1]
         if self.rows > height or self.cols > width:
-            raise InputError(
-                "players",
-                f"a grid of {self.rows} x {self.cols} cells",
-                f"no more cells than the {height} x {width} pixels of the sample",
-            )
+            expected = f"no more cells than the {height} x {width} pixels of the sample"
+            raise InputError("players", f"a grid of {self.rows} x {self.cols} cells", expected)
         return self.rows * self.cols
 
     def cells(self, shape: Sequence[int], device: torch.device | None = None) -> Tensor:
@@ -90,10 +86,8 @@ class GridPlayers(Players):
 
     def mask(self, coalitions: Tensor, shape: Sequence[int]) -> Tensor:
         cells = self.cells(shape, coalitions.device).flatten()
-        pixels = coalitions.index_select(-1, cells).unflatten(-1, (shape[-2], shape[-1]))
-        for _ in shape[:-2]:
-            pixels = pixels.unsqueeze(-3)
-        return pixels
+        broadcast = (*(1 for _ in shape[:-2]), shape[-2], shape[-1])
+        return coalitions.index_select(-1, cells).unflatten(-1, broadcast)
 
 
 class UnitPlayers(Players):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock
-from torchvision.models.vgg import cfgs, make_layers
+from torchvision.models.vgg import cfgs
 
 from interaction_train.errors import InputError, at_least, one_of
 from interaction_train.game.normalize import Normalize
@@ -91,14 +91,7 @@ class DigitsNet(_FeatureNet):
         at_least("image_size", image_size, 8)
         if len(mean) != in_channels:
             raise InputError("mean", mean, f"in_channels = {in_channels} numbers")
-        features = nn.Sequential(
-            nn.Conv2d(in_channels, width, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(2),
-            nn.Conv2d(width, 2 * width, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(2),
-        )
+        features = _convolutions(in_channels, [width, "M", 2 * width, "M"])
         classifier = nn.Sequential(
             nn.Flatten(),
             nn.Linear(2 * width * (image_size // 4) ** 2, 4 * width),
@@ -178,21 +171,7 @@ class CIFARAlexNet(_FeatureNet):
     ) -> None:
         at_least("num_classes", num_classes, 1)
         at_least("hidden", hidden, 1)
-        features = nn.Sequential(
-            nn.Conv2d(3, 64, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(2),
-            nn.Conv2d(64, 192, 5, padding=2),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(2),
-            nn.Conv2d(192, 384, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(384, 256, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(256, 256, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(2),
-        )
+        features = _convolutions(3, [64, "M", (192, 5), "M", 384, 256, 256, "M"])
         classifier = nn.Sequential(
             nn.Flatten(),
             _dropout(dropout),
@@ -239,7 +218,7 @@ class CIFARVGG(_FeatureNet):
         config = _VGG_CONFIGS[depth]
         channels = next(size for size in reversed(config) if isinstance(size, int))
         units = channels * (32 >> config.count("M")) ** 2
-        features = make_layers(config, batch_norm=batch_norm)
+        features = _convolutions(3, config, batch_norm)
         classifier = nn.Sequential(
             nn.Flatten(),
             _dropout(dropout),
@@ -289,6 +268,23 @@ class CIFARResNet(ResNet):
 
     def forward(self, x: Tensor) -> Tensor:
         return self._forward_impl(self.normalize(x))
+
+
+def _convolutions(
+    channels: int, config: Sequence[int | str | tuple[int, int]], batch_norm: bool = False
+) -> nn.Sequential:
+    """Convolutions of so many channels, or (channels, kernel size), and "M", a max-pooling."""
+    layers: list[nn.Module] = []
+    for item in config:
+        if isinstance(item, str):
+            layers.append(nn.MaxPool2d(2))
+            continue
+        width, kernel = (item, 3) if isinstance(item, int) else item
+        layers.append(nn.Conv2d(channels, width, kernel, padding=kernel // 2))
+        layers += [nn.BatchNorm2d(width)] if batch_norm else []
+        layers.append(nn.ReLU(inplace=True))
+        channels = width
+    return nn.Sequential(*layers)
 
 
 def _he_initialization(network: _FeatureNet) -> None:
