@@ -20,15 +20,13 @@ class BandLoss(DifferenceLoss):
 
         Δ = v(S∪A∪B) − v(S∪A) − v(S∪B) + v(S).
 
-    It is the difference of :class:`~interaction_train.losses.InteractionLoss` at fixed sizes. With
-    f(s) the mean of v over the coalitions of size s,
+    With f(s) the mean of v over the coalitions of size s,
 
         E Δ = f(c+h) − 2 f(c) + f(c−h) = Σ_m (h − |m − (c−1)|)_+ Ī^(m),
 
     a triangle over the orders, centred at m = c−1, that is 0 at and beyond c−1 ± h: no order
-    outside takes part, while Δu of :class:`~interaction_train.losses.OrderLoss` keeps all low ones.
-    Main effects and v(∅) cancel in every single draw, so Δ = 0 for a network that is additive over
-    the players.
+    outside takes part, while :class:`~interaction_train.losses.OrderLoss` keeps all low ones. Main
+    effects and v(∅) cancel in every draw, so Δ = 0 for a network that is additive over the players.
 
     Rows per step for a batch of B, one draw and two groups: 4B; v(∅) for c = h is a single row, and
     v(N) for c + h = n costs none where the main forward pass gives it.
@@ -42,8 +40,7 @@ class BandLoss(DifferenceLoss):
         layer: dotted name of the layer whose units are the players; default: the input's parts.
         groups: groups per draw. More than two share their evaluations: 4 groups give 6
             differences for 11 rows instead of 24. They need c + (groups − 1)·h ≤ n players.
-        **shared: the settings of :class:`~interaction_train.losses.difference.DifferenceLoss`, such
-            as ``n_draws`` and ``expectation``.
+        **shared: the settings of :class:`~interaction_train.losses.difference.DifferenceLoss`.
 
     Raises:
         InputError: an argument out of its range, two that do not go together, or too few players.
@@ -76,22 +73,15 @@ class BandLoss(DifferenceLoss):
         self.center, self.half_width, self.groups = center, half_width, groups
 
     def sizes(self, n: int) -> tuple[int, int]:
-        """c and h for n players.
-
-        Raises:
-            InputError: fewer than 2 players, or too few for the groups.
-        """
+        """c and h for n players; raises InputError where they are too few."""
         if n < 2:
             raise InputError("players", f"{n} of them", "at least 2")
         half = min(max(1, round(self.half_width * n)), n // 2)
         # Rounding may push an edge of the band over the end by one player.
         middle = min(max(half, round(self.center * n)), n - half)
         if middle + (self.groups - 1) * half > n:
-            raise InputError(
-                "groups",
-                f"{self.groups} groups of {half} players, beside {middle - half} in the context",
-                f"at most {n} players in all",
-            )
+            got = f"{self.groups} groups of {half} players, beside {middle - half} in the context"
+            raise InputError("groups", got, f"at most {n} players in all")
         return middle, half
 
     def curve(self, n: int) -> dict[int, float]:

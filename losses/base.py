@@ -213,7 +213,7 @@ class PlayerTerm(InteractionTerm):
         """The expected difference of v: size of a coalition → coefficient of the mean v there.
 
         Raises:
-            InputError: so few players that the setting's sizes do not exist.
+            InputError: too few players.
         """
 
     def order_weights(self, n: int) -> OrderWeights:

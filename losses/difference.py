@@ -34,9 +34,8 @@ class DifferenceLoss(PlayerTerm):
     ``"encourage"`` is the cross entropy of softmax(Δ), L+, also with soft labels; ``"penalize"`` is
     Σ_c p_c log p_c of p = softmax(Δ), minus its entropy, L−, between −log(classes) and 0.
 
-    All coalitions run in eval, in one batched call where they can. v(N) is the main forward pass's
-    where the network is known to compute the same in training and eval; v(∅), the same for every
-    sample, is a single row.
+    All coalitions run in eval. v(N) is the main forward pass's where the network is known to
+    compute the same in training and eval; v(∅), the same for every sample, is a single row.
 
     Args:
         mode: ``"encourage"`` or ``"penalize"``.
@@ -69,19 +68,15 @@ class DifferenceLoss(PlayerTerm):
 
     @abstractmethod
     def draw(self, keys: Tensor) -> dict[int, Tensor]:
-        """The coalitions other than ∅ and N, from random keys ``(B, n_draws, n)``.
-
-        Returns:
-            name (such as their size, neither 0 nor n) → bool ``(B, rows, n)``.
-        """
+        """The coalitions but ∅ and N from keys ``(B, n_draws, n)``: size → ``(B, rows, n)``."""
 
     @abstractmethod
     def difference(self, v: dict[int, Tensor], n: int) -> Tensor:
         """Δ, ``(B, draws, classes)``.
 
         Args:
-            v: logits ``(B, rows, classes)`` under the names that :meth:`draw` gave; where the curve
-                has the sizes 0 and n, ``v[0]`` is v(∅), ``(1, 1, classes)``, and ``v[n]`` v(N).
+            v: logits ``(B, rows, classes)`` under the sizes of :meth:`draw`; for the sizes 0 and n
+                of the curve v(∅), ``(1, 1, classes)``, and v(N).
             n: number of players.
         """
 

@@ -32,15 +32,12 @@ def row_count(groups: int) -> int:
 
 
 def group_coalitions(group: Tensor, context: Tensor, groups: int) -> Tensor:
-    """The coalitions of every context: S, then S∪G_i, then S∪G_i∪G_j.
+    """The coalitions of every context, S, then S∪G_i, then S∪G_i∪G_j: bool ``(..., rows, n)``.
 
     Args:
         group: int64 ``(..., n)``, a player's group 0 … g−1; larger where it is in none.
         context: bool ``(..., n)``, the context; members of groups are left out of it here.
         groups: number of groups g.
-
-    Returns:
-        bool ``(..., rows, n)``.
     """
     members = [(), *((i,) for i in range(groups)), *combinations(range(groups), 2)]
     # One word per player: bit r says whether the player is present in row r.
@@ -53,14 +50,11 @@ def group_coalitions(group: Tensor, context: Tensor, groups: int) -> Tensor:
 
 
 def group_differences(values: Tensor, groups: int) -> Tensor:
-    """Δ of every pair of groups.
+    """Δ ``(B, K, g(g−1)/2, …)`` of every pair of groups, in lexicographic order.
 
     Args:
-        values: payoffs ``(B, K, rows)`` or ``(B, K, rows, classes)`` of :func:`group_coalitions`.
+        values: payoffs ``(B, K, rows, …)`` of :func:`group_coalitions`.
         groups: number of groups g.
-
-    Returns:
-        ``(B, K, g(g−1)/2)`` or ``(B, K, g(g−1)/2, classes)``, pairs in lexicographic order.
     """
     empty, single, both = values.split([1, groups, row_count(groups) - 1 - groups], dim=2)
     pairs = combinations(single.unbind(2), 2)

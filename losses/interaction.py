@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from typing import Literal
 
 import torch
@@ -101,15 +102,11 @@ class InteractionLoss(PlayerTerm):
         self.__dict__["payoff"] = get_payoff(payoff)  # a module's weights are not the term's
 
     def rows(self, batch: int) -> int:
-        """Rows that a step sends through the network, or through what follows the layer."""
+        """Rows that a step sends through the network."""
         return self.n_samples(batch) * self.contexts * row_count(self.groups)
 
     def size(self, n: int) -> int:
-        """Players per group, of n players.
-
-        Raises:
-            InputError: so few players that no contexts remain.
-        """
+        """Players per group, of n players; raises InputError where no contexts remain."""
         size = max(1, round(self.group_fraction * n))
         if size * self.groups >= n:
             got = f"{self.group_fraction} ({self.groups} groups of {size} players)"
@@ -121,9 +118,8 @@ class InteractionLoss(PlayerTerm):
         size = self.size(n)
         contexts = range(n - self.groups * size + 1)  # their sizes, which are equally likely
         curve = dict.fromkeys(range(n + 1), 0.0)
-        for s in contexts:
-            for more, coefficient in ((2, 1), (1, -2), (0, 1)):
-                curve[s + more * size] += coefficient / len(contexts)
+        for s, (more, coefficient) in product(contexts, ((2, 1), (1, -2), (0, 1))):
+            curve[s + more * size] += coefficient / len(contexts)
         return curve
 
     def draw(self, draws: Draws, n: int) -> Tensor:
@@ -143,11 +139,7 @@ class InteractionLoss(PlayerTerm):
     def differences(
         self, model: nn.Module, x: Tensor, y: Tensor, forward: ForwardRecord, step: int
     ) -> Tensor:
-        """Δ of every sample, context and pair of groups.
-
-        Returns:
-            ``(n_samples, contexts, pairs)``, and ``classes`` as a last axis for the payoff ``all``.
-        """
+        """Δ ``(n_samples, contexts, pairs)``; ``classes`` is a last axis for the payoff ``all``."""
         n_samples = self.n_samples(len(x))
         x, y = x[:n_samples], y[:n_samples]
         build, present = self.place(model, x, forward)

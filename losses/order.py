@@ -39,8 +39,7 @@ class OrderLoss(DifferenceLoss):
             L−.
         players: how the input, or the layer's output, splits into players.
         layer: dotted name of the layer whose units are the players; default: the input's parts.
-        **shared: the settings of :class:`~interaction_train.losses.difference.DifferenceLoss`, such
-            as ``n_draws`` and ``expectation``.
+        **shared: the settings of :class:`~interaction_train.losses.difference.DifferenceLoss`.
 
     Raises:
         InputError: an argument out of its range, two that do not go together, or so few players
@@ -68,19 +67,13 @@ class OrderLoss(DifferenceLoss):
         self.r1, self.r2 = r1, r2
 
     def sizes(self, n: int) -> tuple[int, int]:
-        """s1 and s2 for n players.
-
-        Raises:
-            InputError: so few players that the two coincide.
-        """
+        """s1 and s2 for n players; raises InputError where they coincide."""
         small = max(1, round(self.r1 * n)) if self.r1 > 0 else 0
         large = round(self.r2 * n)
         if small >= large:
-            raise InputError(
-                "r1, r2",
-                f"{(self.r1, self.r2)}, coalitions of {small} and {large} of the {n} players",
-                "sizes that differ; more players or a larger r2 - r1 will do",
-            )
+            got = f"{(self.r1, self.r2)}, coalitions of {small} and {large} of the {n} players"
+            expected = "sizes that differ; more players or a larger r2 - r1 will do"
+            raise InputError("r1, r2", got, expected)
         return small, large
 
     def curve(self, n: int) -> dict[int, float]:

@@ -74,11 +74,7 @@ class OrderWeights:
 
 
 def order_weights(n: int, curve: Mapping[int, float]) -> OrderWeights:
-    """The weights of Σ_s curve[s]·f(s).
-
-    Args:
-        n: number of players, at least 2.
-        curve: size of a coalition, 0 … n → its coefficient.
+    """The weights of Σ_s curve[s]·f(s) for n players, at least 2, of sizes s from 0 to n.
 
     Raises:
         InputError: fewer than 2 players, or a size outside 0 … n.
