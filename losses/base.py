@@ -90,7 +90,6 @@ class InteractionTerm(nn.Module, ABC):
         Raises:
             InputError: inputs, labels or a network that do not fit the term.
         """
-        checked_batch(x, y)
         if step is None:
             step = self._calls
             self._calls += 1
@@ -238,3 +237,8 @@ def checked_batch(x: Tensor, y: Tensor) -> None:
 def is_soft(y: Tensor) -> bool:
     """Whether labels are probabilities of the classes, ``(B, classes)``, instead of indices."""
     return isinstance(y, Tensor) and y.is_floating_point()
+
+
+def hard(y: Tensor) -> Tensor:
+    """The labels ``(B,)``; of probabilities the largest class."""
+    return y.argmax(1) if is_soft(y) else y

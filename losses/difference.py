@@ -15,7 +15,7 @@ from interaction_train.game.determinism import forward_agrees
 from interaction_train.game.layers import ForwardRecord
 from interaction_train.game.payoffs import all_logits
 from interaction_train.game.players import Players
-from interaction_train.losses.base import PlayerSettings, PlayerTerm, is_soft
+from interaction_train.losses.base import PlayerSettings, PlayerTerm, checked_batch, is_soft
 
 Mode = Literal["encourage", "penalize"]
 Expectation = Literal["inside", "outside"]
@@ -108,6 +108,7 @@ class DifferenceLoss(PlayerTerm):
     def compute(
         self, model: nn.Module, x: Tensor, y: Tensor, forward: ForwardRecord, step: int
     ) -> Tensor:
+        checked_batch(x, y)
         delta = self.differences(model, x, forward, step)
         if self.expectation == "inside":
             delta = delta.mean(1, keepdim=True)

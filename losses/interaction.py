@@ -14,7 +14,7 @@ from interaction_train.errors import InputError, one_of
 from interaction_train.game.layers import ForwardRecord
 from interaction_train.game.payoffs import Payoff, best_rival, get_payoff, margin
 from interaction_train.game.players import Players
-from interaction_train.losses.base import PlayerSettings, PlayerTerm, is_soft
+from interaction_train.losses.base import PlayerSettings, PlayerTerm, checked_batch, hard
 from interaction_train.losses.groups import (
     check_groups,
     group_coalitions,
@@ -159,7 +159,8 @@ class InteractionLoss(PlayerTerm):
     def compute(
         self, model: nn.Module, x: Tensor, y: Tensor, forward: ForwardRecord, step: int
     ) -> Tensor:
-        delta = self.differences(model, x, y.argmax(1) if is_soft(y) else y, forward, step)
+        checked_batch(x, y)
+        delta = self.differences(model, x, hard(y), forward, step)
         if self.form == "squared":
             return delta.square().mean()
         if self.form == "abs_mean":

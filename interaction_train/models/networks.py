@@ -44,14 +44,12 @@ class _FeatureNet(nn.Module):
     ) -> None:
         super().__init__()
         self.normalize = Normalize(mean, std)
-        self.features = features
-        self.classifier = classifier
-        self.image_size = image_size
+        self.features, self.classifier, self.image_size = features, classifier, image_size
 
     def forward(self, x: Tensor) -> Tensor:
-        size = (self.image_size, self.image_size)
-        if x.shape[-2:] != size:
-            raise InputError("x", f"shape {tuple(x.shape)}", f"(B, C, {size[0]}, {size[1]})")
+        size = self.image_size
+        if x.shape[-2:] != (size, size):
+            raise InputError("x", f"shape {tuple(x.shape)}", f"(B, C, {size}, {size})")
         return self.classifier(self.features(self.normalize(x)))
 
 
@@ -105,7 +103,7 @@ class DigitsNet(_FeatureNet):
 
 
 class DigitsMLP(_FeatureNet):
-    """A multilayer perceptron for 8x8 digits, an architecture without convolutions to compare with.
+    """A multilayer perceptron for 8x8 digits.
 
     Args:
         num_classes: number of logits.
