@@ -18,9 +18,6 @@ def input_baseline(model: nn.Module, baseline: float | Sequence[float] | None, x
         baseline: a number, one number per channel, or None for :func:`default_baseline`.
         x: inputs ``(B, C, ...)``.
 
-    Returns:
-        a scalar or ``(C, 1, …)``, with the dtype and device of ``x``.
-
     Raises:
         InputError: no baseline in the model either, or one for another number of channels.
 

@@ -22,7 +22,7 @@ _chosen: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], int]] = WeakKeyDi
 def chunk_rows(network: Network, owner: nn.Module | None, sample: Tensor, rows: int) -> int:
     """The fastest chunk size for evaluation, timed once per model, shape, dtype and device.
 
-    Small jobs, which timing would only delay, take what is known or else a fixed size.
+    Small jobs take what is known or else a fixed size.
 
     Args:
         network: what is timed.

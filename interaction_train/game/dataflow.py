@@ -107,13 +107,7 @@ def _storage(tensor: Tensor) -> int:
 
 
 def check_layer(model: nn.Module, layer: str, module: nn.Module, x: Tensor) -> bool:
-    """Show that a layer's output may be replaced while the prefix runs on a token.
-
-    Args:
-        model: the network.
-        layer: the layer's name, for messages.
-        module: the layer.
-        x: inputs ``(B, ...)``.
+    """Show that a layer's output may be replaced while the prefix runs on a token of inputs x.
 
     Returns:
         whether the answer stands for good: no number that was read on the host steers the network.
@@ -173,11 +167,11 @@ def _problem(model: nn.Module, module: nn.Module, pair: Tensor) -> tuple[str | N
     except _FAILURES as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return f"{batch} ({reason})", whole
-    shapes = [[t.shape for t in _tensors(v)] for v in (expected, replaced)]
+    outputs = _tensors(expected), _tensors(replaced)
+    shapes = [[t.shape for t in part] for part in outputs]
     if shapes[0] != shapes[1] or token.later != whole.later:
         return batch, whole
-    pairs = zip(_tensors(expected), _tensors(replaced), strict=True)
-    return (None if all(_same(a, b) for a, b in pairs) else another), whole
+    return (None if all(map(_same, *outputs)) else another), whole
 
 
 def _run(

@@ -37,15 +37,12 @@ class _Logits(nn.Module):
 
 
 def logits_of(model: nn.Module, key: str | int | None = None) -> nn.Module:
-    """A network that returns the logits of one that returns more than them.
+    """A network ``(B, ...)`` → ``(B, classes)`` of the logits in another one's outputs.
 
     Args:
-        model: returns an object with ``.logits``, a mapping, or a tuple.
+        model: returns an object with ``.logits``, a mapping, or a tuple; its weights are shared.
         key: where the logits lie in a mapping or tuple, or the attribute's name. Default: the
             attribute or key ``"logits"``, else the first part of a tuple.
-
-    Returns:
-        a module, ``(B, ...)`` → ``(B, classes)``, that shares all weights with ``model``.
 
     Raises:
         InputError: on a call, an output without logits at that place.
@@ -89,9 +86,9 @@ def inner_modules(model: nn.Module) -> dict[str, nn.Module]:
 def evaluation_mode(model: object) -> Iterator[None]:
     """Put every submodule in eval, and back as it was, module by module, also on an exception.
 
-    The flags are set directly: ``train()`` may be overridden (frozen BatchNorm) and would not
-    restore a mixture of modes. What is not a module passes through.
+    What is not a module passes through.
     """
+    # Flags are set directly: train() may be overridden, and restores no mixture of modes.
     modules = [m for m in model.modules() if m.training] if isinstance(model, nn.Module) else []
     for module in modules:
         module.training = False
@@ -106,8 +103,7 @@ def evaluation_mode(model: object) -> Iterator[None]:
 def without_grad() -> Iterator[None]:
     """``torch.no_grad`` that is safe inside autocast.
 
-    Autocast keeps the half-precision copies of weights made in its region; copies made without
-    gradient would cut the weights off from a later forward pass in the same region.
+    The half-precision copies of weights that autocast keeps have no gradient and must not stay.
     """
     try:
         with torch.no_grad():
@@ -118,15 +114,12 @@ def without_grad() -> Iterator[None]:
 
 
 def eval_logits(network: Network, x: Tensor, argument: str = "model") -> Tensor:
-    """The logits ``(B, classes)`` of a network in eval, without gradient; its modes are put back.
+    """The checked logits of a network in eval, without gradient; its modes are put back.
 
     Args:
         network: a module or function, ``(B, ...)`` → ``(B, classes)``.
         x: inputs ``(B, ...)``.
         argument: what errors call the network.
-
-    Raises:
-        InputError: an output that has not the shape of logits.
     """
     with evaluation_mode(network), without_grad():
         return checked_logits(network(x), len(x), argument)

@@ -17,12 +17,7 @@ from interaction_train.game.evaluation import evaluation_mode, inner_modules, un
 
 @dataclass
 class ForwardRecord:
-    """What the main forward pass of a step leaves for the loss terms.
-
-    Attributes:
-        logits: ``(B, classes)``.
-        features: layer name → its output ``(B, ...)``, part of the autograd graph.
-    """
+    """What a step's main forward pass leaves for the terms: logits, and outputs by layer name."""
 
     logits: Tensor | None = None
     features: dict[str, Tensor] = field(default_factory=dict)
@@ -36,11 +31,7 @@ _legal: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
 
 
 def find_layer(model: nn.Module, layer: str) -> nn.Module:
-    """The submodule of that dotted name; under :func:`~.evaluation.logits_of`, the inner one too.
-
-    Raises:
-        InputError: there is none; the message lists near names.
-    """
+    """The submodule of that dotted name, also below ``logits_of``; the error lists near names."""
     if not isinstance(layer, str):
         raise InputError("layer", type(layer).__name__, "the layer's dotted name, a string")
     modules = inner_modules(model)
@@ -56,8 +47,7 @@ def find_layer(model: nn.Module, layer: str) -> nn.Module:
 def record(model: nn.Module, layers: Iterable[str]) -> Iterator[ForwardRecord]:
     """Record the outputs of layers during the forward passes made inside the context.
 
-    Outputs are cloned, because an in-place operation may follow. Hooks do not reach into compiled
-    graphs: for a compiled model nothing is recorded, and a term runs its own pass.
+    For a compiled model, into whose graph no hook reaches, nothing is recorded.
 
     Examples:
         >>> from interaction_train.models import DigitsNet
@@ -75,7 +65,7 @@ def record(model: nn.Module, layers: Iterable[str]) -> Iterator[ForwardRecord]:
 
                 def keep(module: nn.Module, inputs: object, output: object, n: str = name) -> None:
                     if isinstance(output, Tensor):
-                        result.features[n] = output.clone()
+                        result.features[n] = output.clone()  # an in-place operation may follow
 
                 hooks.enter_context(find_layer(model, name).register_forward_hook(keep))
         yield result
@@ -106,14 +96,13 @@ class LayerSuffix:
 
     The network runs on a single token input, and a hook replaces the layer's output; the prefix
     thus costs one row a call. This is right only where everything after the layer depends on the
-    input through it alone. That is shown once per model and layer by following the input through
-    every operation, so it holds for any weights and inputs; networks whose control flow reads
-    numbers of their own are followed anew each time.
+    input through it alone, which is shown once per model and layer, for any weights and inputs
+    (:func:`~interaction_train.game.dataflow.check_layer`).
 
     Args:
         model: the network.
         layer: dotted name of the layer.
-        x: ``(B, ...)`` inputs; the first ones serve as token and for the check.
+        x: inputs ``(B, ...)``, for the token and the check.
 
     Raises:
         InputError: no such layer, or one on which the replacement would be wrong; the message
@@ -133,7 +122,7 @@ class LayerSuffix:
 
         def replace(*_: object) -> Tensor:
             calls.append(None)
-            return output.clone()  # an in-place operation may follow: the caller's stays as it was
+            return output.clone()  # an in-place operation may follow
 
         with self.module.register_forward_hook(replace):
             logits = self.model(self.token)

@@ -86,11 +86,7 @@ PAYOFFS: dict[str, Payoff] = {
 
 
 def get_payoff(payoff: str | Payoff) -> Payoff:
-    """Look a payoff up by name; callables pass through.
-
-    Raises:
-        InputError: an unknown name.
-    """
+    """Look a payoff up by name; callables pass through."""
     if callable(payoff):
         return payoff
     if payoff not in PAYOFFS:

@@ -14,19 +14,14 @@ from interaction_train.errors import InputError, at_least
 
 
 class Players(ABC):
-    """A partition of a sample's elements into n players.
+    """A partition of the elements of a sample, of shape ``shape``, into n players.
 
-    A coalition is a boolean mask of shape ``(..., n)``, true where the player is present.
-    ``shape`` is always the shape of one sample, without the batch.
+    A coalition is a boolean mask ``(..., n)``, true where the player is present.
     """
 
     @abstractmethod
     def count(self, shape: Sequence[int]) -> int:
-        """Number of players n in a sample of this shape.
-
-        Raises:
-            InputError: the sample cannot be split this way.
-        """
+        """Number of players n; raises InputError where the sample cannot be split this way."""
 
     @abstractmethod
     def mask(self, coalitions: Tensor, shape: Sequence[int]) -> Tensor:
@@ -37,8 +32,8 @@ class GridPlayers(Players):
     """The cells of a ``rows`` x ``cols`` grid over the last two axes; channels share a cell.
 
     Pixel row y of an image of height H belongs to grid row ``floor(y * rows / H)``, and columns
-    likewise, so every pixel lies in exactly one cell and every cell has at least one pixel, also
-    when the size does not divide. Player ``r * cols + c`` is the cell in grid row r, column c.
+    likewise, also when the size does not divide. Player ``r * cols + c`` is the cell in grid row r,
+    column c.
 
     Args:
         rows: cells along the height.
