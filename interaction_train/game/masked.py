@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -137,31 +139,24 @@ class MaskedGame:
         rows = self.chunk_size or (
             gradient_rows(self.present[0], total) if grad else self.choose_chunk(total)
         )
-        saving = grad and self.chunk_size is not None and rows < total
         # Whole samples while they fit, so that chunks are as full as they can be.
         samples, per_sample = min(batch, max(1, rows // count)), min(count, rows)
-        parts, first = [], 0
+        run: Callable[..., Tensor] = self._evaluate
+        if grad and self.chunk_size is not None and rows < total:
+            run = partial(checkpoint, run, use_reentrant=False, preserve_rng_state=False)
+        parts = []
         # Split, not sliced: the backward pass of a slice would fill the whole batch each time.
-        for present, absent, wanted in zip(
+        for start, present, absent, wanted in zip(
+            range(0, batch, samples),
             self.present.split(samples),
             self._absent.split(samples),
             coalitions.split(samples),
             strict=True,
         ):
-            b = slice(first, first + len(present))
-            first = b.stop
-            row = []
-            for piece in wanted.split(per_sample, dim=1):
-                if saving:
-                    part = checkpoint(
-                        self._evaluate, present, absent, piece, b,
-                        use_reentrant=False, preserve_rng_state=False,
-                    )  # fmt: skip
-                else:
-                    part = self._evaluate(present, absent, piece, b)
-                row.append(part)
-            parts.append(torch.cat(row, 1) if len(row) > 1 else row[0])
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+            b = slice(start, start + samples)
+            pieces = [run(present, absent, piece, b) for piece in wanted.split(per_sample, dim=1)]
+            parts.append(torch.cat(pieces, 1))
+        return torch.cat(parts)
 
     def choose_chunk(self, rows: int) -> int:
         """The chunk size for a job of so many rows; one that comes in several calls asks first."""
@@ -177,7 +172,5 @@ class MaskedGame:
         with evaluation_mode(self.owner):
             logits = self.model(rows)
         logits = checked_logits(logits, len(rows)).unflatten(0, coalitions.shape[:2])
-        labels = None if self.labels is None else self.labels[b, None]
-        if self.rivals is not None:
-            return self.payoff(logits, labels, self.rivals[b, None])
-        return self.payoff(logits, labels)
+        given = [t[b, None] for t in (self.labels, self.rivals) if t is not None]
+        return self.payoff(logits, *given)

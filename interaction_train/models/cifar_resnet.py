@@ -47,8 +47,7 @@ class CIFARThinResNet(nn.Module):
         std: standard deviation per channel.
         width: channels of the first stage; the others have twice and four times as many.
 
-    Shapes:
-        ``(B, C, H, W)`` in [0, 1] → ``(B, num_classes)``.
+    Shapes: ``(B, C, H, W)`` in [0, 1] → ``(B, num_classes)``.
 
     Raises:
         InputError: another depth, an odd width, or a file that is missing or does not fit.

@@ -67,8 +67,7 @@ class DigitsNet(_FeatureNet):
         mean: training mean per channel; the default is that of scikit-learn's digits.
         std: standard deviation per channel.
 
-    Shapes:
-        ``(B, C, image_size, image_size)`` → ``(B, num_classes)``.
+    Shapes: ``(B, C, image_size, image_size)`` → ``(B, num_classes)``.
 
     Raises:
         InputError: an argument out of its range, or inputs of another shape.
@@ -152,8 +151,7 @@ class CIFARAlexNet(_FeatureNet):
         mean: training mean per channel.
         std: standard deviation per channel.
 
-    Shapes:
-        ``(B, 3, 32, 32)`` → ``(B, num_classes)``.
+    Shapes: ``(B, 3, 32, 32)`` → ``(B, num_classes)``.
 
     Raises:
         InputError: an argument out of its range, or inputs of another shape.
@@ -240,8 +238,7 @@ class CIFARResNet(ResNet):
         mean: training mean per channel.
         std: standard deviation per channel.
 
-    Shapes:
-        ``(B, 3, H, W)`` → ``(B, num_classes)``.
+    Shapes: ``(B, 3, H, W)`` → ``(B, num_classes)``.
 
     Raises:
         InputError: an argument out of its range, or inputs with another number of channels.
@@ -286,8 +283,7 @@ def _convolutions(
 
 
 def _he_initialization(network: _FeatureNet) -> None:
-    # For all layers that a ReLU follows. torch's default shrinks the signal at every layer: on
-    # CIFAR-10, AlexNet with SGD at 0.01 had learned nothing after five epochs of 1800 images.
+    # For all layers that a ReLU follows: torch's default shrinks the signal at every layer.
     layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     for layer in layers[:-1]:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
