@@ -26,6 +26,7 @@ from interaction_train.callbacks.robust_curve import masking_signs, masking_warn
 from interaction_train.callbacks.samples import gather, is_fast, shard, spread
 from interaction_train.errors import InputError, at_least
 from interaction_train.game.evaluation import eval_logits
+from interaction_train.game.precision import wide
 from interaction_train.tracking.loggers import log_images
 
 _SIGNS = 4  # columns of masking_signs
@@ -98,7 +99,7 @@ class AdversarialRobustness(Monitor):
         if self.epsilons is not None and not min(self.epsilons, default=0) > 0:
             raise InputError("epsilons", epsilons, "positive numbers")
         # Above every ε at which a sample may have been broken there is none but infinity.
-        self._largest = self.epsilons[-1] if self.epsilons else torch.finfo(torch.float64).max
+        self._largest = self.epsilons[-1] if self.epsilons else torch.finfo(torch.float32).max
         self.attacks, self.checks, self.black_box = attacks, checks, black_box
         self.n_samples, self.batch_size, self.seed = n_samples, batch_size, seed
         self.targets = targets
@@ -110,7 +111,7 @@ class AdversarialRobustness(Monitor):
         checked = self.checks and not fast and trainer.state.fn != TrainerFn.FITTING
         places = spread(len(loader.dataset), 2 if fast else self.n_samples)
         width = 2 + len(self.attacks) * (1 + _SIGNS * checked)
-        rows = [torch.zeros(0, width, dtype=torch.float64, device=trainer.strategy.root_device)]
+        rows = [wide(torch.zeros(0, width, device=trainer.strategy.root_device))]
         self._images = {}
         for block in shard(places, trainer, self.batch_size):
             x, y = self.samples(trainer, loader, block)
@@ -211,7 +212,7 @@ class AdversarialRobustness(Monitor):
                 self._images[name] = images.float().cpu(), [f"{a} → {b}" for a, b in pairs]
             if checked:
                 right = smallest > 0
-                found = torch.full((len(x), _SIGNS), torch.nan, device=x.device).double()
+                found = wide(torch.full((len(x), _SIGNS), torch.nan, device=x.device))
                 found[right] = masking_signs(
                     make, network, x[right], y[right],
                     None if self.epsilons is None else self._largest,
@@ -232,4 +233,6 @@ class AdversarialRobustness(Monitor):
 
 
 def _standing(smallest: Sequence[float | None], epsilon: float) -> Proportion:
-    return Proportion(sum(v is None or v > epsilon for v in smallest), len(smallest))
+    # Where ε was kept in float32, its rounding must not make it larger than itself.
+    bound = epsilon * (1 + 1e-6)
+    return Proportion(sum(v is None or v > bound for v in smallest), len(smallest))

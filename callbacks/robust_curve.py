@@ -18,6 +18,7 @@ from interaction_train.attacks.run import AttackFactory, craft, norm_of, set_eps
 from interaction_train.attacks.targets import Targets
 from interaction_train.errors import InputError
 from interaction_train.game.evaluation import eval_logits
+from interaction_train.game.precision import wide, wide_dtype
 
 _QUERIES = 100  # of the default black-box attack
 _ENOUGH = 0.95  # success that is "all of them" at the largest ε there is
@@ -27,7 +28,7 @@ class RobustCurve(NamedTuple):
     """What an attack does to B samples.
 
     Args:
-        smallest: ``(B,)`` float64: the smallest ε that broke a sample, 0 for one that the network
+        smallest: ``(B,)``: the smallest ε that broke a sample, 0 for one that the network
             gets wrong without an attack, infinite for one that stands. Without a list of ε the size
             of the perturbation that broke it (L∞).
         adversarial: ``(B, C, H, W)``: the image that broke a sample, else the last one tried.
@@ -65,7 +66,7 @@ def robust_curve(
         InputError: an attack without a bound or targets to set, or one that leaves its bound.
     """
     stands = eval_logits(network, x).argmax(-1) == y
-    smallest = torch.where(stands, math.inf, 0.0).double()
+    smallest = wide(torch.where(stands, math.inf, 0.0))
     adversarial = x.clone()
     for epsilon in (None,) if epsilons is None else epsilons:
         left = stands.nonzero().flatten()
@@ -73,7 +74,7 @@ def robust_curve(
             break
         attack = make_attack(make, network, epsilon, targets)
         crafted = craft(attack, x[left], y[left], seed=seed)
-        sizes = (crafted.double() - x[left].double()).flatten(1)
+        sizes = (wide(crafted) - wide(x[left])).flatten(1)
         if epsilon is not None:
             _check_bound(attack, sizes, epsilon)
         broken = eval_logits(network, crafted).argmax(-1) != y[left]
@@ -100,14 +101,14 @@ def masking_signs(
     ``black_box`` (default: Square with 100 queries, in the attack's norm).
 
     Returns:
-        ``(B, 4)`` float64: the cross entropy after half of the steps and after all; whether the
+        ``(B, 4)``: the cross entropy after half of the steps and after all; whether the
         black-box attack breaks the sample at this ε, and the attack itself at the largest ε there
         is. NaN where there is no such thing: one-step attacks, attacks without a bound.
     """
     attack = make(network)
     epsilon = getattr(attack, "eps", None) if epsilon is None else epsilon
     steps = getattr(attack, "steps", 1)
-    found = torch.full((len(x), 4), torch.nan, dtype=torch.float64, device=x.device)
+    found = torch.full((len(x), 4), torch.nan, dtype=wide_dtype(x.device), device=x.device)
     if epsilon is None or not len(x):
         return found
 
@@ -116,16 +117,16 @@ def masking_signs(
         set_epsilon(made, bound)
         if wanted is not None:
             made.steps = wanted
-        return eval_logits(network, craft(made, x, y, seed=seed)).double()
+        return wide(eval_logits(network, craft(made, x, y, seed=seed)))
 
     if isinstance(steps, int) and steps > 1:
         for column, count in enumerate((steps // 2, steps)):
             found[:, column] = F.cross_entropy(at(epsilon, make, count), y, reduction="none")
         whole = 1.0 if norm_of(attack) == "Linf" else x[0].numel() ** 0.5
-        found[:, 3] = (at(whole, make).argmax(-1) != y).double()
+        found[:, 3] = at(whole, make).argmax(-1) != y
     square = partial(torchattacks.Square, norm=norm_of(attack), n_queries=_QUERIES)
     black_box = square if black_box is None else black_box
-    found[:, 2] = (at(epsilon, black_box).argmax(-1) != y).double()
+    found[:, 2] = at(epsilon, black_box).argmax(-1) != y
     return found
 
 
@@ -143,10 +144,10 @@ def masking_warnings(name: str, signs: Tensor, broken: Tensor) -> list[str]:
             f"the loss falls with more steps, from {float(half.nanmean()):.3g} to "
             f"{float(full.nanmean()):.3g}; gradients may be masked, or steps too large."
         )
-    if _clearly_positive(black - broken.double()):
+    if _clearly_positive(black - broken.to(black)):
         found.append(
             f"a black-box attack breaks {float(black.mean()):.1%} of the samples and it "
-            f"{float(broken.double().mean()):.1%}; gradients may be masked."
+            f"{float(broken.to(black).mean()):.1%}; gradients may be masked."
         )
     if float(large.mean()) < _ENOUGH:  # False for NaN
         found.append(

@@ -1,4 +1,4 @@
-"""The one exception for bad input, and the checks that several places make alike."""
+"""The one exception for bad input, and the checks that raise it in several places."""
 
 from __future__ import annotations
 
@@ -28,45 +28,30 @@ class InputError(ValueError):
 
 
 def at_least(argument: str, value: float, least: float) -> None:
-    """Refuse a number below ``least``, or NaN.
-
-    Raises:
-        InputError: it is.
-    """
+    """Refuse a number below ``least``, or NaN."""
     if not value >= least:
         raise InputError(argument, value, f"at least {least}")
 
 
 def in_range(argument: str, value: float, low: float, high: float, *, above: bool = False) -> None:
-    """Refuse a number outside [low, high], or with ``above`` outside (low, high]; or NaN.
-
-    Raises:
-        InputError: it is.
-    """
+    """Refuse a number outside [low, high], or with ``above`` outside (low, high]; or NaN."""
     if not (low < value if above else low <= value) or not value <= high:
         raise InputError(argument, value, f"in {'(' if above else '['}{low:g}, {high:g}]")
 
 
 def one_of(argument: str, value: object, allowed: Collection[object]) -> None:
-    """Refuse a value that is not among those allowed.
-
-    Raises:
-        InputError: it is not; the message lists them.
-    """
+    """Refuse a value that is not among those allowed, which the message lists."""
     if value not in allowed:
         raise InputError(argument, repr(value), f"one of {', '.join(map(repr, allowed))}")
 
 
 def checked_logits(output: Any, rows: int, argument: str = "model") -> Tensor:
-    """What a network returned, if it has the shape of logits; no host synchronisation.
+    """What a network returned, if it has the shape ``(rows, classes)``; no host synchronisation.
 
     Args:
         output: the network's output.
         rows: the number of samples that went in.
         argument: what the error calls the network.
-
-    Raises:
-        InputError: anything but a tensor ``(rows, classes)``.
     """
     shape = getattr(output, "shape", None)
     if shape is None or len(shape) != 2 or shape[0] != rows:
@@ -75,15 +60,19 @@ def checked_logits(output: Any, rows: int, argument: str = "model") -> Tensor:
     return output
 
 
+def refuse_one_logit(logits: Tensor, argument: str = "model") -> None:
+    """Refuse the head ``(..., 1)`` of two classes, whose one column is no label's logit."""
+    if logits.shape[-1] < 2:
+        expected = "a head with a logit per class (for one logit z of two classes: 0 and z)"
+        raise InputError(argument, "one logit", expected)
+
+
 def refuse_probabilities(logits: Tensor, argument: str = "model") -> None:
-    """Refuse NaN and what looks like probabilities; reads the values back to the host.
+    """Refuse NaN, and rows of non-negative numbers that sum to 1; reads the values back.
 
     Args:
         logits: ``(..., classes)``.
         argument: what the error calls the network.
-
-    Raises:
-        InputError: NaN, or rows of non-negative numbers that sum to 1.
     """
     if bool(logits.isnan().any()):
         raise InputError(argument, "outputs with NaN", "logits")
@@ -93,11 +82,7 @@ def refuse_probabilities(logits: Tensor, argument: str = "model") -> None:
 
 
 def checked_labels(labels: Any, count: int, argument: str = "labels") -> Tensor:
-    """Labels, if they are an int64 tensor ``(count,)``.
-
-    Raises:
-        InputError: they are not.
-    """
+    """Labels, if they are an int64 tensor ``(count,)``."""
     dtype, shape = getattr(labels, "dtype", None), getattr(labels, "shape", None)
     if str(dtype) != "torch.int64" or shape != (count,):
         got = type(labels).__name__ if shape is None else f"{dtype} {tuple(shape)}"
@@ -106,11 +91,7 @@ def checked_labels(labels: Any, count: int, argument: str = "labels") -> Tensor:
 
 
 def checked_classes(labels: Tensor, classes: int, argument: str = "labels") -> None:
-    """Refuse labels that are no classes of a network; reads their bounds back to the host.
-
-    Raises:
-        InputError: a label below 0, or at or above the number of classes.
-    """
+    """Refuse labels outside 0 … classes − 1; reads their bounds back to the host."""
     low, high = (int(bound) for bound in labels.aminmax())
     if low < 0 or high >= classes:
         got = f"{classes} classes and labels from {low} to {high}"
@@ -118,11 +99,7 @@ def checked_classes(labels: Tensor, classes: int, argument: str = "labels") -> N
 
 
 def checked_images(images: Any, argument: str = "images") -> Tensor:
-    """A batch of images ``(B, ...)``, clamped to [0, 1] where rounding has left it.
-
-    Raises:
-        InputError: no batch, integers, NaN, or values outside [0, 1].
-    """
+    """A batch of images ``(B, ...)``, floats without NaN, clamped to [0, 1] against rounding."""
     if not hasattr(images, "is_floating_point") or not images.is_floating_point():
         got = getattr(images, "dtype", type(images).__name__)
         raise InputError(argument, got, "a tensor of floating point values in [0, 1]")

@@ -5,19 +5,29 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict, Unpack
 
 from interaction_train.errors import InputError, checked_labels, in_range
 from interaction_train.game.absence import input_baseline
-from interaction_train.game.evaluation import Network, without_grad
+from interaction_train.game.evaluation import Network, unwrap, without_grad
 from interaction_train.game.layers import ForwardRecord, LayerSuffix, features
+from interaction_train.game.masked import MaskedGame
 from interaction_train.game.players import Players, UnitPlayers
-from interaction_train.losses.order_weights import OrderWeights
+from interaction_train.losses.order_weights import OrderWeights, order_weights
+from interaction_train.sampling.random import Draws, content_hash
+
+
+class TermSettings(TypedDict, total=False):
+    """What every term takes by keyword; see :class:`InteractionTerm`."""
+
+    seed: int
+    name: str | None
 
 
 class InteractionTerm(nn.Module, ABC):
@@ -29,8 +39,8 @@ class InteractionTerm(nn.Module, ABC):
 
     Args:
         seed: seed of the term's draws.
-        name: name of the term's draws; two terms of the same class need different names or seeds
-            to draw independently.
+        name: name of the draws; default: the class's. Two terms of one class need different names
+            or seeds to draw independently.
     """
 
     __signature__: inspect.Signature
@@ -44,17 +54,15 @@ class InteractionTerm(nn.Module, ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Show in the signature what ``**shared`` passes on to the parent."""
         super().__init_subclass__(**kwargs)
-        if "__init__" in cls.__dict__:
-            own = inspect.signature(cls.__init__)
-            shown = list(own.parameters.values())[1:]
-            if shown and shown[-1].kind is inspect.Parameter.VAR_KEYWORD:
-                names = {p.name for p in shown}
-                above = inspect.signature(cls.__mro__[1]).parameters.values()
-                keyword = inspect.Parameter.KEYWORD_ONLY
-                # Without the annotation, configs get their defaults and help from the parent too.
-                cls.__init__.__annotations__.pop(shown[-1].name, None)
-                shown[-1:] = [p.replace(kind=keyword) for p in above if p.name not in names]
-            cls.__signature__ = inspect.Signature(shown)
+        shown = list(inspect.signature(cls.__init__).parameters.values())[1:]
+        if shown and shown[-1].kind is inspect.Parameter.VAR_KEYWORD:
+            # Without the annotation, configs get their defaults and help from the parent too.
+            cls.__init__.__annotations__.pop(shown.pop().name, None)
+            names = {p.name for p in shown}
+            above = inspect.signature(cls.__mro__[1]).parameters.values()
+            keyword = inspect.Parameter.KEYWORD_ONLY
+            shown += [p.replace(kind=keyword) for p in above if p.name not in names]
+        cls.__signature__ = inspect.Signature(shown)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -75,11 +83,9 @@ class InteractionTerm(nn.Module, ABC):
         Args:
             model: the network, ``(B, ...)`` → ``(B, classes)``.
             x: inputs ``(B, ...)``.
-            y: labels ``(B,)`` int64, or the classes' probabilities ``(B, classes)`` (mixup,
-                label smoothing).
+            y: labels ``(B,)`` int64, or the classes' probabilities ``(B, classes)`` (mixup).
             forward: record of the main forward pass on the same ``x``.
-            step: the global micro-batch counter that the draws depend on; without it the term
-                counts its own calls.
+            step: the global micro-batch counter that the draws depend on; default: the calls.
 
         Raises:
             InputError: inputs, labels or a network that do not fit the term.
@@ -95,6 +101,10 @@ class InteractionTerm(nn.Module, ABC):
     ) -> Tensor:
         """The value, with the record (perhaps empty) and the step given."""
 
+    def draws(self, x: Tensor, step: int) -> Draws:
+        """The term's random numbers for samples ``x`` at a step."""
+        return Draws(content_hash(x), self.seed, self.name, step)
+
     def extra_repr(self) -> str:
         """The settings that differ from the defaults."""
         shown = {}
@@ -107,15 +117,13 @@ class InteractionTerm(nn.Module, ABC):
         return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
-class PlayerSettings(TypedDict, total=False):
+class PlayerSettings(TermSettings, total=False):
     """What every term over players takes by keyword; see :class:`PlayerTerm`."""
 
     baseline: float | Sequence[float] | None
     batch_fraction: float
     chunk_size: int | None
     suffix: Network | None
-    seed: int
-    name: str | None
 
 
 class PlayerTerm(InteractionTerm):
@@ -130,13 +138,9 @@ class PlayerTerm(InteractionTerm):
             training mean per channel that the network's ``Normalize`` layer holds.
         batch_fraction: the part of the batch that the term looks at, its first rows.
         chunk_size: rows per forward pass; chunks are checkpointed, so memory stays flat. Default:
-            as many as are fast (:func:`~interaction_train.game.chunks.gradient_rows`), kept in
-            memory.
-        suffix: what follows the layer, for networks in which the layer's output cannot be replaced
-            though the layer is legal.
-        seed: seed of the draws.
-        name: name of the draws; default: the class's. Two terms of one class need different names
-            or seeds to draw independently.
+            as many as are fast (:func:`~interaction_train.game.chunks.gradient_rows`), in memory.
+        suffix: what follows the layer, where a legal layer's output cannot be replaced.
+        **shared: the settings of :class:`InteractionTerm`.
 
     Raises:
         InputError: an argument out of its range, or two that do not go together.
@@ -153,10 +157,9 @@ class PlayerTerm(InteractionTerm):
         batch_fraction: float = 1.0,
         chunk_size: int | None = None,
         suffix: Network | None = None,
-        seed: int = 0,
-        name: str | None = None,
+        **shared: Unpack[TermSettings],
     ) -> None:
-        super().__init__(seed, name)
+        super().__init__(**shared)
         in_range("batch_fraction", batch_fraction, 0, 1, above=True)
         if layer is None and (players is None or suffix is not None):
             raise InputError("layer", None, "a layer's name, or players that split the input")
@@ -181,14 +184,21 @@ class PlayerTerm(InteractionTerm):
 
     def place(
         self, model: nn.Module, x: Tensor, forward: ForwardRecord
-    ) -> tuple[Network, Tensor, Tensor | float]:
-        """The network over the players, what it sees where they are present, and elsewhere."""
+    ) -> tuple[Callable[..., MaskedGame], Tensor]:
+        """What builds games over the players from ``present``, and ``present`` for samples x."""
+        network: Network = model
         if self.layer is None:
-            return model, x, input_baseline(model, self.baseline, x)
-        network = LayerSuffix(model, self.layer, x) if self.suffix is None else self.suffix
-        recorded = forward.features.get(self.layer)
-        present = features(model, self.layer, x) if recorded is None else recorded[: len(x)]
-        return network, present, 0.0
+            present, absent = x, input_baseline(model, self.baseline, x)
+        else:
+            network = LayerSuffix(model, self.layer, x) if self.suffix is None else self.suffix
+            recorded = forward.features.get(self.layer)
+            present = features(model, self.layer, x) if recorded is None else recorded[: len(x)]
+            absent = present.new_zeros(())
+        build = partial(
+            MaskedGame, network, absent=absent, players=self.players,
+            chunk_size=self.chunk_size, owner=unwrap(model),
+        )  # fmt: skip
+        return build, present
 
     def count(self, model: nn.Module, x: Tensor) -> int:
         """The number of players n of inputs such as ``x``, ``(B, ...)``."""
@@ -198,20 +208,24 @@ class PlayerTerm(InteractionTerm):
             return self.players.count(features(model, self.layer, x[:1]).shape[1:])
 
     @abstractmethod
-    def order_weights(self, n: int) -> OrderWeights:
-        """Which orders the expected difference weighs, for n players.
+    def curve(self, n: int) -> dict[int, float]:
+        """The expected difference of v: size of a coalition → coefficient of the mean v there.
 
         Raises:
-            InputError: so few players that the setting's sizes do not exist.
+            InputError: too few players.
         """
+
+    def order_weights(self, n: int) -> OrderWeights:
+        """Which orders the expected difference weighs, for n players; raises as :meth:`curve`."""
+        return order_weights(n, self.curve(n))
 
 
 def checked_batch(x: Tensor, y: Tensor) -> None:
     """Refuse what is no batch of inputs and hard or soft labels; no host synchronisation.
 
     Raises:
-        InputError: inputs that are no tensor ``(B, ...)``, or labels that are neither int64
-            ``(B,)`` nor floats ``(B, classes)``.
+        InputError: x is no tensor ``(B, ...)``, or y neither int64 ``(B,)`` nor floats
+            ``(B, classes)``.
     """
     if not isinstance(x, Tensor) or x.dim() < 2:
         got = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
@@ -223,3 +237,8 @@ def checked_batch(x: Tensor, y: Tensor) -> None:
 def is_soft(y: Tensor) -> bool:
     """Whether labels are probabilities of the classes, ``(B, classes)``, instead of indices."""
     return isinstance(y, Tensor) and y.is_floating_point()
+
+
+def hard(y: Tensor) -> Tensor:
+    """The labels ``(B,)``; of probabilities the largest class."""
+    return y.argmax(1) if is_soft(y) else y

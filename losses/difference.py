@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from functools import partial
 from typing import Literal
 
 import torch
@@ -13,13 +12,10 @@ from typing_extensions import Unpack
 
 from interaction_train.errors import at_least, one_of
 from interaction_train.game.determinism import forward_agrees
-from interaction_train.game.evaluation import Network, unwrap
 from interaction_train.game.layers import ForwardRecord
-from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import all_logits
 from interaction_train.game.players import Players
 from interaction_train.losses.base import PlayerSettings, PlayerTerm, checked_batch, is_soft
-from interaction_train.sampling.random import Draws, content_hash
 
 Mode = Literal["encourage", "penalize"]
 Expectation = Literal["inside", "outside"]
@@ -37,6 +33,9 @@ class DifferenceLoss(PlayerTerm):
 
     ``"encourage"`` is the cross entropy of softmax(Δ), L+, also with soft labels; ``"penalize"`` is
     Σ_c p_c log p_c of p = softmax(Δ), minus its entropy, L−, between −log(classes) and 0.
+
+    All coalitions run in eval. v(N) is the main forward pass's where the network is known to
+    compute the same in training and eval; v(∅), the same for every sample, is a single row.
 
     Args:
         mode: ``"encourage"`` or ``"penalize"``.
@@ -68,8 +67,43 @@ class DifferenceLoss(PlayerTerm):
         self.mode, self.n_draws, self.expectation = mode, n_draws, expectation
 
     @abstractmethod
+    def draw(self, keys: Tensor) -> dict[int, Tensor]:
+        """The coalitions but ∅ and N from keys ``(B, n_draws, n)``: size → ``(B, rows, n)``."""
+
+    @abstractmethod
+    def difference(self, v: dict[int, Tensor], n: int) -> Tensor:
+        """Δ, ``(B, draws, classes)``.
+
+        Args:
+            v: logits ``(B, rows, classes)`` under the sizes of :meth:`draw`; for the sizes 0 and n
+                of the curve v(∅), ``(1, 1, classes)``, and v(N).
+            n: number of players.
+        """
+
     def differences(self, model: nn.Module, x: Tensor, forward: ForwardRecord, step: int) -> Tensor:
-        """Δ of every sample and draw, ``(n_samples, n_draws, classes)``."""
+        """Δ of every sample and draw, ``(n_samples, draws, classes)``."""
+        x = x[: self.n_samples(len(x))]
+        build, present = self.place(model, x, forward)
+        n = self.players.count(present.shape[1:])
+        sizes = self.curve(n)
+        masks, v = self.draw(self._keys(x, n, step)), {}
+        nobody = torch.zeros(1, 1, n, dtype=torch.bool, device=x.device)
+        if n in sizes and forward.logits is not None and forward_agrees(model):
+            v[n] = all_logits(forward.logits[: len(x)]).unsqueeze(1)
+        elif n in sizes:
+            masks[n] = ~nobody.expand(len(x), -1, -1)
+        if masks:
+            rows, counts = torch.cat([*masks.values()], 1), [m.shape[1] for m in masks.values()]
+            join = 0 in sizes and rows.shape[1] == 1  # then ∅ is one more sample of the same call
+            if join:
+                present, rows = torch.cat([present, present[:1]]), torch.cat([rows, nobody])
+            values = build(present, payoff="all")(rows, grad=True)
+            if join:
+                values, v[0] = values.split([len(x), 1])
+            v.update(zip(masks, values.split(counts, 1), strict=True))
+        if 0 in sizes and 0 not in v:
+            v[0] = build(present[:1], payoff="all")(nobody, grad=True)
+        return self.difference(v, n)
 
     def compute(
         self, model: nn.Module, x: Tensor, y: Tensor, forward: ForwardRecord, step: int
@@ -85,60 +119,4 @@ class DifferenceLoss(PlayerTerm):
         return F.cross_entropy(delta.flatten(0, 1), y.to(delta) if is_soft(y) else y)
 
     def _keys(self, x: Tensor, n: int, step: int) -> Tensor:
-        draws = Draws(content_hash(x), self.seed, self.name, step)
-        return draws.bits("players", self.n_draws, n)
-
-    def _evaluate(
-        self,
-        model: nn.Module,
-        place: tuple[Network, Tensor, Tensor | float],
-        forward: ForwardRecord,
-        masks: Tensor | None,
-        *,
-        empty: bool,
-        everyone: bool,
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Logits of the drawn coalitions, of ∅ and of N, all in one regime.
-
-        Everything goes in one batched call. v(N) is the main forward pass's where that passes
-        through the network as coalitions do, in eval. v(∅) is the same for every sample: one row,
-        which joins the batch where that has one row per sample, and else goes by itself.
-
-        Args:
-            model: the network.
-            place: see :meth:`PlayerTerm.place`.
-            forward: record of the main forward pass.
-            masks: bool ``(B, rows, n)``.
-            empty: whether v(∅) is wanted.
-            everyone: whether v(N) is wanted.
-
-        Returns:
-            ``(B, rows, classes)``, ``(1, 1, classes)`` and ``(B, 1, classes)``; None for each that
-            is not wanted.
-        """
-        network, present, absent = place
-        build = partial(
-            MaskedGame, network, absent=absent, players=self.players, payoff="all",
-            chunk_size=self.chunk_size, owner=unwrap(model),
-        )  # fmt: skip
-        rows: Tensor | None
-        v_empty: Tensor | None = None
-        v_all: Tensor | None = None
-        nobody = torch.zeros(
-            1, 1, self.players.count(present.shape[1:]), dtype=torch.bool, device=present.device
-        )
-        if everyone and forward.logits is not None and forward_agrees(model):
-            v_all, everyone = all_logits(forward.logits[: len(present)]).unsqueeze(1), False
-        drawn = 0 if masks is None else masks.shape[1]
-        if everyone:
-            full = ~nobody.expand(len(present), -1, -1)
-            masks = full if masks is None else torch.cat([masks, full], 1)
-        if empty and masks is not None and masks.shape[1] == 1:
-            game = build(torch.cat([present, present[:1]]))
-            rows, v_empty = game(torch.cat([masks, nobody]), grad=True).split([len(present), 1])
-        else:
-            rows = None if masks is None else build(present)(masks, grad=True)
-            v_empty = build(present[:1])(nobody, grad=True) if empty else None
-        if rows is not None and everyone:
-            rows, v_all = rows.split([drawn, 1], dim=1)
-        return rows if drawn else None, v_empty, v_all
+        return self.draws(x, step).bits("players", self.n_draws, n)

@@ -32,20 +32,16 @@ def row_count(groups: int) -> int:
 
 
 def group_coalitions(group: Tensor, context: Tensor, groups: int) -> Tensor:
-    """The coalitions of every context: S, then S∪G_i, then S∪G_i∪G_j.
+    """The coalitions of every context, S, then S∪G_i, then S∪G_i∪G_j: bool ``(..., rows, n)``.
 
     Args:
-        group: int64 ``(..., n)``, a player's group, or ``groups`` where it is in none.
+        group: int64 ``(..., n)``, a player's group 0 … g−1; larger where it is in none.
         context: bool ``(..., n)``, the context; members of groups are left out of it here.
         groups: number of groups g.
-
-    Returns:
-        bool ``(..., rows, n)``.
     """
     members = [(), *((i,) for i in range(groups)), *combinations(range(groups), 2)]
     # One word per player: bit r says whether the player is present in row r.
-    free = group == groups
-    word = torch.where(free & context, -1, 0)
+    word = torch.where((group >= groups) & context, -1, 0)
     for i in range(groups):
         rows = sum(1 << r for r, inside in enumerate(members) if i in inside)
         word = torch.where(group == i, rows, word)
@@ -54,18 +50,12 @@ def group_coalitions(group: Tensor, context: Tensor, groups: int) -> Tensor:
 
 
 def group_differences(values: Tensor, groups: int) -> Tensor:
-    """Δ of every pair of groups.
+    """Δ ``(B, K, g(g−1)/2, …)`` of every pair of groups, in lexicographic order.
 
     Args:
-        values: payoffs ``(B, K, rows)`` or ``(B, K, rows, classes)`` of :func:`group_coalitions`.
+        values: payoffs ``(B, K, rows, …)`` of :func:`group_coalitions`.
         groups: number of groups g.
-
-    Returns:
-        ``(B, K, g(g−1)/2)`` or ``(B, K, g(g−1)/2, classes)``, pairs in lexicographic order.
     """
     empty, single, both = values.split([1, groups, row_count(groups) - 1 - groups], dim=2)
-    first, second = zip(*combinations(range(groups), 2), strict=True)
-    alone = torch.stack(
-        [single[:, :, i] + single[:, :, j] for i, j in zip(first, second, strict=True)], 2
-    )
-    return both - alone + empty
+    pairs = combinations(single.unbind(2), 2)
+    return both - torch.stack([first + second for first, second in pairs], 2) + empty

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
+from itertools import product
 from typing import Literal
 
 import torch
@@ -10,21 +11,18 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from interaction_train.errors import InputError, one_of
-from interaction_train.game.evaluation import unwrap
 from interaction_train.game.layers import ForwardRecord
-from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import Payoff, best_rival, get_payoff, margin
 from interaction_train.game.players import Players
-from interaction_train.losses.base import PlayerSettings, PlayerTerm, checked_batch, is_soft
+from interaction_train.losses.base import PlayerSettings, PlayerTerm, checked_batch, hard
 from interaction_train.losses.groups import (
     check_groups,
     group_coalitions,
     group_differences,
     row_count,
 )
-from interaction_train.losses.order_weights import OrderWeights, order_weights
 from interaction_train.sampling import coalitions
-from interaction_train.sampling.random import Draws, content_hash
+from interaction_train.sampling.random import Draws
 
 Form = Literal["squared", "abs_mean", "unbiased_square"]
 Scope = Literal["context", "sample", "batch"]
@@ -38,9 +36,7 @@ class InteractionLoss(PlayerTerm):
     additive over the players, for the payoffs ``logit``, ``all``, ``margin`` and, with two classes,
     ``log_odds``.
 
-    Players are the units of a layer's output (``layer``; absent units are 0), or a partition of the
-    input (``players`` without ``layer``; absent cells show ``baseline``). Soft labels stand for
-    their largest class.
+    Soft labels stand for their largest class.
 
     Args:
         layer: dotted name of the layer whose units are the players; default: the input's parts.
@@ -93,100 +89,81 @@ class InteractionLoss(PlayerTerm):
         scope = fresh_groups or ("context" if form == "squared" else "sample")
         one_of("fresh_groups", scope, ("context", "sample", "batch"))
         if scope == "context" and form != "squared":
-            raise InputError(
-                "fresh_groups",
-                repr(scope),
-                f"'sample' or 'batch': form {form!r} averages over contexts",
-            )
+            expected = f"'sample' or 'batch': form {form!r} averages over contexts"
+            raise InputError("fresh_groups", repr(scope), expected)
         if contexts < 1 or (form == "unbiased_square" and contexts % 2):
             expected = "an even number" if form == "unbiased_square" else "at least 1"
             raise InputError("contexts", contexts, expected)
         if not 0 < group_fraction < 1 / groups:
-            raise InputError(
-                "group_fraction",
-                group_fraction,
-                f"between 0 and 1/{groups}, so that contexts remain",
-            )
+            expected = f"between 0 and 1/{groups}, so that contexts remain"
+            raise InputError("group_fraction", group_fraction, expected)
         self.group_fraction, self.contexts, self.groups = group_fraction, contexts, groups
         self.fresh_groups, self.form = scope, form
         self.__dict__["payoff"] = get_payoff(payoff)  # a module's weights are not the term's
 
     def rows(self, batch: int) -> int:
-        """Rows that a step sends through the network, or through what follows the layer."""
+        """Rows that a step sends through the network."""
         return self.n_samples(batch) * self.contexts * row_count(self.groups)
+
+    def size(self, n: int) -> int:
+        """Players per group, of n players; raises InputError where no contexts remain."""
+        size = max(1, round(self.group_fraction * n))
+        if size * self.groups >= n:
+            got = f"{self.group_fraction} ({self.groups} groups of {size} players)"
+            expected = f"fewer than the {n} players, so that contexts remain"
+            raise InputError("group_fraction", got, expected)
+        return size
+
+    def curve(self, n: int) -> dict[int, float]:
+        size = self.size(n)
+        contexts = range(n - self.groups * size + 1)  # their sizes, which are equally likely
+        curve = dict.fromkeys(range(n + 1), 0.0)
+        for s, (more, coefficient) in product(contexts, ((2, 1), (1, -2), (0, 1))):
+            curve[s + more * size] += coefficient / len(contexts)
+        return curve
+
+    def draw(self, draws: Draws, n: int) -> Tensor:
+        """The coalitions of every context, bool ``(n_samples, contexts, rows, n)``."""
+        # The rank of a key decides its group, its low bits the context: they are independent.
+        keys = draws.bits("contexts", self.contexts, n)
+        group_keys = keys
+        if self.fresh_groups == "sample":
+            group_keys = draws.bits("groups", 1, n)
+        elif self.fresh_groups == "batch":
+            one = replace(draws, content=torch.zeros_like(draws.content[:1]))
+            group_keys = one.bits("groups", 1, n)
+        group = coalitions.disjoint_groups(group_keys, [self.size(n)] * self.groups)
+        context = coalitions.bernoulli(keys, draws.uniform("keep", self.contexts, 1))
+        return group_coalitions(group.expand_as(keys), context, self.groups)
+
+    def differences(
+        self, model: nn.Module, x: Tensor, y: Tensor, forward: ForwardRecord, step: int
+    ) -> Tensor:
+        """Δ ``(n_samples, contexts, pairs)``; ``classes`` is a last axis for the payoff ``all``."""
+        n_samples = self.n_samples(len(x))
+        x, y = x[:n_samples], y[:n_samples]
+        build, present = self.place(model, x, forward)
+        n = self.players.count(present.shape[1:])
+        rivals = None
+        if self.payoff is margin:
+            logits = forward.logits
+            if logits is None:
+                everyone = torch.ones(1, n, dtype=torch.bool, device=x.device)
+                logits = build(present, payoff="all")(everyone).squeeze(1)
+            rivals = best_rival(logits[:n_samples].detach(), y)
+        masks = self.draw(self.draws(x, step), n)
+        game = build(present, payoff=self.payoff, labels=y, rivals=rivals)
+        values = game(masks.flatten(1, 2), grad=True)
+        return group_differences(values.unflatten(1, masks.shape[1:3]), self.groups)
 
     def compute(
         self, model: nn.Module, x: Tensor, y: Tensor, forward: ForwardRecord, step: int
     ) -> Tensor:
         checked_batch(x, y)
-        delta = self.differences(model, x, y.argmax(1) if is_soft(y) else y, forward, step)
+        delta = self.differences(model, x, hard(y), forward, step)
         if self.form == "squared":
             return delta.square().mean()
         if self.form == "abs_mean":
             return delta.mean(1).abs().mean()
         first, second = delta.chunk(2, dim=1)
         return (first.mean(1) * second.mean(1)).mean()
-
-    def differences(
-        self, model: nn.Module, x: Tensor, y: Tensor, forward: ForwardRecord, step: int
-    ) -> Tensor:
-        """Δ of every sample, context and pair of groups.
-
-        Returns:
-            ``(n_samples, contexts, pairs)``, and ``classes`` as a last axis for the payoff ``all``.
-        """
-        n_samples = self.n_samples(len(x))
-        x, y = x[:n_samples], y[:n_samples]
-        network, present, absent = self.place(model, x, forward)
-        build = partial(MaskedGame, network, present, absent, self.players, owner=unwrap(model))
-        rivals = None
-        if self.payoff is margin:
-            logits = forward.logits
-            if logits is None:
-                everyone = torch.ones(
-                    1, self.players.count(present.shape[1:]), dtype=torch.bool, device=x.device
-                )
-                logits = build("all")(everyone).squeeze(1)
-            rivals = best_rival(logits[:n_samples].detach(), y)
-        game = build(self.payoff, y, rivals=rivals, chunk_size=self.chunk_size)
-        group, context = self._draw(x, game.n, step)
-        rows = group_coalitions(group, context, self.groups)
-        values = game(rows.flatten(1, 2), grad=True)
-        return group_differences(values.unflatten(1, rows.shape[1:3]), self.groups)
-
-    def order_weights(self, n: int) -> OrderWeights:
-        """The weights of E Δ; the forms of the loss then take its square or absolute value."""
-        size = self._group_size(n)
-        sizes = range(n - self.groups * size + 1)  # of the context, which are equally likely
-        curve = dict.fromkeys(range(n + 1), 0.0)
-        for s in sizes:
-            for more, coefficient in ((2, 1), (1, -2), (0, 1)):
-                curve[s + more * size] += coefficient / len(sizes)
-        return order_weights(n, curve)
-
-    def _draw(self, x: Tensor, n: int, step: int) -> tuple[Tensor, Tensor]:
-        """Groups and contexts, ``(n_samples, contexts, n)`` each."""
-        size = self._group_size(n)
-        draws = Draws(content_hash(x), self.seed, self.name, step)
-        # The rank of a key decides its group, its low bits the context: they are independent.
-        keys = draws.bits("contexts", self.contexts, n)
-        if self.fresh_groups == "context":
-            group_keys = keys
-        elif self.fresh_groups == "sample":
-            group_keys = draws.bits("groups", 1, n)
-        else:
-            one = Draws(torch.zeros_like(draws.content[:1]), self.seed, self.name, step)
-            group_keys = one.bits("groups", 1, n)
-        group = coalitions.disjoint_groups(group_keys, [size] * self.groups)
-        keep = draws.uniform("keep", self.contexts, 1)
-        return group.expand_as(keys), coalitions.bernoulli(keys, keep)
-
-    def _group_size(self, n: int) -> int:
-        size = max(1, round(self.group_fraction * n))
-        if size * self.groups >= n:
-            raise InputError(
-                "group_fraction",
-                f"{self.group_fraction} ({self.groups} groups of {size} players)",
-                f"fewer than the {n} players, so that contexts remain",
-            )
-        return size

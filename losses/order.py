@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import Unpack
 
 from interaction_train.errors import InputError
-from interaction_train.game.layers import ForwardRecord
 from interaction_train.game.players import Players
 from interaction_train.losses.difference import DifferenceLoss, DifferenceSettings, Mode
-from interaction_train.losses.order_weights import OrderWeights, order_weights
 from interaction_train.sampling import coalitions
 
 
@@ -26,15 +23,14 @@ class OrderLoss(DifferenceLoss):
 
     a tent over the orders 0 … s2−2 with its peak at m = s1−1: every order below s2−1 takes part
     (:meth:`order_weights`); a single draw also keeps zero-mean noise of the main effects. With
-    r1 = 0 the factor is 1 and Δu = v(S2) − v(∅), main effects included. Where only a band of orders
-    shall take part, see :class:`~interaction_train.losses.BandLoss`.
+    r1 = 0 the factor is 1 and Δu = v(S2) − v(∅), main effects included. For a band of orders alone
+    see :class:`~interaction_train.losses.BandLoss`.
 
     The reference settings: ``(0, .5, "penalize")`` for high-order models, ``(.3, .7, "encourage")``
     for middle orders and ``(.7, 1, "penalize")`` for low-order models, weight 1, input cells.
 
-    Rows per step for a batch of B and one draw: 2B, B + 1 for r1 = 0 (the empty coalition is one
-    row), and B for r2 = 1 where the main forward pass's logits are v(N): where the
-    network is known to compute the same in training and eval, else 2B.
+    Rows per step for a batch of B and one draw: 2B, B + 1 for r1 = 0, and B for r2 = 1 where the
+    main forward pass gives v(N).
 
     Args:
         r1: size of the smaller coalition as a fraction of the players.
@@ -43,8 +39,7 @@ class OrderLoss(DifferenceLoss):
             L−.
         players: how the input, or the layer's output, splits into players.
         layer: dotted name of the layer whose units are the players; default: the input's parts.
-        **shared: the settings of :class:`~interaction_train.losses.difference.DifferenceLoss`, such
-            as ``n_draws`` and ``expectation``.
+        **shared: the settings of :class:`~interaction_train.losses.difference.DifferenceLoss`.
 
     Raises:
         InputError: an argument out of its range, two that do not go together, or so few players
@@ -72,44 +67,23 @@ class OrderLoss(DifferenceLoss):
         self.r1, self.r2 = r1, r2
 
     def sizes(self, n: int) -> tuple[int, int]:
-        """s1 and s2 for n players.
-
-        Raises:
-            InputError: so few players that the two coincide.
-        """
+        """s1 and s2 for n players; raises InputError where they coincide."""
         small = max(1, round(self.r1 * n)) if self.r1 > 0 else 0
         large = round(self.r2 * n)
         if small >= large:
-            raise InputError(
-                "r1, r2",
-                f"{(self.r1, self.r2)}, coalitions of {small} and {large} of the {n} players",
-                "sizes that differ; more players or a larger r2 - r1 will do",
-            )
+            got = f"{(self.r1, self.r2)}, coalitions of {small} and {large} of the {n} players"
+            expected = "sizes that differ; more players or a larger r2 - r1 will do"
+            raise InputError("r1, r2", got, expected)
         return small, large
 
-    def order_weights(self, n: int) -> OrderWeights:
+    def curve(self, n: int) -> dict[int, float]:
         small, large = self.sizes(n)
-        return order_weights(n, {large: 1.0, small: -large / small if small else -1.0})
+        return {large: 1.0, small: -large / small if small else -1.0}
 
-    def differences(self, model: nn.Module, x: Tensor, forward: ForwardRecord, step: int) -> Tensor:
-        """Δu of every sample and draw.
+    def draw(self, keys: Tensor) -> dict[int, Tensor]:
+        n = keys.shape[-1]
+        return {size: coalitions.uniform(keys, size) for size in self.sizes(n) if 0 < size < n}
 
-        Returns:
-            ``(n_samples, n_draws, classes)``; one draw where r1 = 0 and r2 = 1 leave no choice.
-        """
-        x = x[: self.n_samples(len(x))]
-        place = self.place(model, x, forward)
-        n = self.players.count(place[1].shape[1:])
+    def difference(self, v: dict[int, Tensor], n: int) -> Tensor:
         small, large = self.sizes(n)
-        sizes = [size for size in (small, large) if 0 < size < n]
-        masks = None
-        if sizes:
-            keys = self._keys(x, n, step)
-            masks = torch.cat([coalitions.uniform(keys, size) for size in sizes], 1)
-        rows, v_empty, v_all = self._evaluate(
-            model, place, forward, masks, empty=small == 0, everyone=large == n
-        )
-        drawn = [] if rows is None else list(rows.chunk(len(sizes), dim=1))
-        first = v_empty if v_empty is not None else drawn.pop(0)
-        second = v_all if v_all is not None else drawn.pop(0)
-        return second - (large / small if small else 1.0) * first
+        return v[large] - (large / small if small else 1.0) * v[small]

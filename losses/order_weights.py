@@ -74,11 +74,7 @@ class OrderWeights:
 
 
 def order_weights(n: int, curve: Mapping[int, float]) -> OrderWeights:
-    """The weights of Σ_s curve[s]·f(s).
-
-    Args:
-        n: number of players, at least 2.
-        curve: size of a coalition, 0 … n → its coefficient.
+    """The weights of Σ_s curve[s]·f(s) for n players, at least 2, of sizes s from 0 to n.
 
     Raises:
         InputError: fewer than 2 players, or a size outside 0 … n.
@@ -102,15 +98,8 @@ def order_weights(n: int, curve: Mapping[int, float]) -> OrderWeights:
     return OrderWeights(weights, main, sum(curve.values()))
 
 
-def order_weights_figure(
-    settings: Mapping[str, OrderWeights], title: str = "Orders that the losses weigh"
-) -> Figure:
-    """The weights against m/(n−2), each divided by its largest absolute value.
-
-    Args:
-        settings: name → weights, of any numbers of players.
-        title: the figure's title.
-    """
+def order_weights_figure(settings: Mapping[str, OrderWeights]) -> Figure:
+    """The weights, by name, against m/(n−2), each divided by its largest absolute value."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     for name, setting in settings.items():
@@ -119,6 +108,7 @@ def order_weights_figure(
         peak = setting.orders.abs().max().clamp(min=1e-300)
         label = name if abs(setting.main) < 1e-9 else f"{name} (and main effects)"
         axes.plot(ratio.tolist(), (setting.orders / peak).tolist(), label=label)
-    axes.set(xlabel="order m/(n−2)", ylabel="weight / largest weight", title=title)
+    axes.set(xlabel="order m/(n−2)", ylabel="weight / largest weight")
+    axes.set_title("Orders that the losses weigh")
     axes.legend()
     return figure

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, at_least
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.players import GridPlayers, Players
 from interaction_train.sampling import coalitions
@@ -20,10 +20,8 @@ class InteractionReduction(ABC):
     The players are the cells of a grid over a perturbation; an absent cell shows the clean image. A
     group of one player gives (n − 1) times the mean pairwise Shapley interaction; larger groups
     weigh the orders as formula 7 of the formula sheet says. Î is 0 for a network that is additive
-    over the cells.
-
-    Used by :class:`~interaction_train.attacks.InteractionObjective`, and on a
-    :class:`~interaction_train.game.masked.MaskedGame` of your own as a differentiable loss.
+    over the cells. Used by :class:`~interaction_train.attacks.InteractionObjective`, or on a game
+    of your own.
 
     Args:
         players: how a sample splits into cells; default: a 16 × 16 grid.
@@ -32,21 +30,15 @@ class InteractionReduction(ABC):
     def __init__(self, players: Players | None = None) -> None:
         self.players: Players = GridPlayers(16, 16) if players is None else players
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in vars(self).items())})"
+
     @abstractmethod
     def groups(self, draws: Draws, n: int) -> Tensor:
-        """The groups A, bool ``(B, K, n)``.
-
-        Raises:
-            InputError: a group would not fit into n players.
-        """
+        """The groups A, bool ``(B, K, n)``; raises InputError where one does not fit."""
 
     def __call__(self, game: MaskedGame, draws: Draws) -> Tensor:
-        """Î per sample, ``(B,)``, differentiable.
-
-        Args:
-            game: present = adversarial inputs, absent = clean inputs, on ``self.players``.
-            draws: where the groups come from.
-        """
+        """Î ``(B,)`` of a game whose present inputs are adversarial and absent ones clean."""
         inside = self.groups(draws, game.n)
         full = torch.ones_like(inside[:, :1])
         values = game(torch.cat([full, ~full, inside, ~inside], 1), grad=True)
@@ -55,13 +47,10 @@ class InteractionReduction(ABC):
 
 
 class GroupReduction(InteractionReduction):
-    """The paper's form: independent groups of a fixed size.
-
-    The released code draws cells with replacement, so that 32 draws name about 30 cells; here a
-    group has exactly ``size`` cells.
+    """The paper's form: independent groups of a fixed size, drawn without replacement.
 
     Args:
-        players: how a sample splits into cells; default: a 16 × 16 grid.
+        players: as in the base class.
         draws: number of groups K.
         size: cells in a group.
 
@@ -78,13 +67,9 @@ class GroupReduction(InteractionReduction):
 
     def __init__(self, players: Players | None = None, draws: int = 32, size: int = 32) -> None:
         super().__init__(players)
-        for name, value in (("draws", draws), ("size", size)):
-            if value < 1:
-                raise InputError(name, value, "at least 1")
+        at_least("draws", draws, 1)
+        at_least("size", size, 1)
         self.draws, self.size = draws, size
-
-    def __repr__(self) -> str:
-        return f"GroupReduction({self.players}, draws={self.draws}, size={self.size})"
 
     def groups(self, draws: Draws, n: int) -> Tensor:
         if self.size >= n:
@@ -96,11 +81,10 @@ class PartitionReduction(InteractionReduction):
     """The cells dealt at random into blocks, each of which is a group once.
 
     With the blocks as players, Î is exactly (blocks − 1) times the mean pairwise Shapley
-    interaction (formula 7). Needs 2·blocks + 2 evaluations; the first is shared with the
-    classification loss and the last, v(∅), has no gradient.
+    interaction (formula 7). Needs 2·blocks + 2 evaluations.
 
     Args:
-        players: how a sample splits into cells; default: a 16 × 16 grid.
+        players: as in the base class.
         blocks: number of blocks, whose sizes differ by one at most.
 
     Raises:
@@ -109,12 +93,8 @@ class PartitionReduction(InteractionReduction):
 
     def __init__(self, players: Players | None = None, blocks: int = 8) -> None:
         super().__init__(players)
-        if blocks < 2:
-            raise InputError("blocks", blocks, "at least 2")
+        at_least("blocks", blocks, 2)
         self.blocks = blocks
-
-    def __repr__(self) -> str:
-        return f"PartitionReduction({self.players}, blocks={self.blocks})"
 
     def groups(self, draws: Draws, n: int) -> Tensor:
         if self.blocks > n:

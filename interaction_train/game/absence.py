@@ -15,16 +15,11 @@ def input_baseline(model: nn.Module, baseline: float | Sequence[float] | None, x
 
     Args:
         model: searched for a ``Normalize`` layer when no baseline is given.
-        baseline: a number, one number per channel, or None for the training mean per channel that
-            the model's ``Normalize`` layer holds.
+        baseline: a number, one number per channel, or None for :func:`default_baseline`.
         x: inputs ``(B, C, ...)``.
 
-    Returns:
-        a scalar or ``(C, 1, …)``, with the dtype and device of ``x``.
-
     Raises:
-        InputError: no baseline is given and the model has no ``Normalize`` layer, or the number
-            of channels differs.
+        InputError: no baseline in the model either, or one for another number of channels.
 
     Examples:
         >>> import torch
@@ -36,9 +31,8 @@ def input_baseline(model: nn.Module, baseline: float | Sequence[float] | None, x
     if baseline is None:
         mean = default_baseline(model)
         if mean is None:
-            raise InputError(
-                "baseline", None, "numbers, as the network has no Normalize layer to take them from"
-            )
+            expected = "numbers, as the network has no Normalize layer to take them from"
+            raise InputError("baseline", None, expected)
     elif isinstance(baseline, Sequence):
         mean = x.new_tensor(list(baseline))
     else:
@@ -50,9 +44,5 @@ def input_baseline(model: nn.Module, baseline: float | Sequence[float] | None, x
 
 
 def default_baseline(model: nn.Module) -> Tensor | None:
-    """What an absent pixel shows by default: the training mean per channel.
-
-    Returns:
-        ``(C, 1, 1)``, the mean of the model's first :class:`Normalize`; None if it has none.
-    """
+    """The training mean ``(C, 1, 1)`` in the model's first :class:`Normalize`; None without."""
     return next((m.mean for m in model.modules() if isinstance(m, Normalize)), None)

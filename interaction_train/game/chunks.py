@@ -22,10 +22,10 @@ _chosen: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], int]] = WeakKeyDi
 def chunk_rows(network: Network, owner: nn.Module | None, sample: Tensor, rows: int) -> int:
     """The fastest chunk size for evaluation, timed once per model, shape, dtype and device.
 
-    Small jobs, which timing would only delay, take what is known or else a fixed size.
+    Small jobs take what is known or else a fixed size.
 
     Args:
-        network: what is timed, called on ``(chunk, ...)``.
+        network: what is timed.
         owner: the module that the choice is remembered for.
         sample: one sample ``(1, ...)`` of the network's input.
         rows: how many rows the job has.
@@ -33,13 +33,8 @@ def chunk_rows(network: Network, owner: nn.Module | None, sample: Tensor, rows: 
     if owner is None:
         return _FALLBACK
     known = _chosen.get(owner, {})
-    key = (
-        tuple(sample.shape),
-        sample.dtype,
-        sample.device,
-        torch.is_autocast_enabled(sample.device.type),
-        torch.get_num_threads(),
-    )
+    half = torch.is_autocast_enabled(sample.device.type)
+    key = (tuple(sample.shape), sample.dtype, sample.device, half, torch.get_num_threads())
     if key not in known:
         if rows < 4 * sum(CANDIDATES):
             return _FALLBACK
@@ -49,13 +44,9 @@ def chunk_rows(network: Network, owner: nn.Module | None, sample: Tensor, rows: 
 
 
 def gradient_rows(sample: Tensor, total: int) -> int:
-    """How many rows of a differentiable job go through a network at once.
+    """How many of a differentiable job's ``total`` rows go through a network at once.
 
-    On a CPU 64, which is fastest; elsewhere as many as large networks leave memory for.
-
-    Args:
-        sample: one sample ``(...)`` of the network's input.
-        total: how many rows the job has.
+    On a CPU 64, which is fastest; elsewhere as many samples as large networks leave memory for.
     """
     limit = _CPU_ROWS if sample.device.type == "cpu" else _ELEMENTS // max(1, sample.numel())
     return max(1, min(total, limit))

@@ -7,13 +7,13 @@ comparisons and integer inputs hide nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -107,13 +107,7 @@ def _storage(tensor: Tensor) -> int:
 
 
 def check_layer(model: nn.Module, layer: str, module: nn.Module, x: Tensor) -> bool:
-    """Show that a layer's output may be replaced while the prefix runs on a token.
-
-    Args:
-        model: the network.
-        layer: the layer's name, for messages.
-        module: the layer.
-        x: inputs ``(B, ...)``.
+    """Show that a layer's output may be replaced while the prefix runs on a token of inputs x.
 
     Returns:
         whether the answer stands for good: no number that was read on the host steers the network.
@@ -127,14 +121,10 @@ def check_layer(model: nn.Module, layer: str, module: nn.Module, x: Tensor) -> b
         problem, flow = _problem(model, module, pair)
         if problem:
             later = _modules_after(model, module, pair)
-            legal = (name for name, m in later.items() if not _problem(model, m, pair)[0])
-            hint = next(legal, None)
-            raise InputError(
-                "layer",
-                f"{layer!r}, {problem}",
-                "one that all later computation depends on alone"
-                + (f"; try {hint!r}" if hint else "; or give suffix="),
-            )
+            hint = next((name for name, m in later if not _problem(model, m, pair)[0]), None)
+            expected = "one that all later computation depends on alone"
+            expected += f"; try {hint!r}" if hint else "; or give suffix="
+            raise InputError("layer", f"{layer!r}, {problem}", expected)
     if all(name in _VIEWS for name, _ in flow.later or ()):
         rank_zero_warn(
             f"layer {layer!r} gives the logits themselves, over which there is no interaction: an "
@@ -177,43 +167,30 @@ def _problem(model: nn.Module, module: nn.Module, pair: Tensor) -> tuple[str | N
     except _FAILURES as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return f"{batch} ({reason})", whole
-    shapes = [[t.shape for t in _tensors(v)] for v in (expected, replaced)]
+    outputs = _tensors(expected), _tensors(replaced)
+    shapes = [[t.shape for t in part] for part in outputs]
     if shapes[0] != shapes[1] or token.later != whole.later:
         return batch, whole
-    pairs = zip(_tensors(expected), _tensors(replaced), strict=True)
-    return (None if all(_same(a, b) for a, b in pairs) else another), whole
+    return (None if all(map(_same, *outputs)) else another), whole
 
 
 def _run(
     model: nn.Module, module: nn.Module, x: Tensor, cut: Callable[[_Flow, Any], Any]
 ) -> tuple[Any, _Flow]:
     flow = _Flow(x)
-    handle = module.register_forward_hook(lambda _module, _inputs, output: cut(flow, output))
-    try:
-        with flow, _Reads(flow):
-            return model(x), flow
-    finally:
-        handle.remove()
+    hook = module.register_forward_hook(lambda _module, _inputs, output: cut(flow, output))
+    with hook, flow, _Reads(flow):
+        return model(x), flow
 
 
-def _modules_after(model: nn.Module, module: nn.Module, x: Tensor) -> dict[str, nn.Module]:
+def _modules_after(model: nn.Module, module: nn.Module, x: Tensor) -> list[tuple[str, nn.Module]]:
     """The submodules that finish after this one (all if it never runs), in that order."""
     names = {m: name for name, m in model.named_modules() if name}
     order: list[nn.Module] = []
-    with _hooks(names, lambda m, *_: order.append(m)):
+    with register_module_forward_hook(lambda m, *_: order.append(m)):
         model(x)
     first = order.index(module) + 1 if module in order else 0
-    return {names[m]: m for m in order[first:]}
-
-
-@contextmanager
-def _hooks(modules: dict[nn.Module, str], hook: Callable[..., None]) -> Iterator[None]:
-    handles = [module.register_forward_hook(hook) for module in modules]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return [(names[m], m) for m in dict.fromkeys(order[first:]) if m in names]
 
 
 def _same(plain: Tensor, replaced: Tensor) -> bool:

@@ -34,9 +34,8 @@ _RANDOM = {
 def forward_agrees(model: nn.Module) -> bool:
     """Whether train and eval forwards are known to agree, and to draw nothing.
 
-    Modules of ``torch.nn`` are known by their type and settings. The code of other modules is read,
-    ``forward`` and the Python functions that it names: one that reads ``training`` or names a
-    random operation is not known. No forward pass is made.
+    Modules of ``torch.nn`` are known by their type and settings; those whose code, or a Python
+    function that it names, reads ``training`` or names a random operation are not known.
     """
     modules = list(unwrap(model).modules())
     owners = tuple(dict.fromkeys(type(m) for m in modules if not _of_torch(type(m))))

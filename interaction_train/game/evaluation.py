@@ -37,15 +37,12 @@ class _Logits(nn.Module):
 
 
 def logits_of(model: nn.Module, key: str | int | None = None) -> nn.Module:
-    """A network that returns the logits of one that returns more than them.
+    """A network ``(B, ...)`` → ``(B, classes)`` of the logits in another one's outputs.
 
     Args:
-        model: returns an object with ``.logits``, a mapping, or a tuple.
+        model: returns an object with ``.logits``, a mapping, or a tuple; its weights are shared.
         key: where the logits lie in a mapping or tuple, or the attribute's name. Default: the
             attribute or key ``"logits"``, else the first part of a tuple.
-
-    Returns:
-        a module, ``(B, ...)`` → ``(B, classes)``, that shares all weights with ``model``.
 
     Raises:
         InputError: on a call, an output without logits at that place.
@@ -61,16 +58,17 @@ def logits_of(model: nn.Module, key: str | int | None = None) -> nn.Module:
 
 
 def _find_logits(output: Any, key: str | int | None) -> Tensor:
-    found: Any = None
     if isinstance(output, Tensor):
         return output
+    name = "logits" if key is None else key
+    found: Any = None
     if isinstance(output, Mapping):
-        found = output.get("logits" if key is None else key)
-    elif isinstance(key, int) or (key is None and not hasattr(output, "logits")):
-        place = key or 0
-        found = output[place] if isinstance(output, tuple | list) and output[place:] else None
-    else:
-        found = getattr(output, "logits" if key is None else str(key), None)
+        found = output.get(name)
+    elif isinstance(name, str) and (key is not None or hasattr(output, name)):
+        found = getattr(output, name, None)
+    elif isinstance(output, tuple | list):
+        place = int(key or 0)
+        found = output[place] if output[place:] else None
     if not isinstance(found, Tensor):
         there = list(output) if isinstance(output, Mapping) else type(output).__name__
         raise InputError("key", repr(key), f"where the logits are in an output of {there}")
@@ -78,7 +76,7 @@ def _find_logits(output: Any, key: str | int | None) -> Tensor:
 
 
 def inner_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Dotted names of the submodules of the plain module, also without :func:`logits_of`'s own."""
+    """Submodules of the plain module by dotted name, also by that below :func:`logits_of`."""
     model = unwrap(model)
     inner = inner_modules(model.model) if isinstance(model, _Logits) else {}
     return {**inner, **dict(model.named_modules())}
@@ -88,10 +86,9 @@ def inner_modules(model: nn.Module) -> dict[str, nn.Module]:
 def evaluation_mode(model: object) -> Iterator[None]:
     """Put every submodule in eval, and back as it was, module by module, also on an exception.
 
-    The flags are set directly: ``train()`` may be overridden (frozen BatchNorm) and would not
-    restore a mixture of modes. Modes that change inside come back too. What is not a module passes
-    through.
+    Modes that change inside come back too. What is not a module passes through.
     """
+    # Flags are set directly: train() may be overridden, and restores no mixture of modes.
     modes = [(m, m.training) for m in model.modules()] if isinstance(model, nn.Module) else []
     try:
         for module, training in modes:
@@ -108,8 +105,7 @@ def evaluation_mode(model: object) -> Iterator[None]:
 def without_grad() -> Iterator[None]:
     """``torch.no_grad`` that is safe inside autocast.
 
-    Autocast keeps the half-precision copies of weights made in its region; copies made without
-    gradient would cut the weights off from a later forward pass in the same region.
+    The half-precision copies of weights that autocast keeps have no gradient and must not stay.
     """
     try:
         with torch.no_grad():
@@ -120,15 +116,12 @@ def without_grad() -> Iterator[None]:
 
 
 def eval_logits(network: Network, x: Tensor, argument: str = "model") -> Tensor:
-    """The logits ``(B, classes)`` of a network in eval, without gradient; its modes are put back.
+    """The checked logits of a network in eval, without gradient; its modes are put back.
 
     Args:
         network: a module or function, ``(B, ...)`` → ``(B, classes)``.
         x: inputs ``(B, ...)``.
         argument: what errors call the network.
-
-    Raises:
-        InputError: an output that has not the shape of logits.
     """
     with evaluation_mode(network), without_grad():
         return checked_logits(network(x), len(x), argument)

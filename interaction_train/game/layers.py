@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -17,12 +17,7 @@ from interaction_train.game.evaluation import evaluation_mode, inner_modules, un
 
 @dataclass
 class ForwardRecord:
-    """What the main forward pass of a step leaves for the loss terms.
-
-    Attributes:
-        logits: ``(B, classes)``.
-        features: layer name → its output ``(B, ...)``, part of the autograd graph.
-    """
+    """What a step's main forward pass leaves for the terms: logits, and outputs by layer name."""
 
     logits: Tensor | None = None
     features: dict[str, Tensor] = field(default_factory=dict)
@@ -36,20 +31,15 @@ _legal: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
 
 
 def find_layer(model: nn.Module, layer: str) -> nn.Module:
-    """The submodule of that dotted name; under :func:`~.evaluation.logits_of`, the inner one too.
-
-    Raises:
-        InputError: there is none; the message lists near names.
-    """
+    """The submodule of that dotted name, also below ``logits_of``; the error lists near names."""
     if not isinstance(layer, str):
         raise InputError("layer", type(layer).__name__, "the layer's dotted name, a string")
     modules = inner_modules(model)
     if not layer or layer not in modules:
         names = [name for name in modules if name]
         near = difflib.get_close_matches(layer, names, n=5, cutoff=0.4) or names[:5]
-        raise InputError(
-            "layer", repr(layer), f"a submodule of the network, such as {', '.join(near)}"
-        )
+        expected = f"a submodule of the network, such as {', '.join(near)}"
+        raise InputError("layer", repr(layer), expected)
     return modules[layer]
 
 
@@ -57,8 +47,7 @@ def find_layer(model: nn.Module, layer: str) -> nn.Module:
 def record(model: nn.Module, layers: Iterable[str]) -> Iterator[ForwardRecord]:
     """Record the outputs of layers during the forward passes made inside the context.
 
-    Outputs are cloned, because an in-place operation may follow. Hooks do not reach into compiled
-    graphs: for a compiled model nothing is recorded, and a term runs its own pass.
+    For a compiled model, into whose graph no hook reaches, nothing is recorded.
 
     Examples:
         >>> from interaction_train.models import DigitsNet
@@ -70,20 +59,16 @@ def record(model: nn.Module, layers: Iterable[str]) -> Iterator[ForwardRecord]:
         torch.Size([2, 16, 4, 4])
     """
     result = ForwardRecord()
-    handles = []
-    try:
-        if unwrap(model) is model or not hasattr(model, "_orig_mod"):
+    with ExitStack() as hooks:
+        if not hasattr(model, "_orig_mod"):
             for name in dict.fromkeys(layers):
 
                 def keep(module: nn.Module, inputs: object, output: object, n: str = name) -> None:
                     if isinstance(output, Tensor):
-                        result.features[n] = output.clone()
+                        result.features[n] = output.clone()  # an in-place operation may follow
 
-                handles.append(find_layer(model, name).register_forward_hook(keep))
+                hooks.enter_context(find_layer(model, name).register_forward_hook(keep))
         yield result
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def features(model: nn.Module, layer: str, x: Tensor) -> Tensor:
@@ -95,15 +80,15 @@ def features(model: nn.Module, layer: str, x: Tensor) -> Tensor:
         raise _Stop
 
     model = unwrap(model)
-    handle = find_layer(model, layer).register_forward_hook(stop)
-    try:
-        with evaluation_mode(model):
-            model(x)
-    except _Stop:
-        return result[0]
-    finally:
-        handle.remove()
-    raise InputError("layer", repr(layer), "a layer that the network's forward pass calls")
+    with (
+        find_layer(model, layer).register_forward_hook(stop),
+        evaluation_mode(model),
+        suppress(_Stop),
+    ):
+        model(x)
+    if not result:
+        raise InputError("layer", repr(layer), "a layer that the network's forward pass calls")
+    return result[0]
 
 
 class LayerSuffix:
@@ -111,14 +96,13 @@ class LayerSuffix:
 
     The network runs on a single token input, and a hook replaces the layer's output; the prefix
     thus costs one row a call. This is right only where everything after the layer depends on the
-    input through it alone. That is shown once per model and layer by following the input through
-    every operation, so it holds for any weights and inputs; networks whose control flow reads
-    numbers of their own are followed anew each time.
+    input through it alone, which is shown once per model and layer, for any weights and inputs
+    (:func:`~interaction_train.game.dataflow.check_layer`).
 
     Args:
         model: the network.
         layer: dotted name of the layer.
-        x: ``(B, ...)`` inputs; the first ones serve as token and for the check.
+        x: inputs ``(B, ...)``, for the token and the check.
 
     Raises:
         InputError: no such layer, or one on which the replacement would be wrong; the message
@@ -126,8 +110,7 @@ class LayerSuffix:
     """
 
     def __init__(self, model: nn.Module, layer: str, x: Tensor) -> None:
-        self.model = unwrap(model)
-        self.layer = layer
+        self.model, self.layer = unwrap(model), layer
         self.module = find_layer(model, layer)
         self.token = x[:1].detach()
         known = _legal.setdefault(self.model, set())
@@ -139,13 +122,10 @@ class LayerSuffix:
 
         def replace(*_: object) -> Tensor:
             calls.append(None)
-            return output.clone()  # an in-place operation may follow: the caller's stays as it was
+            return output.clone()  # an in-place operation may follow
 
-        handle = self.module.register_forward_hook(replace)
-        try:
+        with self.module.register_forward_hook(replace):
             logits = self.model(self.token)
-        finally:
-            handle.remove()
         if len(calls) != 1:  # fused kernels of networks in eval call no inner modules
             problem = f"{self.layer!r}, which a forward pass calls {len(calls)} times"
             raise InputError("layer", problem, "one that is called once in any mode")

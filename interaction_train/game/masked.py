@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +19,13 @@ from interaction_train.game.players import Players
 
 
 def masked_rows(present: Tensor, absent: Tensor, players: Players, coalitions: Tensor) -> Tensor:
-    """Copies of samples that show ``absent`` where a player is not in the coalition.
+    """Copies ``(B, K, ...)`` of samples that show ``absent`` where a player is not in a coalition.
 
     Args:
         present: ``(B, ...)``.
         absent: likewise.
         players: how a sample splits into n players.
         coalitions: bool ``(B, K, n)``.
-
-    Returns:
-        ``(B, K, ...)``.
     """
     masks = players.mask(coalitions, present.shape[1:])
     return torch.where(masks, present.unsqueeze(1), absent.unsqueeze(1))
@@ -35,26 +34,23 @@ def masked_rows(present: Tensor, absent: Tensor, players: Players, coalitions: T
 class MaskedGame:
     """The game v(S) = payoff(model(where(mask of S, present, absent))), for a batch of samples.
 
-    One class serves attribution (present = image, absent = baseline), losses at a layer (present =
-    features, absent = 0) and perturbations (present = adversarial image, absent = clean image).
-
-    Coalitions run in eval mode and leave no trace: module modes come back as they were, BatchNorm
-    statistics, ``requires_grad``, hooks and the global RNG state are not touched.
+    It serves attribution (present = image, absent = baseline), losses at a layer (features, 0) and
+    perturbations (adversarial image, clean image). Coalitions run in eval mode and leave no trace
+    on modes, BatchNorm statistics, ``requires_grad``, hooks and the global RNG state.
 
     Args:
-        model: maps ``(rows, ...)`` to logits ``(rows, classes)``.
+        model: maps ``(rows, ...)`` to logits ``(rows, classes)``, of two classes or more where the
+            payoff is one of :data:`~interaction_train.game.payoffs.PAYOFFS`.
         present: ``(B, ...)``, what a sample shows where a player is present.
         absent: a number, or a tensor that broadcasts to ``present``, shown elsewhere.
         players: how a sample splits into n players.
-        payoff: a name in :data:`~interaction_train.game.payoffs.PAYOFFS` or a callable
-            ``(logits, labels) -> values``.
+        payoff: one of their names, or a callable ``(logits, labels) -> values``.
         labels: ``(B,)`` int64; may be left out for the payoff ``"all"``.
         rivals: ``(B,)`` int64, the fixed rival class for the payoff ``"margin"``.
-        chunk_size: rows sent through the model at once. By default evaluation uses the fastest
-            size (timed once per model and shape), a differentiable call
+        chunk_size: rows sent through the model at once. Default: the fastest size (timed once per
+            model and shape), in a differentiable call
             :func:`~interaction_train.game.chunks.gradient_rows`. A differentiable call with a
-            ``chunk_size`` checkpoints every chunk, so its memory is flat in the number of
-            coalitions too, for one more forward.
+            ``chunk_size`` checkpoints every chunk: memory stays flat, for one more forward.
         owner: the module whose modes are held in eval while coalitions run; default: ``model``, or
             the network of a :class:`~interaction_train.game.layers.LayerSuffix`.
 
@@ -105,11 +101,8 @@ class MaskedGame:
         try:
             self._absent = absent.expand_as(present)
         except RuntimeError:
-            raise InputError(
-                "absent",
-                f"shape {tuple(absent.shape)}",
-                f"one that broadcasts to {tuple(present.shape)}",
-            ) from None
+            expected = f"one that broadcasts to {tuple(present.shape)}"
+            raise InputError("absent", f"shape {tuple(absent.shape)}", expected) from None
         self.model, self.present, self.players = model, present, players
         self.labels, self.rivals, self.chunk_size = labels, rivals, chunk_size
         if owner is None:
@@ -128,18 +121,14 @@ class MaskedGame:
             ``(B, K)``, or ``(B, K, classes)`` for the payoff ``"all"``; float32 at least.
 
         Raises:
-            InputError: coalitions of another dtype or shape, or a model that does not return
-                logits.
+            InputError: coalitions of another dtype or shape, or a model that returns no logits.
         """
         batch = len(self.present)
         shape = tuple(coalitions.shape)
         fits = shape[-1:] == (self.n,) and 0 not in shape and shape[:-2] in ((), (batch,))
         if coalitions.dtype != torch.bool or len(shape) < 2 or not fits:
-            raise InputError(
-                "coalitions",
-                f"{coalitions.dtype} {shape}",
-                f"bool (K, {self.n}) or ({batch}, K, {self.n}) with K at least 1",
-            )
+            expected = f"bool (K, {self.n}) or ({batch}, K, {self.n}) with K at least 1"
+            raise InputError("coalitions", f"{coalitions.dtype} {shape}", expected)
         coalitions = coalitions.to(self.present.device).expand(batch, -1, -1)
         with nullcontext() if grad else without_grad():
             return self._blocks(coalitions, grad and torch.is_grad_enabled())
@@ -147,41 +136,30 @@ class MaskedGame:
     def _blocks(self, coalitions: Tensor, grad: bool) -> Tensor:
         batch, count, _ = coalitions.shape
         total = batch * count
-        if not grad:
-            rows = self.choose_chunk(total)
-        else:
-            rows = self.chunk_size or gradient_rows(self.present[0], total)
-        saving = grad and self.chunk_size is not None and rows < total
+        rows = self.chunk_size or (
+            gradient_rows(self.present[0], total) if grad else self.choose_chunk(total)
+        )
         # Whole samples while they fit, so that chunks are as full as they can be.
         samples, per_sample = min(batch, max(1, rows // count)), min(count, rows)
-        parts, first = [], 0
+        run: Callable[..., Tensor] = self._evaluate
+        if grad and self.chunk_size is not None and rows < total:
+            run = partial(checkpoint, run, use_reentrant=False, preserve_rng_state=False)
+        parts = []
         # Split, not sliced: the backward pass of a slice would fill the whole batch each time.
-        for present, absent, wanted in zip(
+        for start, present, absent, wanted in zip(
+            range(0, batch, samples),
             self.present.split(samples),
             self._absent.split(samples),
             coalitions.split(samples),
             strict=True,
         ):
-            b = slice(first, first + len(present))
-            first = b.stop
-            row = []
-            for piece in wanted.split(per_sample, dim=1):
-                if saving:
-                    part = checkpoint(
-                        self._evaluate, present, absent, piece, b,
-                        use_reentrant=False, preserve_rng_state=False,
-                    )  # fmt: skip
-                else:
-                    part = self._evaluate(present, absent, piece, b)
-                row.append(part)
-            parts.append(torch.cat(row, 1) if len(row) > 1 else row[0])
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+            b = slice(start, start + samples)
+            pieces = [run(present, absent, piece, b) for piece in wanted.split(per_sample, dim=1)]
+            parts.append(torch.cat(pieces, 1))
+        return torch.cat(parts)
 
     def choose_chunk(self, rows: int) -> int:
-        """The chunk size for a job of so many rows, chosen and remembered when it is large.
-
-        A job that comes in several calls says here how large it is.
-        """
+        """The chunk size for a job of so many rows; one that comes in several calls asks first."""
         if self.chunk_size is not None:
             return self.chunk_size
         with evaluation_mode(self.owner):
@@ -194,7 +172,5 @@ class MaskedGame:
         with evaluation_mode(self.owner):
             logits = self.model(rows)
         logits = checked_logits(logits, len(rows)).unflatten(0, coalitions.shape[:2])
-        labels = None if self.labels is None else self.labels[b, None]
-        if self.rivals is not None:
-            return self.payoff(logits, labels, self.rivals[b, None])
-        return self.payoff(logits, labels)
+        given = [t[b, None] for t in (self.labels, self.rivals) if t is not None]
+        return self.payoff(logits, *given)

@@ -17,13 +17,11 @@ class Normalize(nn.Module):
         mean: the training mean of each of the C channels, for pixels in [0, 1].
         std: the standard deviations.
 
-    Shapes:
-        ``(..., C, H, W)`` → the same. The buffers ``mean`` and ``std`` are ``(C, 1, 1)`` and part
-        of the state dict.
+    Shapes: ``(..., C, H, W)`` → the same; the buffers ``mean`` and ``std`` are ``(C, 1, 1)``.
 
     Raises:
         InputError: no channel, lengths that differ, a std that is not positive, or an input with
-            another number of channels (which would otherwise broadcast silently).
+            another number of channels.
     """
 
     mean: Tensor

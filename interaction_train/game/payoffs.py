@@ -1,8 +1,8 @@
 """What the payoff v(S) reads off the logits of a masked input.
 
-Every payoff takes ``logits`` of shape ``(..., classes)`` and ``labels`` (int64) that broadcast to
-``(...)``, and returns a tensor of shape ``(...)``; :func:`all_logits` keeps the classes. Half
-precision logits are read in float32.
+Every payoff takes ``logits`` of shape ``(..., classes)``, two classes or more, and ``labels``
+(int64) that broadcast to ``(...)``, and returns a tensor of shape ``(...)``; :func:`all_logits`
+keeps the classes. Half precision logits are read in float32.
 """
 
 from __future__ import annotations
@@ -12,13 +12,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, refuse_one_logit
 
 Payoff = Callable[..., Tensor]
-
-
-def _wide(logits: Tensor) -> Tensor:
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 def _index(logits: Tensor, labels: Tensor) -> Tensor:
@@ -26,19 +22,18 @@ def _index(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _others(logits: Tensor, labels: Tensor) -> Tensor:
-    if logits.shape[-1] < 2:
-        raise InputError("payoff", f"logits of {logits.shape[-1]} class", "at least 2 classes")
+    logits = all_logits(logits)
     return logits.scatter(-1, _index(logits, labels), -torch.inf)
 
 
 def logit(logits: Tensor, labels: Tensor) -> Tensor:
     """The label's logit z_y."""
-    return _wide(logits).gather(-1, _index(logits, labels)).squeeze(-1)
+    return all_logits(logits).gather(-1, _index(logits, labels)).squeeze(-1)
 
 
 def log_prob(logits: Tensor, labels: Tensor) -> Tensor:
     """log p_y of the softmax."""
-    return logit(_wide(logits).log_softmax(-1), labels)
+    return logit(all_logits(logits).log_softmax(-1), labels)
 
 
 def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
@@ -51,7 +46,6 @@ def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
         >>> log_odds(logits, torch.tensor([0]))  # with two classes the difference of the logits
         tensor([2.])
     """
-    logits = _wide(logits)
     return logit(logits, labels) - _others(logits, labels).logsumexp(-1)
 
 
@@ -63,7 +57,6 @@ def margin(logits: Tensor, labels: Tensor, rivals: Tensor | None = None) -> Tens
         >>> margin(logits, torch.tensor([0])), margin(logits, torch.tensor([0]), torch.tensor([2]))
         (tensor([0.5000]), tensor([2.]))
     """
-    logits = _wide(logits)
     other = _others(logits, labels).amax(-1) if rivals is None else logit(logits, rivals)
     return logit(logits, labels) - other
 
@@ -74,8 +67,13 @@ def best_rival(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def all_logits(logits: Tensor, labels: Tensor | None = None) -> Tensor:
-    """Every logit, ``(..., classes)``."""
-    return _wide(logits)
+    """Every logit, ``(..., classes)``.
+
+    Raises:
+        InputError: a single logit; every payoff refuses it here.
+    """
+    refuse_one_logit(logits)
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 PAYOFFS: dict[str, Payoff] = {
@@ -88,11 +86,7 @@ PAYOFFS: dict[str, Payoff] = {
 
 
 def get_payoff(payoff: str | Payoff) -> Payoff:
-    """Look a payoff up by name; callables pass through.
-
-    Raises:
-        InputError: an unknown name.
-    """
+    """Look a payoff up by name; callables pass through."""
     if callable(payoff):
         return payoff
     if payoff not in PAYOFFS:

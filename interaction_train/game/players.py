@@ -10,23 +10,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, at_least
 
 
 class Players(ABC):
-    """A partition of a sample's elements into n players.
+    """A partition of the elements of a sample, of shape ``shape``, into n players.
 
-    A coalition is a boolean mask of shape ``(..., n)``, true where the player is present.
-    ``shape`` is always the shape of one sample, without the batch.
+    A coalition is a boolean mask ``(..., n)``, true where the player is present.
     """
 
     @abstractmethod
     def count(self, shape: Sequence[int]) -> int:
-        """Number of players n in a sample of this shape.
-
-        Raises:
-            InputError: the sample cannot be split this way.
-        """
+        """Number of players n; raises InputError where the sample cannot be split this way."""
 
     @abstractmethod
     def mask(self, coalitions: Tensor, shape: Sequence[int]) -> Tensor:
@@ -37,8 +32,8 @@ class GridPlayers(Players):
     """The cells of a ``rows`` x ``cols`` grid over the last two axes; channels share a cell.
 
     Pixel row y of an image of height H belongs to grid row ``floor(y * rows / H)``, and columns
-    likewise, so every pixel lies in exactly one cell and every cell has at least one pixel, also
-    when the size does not divide. Player ``r * cols + c`` is the cell in grid row r, column c.
+    likewise, also when the size does not divide. Player ``r * cols + c`` is the cell in grid row r,
+    column c.
 
     Args:
         rows: cells along the height.
@@ -61,9 +56,8 @@ class GridPlayers(Players):
     """
 
     def __init__(self, rows: int, cols: int) -> None:
-        for name, value in (("rows", rows), ("cols", cols)):
-            if value < 1:
-                raise InputError(name, value, "at least 1")
+        at_least("rows", rows, 1)
+        at_least("cols", cols, 1)
         self.rows, self.cols = rows, cols
 
     def __repr__(self) -> str:
@@ -74,11 +68,8 @@ class GridPlayers(Players):
             raise InputError("players", f"a sample of shape {tuple(shape)}", "(..., height, width)")
         height, width = shape[-2], shape[-1]
         if self.rows > height or self.cols > width:
-            raise InputError(
-                "players",
-                f"a grid of {self.rows} x {self.cols} cells",
-                f"no more cells than the {height} x {width} pixels of the sample",
-            )
+            expected = f"no more cells than the {height} x {width} pixels of the sample"
+            raise InputError("players", f"a grid of {self.rows} x {self.cols} cells", expected)
         return self.rows * self.cols
 
     def cells(self, shape: Sequence[int], device: torch.device | None = None) -> Tensor:
@@ -90,10 +81,8 @@ class GridPlayers(Players):
 
     def mask(self, coalitions: Tensor, shape: Sequence[int]) -> Tensor:
         cells = self.cells(shape, coalitions.device).flatten()
-        pixels = coalitions.index_select(-1, cells).unflatten(-1, (shape[-2], shape[-1]))
-        for _ in shape[:-2]:
-            pixels = pixels.unsqueeze(-3)
-        return pixels
+        broadcast = (*(1 for _ in shape[:-2]), shape[-2], shape[-1])
+        return coalitions.index_select(-1, cells).unflatten(-1, broadcast)
 
 
 class UnitPlayers(Players):

@@ -35,8 +35,8 @@ class _Block(nn.Module):
 class CIFARThinResNet(nn.Module):
     """ResNet-20, -32, -44, … for small images: 16, 32 and 64 channels, no downsampling stem.
 
-    The default normalisation is ImageNet's, with which the weights that ``weights`` is for were
-    trained. Images have as many channels C as ``mean`` has numbers.
+    The default normalisation is ImageNet's, as of the published weights. Images have as many
+    channels C as ``mean`` has numbers.
 
     Args:
         depth: 6k + 2 layers, k blocks in each of three stages.
@@ -47,8 +47,7 @@ class CIFARThinResNet(nn.Module):
         std: standard deviation per channel.
         width: channels of the first stage; the others have twice and four times as many.
 
-    Shapes:
-        ``(B, C, H, W)`` in [0, 1] → ``(B, num_classes)``.
+    Shapes: ``(B, C, H, W)`` in [0, 1] → ``(B, num_classes)``.
 
     Raises:
         InputError: another depth, an odd width, or a file that is missing or does not fit.
@@ -76,9 +75,8 @@ class CIFARThinResNet(nn.Module):
         self.layer2 = _stage(width, 2 * width, 2, depth // 6)
         self.layer3 = _stage(2 * width, 4 * width, 2, depth // 6)
         self.linear = nn.Linear(4 * width, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        for convolution in (m for m in self.modules() if isinstance(m, nn.Conv2d)):
+            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
         if weights is not None:
             load_weights(self, weights)
 

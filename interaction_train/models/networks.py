@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock
-from torchvision.models.vgg import cfgs, make_layers
+from torchvision.models.vgg import cfgs
 
 from interaction_train.errors import InputError, at_least, one_of
 from interaction_train.game.normalize import Normalize
@@ -44,14 +44,12 @@ class _FeatureNet(nn.Module):
     ) -> None:
         super().__init__()
         self.normalize = Normalize(mean, std)
-        self.features = features
-        self.classifier = classifier
-        self.image_size = image_size
+        self.features, self.classifier, self.image_size = features, classifier, image_size
 
     def forward(self, x: Tensor) -> Tensor:
-        size = (self.image_size, self.image_size)
-        if x.shape[-2:] != size:
-            raise InputError("x", f"shape {tuple(x.shape)}", f"(B, C, {size[0]}, {size[1]})")
+        size = self.image_size
+        if x.shape[-2:] != (size, size):
+            raise InputError("x", f"shape {tuple(x.shape)}", f"(B, C, {size}, {size})")
         return self.classifier(self.features(self.normalize(x)))
 
 
@@ -69,8 +67,7 @@ class DigitsNet(_FeatureNet):
         mean: training mean per channel; the default is that of scikit-learn's digits.
         std: standard deviation per channel.
 
-    Shapes:
-        ``(B, C, image_size, image_size)`` → ``(B, num_classes)``.
+    Shapes: ``(B, C, image_size, image_size)`` → ``(B, num_classes)``.
 
     Raises:
         InputError: an argument out of its range, or inputs of another shape.
@@ -91,14 +88,7 @@ class DigitsNet(_FeatureNet):
         at_least("image_size", image_size, 8)
         if len(mean) != in_channels:
             raise InputError("mean", mean, f"in_channels = {in_channels} numbers")
-        features = nn.Sequential(
-            nn.Conv2d(in_channels, width, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(2),
-            nn.Conv2d(width, 2 * width, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(2),
-        )
+        features = _convolutions(in_channels, [width, "M", 2 * width, "M"])
         classifier = nn.Sequential(
             nn.Flatten(),
             nn.Linear(2 * width * (image_size // 4) ** 2, 4 * width),
@@ -112,7 +102,7 @@ class DigitsNet(_FeatureNet):
 
 
 class DigitsMLP(_FeatureNet):
-    """A multilayer perceptron for 8x8 digits, an architecture without convolutions to compare with.
+    """A multilayer perceptron for 8x8 digits.
 
     Args:
         num_classes: number of logits.
@@ -161,8 +151,7 @@ class CIFARAlexNet(_FeatureNet):
         mean: training mean per channel.
         std: standard deviation per channel.
 
-    Shapes:
-        ``(B, 3, 32, 32)`` → ``(B, num_classes)``.
+    Shapes: ``(B, 3, 32, 32)`` → ``(B, num_classes)``.
 
     Raises:
         InputError: an argument out of its range, or inputs of another shape.
@@ -178,21 +167,7 @@ class CIFARAlexNet(_FeatureNet):
     ) -> None:
         at_least("num_classes", num_classes, 1)
         at_least("hidden", hidden, 1)
-        features = nn.Sequential(
-            nn.Conv2d(3, 64, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(2),
-            nn.Conv2d(64, 192, 5, padding=2),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(2),
-            nn.Conv2d(192, 384, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(384, 256, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(256, 256, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(2),
-        )
+        features = _convolutions(3, [64, "M", (192, 5), "M", 384, 256, 256, "M"])
         classifier = nn.Sequential(
             nn.Flatten(),
             _dropout(dropout),
@@ -239,7 +214,7 @@ class CIFARVGG(_FeatureNet):
         config = _VGG_CONFIGS[depth]
         channels = next(size for size in reversed(config) if isinstance(size, int))
         units = channels * (32 >> config.count("M")) ** 2
-        features = make_layers(config, batch_norm=batch_norm)
+        features = _convolutions(3, config, batch_norm)
         classifier = nn.Sequential(
             nn.Flatten(),
             _dropout(dropout),
@@ -263,8 +238,7 @@ class CIFARResNet(ResNet):
         mean: training mean per channel.
         std: standard deviation per channel.
 
-    Shapes:
-        ``(B, 3, H, W)`` → ``(B, num_classes)``.
+    Shapes: ``(B, 3, H, W)`` → ``(B, num_classes)``.
 
     Raises:
         InputError: an argument out of its range, or inputs with another number of channels.
@@ -291,9 +265,25 @@ class CIFARResNet(ResNet):
         return self._forward_impl(self.normalize(x))
 
 
+def _convolutions(
+    channels: int, config: Sequence[int | str | tuple[int, int]], batch_norm: bool = False
+) -> nn.Sequential:
+    """Convolutions of so many channels, or (channels, kernel size), and "M", a max-pooling."""
+    layers: list[nn.Module] = []
+    for item in config:
+        if isinstance(item, str):
+            layers.append(nn.MaxPool2d(2))
+            continue
+        width, kernel = (item, 3) if isinstance(item, int) else item
+        layers.append(nn.Conv2d(channels, width, kernel, padding=kernel // 2))
+        layers += [nn.BatchNorm2d(width)] if batch_norm else []
+        layers.append(nn.ReLU(inplace=True))
+        channels = width
+    return nn.Sequential(*layers)
+
+
 def _he_initialization(network: _FeatureNet) -> None:
-    # For all layers that a ReLU follows. torch's default shrinks the signal at every layer: on
-    # CIFAR-10, AlexNet with SGD at 0.01 had learned nothing after five epochs of 1800 images.
+    # For all layers that a ReLU follows: torch's default shrinks the signal at every layer.
     layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     for layer in layers[:-1]:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

@@ -27,17 +27,10 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     constants of :class:`Normalize` may be left out: the network keeps its own.
 
     Args:
-        model: the network; ``torch.compile`` and data-parallel wrappers are looked through.
-        path: one of
-
-            - a ``.safetensors`` file or a ``torch.save``d state dict with the network's own names;
-            - a checkpoint of Lightning, such as the command line writes: the network is the part of
-              the state dict below ``model.``;
-            - where no such file is, the name of weights of this package, with or without its
-              ending: ``digits_cnn``.
-
-    Returns:
-        the same network.
+        model: the network, which is returned; wrappers are looked through.
+        path: a ``.safetensors`` file or a ``torch.save``d state dict with the network's own names;
+            a checkpoint of Lightning, whose part below ``model.`` is taken; or, where no such file
+            is, the name of weights of this package: ``digits_cnn``.
 
     Raises:
         InputError: no such file, an unreadable one, or entries that are missing, left over, or of
@@ -55,7 +48,7 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
 
 
 def pretrained(model: nn.Module, weights: str) -> nn.Module:
-    """:func:`load_weights` in a form that YAML can use wherever a network is wanted.
+    """:func:`load_weights`, with its arguments and errors, for YAML.
 
     ::
 
@@ -69,9 +62,6 @@ def pretrained(model: nn.Module, weights: str) -> nn.Module:
     Args:
         model: the network.
         weights: a file or the name of packaged weights.
-
-    Raises:
-        InputError: as :func:`load_weights`.
     """
     return load_weights(model, weights)
 
@@ -95,8 +85,8 @@ def _find(path: str | Path) -> Any:
     for name in (str(path), f"{path}.safetensors"):
         if name in packaged:
             return folder.joinpath(name)
-    names = ", ".join(name.removesuffix(".safetensors") for name in packaged)
-    raise InputError("weights", repr(str(path)), f"an existing file, or one of {names}")
+    expected = f"an existing file, or one of {', '.join(Path(name).stem for name in packaged)}"
+    raise InputError("weights", repr(str(path)), expected)
 
 
 def _read(file: Path) -> dict[str, Tensor]:
@@ -107,9 +97,8 @@ def _read(file: Path) -> dict[str, Tensor]:
             loaded = torch.load(file, weights_only=True, map_location="cpu")
     except Exception as error:  # whatever a damaged or foreign file makes the readers raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
-        raise InputError(
-            "weights", repr(str(file)), f"a readable file of weights ({reason})"
-        ) from error
+        expected = f"a readable file of weights ({reason})"
+        raise InputError("weights", repr(str(file)), expected) from error
     if not isinstance(loaded, Mapping):
         raise InputError("weights", f"{file.name} with a {type(loaded).__name__}", "a state dict")
     if "state_dict" in loaded:
@@ -121,27 +110,20 @@ def _read(file: Path) -> dict[str, Tensor]:
 def check_entries(
     argument: str, name: str, state: Mapping[str, Any], own: Mapping[str, Any]
 ) -> None:
-    """Refuse the state of another network.
+    """Refuse a state whose entries are missing, left over, or of another shape.
 
     Args:
         argument: what the error calls it.
         name: of its file.
         state: what was read.
         own: what the network has.
-
-    Raises:
-        InputError: entries that are missing, left over, or of another shape.
     """
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
+    parts = {"lacks": missing, "has the unknown": unexpected}
     if missing or unexpected:
-        parts = [
-            f"{kind} {_few(keys)}"
-            for kind, keys in (("lacks", missing), ("has the unknown", unexpected))
-            if keys
-        ]
-        got = f"{name}, which {' and '.join(parts)}"
-        raise InputError(argument, got, "the network's entries")
+        got = " and ".join(f"{kind} {_few(keys)}" for kind, keys in parts.items() if keys)
+        raise InputError(argument, f"{name}, which {got}", "the network's entries")
     for key, value in own.items():
         if getattr(state[key], "shape", None) != getattr(value, "shape", None):
             got = f"{name} with {key} of shape {tuple(state[key].shape)}"

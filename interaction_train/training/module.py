@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -19,11 +21,12 @@ from interaction_train.errors import (
     at_least,
     checked_logits,
     in_range,
+    refuse_one_logit,
     refuse_probabilities,
 )
 from interaction_train.game.evaluation import unwrap
 from interaction_train.game.layers import find_layer, record
-from interaction_train.losses.base import checked_batch, is_soft
+from interaction_train.losses.base import checked_batch, hard, is_soft
 from interaction_train.training.objective import (
     WeightedTerm,
     add_terms,
@@ -37,9 +40,9 @@ _INJECTED = ["model", "losses", "optimizer", "lr_scheduler"]
 class InteractionClassifier(L.LightningModule):
     """Trains a classifier with cross entropy plus weighted interaction losses.
 
-    Logs ``train/loss``, ``train/loss/cross_entropy``, ``train/loss/<name>`` for every loss that is
-    past its warm-up, ``train/weight/<name>`` where a weight changes in training, ``train/acc``, and
-    ``val/loss``, ``val/acc``, ``test/loss``, ``test/acc``.
+    Logs ``train/loss``, ``train/loss/cross_entropy``, ``train/loss/<name>`` (past the warm-up),
+    ``train/weight/<name>`` (where it changes in training), ``train/acc``, and ``val/loss``,
+    ``val/acc``, ``test/loss``, ``test/acc``.
 
     Args:
         model: network, ``(B, ...)`` with values in [0, 1] → logits ``(B, num_classes)``.
@@ -52,9 +55,9 @@ class InteractionClassifier(L.LightningModule):
     Labels are int64 ``(B,)``, or the classes' probabilities ``(B, num_classes)`` (mixup, CutMix),
     whose largest class counts for the accuracy.
 
-    Checkpoints load with ``weights_only=True``. One written by the CLI carries its configuration:
-    ``InteractionClassifier.load_from_checkpoint(path)`` rebuilds everything. One written by plain
-    Python carries the weights; pass ``model=`` (and the rest) again.
+    Checkpoints load with ``weights_only=True``. From one of the CLI
+    ``InteractionClassifier.load_from_checkpoint(path)`` rebuilds everything; one of plain Python
+    carries the weights: pass ``model=`` (and the rest) again.
 
     Raises:
         InputError: arguments out of range, an unknown layer, labels beyond ``num_classes``, or a
@@ -79,8 +82,7 @@ class InteractionClassifier(L.LightningModule):
         # make checkpoints that only an unsafe load can open.
         from_cli = _given_hyperparameters.get() is not None
         self.save_hyperparameters(ignore=[] if from_cli else _INJECTED)
-        self.model = model
-        self.num_classes = num_classes
+        self.model, self.num_classes = model, num_classes
         self.losses = weighted_terms(losses)
         self.optimizer_factory, self.scheduler_factory = optimizer, lr_scheduler
         self.label_smoothing = label_smoothing
@@ -88,19 +90,15 @@ class InteractionClassifier(L.LightningModule):
         for weighted in self.losses.values():
             for layer in weighted.term.layers:
                 find_layer(model, layer)
-        accuracy = MulticlassAccuracy(num_classes, average="micro")
-        self.train_acc = accuracy.clone()
-        self.val_acc = accuracy.clone()
-        self.test_acc = accuracy.clone()
+        self.train_acc, self.val_acc, self.test_acc = (
+            MulticlassAccuracy(num_classes, average="micro") for _ in range(3)
+        )
 
     def setup(self, stage: str) -> None:
         found = getattr(getattr(self.trainer, "datamodule", None), "num_classes", None)
         if found is not None and found > self.num_classes:
-            raise InputError(
-                "num_classes",
-                self.num_classes,
-                f"at least {found}, the number of classes in the data",
-            )
+            expected = f"at least {found}, the number of classes in the data"
+            raise InputError("num_classes", self.num_classes, expected)
 
     def on_fit_start(self) -> None:
         warn_of_early_losses(self.losses, self.model)
@@ -129,7 +127,7 @@ class InteractionClassifier(L.LightningModule):
             self.losses, cross_entropy, self.model, x, y, forward=forward, step=step, epoch=epoch
         )
         logs["loss/cross_entropy"] = cross_entropy.detach()
-        self.train_acc(logits, y.argmax(1) if is_soft(y) else y)
+        self.train_acc(logits, hard(y))
         self.log("train/loss", loss.detach(), prog_bar=True)
         self.log_dict({f"train/{name}": value for name, value in logs.items()})
         self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, prog_bar=True)
@@ -147,7 +145,7 @@ class InteractionClassifier(L.LightningModule):
     def _evaluate(self, batch: tuple[Tensor, Tensor], split: str, accuracy: Any) -> None:
         x, y = batch
         logits = self._checked(self.model(x), x, y)
-        accuracy(logits, y.argmax(1) if is_soft(y) else y)
+        accuracy(logits, hard(y))
         self.log(f"{split}/loss", _cross_entropy(logits, y), sync_dist=True, prog_bar=True)
         self.log(f"{split}/acc", accuracy, prog_bar=True)
 
@@ -158,9 +156,7 @@ class InteractionClassifier(L.LightningModule):
             got = f"an output of {type(output).__name__}"
             raise InputError("model", got, "logits; wrap the network: logits_of(model)")
         logits = checked_logits(output, len(x))
-        if logits.shape[1] < 2:
-            wanted = "a head with a logit per class (for one logit z of two classes: 0 and z)"
-            raise InputError("model", "one logit", wanted)
+        refuse_one_logit(logits)
         if logits.shape[1] != self.num_classes:
             wanted = f"{logits.shape[1]}, as the network has logits"
             raise InputError("num_classes", self.num_classes, wanted)
@@ -172,7 +168,7 @@ class InteractionClassifier(L.LightningModule):
         return logits
 
     def configure_optimizers(self) -> Any:
-        factory = self.optimizer_factory or _adamw
+        factory = self.optimizer_factory or partial(torch.optim.AdamW, lr=1e-3)
         optimizer = factory(self.parameters())
         if self.scheduler_factory is None:
             return optimizer
@@ -188,17 +184,12 @@ def _cross_entropy(logits: Tensor, y: Tensor, label_smoothing: float = 0.0) -> T
     return F.cross_entropy(logits, target, label_smoothing=label_smoothing)
 
 
-def _adamw(parameters: Any) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=1e-3)
-
-
 def progress(trainer: L.Trainer) -> tuple[int, float]:
-    """Where training is, as the loss terms count it.
+    """Where training is, as the loss terms count it; a resumed run goes on with it.
 
     Returns:
         the number of micro-batches before this one, over all epochs; and the epoch, with the
-        fraction of it that is done (without it where the loader's length is unknown). Both are part
-        of a checkpoint's loop state, so a resumed run goes on with them.
+        fraction of it that is done (without it where the loader's length is unknown).
     """
     loop = trainer.fit_loop
     done = loop.batch_idx / trainer.num_training_batches
@@ -208,8 +199,8 @@ def progress(trainer: L.Trainer) -> tuple[int, float]:
 def warn_of_early_losses(losses: Mapping[str, WeightedTerm], model: nn.Module) -> None:
     """Warn where losses start in epoch 0 on a network with BatchNorm."""
     early = [name for name, weighted in losses.items() if weighted.active(0)]
-    norms = (nn.modules.batchnorm._BatchNorm,)
-    if early and any(isinstance(m, norms) for m in unwrap(model).modules()):
+    norm = nn.modules.batchnorm._BatchNorm
+    if early and any(isinstance(m, norm) for m in unwrap(model).modules()):
         rank_zero_warn(
             f"losses {early} start in epoch 0 on a network with BatchNorm, whose running "
             "statistics lag at first and blow the terms up: give them warmup_epochs."
@@ -221,10 +212,9 @@ def warn_of_idle_losses(losses: Mapping[str, WeightedTerm], max_epochs: int | No
     never = [name for name, weighted in losses.items() if weighted.weight == 0]
     if never:
         rank_zero_warn(f"losses {never} have a weight of 0 and take no part.")
-    if max_epochs is not None and max_epochs >= 0:
-        late = [name for name, w in losses.items() if w.weight and w.warmup_epochs >= max_epochs]
-        if late:
-            rank_zero_warn(
-                f"losses {late} never start: their warmup_epochs are not below the run's "
-                f"{max_epochs} epochs."
-            )
+    end = math.inf if max_epochs in (None, -1) else max_epochs
+    late = [name for name, w in losses.items() if w.weight and w.warmup_epochs >= end]
+    if late:
+        rank_zero_warn(
+            f"losses {late} never start: their warmup_epochs are not below the run's {end} epochs."
+        )

@@ -23,9 +23,8 @@ class WeightedTerm:
     """A term's place in an objective: classification loss + Σ factor · term.
 
     The factor is ``weight`` · ramp(epoch), and with ``loss_ratio`` also · loss_ratio ·
-    E|classification loss| / E|term|, so that the term's part keeps a given size relative to the
-    classification loss. The means are running ones over about ten micro-batches, equal on all
-    processes; they are this object's only state (:meth:`state_dict`).
+    E|classification loss| / E|term|. The means are running ones over about ten micro-batches, equal
+    on all processes, and the object's only state.
 
     Args:
         term: the loss term.
@@ -36,8 +35,7 @@ class WeightedTerm:
         ramp_epochs: length of the ramp.
         loss_ratio: hold factor · |term| at ``weight`` · ``loss_ratio`` times the classification
             loss.
-        max_weight: the most that ``loss_ratio`` may multiply the term by; a term that training
-            drives to 0 would otherwise be multiplied without bound.
+        max_weight: the most that ``loss_ratio`` may multiply the term by.
 
     Raises:
         InputError: an argument out of its range, or a ramp and its length that do not go together.
@@ -80,11 +78,7 @@ class WeightedTerm:
         return self.weight > 0 and epoch >= self.warmup_epochs
 
     def scheduled(self, epoch: float) -> float:
-        """``weight`` · ramp(epoch).
-
-        Args:
-            epoch: the point in training; a fraction says how far the epoch has come.
-        """
+        """``weight`` · ramp(epoch); a fraction of ``epoch`` says how far it has come."""
         if not self.active(epoch):
             return 0.0
         if self.ramp == "constant":
@@ -95,13 +89,7 @@ class WeightedTerm:
         return self.weight * progress
 
     def factor(self, epoch: float, value: Tensor, classification: Tensor) -> float | Tensor:
-        """What the term is multiplied by in a step; with ``loss_ratio`` the means move on.
-
-        Args:
-            epoch: the point in training.
-            value: the term's value, a scalar.
-            classification: the classification loss, a scalar.
-        """
+        """What the term of this value is multiplied by; with ``loss_ratio`` the means move on."""
         scheduled = self.scheduled(epoch)
         if self.loss_ratio is None:
             return scheduled
@@ -131,11 +119,7 @@ class WeightedTerm:
 
 
 def weighted_terms(losses: Mapping[str, Any] | None) -> dict[str, WeightedTerm]:
-    """The losses by name, each with its weight; a bare term has weight 1.
-
-    Raises:
-        InputError: something else than a mapping of names to terms.
-    """
+    """The losses by name, each with its weight; a bare term has weight 1."""
     if losses is not None and not isinstance(losses, Mapping):
         raise InputError("losses", type(losses).__name__, 'terms by name, {"name": term}')
     return {

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from interaction_train.errors import InputError
+from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import (
     PAYOFFS,
     all_logits,
@@ -17,6 +18,8 @@ from interaction_train.game.payoffs import (
     logit,
     margin,
 )
+from interaction_train.game.players import UnitPlayers
+from interaction_train.losses import InteractionLoss, OrderLoss
 
 
 def normal(*shape, seed=0, dtype=torch.float64):
@@ -190,7 +193,39 @@ class TestLookUp:
             get_payoff("logodds")
         assert all(name in str(error.value) for name in PAYOFFS)
 
-    @pytest.mark.parametrize("payoff", [log_odds, margin, best_rival])
-    def test_one_class_has_no_other(self, payoff):
-        with pytest.raises(InputError, match="logits of 1 class"):
+
+class TestOneLogit:
+    """A head with one logit for two classes is no head of a single class."""
+
+    @pytest.mark.parametrize("payoff", [*PAYOFFS.values(), best_rival])
+    def test_payoffs_refuse_it(self, payoff):
+        with pytest.raises(InputError, match="one logit, expected a head with a logit per class"):
             payoff(torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64))
+
+    @pytest.mark.parametrize("payoff", PAYOFFS)
+    def test_games_refuse_it(self, payoff):
+        network = torch.nn.Linear(4, 1)
+        labels = torch.zeros(3, dtype=torch.int64)
+        game = MaskedGame(network, torch.rand(3, 4), 0.0, UnitPlayers(), payoff, labels)
+        with pytest.raises(InputError, match=r"model: got one logit, .*: 0 and z"):
+            game(torch.ones(1, 4, dtype=torch.bool))
+
+    def test_a_payoff_of_ones_own_may_read_it(self):
+        network, x = torch.nn.Linear(4, 1), torch.rand(3, 4)
+        labels = torch.tensor([0, 1, 1])
+
+        def signed(logits, labels):
+            return logits[..., 0] * (2 * labels - 1)
+
+        game = MaskedGame(network, x, 0.0, UnitPlayers(), signed, labels)
+        value = game(torch.ones(1, 4, dtype=torch.bool))
+        expected = network(x) * torch.tensor([[-1], [1], [1]])
+        torch.testing.assert_close(value, expected.detach())
+
+    @pytest.mark.parametrize(
+        "loss", [InteractionLoss("0", group_fraction=0.2), OrderLoss(0, 0.5, layer="0")]
+    )
+    def test_losses_refuse_it(self, loss):
+        network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+        with pytest.raises(InputError, match="one logit"):
+            loss(network, torch.rand(3, 4), torch.zeros(3, dtype=torch.int64))

@@ -9,6 +9,7 @@ from torch import nn
 from interaction_train.errors import InputError
 from interaction_train.game.layers import ForwardRecord
 from interaction_train.losses import BandLoss, OrderLoss
+from interaction_train.sampling import coalitions
 from tests.losses.games import (
     Game,
     Kink,
@@ -147,12 +148,13 @@ def test_the_shortcuts_at_the_ends_change_nothing(center, half_width, norm):
     loss = band_loss(center, half_width, n, n_draws=3)
     delta = loss.differences(model, x, forward, step=5)
     c, h = loss.sizes(n)
-    group, context = loss._draw(x, n, c - h, h, step=5)
+    sizes = [h, h, c - h] if c > h else [h, h]
+    group = coalitions.disjoint_groups(loss._keys(x, n, step=5), sizes)
     model.eval()
     for k in range(3):
         v = []
         for members in ((), (0,), (1,), (0, 1)):
-            mask = context[:, k].clone()
+            mask = (group[:, k] == 2) & (c > h)  # the context
             for i in members:
                 mask |= group[:, k] == i
             v.append(model(torch.where(mask.view_as(x), x, 0.25)))
