@@ -141,7 +141,7 @@ def train(
     """
     data = split(load(bed["source"]), bed, seed)
     torch.manual_seed(seed)
-    network = build(bed["network"], dropout, everywhere)
+    network = build(bed["network"], dropout, everywhere).to(memory_format=torch.channels_last)
     term = it.InteractionLoss(bed.get("layer", "before"), seed=seed)
     x, y = data["train"]
     steps = len(x) // bed["batch"]
