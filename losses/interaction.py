@@ -75,15 +75,16 @@ class InteractionLoss(PlayerTerm):
         layer: str | None = None,
         players: Players | None = None,
         *,
-        group_fraction: float = 0.05,
+        group_fraction: float = 0.25,
         contexts: int = 1,
         groups: int = 2,
         fresh_groups: Scope | None = None,
-        payoff: str | Payoff = "logit",
+        payoff: str | Payoff = "log_odds",
         form: Form = "squared",
+        batch_fraction: float = 0.25,
         **shared: Unpack[PlayerSettings],
     ) -> None:
-        super().__init__(players, layer, **shared)
+        super().__init__(players, layer, batch_fraction=batch_fraction, **shared)
         check_groups(groups)
         one_of("form", form, ("squared", "abs_mean", "unbiased_square"))
         scope = fresh_groups or ("context" if form == "squared" else "sample")

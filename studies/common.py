@@ -52,8 +52,10 @@ import interaction_train as it
 ROOT = Path(__file__).parent.parent
 DATA_VARIABLE = "INTERACTION_TRAIN_DATA"
 
+FILES = dict.fromkeys(("mnist_1000", "mnist_5000"), "mnist.npz") | {"cifar10": "cifar10_5k.npz"}
+
 Scale = Literal["smoke", "quick", "full"]
-Data = Literal["digits", "cifar10"]
+Data = Literal["digits", "tabular", "mnist_1000", "mnist_5000", "cifar10"]
 Settings = Mapping[str, Any]
 Summary = dict[str, Any]
 
@@ -106,21 +108,17 @@ class Study:
 
     def parts(self) -> Iterator[Part]:
         """The study on each data set; where files are missing a line says what to do."""
-        for data in self.only:
-            if data == "cifar10" and self.scale != "full" and not os.environ.get(DATA_VARIABLE):
-                print(
-                    f"{self.name}: CIFAR-10 is left out. Set {DATA_VARIABLE} to a folder with"
-                    " cifar10_5k.npz, cifar_resnet20.safetensors and cifar_resnet32.safetensors to"
-                    " have it."
-                )
-            else:
-                yield self.part(data)
-
-    def part(self, data: Data) -> Part:
-        """The study on one data set; ``with`` closes it by writing the sidecar."""
         settings = yaml.safe_load((Path(__file__).parent / "settings.yaml").read_text())
-        wanted = settings.get(self.name, {}).get(data, {}).get(self.scale, {})
-        return Part(self, data, self.given_seeds or tuple(range(wanted.pop("seeds", 1))), wanted)
+        for data in self.only:
+            wanted = settings[self.name].get(data, {}).get(self.scale)
+            if wanted is None:
+                continue
+            file = FILES.get(data, "")
+            if file and self.scale != "full" and not self.file(file).is_file():
+                print(f"{self.name}: {data} is left out. Set {DATA_VARIABLE} to a folder with {file}.")
+            else:
+                seeds = self.given_seeds or tuple(range(wanted.pop("seeds", 1)))
+                yield Part(self, data, seeds, wanted)
 
     def file(self, name: str) -> Path:
         """A file of the folder that INTERACTION_TRAIN_DATA names."""

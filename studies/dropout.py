@@ -1,229 +1,309 @@
-"""Dropout, the interaction loss in its place, and interactions (survey, Sec. 5.3, Table 3).
+"""The interaction loss beside dropout and other regularisers (survey, Sec. 5.3, Table 3).
 
-Networks with too few training images are trained with dropout at several rates, with the
-interaction loss at several weights λ, in two of its forms, and with neither. Rate and λ are chosen
-by the validation accuracy, averaged over seeds; each of the three has the same number of settings
-to choose from. Claims: dropout lowers the interactions; growing λ leads from over-fitting to
-under-fitting; the chosen λ does better on test images than the chosen rate.
+Networks with few training samples are trained without a regulariser, with dropout (rates and
+places), weight decay, label smoothing, mixup, a confidence penalty, the interaction loss, and the
+interaction loss with dropout, each of which has the same number of settings to choose from. The
+setting is chosen by the validation NLL, averaged over seeds that take no further part. The chosen
+ones, and the loss at its defaults, are trained with other seeds, each with a split of its own, and
+reported on test samples; differences are paired by seed, p-values are those of paired t-tests,
+after Holm over the comparisons of a bed.
 
-Interactions are exact, over all pairs of a 3 x 3 grid, on correctly and wrongly classified test
-images: mean |I| of the label's logit, and the strength, which divides it by the logits' scale.
+Claims: dropout lowers the interactions; the loss does better than dropout and than weight decay, in
+accuracy, or in NLL where the accuracies do not differ; at its defaults it never does harm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from common import (
-    Check,
-    Mean,
-    Part,
-    Settings,
-    Study,
-    Summary,
-    accuracy,
-    columns,
-    curve,
-    fit,
-    paired,
-    splits,
-    tensors,
-)
+import torch
+import torch.nn.functional as F
+import torchattacks
+from common import Check, Mean, Part, Settings, Study, Summary, columns, logits, paired
 from matplotlib.figure import Figure
-from torch import nn
+from scipy import stats
+from sklearn.datasets import load_breast_cancer, load_digits
+from torch import Tensor, nn
+from torchmetrics.functional.classification import multiclass_calibration_error
+from torchvision.datasets import CIFAR10
+from torchvision.models.vgg import make_layers
 
 import interaction_train as it
-from interaction_train.callbacks.samples import spread
+from interaction_train.models.networks import CIFAR10_MEAN, CIFAR10_STD
 
-NONE, DROPOUT, SQUARED, ABS_MEAN = "none", "dropout", "λ (squared)", "λ (abs_mean)"
-FORMS = {SQUARED: "squared", ABS_MEAN: "abs_mean"}
-CONTEXTS = {SQUARED: 1, ABS_MEAN: 2}
-MEASURES = ("train", "val", "test", "mean |I|", "strength")
-TITLES = {"train": "train", "val": "validation", **{key: key for key in MEASURES[2:]}}
+NONE, DROPOUT, DECAY = "none", "dropout", "weight decay"
+LOSS, DEFAULT = "interaction loss", "interaction loss at λ = 1"
+
+Parts = dict[str, tuple[Tensor, Tensor]]
+Plan = dict[str, dict[str, Any]]
 
 
-def build(network: str, rate: float) -> nn.Module:
-    """A network by name, with dropout before its last layers."""
-    if network == "digits":
-        return it.models.DigitsNet(dropout=rate)
-    if network == "alexnet":
-        return it.models.CIFARAlexNet(dropout=rate)
-    if network.startswith("vgg"):
-        hidden: Any = {"hidden": 128} if network == "vgg7" else {}
-        return it.models.CIFARVGG(int(network[3:]), dropout=rate, **hidden)
-    residual: Any = it.models.CIFARResNet(int(network[6:]))
-    residual.fc = nn.Sequential(nn.Dropout(rate), residual.fc)
-    return residual
+def load(source: str) -> Parts:
+    """A data set: the pool that is split, and test samples where it comes with some.
+
+    Args:
+        source: ``digits``, ``tabular``, ``CIFAR10``, or the path of an ``.npz`` file of images.
+    """
+    if source == "digits":
+        digits = load_digits()
+        return {"pool": _tensors(digits.images[:, None], digits.target, 16)}
+    if source == "tabular":
+        cancer = load_breast_cancer()
+        return {"pool": _tensors(stats.zscore(cancer.data), cancer.target)}
+    if source == "CIFAR10":
+        sets = {name: CIFAR10("data", name == "pool", download=True) for name in ("pool", "test")}
+        return {name: _images(found.data, found.targets) for name, found in sets.items()}
+    with np.load(source) as file:
+        parts = {"pool": "train", "test": "test"}
+        return {k: _images(file[f"x_{part}"], file[f"y_{part}"]) for k, part in parts.items()}
+
+
+def _images(x: Any, y: Any) -> tuple[Tensor, Tensor]:
+    return _tensors(x[:, None] if x.ndim == 3 else np.moveaxis(x, -1, 1), y, np.float32(255))
+
+
+def _tensors(x: Any, y: Any, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    return torch.as_tensor(x / scale, dtype=torch.float32), torch.as_tensor(y, dtype=torch.int64)
+
+
+def split(found: Parts, bed: Settings, seed: int) -> Parts:
+    """Training, validation and test samples of a seed; the last are fixed, or what is left."""
+    order = torch.randperm(len(found["pool"][1]), generator=torch.Generator().manual_seed(seed))
+    train, val, rest = order.tensor_split([bed["train"], bed["train"] + bed["val"]])
+    x, y = found["pool"]
+    test = found.get("test", (x[rest], y[rest]))
+    test = test[0][: bed["test"]], test[1][: bed["test"]]
+    return {"train": (x[train], y[train]), "val": (x[val], y[val]), "test": test}
+
+
+def build(name: str, rate: float, everywhere: bool) -> nn.Module:
+    """A network: ``before``, dropout where it is everywhere, and ``after``.
+
+    Args:
+        name: ``tabular``, ``mlp`` and ``cnn`` (MNIST), ``digits`` or ``vgg`` (CIFAR-10); or a
+            network of the paper, ``alexnet`` or ``vgg11``.
+        rate: of dropout, before the last layer.
+        everywhere: dropout also after ``before`` and before further linear layers; the paper's
+            networks have it in one place.
+    """
+    if name in ("alexnet", "vgg11"):
+        paper = {"alexnet": it.models.CIFARAlexNet, "vgg11": it.models.CIFARVGG}
+        return paper[name](dropout=rate)
+    inner = rate if everywhere else 0.0
+    if name in ("tabular", "mlp"):
+        inputs, hidden, classes = (30, 128, 2) if name == "tabular" else (784, 512, 10)
+        before = [nn.Flatten(), nn.Linear(inputs, hidden), nn.ReLU()]
+        after = [nn.Linear(hidden, hidden)]
+    elif name == "vgg":  # VGG-11 at a quarter of its width, cut after its second pooling
+        widths: list[str | int] = [16, "M", 32, "M", 64, 64, "M", 128, 128, "M", 128, 128, "M"]
+        features = list(make_layers(widths))
+        before, after, hidden, classes = features[:6], features[6:], 128, 10
+        after += [nn.Flatten(), nn.Dropout(inner), nn.Linear(128, hidden)]
+    else:
+        width, units, hidden, classes = (8, 784, 64, 10) if name == "cnn" else (16, 512, 64, 10)
+        before = [nn.Conv2d(1, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        after = [nn.Conv2d(width, 2 * width, 3, padding=1), nn.ReLU()]
+        after += [nn.MaxPool2d(2)] if name == "cnn" else []
+        after += [nn.Flatten(), nn.Dropout(inner), nn.Linear(units, hidden)]
+    after += [nn.ReLU(), nn.Dropout(rate), nn.Linear(hidden, classes)]
+    if name == "vgg":
+        before = [it.Normalize(CIFAR10_MEAN, CIFAR10_STD), *before]
+        for layer in (*before, *after[:-1]):
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    parts = {"before": nn.Sequential(*before), "dropout": nn.Dropout(inner)}
+    return nn.Sequential(OrderedDict(**parts, after=nn.Sequential(*after)))
 
 
 def train(
-    seed: int, rate: float = 0, weight: float = 0, form: Any = "squared", contexts: int = 1,
-    **case: Any,
+    bed: Mapping[str, Any], seed: int, *, dropout: float = 0.0, everywhere: bool = False,
+    decay: float = 0.0, smoothing: float = 0.0, mixup: float = 0.0, penalty: float = 0.0,
+    weight: float = 0.0, measured: bool = False,
 ) -> Summary:  # fmt: skip
-    """Train one network and measure it; ``case`` is one of the cases in ``settings.yaml``."""
-    data, losses = splits(case["data"], seed), {}
-    if weight:
-        term = it.InteractionLoss(
-            layer=case["layer"], payoff=case["payoff"], form=form, contexts=contexts,
-            batch_fraction=case["batch_fraction"],
+    """Train one network with Adam along a cosine, and measure it.
+
+    Args:
+        bed: the settings of the data set.
+        seed: of the split, the first weights, the order of batches and all draws.
+        dropout: rate.
+        everywhere: places of the dropout, see :func:`build`.
+        decay: decoupled weight decay.
+        smoothing: of the labels.
+        mixup: α of the Beta distribution.
+        penalty: weight of minus the entropy of the outputs.
+        weight: λ of the interaction loss.
+        measured: whether the test samples are looked at.
+    """
+    data = split(load(bed["source"]), bed, seed)
+    torch.manual_seed(seed)
+    network = build(bed["network"], dropout, everywhere).to(memory_format=torch.channels_last)
+    term = it.InteractionLoss(bed.get("layer", "before"), seed=seed)
+    x, y = data["train"]
+    steps = len(x) // bed["batch"]
+    optimizer = torch.optim.AdamW(network.parameters(), bed["lr"], weight_decay=decay)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, bed["epochs"] * steps)
+    beta = torch.distributions.Beta(mixup or 1.0, mixup or 1.0)
+    for _ in range(bed["epochs"]):
+        for batch in torch.randperm(len(x)).split(bed["batch"])[:steps]:
+            images, labels = x[batch], F.one_hot(y[batch]).float()
+            if mixup:
+                share, other = beta.sample(), torch.randperm(len(images))
+                images = torch.lerp(images[other], images, share)
+                labels = torch.lerp(labels[other], labels, share)
+            with it.record(network, term.layers if weight else ()) as forward:
+                forward.logits = network(images)
+            loss = F.cross_entropy(forward.logits, labels, label_smoothing=smoothing)
+            if weight:
+                loss = loss + weight * term(network, images, labels, forward=forward)
+            if penalty:
+                log_p = forward.logits.log_softmax(1)
+                loss = loss + penalty * (log_p.exp() * log_p).sum(1).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+    found = quality(network, *data["val"])
+    return {**found, **measure(network, data, bed, seed)} if measured else found
+
+
+def quality(network: nn.Module, x: Tensor, y: Tensor) -> Summary:
+    """Accuracy, NLL and the expected calibration error (15 bins)."""
+    z = logits(network, x)
+    error = multiclass_calibration_error(z.softmax(1), y, z.shape[1], n_bins=15)
+    accuracy = (z.argmax(1) == y).double().mean()
+    return {"accuracy": float(accuracy), "NLL": float(F.cross_entropy(z, y)), "ECE": float(error)}
+
+
+def measure(network: nn.Module, data: Parts, bed: Mapping[str, Any], seed: int) -> Summary:
+    """What is reported of a network, on test samples."""
+    x, y = data["test"]
+    found = quality(network, x, y)
+    found["gap"] = quality(network, *data["train"])["accuracy"] - found["accuracy"]
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+    found["noise"] = quality(network, x + bed["noise"] * noise, y)["accuracy"]
+    if bed["images"]:
+        x, y = x[: bed["images"]], y[: bed["images"]]
+        attack = torchattacks.PGD(network, eps=bed["eps"], alpha=bed["eps"] / 4, steps=10)
+        found["PGD"] = quality(network, attack(x, y), y)["accuracy"]
+        mean = data["train"][0].mean((0, 2, 3)).tolist()
+        exact = it.callbacks.ExactInteractions(3, 3, baseline=mean).measure(network, x, y)
+        found["mean |I|"], found["strength"] = (exact[k]["value"] for k in ("mean_abs", "strength"))
+    return {f"test {key}": value for key, value in found.items()}
+
+
+def plan(part: Part, choices: Mapping[str, Sequence[Settings]], seeds: range, **more: Any) -> Plan:
+    """Name of the run → the arguments of :func:`train`, seed by seed."""
+    bed = {**part.settings["bed"]}
+    if bed["source"].endswith(".npz"):
+        bed["source"] = str(part.study.file(bed["source"]))
+    return {
+        f"{kind}_{number}/seed_{seed}": {"bed": bed, "seed": seed, **chosen, **more}
+        for seed in seeds
+        for kind, settings in choices.items()
+        for number, chosen in enumerate(settings)
+    }
+
+
+def choose(part: Part) -> dict[str, list[dict[str, Any]]]:
+    """Of every regulariser the setting with the lowest validation NLL over the choosing seeds."""
+    choices = {NONE: [{}], **part.settings["choices"]}
+    seeds = range(part.settings["choosing_seeds"])
+    found = part.runs(plan(part, choices, seeds), train)
+    chosen = {}
+    for kind, settings in choices.items():
+        nll = [
+            np.mean([found[f"{kind}_{number}/seed_{seed}"]["NLL"] for seed in seeds])
+            for number in range(len(settings))
+        ]
+        chosen[kind] = [settings[int(np.argmin(nll))]]
+    return {**chosen, DEFAULT: [{"weight": 1.0}]}
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p-values after Holm's correction for their number."""
+    order = np.argsort(p)
+    scaled = np.asarray(p)[order] * np.arange(len(p), 0, -1)
+    corrected = np.empty(len(p))
+    corrected[order] = np.maximum.accumulate(scaled).clip(max=1.0)
+    return corrected.tolist()
+
+
+def compare(frame: pd.DataFrame, first: str, others: Sequence[str]) -> list[dict[str, Any]]:
+    """A row per other: how much ``first`` gains over it, by seed, with p-values after Holm."""
+    rows, p = [], []
+    for other in others:
+        row: dict[str, Any] = {"gain of": first, "over": other}
+        for key, sign in (("accuracy", 1), ("NLL", -1)):
+            ours, theirs = (frame.loc[[kind], key].to_numpy() for kind in (first, other))
+            row |= Mean.of(sign * (ours - theirs)).columns(key, interval=True)
+            p.append(float(stats.ttest_rel(ours, theirs).pvalue) if len(ours) > 1 else math.nan)
+        rows.append(row)
+    for number, value in enumerate(holm(p)):
+        rows[number // 2][f"p, {('accuracy', 'NLL')[number % 2]}"] = value
+    return rows
+
+
+def better(row: Mapping[str, Any]) -> bool:
+    """More accurate by more than the interval; or not less accurate, and lower in NLL."""
+    return row["accuracy_low"] > 0 or (row["accuracy_high"] >= 0 and row["NLL_low"] > 0)
+
+
+def figure(frame: pd.DataFrame, title: str) -> Figure:
+    """Gains over no regulariser in accuracy and NLL, with 95 % intervals."""
+    drawn = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = drawn.subplots()
+    for number, kind in enumerate(frame.index.unique().drop(NONE)):
+        gain = {k: paired(frame.loc[[kind], k], frame.loc[[NONE], k]) for k in ("accuracy", "NLL")}
+        y, x = gain["accuracy"], gain["NLL"]
+        axes.errorbar(
+            -x.value, 100 * y.value, 100 * (y.high - y.value), x.high - x.value,
+            fmt="o", color=f"C{number}", label=kind, capsize=2,
         )  # fmt: skip
-        losses["interaction"] = it.WeightedTerm(term, weight, warmup_epochs=case["warmup"])
-    trained = fit(
-        lambda: build(case["network"], rate), data, seed=seed, epochs=case["epochs"],
-        lr=case["lr"], losses=losses, exponential=case["exponential"],
-    ).cpu()  # fmt: skip
-    x, y = tensors(data, "test")
-    some = spread(len(x), case["images"])
-    measured = it.callbacks.ExactInteractions(3, 3).measure(trained, x[some], y[some])
-    found = {split: accuracy(trained, data, split) for split in ("train", "val", "test")}
-    mean, strength = (measured[key]["value"] for key in ("mean_abs", "strength"))
-    return {**found, "mean |I|": mean, "strength": strength}
-
-
-def plan(case: Settings, part: Part) -> dict[str, tuple[str, float, Settings]]:
-    """Name of the run → regulariser, its setting, and the arguments of :func:`train`."""
-    shared = {k: v for k, v in case.items() if k not in ("rates", *FORMS.values())}
-    shared = {**shared, "data": {**case["data"]}}
-    if part.data == "cifar10":
-        shared["data"] |= {"source": part.study.cifar10, "augment": part.study.scale == "full"}
-    choices: list[tuple[str, float, Settings]] = [(NONE, 0.0, {})]
-    choices += [(DROPOUT, rate, {"rate": rate}) for rate in case["rates"]]
-    for kind, form in FORMS.items():
-        more = {"form": form, "contexts": CONTEXTS[kind]}
-        choices += [(kind, weight, {**more, "weight": weight}) for weight in case[form]]
-    found: dict[str, tuple[str, float, Settings]] = {}
-    for seed in part.seeds:  # seed by seed, so that an interrupted study has whole seeds
-        for kind, value, settings in choices:
-            name = "_".join([case["network"], FORMS.get(kind, kind), f"{value:g}"])
-            found[f"{name}/seed_{seed}"] = kind, value, {**shared, **settings, "seed": seed}
-    return found
-
-
-class Outcome:
-    """All runs of one network: values over seeds, and the chosen settings."""
-
-    def __init__(
-        self, runs: Mapping[str, tuple[str, float, Settings]], summaries: Mapping[str, Summary]
-    ) -> None:
-        rows = [{"kind": k, "value": v, **summaries[name]} for name, (k, v, _) in runs.items()]
-        self.frame = pd.DataFrame(rows)
-        self.settings = list(dict.fromkeys(zip(self.frame.kind, self.frame.value, strict=True)))
-        means = self.frame.groupby(["kind", "value"]).val.mean()
-        # Of equal ones the weaker setting.
-        self.chosen = {
-            kind: max(self.values(kind), key=lambda value: (means[kind, value], -value))
-            for kind in self.frame.kind.unique()
-        }
-
-    def values(self, kind: str) -> list[float]:
-        """The settings of a regulariser."""
-        return [value for k, value in self.settings if k == kind]
-
-    def get(self, kind: str, value: float, key: str) -> list[float]:
-        """One number of every seed."""
-        return self.frame[(self.frame.kind == kind) & (self.frame.value == value)][key].tolist()
-
-    def best(self, kind: str, key: str) -> list[float]:
-        """The same at the chosen setting."""
-        return self.get(kind, self.chosen[kind], key)
-
-
-def rows(network: str, outcome: Outcome) -> list[dict[str, Any]]:
-    """A row per setting."""
-    return [
-        {
-            "network": network,
-            "trained with": kind,
-            "setting": "" if kind == NONE else f"{value:g}",
-            "chosen": "yes" if outcome.chosen[kind] == value and kind != NONE else "",
-            **columns({TITLES[key]: outcome.get(kind, value, key) for key in MEASURES}),
-        }
-        for kind, value in outcome.settings
-    ]
-
-
-def chosen_rows(network: str, outcome: Outcome) -> list[dict[str, Any]]:
-    """A row per regulariser at its chosen setting, with paired differences."""
-    found = []
-    for kind, value in outcome.chosen.items():
-        test = outcome.best(kind, "test")
-        shown = {"test": test}
-        for other in (NONE, DROPOUT):
-            gaps = zip(test, outcome.best(other, "test"), strict=True)
-            shown[f"test less {other}'s"] = [a - b for a, b in gaps]
-        for key in ("mean |I|", "strength"):
-            pairs = zip(outcome.best(kind, key), outcome.best(NONE, key), strict=True)
-            shown[f"{key} over none's"] = [a / b for a, b in pairs]
-        setting = "" if kind == NONE else f"{value:g}"
-        head = {"network": network, "trained with": kind, "setting": setting}
-        found.append({**head, **columns(shown, interval=True)})
-    return found
-
-
-def figure(outcome: Outcome, title: str) -> Figure:
-    """Accuracies above, interactions relative to those without a regulariser below."""
-    kinds = [kind for kind in outcome.chosen if kind != NONE]
-    drawn = Figure(figsize=(9, 5.5), layout="constrained")
-    axes = drawn.subplots(2, len(kinds), sharey="row", squeeze=False)
-    for kind, (upper, lower) in zip(kinds, axes.T, strict=True):
-        values = outcome.values(kind)
-        for place, key in enumerate(MEASURES):
-            plain = Mean.of(outcome.get(NONE, 0.0, key)).value
-            low, base = key in ("mean |I|", "strength"), 1.0
-            axis = lower if low else upper
-            base = plain if low else 1.0
-            means = [Mean.of(v / base for v in outcome.get(kind, value, key)) for value in values]
-            colour = ("C7", "C0", "C1", "C2", "C3")[place]
-            curve(axis, values, means, color=colour, label=key)
-            if not low:
-                axis.axhline(plain, color=colour, lw=0.8, ls=":")
-        lower.axhline(1, color="black", lw=0.8, ls=":")
-        for axis in (upper, lower):
-            axis.axvline(outcome.chosen[kind], color="black", lw=0.6, alpha=0.4)
-            axis.set_xscale("linear" if kind == DROPOUT else "log")
-        upper.set_title(kind)
-        lower.set_xlabel("rate" if kind == DROPOUT else "λ")
-    axes[0, 0].set_ylabel("accuracy")
-    axes[1, 0].set(ylabel="interactions / without", ylim=(0, None))
-    axes[0, 0].legend()
-    axes[1, 0].legend()
-    drawn.suptitle(f"{title} (dotted: neither; vertical line: chosen on validation images)")
+    axes.axhline(0, color="black", lw=0.6)
+    axes.axvline(0, color="black", lw=0.6)
+    axes.set(xlabel="NLL lower by", ylabel="test accuracy higher by (points)", title=title)
+    axes.legend(fontsize=8)
     return drawn
 
 
-def judge(part: Part, outcomes: Mapping[str, Outcome]) -> None:
-    """The verdict over all networks: every part of the claim in every network.
-
-    Interactions fall if they do at most of the rates; under-fitting is a training accuracy one
-    point below that without a regulariser; "does better" is by the interval over seeds.
-    """
+def report(part: Part, chosen: Mapping[str, Sequence[Settings]], found: Mapping[str, Summary]) -> None:
+    """Tables, figure and verdict."""
+    rows = [{"kind": name.split("_")[0], **summary} for name, summary in found.items()]
+    frame = pd.DataFrame(rows).set_index("kind")
+    frame = frame.filter(like="test ").rename(columns=lambda name: name.removeprefix("test "))
+    table = []
+    for kind, (settings,) in chosen.items():
+        shown = ", ".join(f"{key} {value:g}" for key, value in settings.items())
+        values = {key: frame.loc[[kind], key].tolist() for key in frame.columns}
+        table.append({"trained with": kind, "setting": shown, **columns(values)})
+    part.table(table)
+    compared = compare(frame, LOSS, [NONE, *[k for k in chosen if k not in (NONE, LOSS, DEFAULT)]])
+    compared += compare(frame, DEFAULT, [NONE])
+    part.table(compared, "gains")
+    part.figure(figure(frame, part.settings["title"]))
     checks = []
-    for network, outcome in outcomes.items():
-        name = f"{network}: " * (len(outcomes) > 1)
-        rates = outcome.values(DROPOUT)
-        for key in ("mean |I|", "strength"):
-            plain = outcome.get(NONE, 0.0, key)
-            last = outcome.get(DROPOUT, rates[-1], key)
-            falls = sum(paired(outcome.get(DROPOUT, r, key), plain).clearly(-1) for r in rates)
-            numbers = (
-                f"falls at {falls} of {len(rates)} rates; {Mean.of(plain).value:.3g} without, "
-                f"{Mean.of(last).value:.3g} at rate {rates[-1]:g}"
-            )
-            says = f"{name}dropout lowers {key.replace('strength', 'the strength')}"
-            checks.append(Check(says, 2 * falls > len(rates), numbers))
-        fitted = Mean.of(outcome.get(NONE, 0.0, "train")).value
-        for kind in FORMS:
-            largest = max(outcome.values(kind))
-            trained = Mean.of(outcome.get(kind, largest, "train")).value
-            gain = paired(outcome.best(kind, "test"), outcome.best(DROPOUT, "test"))
-            numbers = f"training accuracy {fitted:.3f} without, {trained:.3f} at {largest:g}"
-            checks += [
-                Check(f"{name}{kind} leads to under-fitting", trained < fitted - 0.01, numbers),
-                Check(f"{name}{kind} beats dropout", gain.clearly(1), f"test {gain.points()}"),
-            ]
-    part.verdict(checks, "one seed, no intervals" if len(part.seeds) == 1 else "")
+    for key in ("mean |I|", "strength"):
+        if key in frame:
+            change = paired(frame.loc[[DROPOUT], key], frame.loc[[NONE], key])
+            checks.append(Check(f"dropout lowers {key}", change.clearly(-1), f"by {change}"))
+    for row in compared:
+        if (row["gain of"], row["over"]) in ((LOSS, DROPOUT), (LOSS, DECAY), (LOSS, NONE)):
+            said = f"the loss does better than {row['over']}"
+            checks.append(Check(said, better(row), _numbers(row)))
+        elif row["gain of"] == DEFAULT:
+            harm = row["accuracy_high"] < 0 or row["NLL_high"] < 0
+            checks.append(Check("at its defaults it does no harm", not harm, _numbers(row)))
+    part.verdict(checks)
+
+
+def _numbers(row: Mapping[str, Any]) -> str:
+    gain = Mean(row["accuracy"], 0.0, row["accuracy_low"], row["accuracy_high"])
+    return f"{gain.points()}, NLL {-row['NLL']:+.3f} [{-row['NLL_high']:+.3f}, {-row['NLL_low']:+.3f}]"
 
 
 def main() -> None:
@@ -231,16 +311,9 @@ def main() -> None:
     study = Study.from_command_line(__file__, __doc__)
     for part in study.parts():
         with part:
-            cases = part.settings["cases"]
-            plans = {case["network"]: plan(case, part) for case in cases}
-            merged = {name: run[2] for runs in plans.values() for name, run in runs.items()}
-            summaries = part.runs(merged, train)
-            outcomes = {name: Outcome(runs, summaries) for name, runs in plans.items()}
-            part.table([row for name, found in outcomes.items() for row in rows(name, found)])
-            chosen = [row for item in outcomes.items() for row in chosen_rows(*item)]
-            part.table(chosen, "chosen")
-            part.figure(figure(outcomes[cases[0]["network"]], part.settings["title"]))
-            judge(part, outcomes)
+            chosen = choose(part)
+            seeds = range(100, 100 + len(part.seeds))
+            report(part, chosen, part.runs(plan(part, chosen, seeds, measured=True), train))
 
 
 if __name__ == "__main__":
