@@ -160,7 +160,9 @@ def images(device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 Term = Callable[[Perceptron, Tensor, Tensor], Tensor]
 
 
-def train(x: Tensor, y: Tensor, epochs: int, seed: int, term: Term | None) -> tuple[Perceptron, float]:
+def train(
+    x: Tensor, y: Tensor, epochs: int, seed: int, term: Term | None
+) -> tuple[Perceptron, float]:
     """A perceptron trained with Adam along a cosine, in batches of 32, and the seconds it took."""
     torch.manual_seed(seed)
     net = Perceptron().to(x.device)

@@ -115,7 +115,9 @@ class Study:
                 continue
             file = FILES.get(data, "")
             if file and self.scale != "full" and not self.file(file).is_file():
-                print(f"{self.name}: {data} is left out. Set {DATA_VARIABLE} to a folder with {file}.")
+                print(
+                    f"{self.name}: {data} is left out. Set {DATA_VARIABLE} to a folder with {file}."
+                )
             else:
                 seeds = self.given_seeds or tuple(range(wanted.pop("seeds", 1)))
                 yield Part(self, data, seeds, wanted)

@@ -144,13 +144,14 @@ def train(
     network = build(bed["network"], dropout, everywhere).to(memory_format=torch.channels_last)
     term = it.InteractionLoss(bed.get("layer", "before"), seed=seed)
     x, y = data["train"]
+    one_hot = F.one_hot(y).float()
     steps = len(x) // bed["batch"]
     optimizer = torch.optim.AdamW(network.parameters(), bed["lr"], weight_decay=decay)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, bed["epochs"] * steps)
     beta = torch.distributions.Beta(mixup or 1.0, mixup or 1.0)
     for _ in range(bed["epochs"]):
         for batch in torch.randperm(len(x)).split(bed["batch"])[:steps]:
-            images, labels = x[batch], F.one_hot(y[batch]).float()
+            images, labels = x[batch], one_hot[batch]
             if mixup:
                 share, other = beta.sample(), torch.randperm(len(images))
                 images = torch.lerp(images[other], images, share)
@@ -271,7 +272,9 @@ def figure(frame: pd.DataFrame, title: str) -> Figure:
     return drawn
 
 
-def report(part: Part, chosen: Mapping[str, Sequence[Settings]], found: Mapping[str, Summary]) -> None:
+def report(
+    part: Part, chosen: Mapping[str, Sequence[Settings]], found: Mapping[str, Summary]
+) -> None:
     """Tables, figure and verdict."""
     rows = [{"kind": name.split("_")[0], **summary} for name, summary in found.items()]
     frame = pd.DataFrame(rows).set_index("kind")
@@ -303,7 +306,9 @@ def report(part: Part, chosen: Mapping[str, Sequence[Settings]], found: Mapping[
 
 def _numbers(row: Mapping[str, Any]) -> str:
     gain = Mean(row["accuracy"], 0.0, row["accuracy_low"], row["accuracy_high"])
-    return f"{gain.points()}, NLL {-row['NLL']:+.3f} [{-row['NLL_high']:+.3f}, {-row['NLL_low']:+.3f}]"
+    return (
+        f"{gain.points()}, NLL {-row['NLL']:+.3f} [{-row['NLL_high']:+.3f}, {-row['NLL_low']:+.3f}]"
+    )
 
 
 def main() -> None:

@@ -13,6 +13,12 @@ from interaction_train.losses import InteractionLoss
 from interaction_train.models import Normalize
 
 
+def interaction(*args, **settings) -> InteractionLoss:
+    """The loss on the label's logit, with small groups, on the whole batch."""
+    plain = {"payoff": "logit", "group_fraction": 0.05, "batch_fraction": 1.0}
+    return InteractionLoss(*args, **{**plain, **settings})
+
+
 class Net(nn.Module):
     """A small network with two legal layers."""
 
@@ -61,7 +67,7 @@ def test_each_form_equals_a_loop_over_the_rows_that_were_evaluated(form, scope, 
     model, contexts, n = Net(units=21).double(), 4, 21
     x, y = batch(dtype=torch.float64)
     spy = Spy(model.suffix)
-    loss = InteractionLoss(
+    loss = interaction(
         "prefix", group_fraction=0.1, contexts=contexts, groups=groups, fresh_groups=scope,
         form=form, suffix=spy,
     )  # fmt: skip
@@ -115,7 +121,7 @@ def test_expectation_equals_enumeration_of_groups_and_contexts():
                     mask[[*context, *extra]] = 1
                     v.append(model.suffix(features * mask).gather(1, y[:, None])[:, 0])
                 exact += weight * (v[0] - v[1] - v[2] + v[3]) ** 2 / (n * (n - 1))
-    loss = InteractionLoss("prefix", group_fraction=0.1, contexts=20_000)
+    loss = interaction("prefix", group_fraction=0.1, contexts=20_000)
     with torch.no_grad():
         delta = loss.differences(model, x, y, _empty(), step=0)
     sampled = delta.square().mean((1, 2))
@@ -149,20 +155,20 @@ class Additive(nn.Module):
 @pytest.mark.parametrize("groups", [2, 4])
 def test_zero_for_additive_networks(payoff, classes, groups):
     x, y = batch(classes=classes, dtype=torch.float64)
-    loss = InteractionLoss("prefix", payoff=payoff, groups=groups, contexts=3)
+    loss = interaction("prefix", payoff=payoff, groups=groups, contexts=3)
     assert loss(Additive(classes).double(), x, y) < 1e-28
 
 
 def test_not_zero_for_log_prob_of_an_additive_network():
     x, y = batch(dtype=torch.float64)
-    assert InteractionLoss("prefix", payoff="log_prob")(Additive(3).double(), x, y) > 1e-8
+    assert interaction("prefix", payoff="log_prob")(Additive(3).double(), x, y) > 1e-8
 
 
 def test_margin_fixes_the_best_rival_of_the_unmasked_sample():
     model = Net().double()
     x, y = batch(dtype=torch.float64)
     spy = Spy(model.suffix)
-    value = InteractionLoss("prefix", payoff="margin", suffix=spy)(model, x, y, step=0)
+    value = interaction("prefix", payoff="margin", suffix=spy)(model, x, y, step=0)
     clean = model(x).scatter(1, y[:, None], -torch.inf)
     rival = clean.argmax(1)
     # The first call is the unmasked sample's.
@@ -176,7 +182,7 @@ def test_margin_fixes_the_best_rival_of_the_unmasked_sample():
 def test_gradcheck(form):
     model = Net().double()
     x, y = batch(2, dtype=torch.float64)
-    loss = InteractionLoss("prefix", contexts=2, form=form)
+    loss = interaction("prefix", contexts=2, form=form)
     names, values = zip(*model.named_parameters(), strict=True)
 
     def f(*parameters: Tensor) -> Tensor:
@@ -195,7 +201,7 @@ def test_chunks_give_the_same_value_and_gradients():
     gradients = []
     for chunk_size in (None, 1, 7, 24):
         model = Net()
-        value = InteractionLoss("prefix", contexts=3, chunk_size=chunk_size)(model, x, y, step=1)
+        value = interaction("prefix", contexts=3, chunk_size=chunk_size)(model, x, y, step=1)
         value.backward()
         gradients.append([value.detach(), *(p.grad for p in model.parameters())])
     for other in gradients[1:]:
@@ -207,10 +213,10 @@ def test_record_reuses_the_features_and_counts_prefix_rows():
     x, y = batch(6)
     rows = []
     model.prefix[0].register_forward_hook(lambda m, inputs, output: rows.append(len(output)))
-    InteractionLoss("prefix")(model, x, y)  # the check of the layer is made once
+    interaction("prefix")(model, x, y)  # the check of the layer is made once
     for chunk_size, chunks in ((None, 1), (8, 3)):
         rows.clear()
-        loss = InteractionLoss("prefix", chunk_size=chunk_size)
+        loss = interaction("prefix", chunk_size=chunk_size)
         with record(model, loss.layers) as forward:
             forward.logits = model(x)
         value = loss(model, x, y, forward=forward, step=0)
@@ -221,7 +227,7 @@ def test_record_reuses_the_features_and_counts_prefix_rows():
 def test_does_not_depend_on_order_and_grouping_of_the_batch():
     model = Net().double()
     x, y = batch(6, dtype=torch.float64)
-    loss = InteractionLoss("prefix", contexts=3)
+    loss = interaction("prefix", contexts=3)
     whole = loss(model, x, y, step=5)
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     parts = [loss(model, x[i], y[i], step=5) for i in order.split(2)]
@@ -232,7 +238,7 @@ def test_does_not_depend_on_order_and_grouping_of_the_batch():
 def test_counts_its_own_calls_without_a_step():
     model = Net()
     x, y = batch()
-    loss = InteractionLoss("prefix")
+    loss = interaction("prefix")
     values = [loss(model, x, y).item() for _ in range(3)]
     assert values == [loss(model, x, y, step=step).item() for step in range(3)]
     assert len(set(values)) == 3
@@ -241,8 +247,8 @@ def test_counts_its_own_calls_without_a_step():
 def test_batch_fraction_looks_at_the_first_rows():
     model = Net()
     x, y = batch(8)
-    part = InteractionLoss("prefix", batch_fraction=0.3)(model, x, y, step=0)
-    torch.testing.assert_close(part, InteractionLoss("prefix")(model, x[:3], y[:3], step=0))
+    part = interaction("prefix", batch_fraction=0.3)(model, x, y, step=0)
+    torch.testing.assert_close(part, interaction("prefix")(model, x[:3], y[:3], step=0))
 
 
 class Interrupted(Exception):
@@ -258,7 +264,7 @@ def test_leaves_no_trace(fails, chunk_size):
         p.requires_grad_(False)
     x, y = batch()
     model(x).sum().backward()
-    loss = InteractionLoss("prefix", chunk_size=chunk_size)
+    loss = interaction("prefix", chunk_size=chunk_size)
     loss(model, x, y)
 
     def state():
@@ -294,7 +300,7 @@ def test_coalitions_run_in_eval_mode_also_when_a_chunk_runs_again_in_backward():
     x, y = batch()
     modes = []
     model.suffix[0].register_forward_hook(lambda m, i, o: modes.append(m.training))
-    loss = InteractionLoss("prefix", chunk_size=5)
+    loss = interaction("prefix", chunk_size=5)
     loss(model, x, y)
     with record(model, loss.layers) as forward:
         forward.logits = model(x)
@@ -309,7 +315,7 @@ def test_coalitions_run_in_eval_mode_also_when_a_chunk_runs_again_in_backward():
 def test_under_autocast(dtype):
     model = Net(units=64)
     x, y = batch()
-    loss = InteractionLoss("prefix", contexts=50)
+    loss = interaction("prefix", contexts=50)
     full = loss(model, x, y, step=0)
     with torch.autocast("cpu", dtype):
         with record(model, loss.layers) as forward:
@@ -327,7 +333,7 @@ def test_input_cells_as_players():
     mean = [0.2, 0.5, 0.7]
     linear = nn.Sequential(Normalize(mean, [1.0, 1.0, 1.0]), nn.Flatten(), nn.Linear(3 * 36, 2))
     x, y = torch.rand(3, 3, 6, 6), torch.tensor([0, 1, 0])
-    loss = InteractionLoss(players=GridPlayers(3, 3), group_fraction=0.2, contexts=4)
+    loss = interaction(players=GridPlayers(3, 3), group_fraction=0.2, contexts=4)
     assert loss(linear, x, y) < 1e-10
     curved = nn.Sequential(*linear[:2], nn.Tanh(), linear[2])
     rows = []
@@ -343,7 +349,7 @@ def test_input_cells_as_players():
 def test_channels_as_players():
     model = torchvision.models.resnet18(num_classes=4)
     x, y = torch.rand(2, 3, 32, 32), torch.tensor([1, 3])
-    value = InteractionLoss("layer1", UnitPlayers("channel"), groups=3)(model, x, y)
+    value = interaction("layer1", UnitPlayers("channel"), groups=3)(model, x, y)
     value.backward()
     assert model.conv1.weight.grad.abs().sum() > 0
 
@@ -352,9 +358,9 @@ def test_without_a_normalize_layer_the_input_needs_a_baseline():
     x, y = torch.rand(2, 1, 4, 4), torch.tensor([0, 1])
     model = nn.Sequential(nn.Flatten(), nn.Tanh(), nn.Linear(16, 2))
     with pytest.raises(InputError, match="baseline: got None"):
-        InteractionLoss(players=GridPlayers(2, 2), group_fraction=0.3)(model, x, y)
+        interaction(players=GridPlayers(2, 2), group_fraction=0.3)(model, x, y)
     with pytest.raises(InputError, match=r"baseline: got 2 numbers, expected one per channel"):
-        InteractionLoss(players=GridPlayers(2, 2), baseline=[0.1, 0.2])(model, x, y)
+        interaction(players=GridPlayers(2, 2), baseline=[0.1, 0.2])(model, x, y)
 
 
 @pytest.mark.parametrize(
@@ -382,24 +388,33 @@ def test_bad_arguments(arguments, message):
 def test_group_fraction_that_leaves_no_context():
     model = nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 3))
     with pytest.raises(InputError, match=r"group_fraction: got 0.05 \(2 groups of 1 players\)"):
-        InteractionLoss("0")(model, *batch())
+        interaction("0")(model, *batch())
 
 
 def test_layers_at_which_replacement_would_be_wrong_are_refused():
     model = torchvision.models.resnet18(num_classes=3)
     x, y = torch.rand(2, 3, 32, 32), torch.tensor([0, 1])
     with pytest.raises(InputError, match=r"'layer2.0.conv1', after which .* try 'layer2.0'"):
-        InteractionLoss("layer2.0.conv1")(model, x, y)
+        interaction("layer2.0.conv1")(model, x, y)
     with pytest.raises(InputError, match=r"'layr2.0', expected a submodule .* layer2.0"):
-        InteractionLoss("layr2.0")(model, x, y)
+        interaction("layr2.0")(model, x, y)
 
 
 def test_compiled_model():
     model = Net()
     x, y = batch()
-    loss = InteractionLoss("prefix")
+    loss = interaction("prefix")
     compiled = torch.compile(model, backend="eager")
     with record(compiled, loss.layers) as forward:
         forward.logits = compiled(x)
     value = loss(compiled, x, y, forward=forward, step=0)
     torch.testing.assert_close(value, loss(model, x, y, step=0))
+
+
+def test_defaults_take_a_quarter_of_the_batch_and_of_the_units_and_the_log_odds():
+    x, y = batch(8)
+    model, loss = Net(), InteractionLoss("prefix")
+    assert loss.rows(8) == 8
+    assert loss.size(20) == 5
+    same = interaction("prefix", payoff="log_odds", group_fraction=0.25)
+    torch.testing.assert_close(loss(model, x, y, step=3), same(model, x[:2], y[:2], step=3))
