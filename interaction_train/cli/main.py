@@ -143,10 +143,9 @@ class InteractionCLI(LightningCLI):
         loggers = trainer["logger"]
         if loggers is None and not trainer["fast_dev_run"]:
             loggers = kwargs["logger"] = self._default_loggers(trainer["default_root_dir"])
-        path = self._get(self.config, "ckpt_path")
-        if path and Path(path).is_file() and self.subcommand == "fit":
+        if self._checkpoint is not None and self.subcommand == "fit":
             several = loggers if isinstance(loggers, list) else [loggers]
-            continue_wandb(several, Path(path))
+            continue_wandb(several, self._checkpoint)
         return super().instantiate_trainer(**kwargs)
 
     def _default_loggers(self, root: str) -> list[Logger]:

@@ -14,13 +14,7 @@ from matplotlib.figure import Figure
 def spectrum_figure(
     spectra: Mapping[str, Mapping[str, Any]], title: str, label: str = "J(m)"
 ) -> Figure:
-    """J(m) or the like against the order m, a curve each, with bands of one standard error.
-
-    Args:
-        spectra: name → ``{"orders": …, "value": …, "stderr": …}``, lists of equal length.
-        title: the figure's title.
-        label: the vertical axis's label.
-    """
+    """J(m) or the like against the order m, as :func:`draw_spectrum` draws it."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     draw_spectrum(axes, spectra)
@@ -57,18 +51,16 @@ def heat_map_figure(
 
 
 def draw_spectrum(axes: Axes, spectra: Mapping[str, Mapping[str, Any]]) -> None:
-    """Draw curves with bands of one standard error.
+    """Draw a curve each, with bands of one standard error.
 
     Args:
         axes: where to draw.
-        spectra: as in :func:`spectrum_figure`.
+        spectra: name → ``{"orders": …, "value": …, "stderr": …}``, lists of equal length.
     """
     for name, spectrum in spectra.items():
-        orders, value, stderr = (spectrum[key] for key in ("orders", "value", "stderr"))
-        low = [v - s for v, s in zip(value, stderr, strict=True)]
-        high = [v + s for v, s in zip(value, stderr, strict=True)]
-        axes.plot(orders, value, marker="o", markersize=3, label=name)
-        axes.fill_between(orders, low, high, alpha=0.2)
+        value, stderr = np.asarray(spectrum["value"]), np.asarray(spectrum["stderr"])
+        axes.plot(spectrum["orders"], value, marker="o", markersize=3, label=name)
+        axes.fill_between(spectrum["orders"], value - stderr, value + stderr, alpha=0.2)
     axes.set_ylim(bottom=0)
     axes.legend()
 

@@ -120,7 +120,7 @@ def _draw(lines: dict[str, Series]) -> bytes:
     labels = sorted(lines, key=float if ordered else _split_order)
     colours: list[Any] = _CURVES
     if ordered or len(labels) > len(colours):  # the bright end would vanish on a white page
-        colours = list(matplotlib.colormaps["plasma"](np.linspace(0, 0.62, len(labels))))
+        colours = list(matplotlib.colormaps["viridis"](np.linspace(0, 0.58, len(labels))))
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.7, 2.9), layout="constrained")
         axes = figure.add_subplot()
