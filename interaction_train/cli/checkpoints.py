@@ -16,18 +16,6 @@ from interaction_train.training.module import InteractionClassifier
 _RESUMING = ("epoch", "global_step", "loops", "optimizer_states", "lr_schedulers")
 
 
-def newest_checkpoint(runs: Path, kind: str) -> str | None:
-    """The newest ``best.ckpt`` or ``last.ckpt`` of all versions of a run; None where none is.
-
-    Args:
-        runs: the folder of the versions.
-        kind: ``best`` or ``last``.
-    """
-    found = runs.glob(f"*/checkpoints/{kind}*.ckpt")
-    newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
-    return None if newest is None else str(newest)
-
-
 def read_checkpoint(path: str, resume: bool, trusted: bool = False) -> dict[str, Any] | None:
     """A checkpoint of Lightning; None for a folder of shards, which Lightning reads itself.
 

@@ -6,6 +6,7 @@ of the package.
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import sys
@@ -29,12 +30,7 @@ import interaction_train.models
 import interaction_train.training.module  # noqa: F401
 from interaction_train import __version__
 from interaction_train.callbacks import OrderReport
-from interaction_train.cli.checkpoints import (
-    check_optimizer,
-    check_state,
-    newest_checkpoint,
-    read_checkpoint,
-)
+from interaction_train.cli.checkpoints import check_optimizer, check_state, read_checkpoint
 from interaction_train.cli.configs import with_bases
 from interaction_train.cli.errors import explain
 from interaction_train.errors import InputError, at_least, in_range
@@ -60,19 +56,54 @@ class SaveConfig(SaveConfigCallback):
     """Saves the resolved configuration in the run's folder, and in its W&B run with versions."""
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        config = json.loads(self.parser.dump(self.config, skip_none=False, format="json"))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
+                text = self.parser.dump(self.config, skip_none=False, format="json")
                 run: Any = logger.experiment
-                known = {"config": config, "versions": versions(), "command": command_line()}
-                run.config.update(known, allow_val_change=True)
+                known = {"versions": versions(), "command": command_line()}
+                run.config.update({"config": json.loads(text), **known}, allow_val_change=True)
                 for key, best in _SUMMARIES.items():
                     step = "trainer/global_step"
                     run.define_metric(key, summary=f"{best},last", step_metric=step, step_sync=True)
 
 
+class MonitorCheck(L.Callback):
+    """Refuses a ``monitor`` of validation that the sanity check has not logged.
+
+    Only where nothing but this package and Lightning logs, and but for what is measured apart from
+    the sanity check, ``val/<callback>/…``. Lightning refuses the others after the first epoch.
+    """
+
+    def on_sanity_check_end(self, trainer: Any, pl_module: L.LightningModule) -> None:
+        logging = {type(x).__module__.split(".")[0] for x in (pl_module, *trainer.callbacks)}
+        if not logging <= {"interaction_train", "lightning"}:
+            return
+        watching = [(type(c).__name__, c) for c in trainer.callbacks]
+        watching += [("lr_scheduler", config) for config in trainer.lr_scheduler_configs]
+        for name, watcher in watching:
+            key, there = str(getattr(watcher, "monitor", None)), sorted(trainer.callback_metrics)
+            if key.startswith("val") and key.count("/") < 2 and key not in there:
+                near = difflib.get_close_matches(key, there) or there
+                expected = f"a metric that is logged, such as {', '.join(near)}"
+                raise InputError("monitor", f"{key!r} for {name}", expected)
+
+
 class InteractionCLI(LightningCLI):
     """LightningCLI with a run's name, default loggers and an optional test after fit."""
+
+    def __init__(self, args: list[str], **kwargs: Any) -> None:
+        self._given = args
+        super().__init__(args=args, **kwargs)
+
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
+        """The parser of a subcommand; empty, as each takes long to build, if it is not given."""
+        named = self.subcommands().keys() & set(self._given)
+        if not named or subcommand in named:
+            return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        self._subcommand_method_arguments[subcommand] = []
+        return self.init_parser(**kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -99,29 +130,28 @@ class InteractionCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        given = sys.argv[1:] if args is None else args
-        if any(arg.partition("=")[0] == "--base" for arg in given):
+        if any(arg.partition("=")[0] == "--base" for arg in args):
             raise InputError("--base", "an option", "a key of a config file; give --config twice")
-        self.config = parser.parse_args(with_bases(given))
+        self.config = parser.parse_args(with_bases(args))
         self.config[self.config.subcommand]["base"] = None  # what it gave is in this config
 
     def _parse_ckpt_path(self) -> None:
         """Resolve and read the checkpoint; the network is what the configuration says."""
-        config = self.config[self.config.subcommand]
-        path = config.get("ckpt_path")
-        if path in ("best", "last"):
+        command, self._checkpoint = self.config.subcommand, None
+        config = self.config[command]
+        kind = config.get("ckpt_path")
+        if kind in ("best", "last"):
             runs = Path(config["trainer"]["default_root_dir"], config["name"])
-            path = newest_checkpoint(runs, path)
-            if path is None and (self.config.subcommand, config["ckpt_path"]) != ("fit", "last"):
+            found = sorted(runs.glob(f"*/checkpoints/{kind}*.ckpt"), key=os.path.getmtime)
+            if not found and (command, kind) != ("fit", "last"):
                 expected = f"a file, or a run in {runs} that has such a checkpoint"
-                raise InputError("ckpt_path", repr(config["ckpt_path"]), expected)
-            if path is None:
+                raise InputError("ckpt_path", repr(kind), expected)
+            if not found:
                 rank_zero_info(f"No run in {runs} has a last checkpoint: this one starts anew.")
-            config["ckpt_path"] = path
-        self._checkpoint = None
-        if path:
+            config["ckpt_path"] = str(found[-1]) if found else None
+        if config.get("ckpt_path"):
             trusted = config.get("weights_only") is False
-            self._checkpoint = read_checkpoint(path, self.config.subcommand == "fit", trusted)
+            self._checkpoint = read_checkpoint(config["ckpt_path"], command == "fit", trusted)
 
     def _set_seed(self) -> None:
         in_range("seed_everything", int(self._get(self.config, "seed_everything")), 0, 2**32 - 1)
@@ -158,17 +188,11 @@ class InteractionCLI(LightningCLI):
             os.environ.setdefault("WANDB_SILENT", "true")
             # Seconds until an offline run's rows are on disk, where a kill leaves them.
             os.environ.setdefault("WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL", "2")
-            loggers.append(
-                WandbLogger(
-                    name=name,
-                    project="interaction-train",
-                    save_dir=os.path.join(root, name),
-                    offline=mode == "offline",
-                    # Said to the run itself: what an earlier run of this process asked W&B for
-                    # would count otherwise.
-                    mode="offline" if mode == "offline" else None,
-                )
-            )
+            # The mode is said to the run itself, too: what an earlier run of this process asked W&B
+            # for would count otherwise.
+            how: Any = {"offline": True, "mode": "offline"} if mode == "offline" else {}
+            folder = os.path.join(root, name)
+            loggers.append(WandbLogger(name, folder, project="interaction-train", **how))
         return loggers
 
     def after_fit(self) -> None:
@@ -197,15 +221,18 @@ def main(args: list[str] | None = None) -> None:
     )
     try:
         InteractionCLI(
-            L.LightningModule,
-            L.LightningDataModule,
+            sys.argv[1:] if args is None else args,
+            model_class=L.LightningModule,
+            datamodule_class=L.LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=SaveConfig,
             seed_everything_default=0,
-            trainer_defaults={"default_root_dir": "runs", "callbacks": [OrderReport(), RunMark()]},
+            trainer_defaults={
+                "default_root_dir": "runs",
+                "callbacks": [OrderReport(), RunMark(), MonitorCheck()],
+            },
             parser_kwargs={"version": __version__, "exit_on_error": False},
-            args=args,
         )
     except Exception as error:
         message = explain(error, _class_names())
