@@ -41,12 +41,7 @@ _FRAME = re.compile(
 
 
 def explain(error: BaseException, class_names: Iterable[str]) -> str | None:
-    """One line on bad input; None for anything that has to keep its traceback.
-
-    Args:
-        error: what a command raised.
-        class_names: what a mistyped class name may have meant.
-    """
+    """One line on bad input; None for anything that has to keep its traceback."""
     text, modules, packages = _join(str(error)), list(_modules(error)), set[str]()
     cause: BaseException | None = error
     while cause is not None:
@@ -68,12 +63,7 @@ def explain(error: BaseException, class_names: Iterable[str]) -> str | None:
 
 
 def one_line(report: str, class_names: Iterable[str]) -> str:
-    """The part of a parser's report that says what is wrong and where.
-
-    Args:
-        report: the message of a jsonargparse error; it may nest other messages.
-        class_names: what a mistyped class name may have meant.
-    """
+    """The part of jsonargparse's report, which may nest others, that says what is wrong where."""
     lines = [line.strip().removeprefix("- ") for line in report.splitlines()]
     keys = dict.fromkeys(re.findall(r'Parser key "([^"]+)"', report))
     where = ".".join(keys)

@@ -44,11 +44,33 @@ _SUMMARIES = {  # of a W&B run: the best value of these, beside the last one
     "val/gap/acc": "min",
     "val/robust_acc/*": "max",
 }
+_USELESS = (  # warnings of Lightning
+    "LeafSpec",
+    "does not have many workers",
+    # Configs list the monitored one first, which is the best that is meant.
+    "Trainer configured with multiple `ModelCheckpoint`",
+)
 _LEAST = {  # of what Lightning divides by, or takes in silence
     "accumulate_grad_batches": 1,
     "check_val_every_n_epoch": 1,
     "log_every_n_steps": 0,
     "num_sanity_val_steps": -1,
+}
+
+_ARGUMENTS: dict[str, tuple[Any, Any, str]] = {
+    "name": (str, "run", "Folder of the run under runs/, and its W&B name."),
+    "wandb": (
+        Literal["offline", "online", "disabled"],
+        "offline",
+        "How the default W&B logger works; offline needs no account.",
+    ),
+    "test_after_fit": (bool, False, "Test the best checkpoint after fit."),
+    "base": (
+        str | None,
+        None,
+        "In a config file: another one, beside it or packaged, to be read before it. Its "
+        "lists are replaced, or with a key that ends in + (callbacks+) continued.",
+    ),
 }
 
 
@@ -106,28 +128,8 @@ class InteractionCLI(LightningCLI):
         return self.init_parser(**kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--name",
-            type=str,
-            default="run",
-            help="Folder of the run under runs/, and its W&B name.",
-        )
-        parser.add_argument(
-            "--wandb",
-            type=Literal["offline", "online", "disabled"],
-            default="offline",
-            help="How the default W&B logger works; offline needs no account.",
-        )
-        parser.add_argument(
-            "--test_after_fit", type=bool, default=False, help="Test the best checkpoint after fit."
-        )
-        parser.add_argument(
-            "--base",
-            type=str | None,
-            default=None,
-            help="In a config file: another one, beside it or packaged, to be read before it. Its "
-            "lists are replaced, or with a key that ends in + (callbacks+) continued.",
-        )
+        for name, (kind, default, text) in _ARGUMENTS.items():
+            parser.add_argument(f"--{name}", type=kind, default=default, help=text)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         if any(arg.partition("=")[0] == "--base" for arg in args):
@@ -203,22 +205,15 @@ class InteractionCLI(LightningCLI):
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line.
-
-    Bad input ends with one line on stderr and exit status 2.
+    """Run the command line; bad input ends with one line on stderr and exit status 2.
 
     Args:
         args: arguments without the program's name; default: those of the process.
     """
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # class paths of the user's own modules
-    # Lightning's own, of which a user can mend nothing.
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    # Configs list the monitored one first, which is the best that is meant.
-    warnings.filterwarnings(
-        "ignore", message=".*Trainer configured with multiple `ModelCheckpoint`"
-    )
+    for text in _USELESS:
+        warnings.filterwarnings("ignore", message=f".*{text}")
     try:
         InteractionCLI(
             sys.argv[1:] if args is None else args,

@@ -29,15 +29,7 @@ def heat_map_figure(
     label: str,
     title: str,
 ) -> Figure:
-    """A quantity per order over training: epochs across, orders up.
-
-    Args:
-        values: one row per epoch, one number per order; NaN is left blank.
-        epochs: the rows' epochs.
-        ratios: the orders, as parts m/(n−2).
-        label: what the colours show.
-        title: the figure's title.
-    """
+    """Values ``[epoch][order]`` over training: epochs across, orders up; NaN is left blank."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     table = np.asarray(values, dtype=float).T
@@ -51,12 +43,7 @@ def heat_map_figure(
 
 
 def draw_spectrum(axes: Axes, spectra: Mapping[str, Mapping[str, Any]]) -> None:
-    """Draw a curve each, with bands of one standard error.
-
-    Args:
-        axes: where to draw.
-        spectra: name → ``{"orders": …, "value": …, "stderr": …}``, lists of equal length.
-    """
+    """Draw a curve of each ``{"orders": …, "value": …, "stderr": …}``, with bands of one error."""
     for name, spectrum in spectra.items():
         value, stderr = np.asarray(spectrum["value"]), np.asarray(spectrum["stderr"])
         axes.plot(spectrum["orders"], value, marker="o", markersize=3, label=name)

@@ -20,9 +20,7 @@ _COMMIT = ["git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty
 def versions() -> dict[str, str]:
     """Versions of this package, of Python and of what results may depend on.
 
-    Returns:
-        name → version; ``git_commit`` only in a repository, with ``+changes`` where files differ
-        from the commit.
+    ``git_commit`` only in a repository, with ``+changes`` where files differ from the commit.
     """
     found = {
         "interaction-train": _version("interaction-train"),

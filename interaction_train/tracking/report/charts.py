@@ -47,11 +47,7 @@ _STYLE: Any = {
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves over the optimizer steps.
-
-    ``section`` is one of :data:`SECTIONS`, ``summary`` the chart in words, for those who do not see
-    it, and ``drawing`` an SVG file.
-    """
+    """An SVG of curves over the optimizer steps; the summary is for those who do not see it."""
 
     title: str
     section: str
@@ -60,14 +56,7 @@ class Chart:
 
 
 def charts(series: Mapping[str, Series]) -> list[Chart]:
-    """Draw all metrics that have a curve, those that belong together in one chart.
-
-    Args:
-        series: metric → its values.
-
-    Returns:
-        The charts, section by section.
-    """
+    """All metrics that have a curve, those that belong together in one chart, by section."""
     groups: dict[str, dict[str, Series]] = {}
     for key, values in series.items():
         if len(set(values.steps)) > 1 and not _LEFT_OUT.search(key):

@@ -40,12 +40,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Run:
-    """All that a report tells.
-
-    ``series`` is by metric, over all starts; ``epochs`` counts those trained; ``figures`` are PNG
-    files, ``configs`` texts by their file. ``starts`` has an entry for each time that the run was
-    started, those it was resumed from first, as ``RunReport`` records them.
-    """
+    """All that a report tells; series, epochs and starts with those of the runs it goes on with."""
 
     name: str
     folder: Path
