@@ -15,22 +15,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import common
 import pandas as pd
-from common import (
-    Check,
-    Mean,
-    Part,
-    Settings,
-    Study,
-    Summary,
-    accuracy,
-    columns,
-    curve,
-    fit,
-    paired,
-    splits,
-    tensors,
-)
+from common import Check, Mean, Part, Settings, Study, Summary, accuracy, columns, paired
 from matplotlib.figure import Figure
 from torch import nn
 
@@ -63,18 +50,18 @@ def train(
     **case: Any,
 ) -> Summary:  # fmt: skip
     """Train one network and measure it; ``case`` is one of the cases in ``settings.yaml``."""
-    data, losses = splits(case["data"], seed), {}
+    data, losses = common.splits(case["data"], seed), {}
     if weight:
         term = it.InteractionLoss(
             layer=case["layer"], payoff=case["payoff"], form=form, contexts=contexts,
             batch_fraction=case["batch_fraction"],
         )  # fmt: skip
         losses["interaction"] = it.WeightedTerm(term, weight, warmup_epochs=case["warmup"])
-    trained = fit(
+    trained = common.fit(
         lambda: build(case["network"], rate), data, seed=seed, epochs=case["epochs"],
         lr=case["lr"], losses=losses, exponential=case["exponential"],
     ).cpu()  # fmt: skip
-    x, y = tensors(data, "test")
+    x, y = common.tensors(data, "test")
     some = spread(len(x), case["images"])
     measured = it.callbacks.ExactInteractions(3, 3).measure(trained, x[some], y[some])
     found = {split: accuracy(trained, data, split) for split in ("train", "val", "test")}
@@ -176,7 +163,7 @@ def figure(outcome: Outcome, title: str) -> Figure:
             base = plain if low else 1.0
             means = [Mean.of(v / base for v in outcome.get(kind, value, key)) for value in values]
             colour = ("C7", "C0", "C1", "C2", "C3")[place]
-            curve(axis, values, means, color=colour, label=key)
+            common.curve(axis, values, means, color=colour, label=key)
             if not low:
                 axis.axhline(plain, color=colour, lw=0.8, ls=":")
         lower.axhline(1, color="black", lw=0.8, ls=":")

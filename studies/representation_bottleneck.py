@@ -17,24 +17,11 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+import common
 import lightning as L
 import torch
 import torchattacks
-from common import (
-    Check,
-    Mean,
-    Part,
-    Study,
-    Summary,
-    columns,
-    curve,
-    fit,
-    logits,
-    paired,
-    splits,
-    tensors,
-    units,
-)
+from common import Check, Mean, Part, Study, Summary, columns, fit, logits, paired, splits, tensors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
@@ -62,11 +49,7 @@ def small_network(width: int = 16) -> nn.Module:
 
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "digits_cnn": it.models.DigitsNet,
-    "digits_mlp": it.models.DigitsMLP,
-    "digits_resnet": partial(
-        CIFARThinResNet, 8, mean=it.models.DIGITS_MEAN, std=it.models.DIGITS_STD, width=8
-    ),
+    **{f"digits_{name}": build for name, build in common.DIGITS.items()},
     "cifar_resnet20": partial(CIFARThinResNet, 20),
     "cifar_resnet32": partial(CIFARThinResNet, 32),
     "five_convolutions": small_network,
@@ -98,9 +81,8 @@ def spectrum(
 ) -> Summary:  # fmt: skip
     """J(m) on some of the images that the network gets right.
 
-    Returns:
-        ``orders``, per reading ``[J, standard errors over images]`` over these orders, and mean |I|
-        (``mean``). Exact up to 16 cells: all orders, one reading.
+    Per reading ``[J, standard errors over images]`` over ``orders``, and mean |I| (``mean``). Exact
+    up to 16 cells: all orders, one reading.
     """
     right = (logits(network, x).argmax(1) == y).nonzero().flatten()
     some = right[spread(len(right), images)]
@@ -297,7 +279,7 @@ def order_rows(models: Mapping[str, list[Summary]], epsilons: Sequence[float]) -
 
 def robustness(runs: Sequence[Summary], attack: str) -> list[float]:
     """Accuracy under an attack, averaged over ε, of every seed, or image of a single run."""
-    return units([run[f"{attack}, images" if len(runs) == 1 else attack] for run in runs])
+    return common.units([run[f"{attack}, images" if len(runs) == 1 else attack] for run in runs])
 
 
 def figure(
@@ -323,7 +305,7 @@ def figure(
         axes[1, 0].plot(runs[0]["orders"], j, style, marker="o", ms=3, label=model)
         under = zip(*([run["accuracy"], *run["PGD"]] for run in runs), strict=True)
         means = [Mean.of(values) for values in under]
-        curve(axes[1, 1], [0, *epsilons], means, ls=style, label=model)
+        common.curve(axes[1, 1], [0, *epsilons], means, ls=style, label=model)
     axes[1, 0].set(xlabel="order m", ylabel="J(m)", title="models of chosen orders")
     axes[1, 1].set(xlabel="ε of PGD (pixel values)", ylabel="accuracy", title="their robustness")
     for axis in axes.flat:
@@ -366,19 +348,13 @@ def judge(
     deep = sum(end > 2 for end in ends)
     before, after = (depth(training["J"][k], training["stderr"][k]) for k in (0, -1))
     deeper = after[0] - before[0] > 2 * math.hypot(before[1], after[1])
+    by = f"by over 2 standard errors in {deep} of {len(ends)} networks and grids, at least "
+    by += f"{min(ends):.1f}"
+    change = f"mean of the ends over the middle {before[0]:.2f} ± {before[1]:.2f} before, "
+    change += f"{after[0]:.2f} ± {after[1]:.2f} after"
     checks = [
-        Check(
-            "J is higher at both ends than in the middle",
-            deep == len(ends),
-            f"by over 2 standard errors in {deep} of {len(ends)} networks and grids, "
-            f"at least {min(ends):.1f}",
-        ),
-        Check(
-            "training makes it so",
-            deeper,
-            f"mean of the ends over the middle {before[0]:.2f} ± {before[1]:.2f} before, "
-            f"{after[0]:.2f} ± {after[1]:.2f} after",
-        ),
+        Check("J is higher at both ends than in the middle", deep == len(ends), by),
+        Check("training makes it so", deeper, change),
     ]
     for first, second in pairwise(LEAST_ROBUST_LAST):
         gap = paired(robustness(models[first], "PGD"), robustness(models[second], "PGD"))
@@ -414,21 +390,15 @@ def main() -> None:
     study = Study.from_command_line(__file__, __doc__)
     kinds: dict[str, Callable[..., Summary]]
     kinds = {"spectrum": measure_trained, "training": follow, "orders": train_for_orders}
-
-    def work(kind: str, **settings: Any) -> Summary:
-        return kinds[kind](**settings)
-
     for part in study.parts():
         with part:
             wanted = plans(part)
-            done = part.runs(
-                {
-                    f"{kind}/{name}": {"kind": kind, **settings}
-                    for kind, runs in wanted.items()
-                    for name, settings in runs.items()
-                },
-                work,
-            )
+            plan = {
+                f"{kind}/{name}": {"kind": kind, **settings}
+                for kind, runs in wanted.items()
+                for name, settings in runs.items()
+            }
+            done = part.runs(plan, lambda kind, **settings: kinds[kind](**settings))
             found = {name: done[f"spectrum/{name}"] for name in wanted["spectrum"]}
             cells = {name: math.prod(run["cells"]) for name, run in wanted["spectrum"].items()}
             history, epsilons = done["training/training"], part.settings["orders"]["epsilons"]
