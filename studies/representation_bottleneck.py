@@ -70,11 +70,6 @@ def terms(grid: it.GridPlayers) -> dict[str, Any]:
     }
 
 
-def learning_rate(data: Mapping[str, Any]) -> float:
-    """What trains the small networks well."""
-    return 0.03 if "source" in data else 0.05
-
-
 def spectrum(
     network: nn.Module, x: Tensor, y: Tensor, cells: Sequence[int], images: int, contexts: int,
     pairs: int,
@@ -133,6 +128,12 @@ def measure_trained(network: str, weights: str, data: dict[str, Any], **size: An
     return spectrum(trained.eval(), *tensors(splits(data), "test"), **size)
 
 
+def train(network: str, data: dict[str, Any], seed: int, epochs: int, **more: Any) -> nn.Module:
+    """Train at a learning rate that suits the small networks."""
+    lr = 0.03 if "source" in data else 0.05
+    return fit(NETWORKS[network], splits(data, seed), seed=seed, epochs=epochs, lr=lr, **more)
+
+
 def follow(
     network: str, data: dict[str, Any], epochs: int, every: int, cells: list[int],
     images: int, contexts: int, seed: int,
@@ -154,18 +155,19 @@ def follow(
         rows=cells[0], cols=cells[1], n_samples=images, every=every, contexts=contexts,
         ratios=RATIOS, pairs=it.NeighbourPairs(2, 32), only_correct=False,
     )  # fmt: skip
-    fit(
-        NETWORKS[network], splits(data, seed), seed=seed, epochs=epochs, lr=learning_rate(data),
-        callbacks=[monitor], validate=True,
-    )  # fmt: skip
-    found: Summary = {"epochs": [0, *(point["epoch"] + 1 for point in monitor.history)]}
-    for key, name in (("J", "J"), ("stderr", "J_stderr")):
-        begin = start["J_plug_in" + "_stderr" * (key == "stderr")].tolist()
-        found[key] = [begin] + [
-            [v for k, v in point["values"].items() if k.startswith(f"val/interaction/{name}/")]
-            for point in monitor.history
-        ]
-    return found
+    train(network, data, seed, epochs, callbacks=[monitor], validate=True)
+
+    def curves(first: str, name: str) -> list[list[float]]:
+        begin = f"val/interaction/{name}/"
+        points = [point["values"].items() for point in monitor.history]
+        later = [[v for k, v in values if k.startswith(begin)] for values in points]
+        return [start[first].tolist(), *later]
+
+    return {
+        "epochs": [0, *(point["epoch"] + 1 for point in monitor.history)],
+        "J": curves("J_plug_in", "J"),
+        "stderr": curves("J_plug_in_stderr", "J_stderr"),
+    }
 
 
 def train_for_orders(
@@ -174,10 +176,8 @@ def train_for_orders(
 ) -> Summary:  # fmt: skip
     """Train for chosen orders; measure J(m), the accuracy, and that under attack."""
     term = terms(it.GridPlayers(*cells))[model]
-    trained = fit(
-        NETWORKS[network], splits(data, seed), seed=seed, epochs=epochs, lr=learning_rate(data),
-        losses={} if term is None else {"orders": it.WeightedTerm(term)},
-    )  # fmt: skip
+    losses = {} if term is None else {"orders": it.WeightedTerm(term)}
+    trained = train(network, data, seed, epochs, losses=losses)
     x, y = tensors(splits(data), "test")
     device = next(trained.parameters()).device
     right = (logits(trained, x).argmax(1) == y).double().mean()
@@ -231,10 +231,10 @@ def spectrum_rows(found: Mapping[str, Summary], cells: Mapping[str, int]) -> lis
 
 
 def _ratio_columns(j: Sequence[float], error: Sequence[float]) -> dict[str, float]:
-    columns: dict[str, float] = {}
+    found: dict[str, float] = {}
     for ratio, value, deviation in zip(RATIOS, j, error, strict=True):
-        columns |= {f"J({ratio:g})": value, f"J({ratio:g})_stderr": deviation}
-    return columns
+        found |= Mean(value, deviation, 0, 0).columns(f"J({ratio:g})")
+    return found
 
 
 def bowl(j: Sequence[float], error: Sequence[float]) -> tuple[float, float]:

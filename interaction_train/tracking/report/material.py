@@ -118,7 +118,7 @@ def _tables(folder: Path) -> Iterator[Table]:
         with suppress(pd.errors.EmptyDataError):
             if path.name != "metrics.csv":  # it is drawn
                 frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-                rows = frame.map(_short).to_numpy().tolist()
+                rows = frame.map(number).to_numpy().tolist()
                 yield Table(words(path.stem), list(frame.columns), rows, path.name)
 
 
@@ -127,13 +127,6 @@ def _facts(content: dict[str, Any]) -> Iterator[list[str]]:
     for key, value in content.items():
         if isinstance(value, dict) and set(value) == {"value", "stderr"}:
             if not isinstance(value["value"], list):
-                yield [words(key), f"{_short(value['value'])} ± {_short(value['stderr'])}"]
+                yield [words(key), f"{number(value['value'])} ± {number(value['stderr'])}"]
         elif isinstance(value, str | int | float | bool):
-            yield [words(key), _short(value)]
-
-
-def _short(value: Any) -> str:
-    try:
-        return str(value) if isinstance(value, bool) else number(float(value))
-    except ValueError:
-        return str(value)
+            yield [words(key), number(value)]
