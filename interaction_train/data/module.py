@@ -174,12 +174,11 @@ class ImageDataModule(LightningDataModule):
 class DigitsDataModule(ImageDataModule):
     """The 1797 handwritten 8x8 digits that come with scikit-learn, ``(1, 8, 8)``; no download.
 
-    The augmentation shifts by up to one pixel. All other arguments are those of
-    :class:`ImageDataModule`.
+    The other arguments are those of :class:`ImageDataModule`.
 
     Args:
         batch_size: samples per batch and process.
-        augment: whether training images are shifted.
+        augment: whether training images are shifted by up to one pixel.
     """
 
     source: str | Path = field(default="digits", init=False)

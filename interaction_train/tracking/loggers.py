@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +43,14 @@ def log_figure(loggers: Iterable[Logger], key: str, figure: Figure, step: int) -
         figure: the figure, drawn once for all of them.
         step: the global step.
     """
-    kept = [x for x in loggers if isinstance(x, WandbLogger | TensorBoardLogger | CSVLogger)]
-    pixels: Any = _pixels(figure) if kept else None
-    for logger in kept:
+    pixels = cache(partial(_pixels, figure))
+    for logger in loggers:
         if isinstance(logger, WandbLogger):
-            logger.log_image(key, [pixels], step=step)
+            logger.log_image(key, [pixels()], step=step)
         elif isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(key, pixels, step, dataformats="HWC")
-        else:
-            Image.fromarray(pixels).save(_file(logger, "figures", key, "png"))
+            logger.experiment.add_image(key, pixels(), step, dataformats="HWC")
+        elif isinstance(logger, CSVLogger):
+            Image.fromarray(pixels()).save(_file(logger, "figures", key, "png"))
 
 
 @rank_zero_only
