@@ -317,7 +317,7 @@ def units(values: Sequence[Any]) -> list[float]:
     return [float(np.mean(value)) for value in values]
 
 
-def columns(values: Mapping[str, Sequence[float]], interval: bool = False) -> dict[str, float]:
+def columns(values: Mapping[str, Iterable[float]], interval: bool = False) -> dict[str, float]:
     """Columns of a table: title → independent values, of which the mean is shown."""
     shown = (Mean.of(v).columns(title, interval) for title, v in values.items())
     return {name: value for part in shown for name, value in part.items()}

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import common
+import numpy as np
 import pandas as pd
 from common import Check, Mean, Part, Settings, Study, Summary, accuracy, columns, paired
 from matplotlib.figure import Figure
@@ -135,14 +136,14 @@ def chosen_rows(network: str, outcome: Outcome) -> list[dict[str, Any]]:
     """A row per regulariser at its chosen setting, with paired differences."""
     found = []
     for kind, value in outcome.chosen.items():
-        test = outcome.best(kind, "test")
+        test = np.array(outcome.best(kind, "test"))
         shown = {"test": test}
         for other in (NONE, DROPOUT):
-            gaps = zip(test, outcome.best(other, "test"), strict=True)
-            shown[f"test less {other}'s"] = [a - b for a, b in gaps]
+            shown[f"test less {other}'s"] = test - outcome.best(other, "test")
         for key in ("mean |I|", "strength"):
-            pairs = zip(outcome.best(kind, key), outcome.best(NONE, key), strict=True)
-            shown[f"{key} over none's"] = [a / b for a, b in pairs]
+            shown[f"{key} over none's"] = np.divide(
+                outcome.best(kind, key), outcome.best(NONE, key)
+            )
         setting = "" if kind == NONE else f"{value:g}"
         head = {"network": network, "trained with": kind, "setting": setting}
         found.append({**head, **columns(shown, interval=True)})
@@ -156,15 +157,12 @@ def figure(outcome: Outcome, title: str) -> Figure:
     axes = drawn.subplots(2, len(kinds), sharey="row", squeeze=False)
     for kind, (upper, lower) in zip(kinds, axes.T, strict=True):
         values = outcome.values(kind)
-        for place, key in enumerate(MEASURES):
+        for key, colour in zip(MEASURES, ("C7", "C0", "C1", "C2", "C3"), strict=True):
             plain = Mean.of(outcome.get(NONE, 0.0, key)).value
-            low, base = key in ("mean |I|", "strength"), 1.0
-            axis = lower if low else upper
-            base = plain if low else 1.0
+            axis, base = (lower, plain) if key in ("mean |I|", "strength") else (upper, 1.0)
             means = [Mean.of(v / base for v in outcome.get(kind, value, key)) for value in values]
-            colour = ("C7", "C0", "C1", "C2", "C3")[place]
             common.curve(axis, values, means, color=colour, label=key)
-            if not low:
+            if axis is upper:
                 axis.axhline(plain, color=colour, lw=0.8, ls=":")
         lower.axhline(1, color="black", lw=0.8, ls=":")
         for axis in (upper, lower):

@@ -39,6 +39,7 @@ HIGH_ORDER = "high-order interactions"
 LOW_ORDER, LOO, SVD = "low-order interactions", "ML-LOO style", "SVD, high ranks"
 STATISTICS = (HIGH_ORDER, LOW_ORDER, LOO, SVD, "confidence")
 READINGS = ("plug-in", "split-sign")
+BY_ORDER = ("|I|", "J", "|I| of the change", "change / |I|", "part of the fall")
 RESAMPLED = 500
 NAMES = {"normal": "normal", "adversarial": "adversarially trained", "cutout": "Cutout"}
 
@@ -251,8 +252,7 @@ def tables(found: Findings) -> dict[str, list[dict[str, Any]]]:
         shown = columns({name: seen[name] for name in names if name in seen})
         networks.append({"network": NAMES[training], **shown})
         for third in THIRDS:
-            names = ["|I|", "J", "|I| of the change", "change / |I|", "part of the fall"]
-            shown = columns({name: seen[f"{name} {third}"] for name in names})
+            shown = columns({name: seen[f"{name} {third}"] for name in BY_ORDER})
             by_order.append({"network": NAMES[training], "orders": third, **shown})
     detected = [
         {"statistic": name}
@@ -311,40 +311,30 @@ def curves(found: Findings) -> Figure:
             np.array([np.mean(run[key], 0) for run in runs]) for key in ("strength", "change")
         )
         ratio = np.arange(strength.shape[1]) / (strength.shape[1] - 1)
-        _band(panels[0], ratio, change / strength, NAMES[training])
+        drawn = [(ratio, change / strength)]
         if disentangled:
-            _band(panels[1], ratio, strength / strength.mean(1, keepdims=True), NAMES[training])
-            values = np.array([run["D"]["plug_in"] for run in runs])
-            _band(panels[2], np.array(RATIOS), values, NAMES[training])
+            drawn.append((ratio, strength / strength.mean(1, keepdims=True)))
+            drawn.append((np.array(RATIOS), np.array([run["D"]["plug_in"] for run in runs])))
+        for axes, (x, values) in zip(panels, drawn, strict=False):
+            common.curve(axes, x, [Mean.of(v) for v in values.T], label=NAMES[training])
     panels[0].set(ylabel="change of I / |I|", title="what PGD changes", xlabel="m/(n−2)")
     if disentangled:
         panels[1].set(ylabel="J(m)", title="strength, clean images", xlabel="m/(n−2)")
         panels[2].set(ylabel="D(m), plug-in", title="disentanglement", xlabel="m/(n−2)")
-    last = panels[-1]
+    last, width = panels[-1], 0.8 / len(found.runs)
     for k, training in enumerate(found.runs):
         means = [Mean.of(found.get(training, f"AUROC {name}")) for name in STATISTICS]
-        heights = [mean.value - 0.5 for mean in means]
-        width = 0.8 / len(found.runs)
+        heights, errors = ([m.value - 0.5 for m in means], np.nan_to_num([m.stderr for m in means]))
         places = np.arange(len(STATISTICS)) + (k - (len(found.runs) - 1) / 2) * width
-        errors = [0.0 if np.isnan(mean.stderr) else mean.stderr for mean in means]
         last.barh(places, heights, width, xerr=errors, left=0.5, label=NAMES[training])
-    last.set_yticks(
-        range(len(STATISTICS)), [name.replace(" inter", "\ninter") for name in STATISTICS]
-    )
+    shown = [name.replace(" inter", "\ninter") for name in STATISTICS]
+    last.set_yticks(range(len(STATISTICS)), shown)
     last.axvline(0.5, color="black", linewidth=0.8)
     last.set(xlabel="AUROC", title="telling adversarial images", xlim=(0, 1))
     last.invert_yaxis()
     panels[0].set_ylim(bottom=0)
     panels[0].legend(fontsize=8)
     return figure
-
-
-def _band(axes: Any, x: np.ndarray, values: np.ndarray, label: str) -> None:
-    mean = values.mean(0)
-    line = axes.plot(x, mean, marker="o", markersize=3, label=label)[0]
-    if len(values) > 1:
-        error = values.std(0, ddof=1) / len(values) ** 0.5
-        axes.fill_between(x, mean - error, mean + error, color=line.get_color(), alpha=0.2)
 
 
 def main() -> None:
