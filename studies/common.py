@@ -31,8 +31,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, NamedTuple, get_args
 
 import lightning as L
@@ -51,6 +51,13 @@ import interaction_train as it
 
 ROOT = Path(__file__).parent.parent
 DATA_VARIABLE = "INTERACTION_TRAIN_DATA"
+DIGITS: dict[str, Callable[..., nn.Module]] = {  # the networks whose weights are packaged
+    "cnn": it.models.DigitsNet,
+    "resnet": partial(
+        it.models.CIFARThinResNet, 8, mean=it.models.DIGITS_MEAN, std=it.models.DIGITS_STD, width=8
+    ),
+    "mlp": it.models.DigitsMLP,
+}
 
 FILES = dict.fromkeys(("mnist_1000", "mnist_5000"), "mnist.npz") | {"cifar10": "cifar10_5k.npz"}
 
@@ -68,14 +75,8 @@ class PlanOnly(Exception):
 class Study:
     """A script and what the command line asked it for.
 
-    Args:
-        name: the script's name.
-        scale: ``"smoke"``: seconds, says nothing; ``"quick"``: minutes on two cores; ``"full"``:
-            the papers' settings.
-        only: the data sets to use.
-        given_seeds: seeds in place of the study's own.
-        dry_run: print the plan of runs and do nothing.
-        out: the folder below which ``studies/results``, ``docs/images`` and ``runs`` are written.
+    The scale ``smoke`` takes seconds and says nothing, ``quick`` minutes on two cores, ``full`` has
+    the papers' settings. Below ``out`` go ``studies/results``, ``docs/images`` and ``runs``.
     """
 
     name: str
@@ -147,9 +148,7 @@ class Part:
     def __enter__(self) -> Part:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> bool:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         if error is None:
             if not self._verdict:
                 raise RuntimeError(f"{self.stem} has no verdict")
@@ -170,9 +169,6 @@ class Part:
             plan: name of the run, ``"dropout_0.5/seed_0"`` say → the arguments of ``work``, plain
                 values that JSON can hold. A run on disk that was made with other ones is repeated.
             work: settings → a summary of plain numbers and lists.
-
-        Raises:
-            PlanOnly: the plan was to be printed, and is.
         """
         if self.study.dry_run:
             print(f"{self.stem}, {self.study.scale}: {len(plan)} runs")
@@ -202,11 +198,7 @@ class Part:
         """Write rows as CSV, floats with four digits; beside it stands the sidecar.
 
         Columns ``a`` and ``a_stderr`` are shown as "a ± stderr" in documents, ``a``, ``a_low`` and
-        ``a_high`` as "a [low, high]" (``tables.py``).
-
-        Args:
-            rows: column → value, all with the same columns.
-            name: set for several tables of one part: ``NAME_<data>_<name>.csv``.
+        ``a_high`` as "a [low, high]" (``tables.py``). Further tables of a part have a name.
         """
         path = self._results / f"{self.stem}{'_' * bool(name)}{name}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -225,11 +217,7 @@ class Part:
     def verdict(self, checks: Sequence[Check], left: str = "") -> None:
         """Print the verdict, one sentence, and keep it for the sidecar.
 
-        The claim holds if all checks do, in part if some do.
-
-        Args:
-            checks: what the claim says, statement by statement; at least one.
-            left: what is left open at this scale, so that the claim can hold in part at most.
+        The claim holds if all checks do, in part if some do, or with something left open.
         """
         right = [check for check in checks if check.holds]
         wrong = [check for check in checks if not check.holds]
@@ -248,10 +236,9 @@ class Part:
         return self.study.out / "studies" / "results" / self.study.scale
 
     def _write_sidecar(self) -> None:
-        arguments = [arg for arg in sys.argv[1:] if arg]
         record = {
             **self._verdict,
-            "command": " ".join(["python", f"studies/{self.study.name}.py", *arguments]),
+            "command": " ".join(["python", f"studies/{self.study.name}.py", *sys.argv[1:]]),
             "seeds": list(self.seeds),
             "hardware": hardware(),
             "threads": torch.get_num_threads(),
@@ -302,10 +289,8 @@ class Mean(NamedTuple):
 
     def points(self) -> str:
         """A difference of shares, in percentage points, with its interval where there is one."""
-        shown = f"{100 * self.value:+.1f}"
-        if not math.isnan(self.stderr):
-            shown += f" [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
-        return f"{shown} points"
+        interval = f" [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+        return f"{100 * self.value:+.1f}{'' if math.isnan(self.stderr) else interval} points"
 
     def clearly(self, sign: Literal[-1, 1]) -> bool:
         """Whether the interval lies on that side of 0; a single value counts by its own sign."""
@@ -326,17 +311,13 @@ def paired(first: Iterable[float], second: Iterable[float]) -> Mean:
 
 
 def units(values: Sequence[Any]) -> list[float]:
-    """What errors are taken over: the runs' means, or the images of a single run.
-
-    Args:
-        values: per run a number, or one number per image.
-    """
+    """What errors are taken over: the runs' means, or the images of a single run."""
     if len(values) == 1:
         return np.atleast_1d(np.asarray(values[0], dtype=float)).tolist()
     return [float(np.mean(value)) for value in values]
 
 
-def columns(values: Mapping[str, Sequence[float]], interval: bool = False) -> dict[str, float]:
+def columns(values: Mapping[str, Iterable[float]], interval: bool = False) -> dict[str, float]:
     """Columns of a table: title → independent values, of which the mean is shown."""
     shown = (Mean.of(v).columns(title, interval) for title, v in values.items())
     return {name: value for part in shown for name, value in part.items()}
@@ -363,33 +344,21 @@ def fit(
 ) -> nn.Module:
     """Train with SGD (momentum .9, weight decay 5e-4); the last weights count.
 
-    Args:
-        network: builds the network, after the seed is set.
-        data: gives the batches, in an order of its own seed.
-        seed: of the network's first weights and of dropout.
-        epochs: number of epochs.
-        lr: the first learning rate; it falls to 0 along a cosine.
-        losses: added to the cross entropy.
-        callbacks: Lightning's.
-        validate: whether to validate after each epoch, for callbacks that measure then.
-        exponential: the rate falls to a hundredth, by the same factor in every epoch, instead.
-        clip: the gradients' largest norm, as large weights of a loss need it.
-
-    Returns:
-        the network in eval mode, on the CPU or the accelerator that trained it.
+    The network is built after the seed is set; the data's order has a seed of its own. The learning
+    rate falls to 0 along a cosine, or to a hundredth by the same factor in every epoch.
+    ``validate`` is for callbacks that measure then, ``clip`` the gradients' largest norm, as large
+    weights of a loss need it. The network comes in eval mode, on the device that trained it.
     """
     L.seed_everything(seed, verbose=False)
 
-    def schedule(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
-        if exponential:
-            return torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.01 ** (1 / epochs))
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
-
+    rates = torch.optim.lr_scheduler
     module = it.InteractionClassifier(
         network(),
         losses=losses,
         optimizer=lambda p: torch.optim.SGD(p, lr=lr, momentum=0.9, weight_decay=5e-4),
-        lr_scheduler=schedule,
+        lr_scheduler=partial(rates.ExponentialLR, gamma=0.01 ** (1 / epochs))
+        if exponential
+        else partial(rates.CosineAnnealingLR, T_max=epochs),
     )
     trainer = L.Trainer(
         max_epochs=epochs, devices=1, logger=False, enable_checkpointing=False,
@@ -411,6 +380,12 @@ def splits(data: Mapping[str, Any], seed: int = 0, **more: Any) -> Any:
     """The data module of some arguments: of images with a ``source``, else of digits."""
     module = it.ImageDataModule if "source" in data else it.DigitsDataModule
     return module(**data, seed=seed, **more)
+
+
+@cache
+def plain(source: str) -> Any:
+    """Digits, or the images of another source, as they are; read once."""
+    return splits({} if source == "digits" else {"source": source, "augment": False})
 
 
 def tensors(data: Any, split: Literal["train", "val", "test"]) -> tuple[Tensor, Tensor]:

@@ -17,24 +17,11 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+import common
 import lightning as L
 import torch
 import torchattacks
-from common import (
-    Check,
-    Mean,
-    Part,
-    Study,
-    Summary,
-    columns,
-    curve,
-    fit,
-    logits,
-    paired,
-    splits,
-    tensors,
-    units,
-)
+from common import Check, Mean, Part, Study, Summary, columns, fit, logits, paired, splits, tensors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
@@ -62,11 +49,7 @@ def small_network(width: int = 16) -> nn.Module:
 
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "digits_cnn": it.models.DigitsNet,
-    "digits_mlp": it.models.DigitsMLP,
-    "digits_resnet": partial(
-        CIFARThinResNet, 8, mean=it.models.DIGITS_MEAN, std=it.models.DIGITS_STD, width=8
-    ),
+    **{f"digits_{name}": build for name, build in common.DIGITS.items()},
     "cifar_resnet20": partial(CIFARThinResNet, 20),
     "cifar_resnet32": partial(CIFARThinResNet, 32),
     "five_convolutions": small_network,
@@ -87,20 +70,14 @@ def terms(grid: it.GridPlayers) -> dict[str, Any]:
     }
 
 
-def learning_rate(data: Mapping[str, Any]) -> float:
-    """What trains the small networks well."""
-    return 0.03 if "source" in data else 0.05
-
-
 def spectrum(
     network: nn.Module, x: Tensor, y: Tensor, cells: Sequence[int], images: int, contexts: int,
     pairs: int,
 ) -> Summary:  # fmt: skip
     """J(m) on some of the images that the network gets right.
 
-    Returns:
-        ``orders``, per reading ``[J, standard errors over images]`` over these orders, and mean |I|
-        (``mean``). Exact up to 16 cells: all orders, one reading.
+    Per reading ``[J, standard errors over images]`` over ``orders``, and mean |I| (``mean``). Exact
+    up to 16 cells: all orders, one reading.
     """
     right = (logits(network, x).argmax(1) == y).nonzero().flatten()
     some = right[spread(len(right), images)]
@@ -151,6 +128,12 @@ def measure_trained(network: str, weights: str, data: dict[str, Any], **size: An
     return spectrum(trained.eval(), *tensors(splits(data), "test"), **size)
 
 
+def train(network: str, data: dict[str, Any], seed: int, epochs: int, **more: Any) -> nn.Module:
+    """Train at a learning rate that suits the small networks."""
+    lr = 0.03 if "source" in data else 0.05
+    return fit(NETWORKS[network], splits(data, seed), seed=seed, epochs=epochs, lr=lr, **more)
+
+
 def follow(
     network: str, data: dict[str, Any], epochs: int, every: int, cells: list[int],
     images: int, contexts: int, seed: int,
@@ -172,18 +155,19 @@ def follow(
         rows=cells[0], cols=cells[1], n_samples=images, every=every, contexts=contexts,
         ratios=RATIOS, pairs=it.NeighbourPairs(2, 32), only_correct=False,
     )  # fmt: skip
-    fit(
-        NETWORKS[network], splits(data, seed), seed=seed, epochs=epochs, lr=learning_rate(data),
-        callbacks=[monitor], validate=True,
-    )  # fmt: skip
-    found: Summary = {"epochs": [0, *(point["epoch"] + 1 for point in monitor.history)]}
-    for key, name in (("J", "J"), ("stderr", "J_stderr")):
-        begin = start["J_plug_in" + "_stderr" * (key == "stderr")].tolist()
-        found[key] = [begin] + [
-            [v for k, v in point["values"].items() if k.startswith(f"val/interaction/{name}/")]
-            for point in monitor.history
-        ]
-    return found
+    train(network, data, seed, epochs, callbacks=[monitor], validate=True)
+
+    def curves(first: str, name: str) -> list[list[float]]:
+        begin = f"val/interaction/{name}/"
+        points = [point["values"].items() for point in monitor.history]
+        later = [[v for k, v in values if k.startswith(begin)] for values in points]
+        return [start[first].tolist(), *later]
+
+    return {
+        "epochs": [0, *(point["epoch"] + 1 for point in monitor.history)],
+        "J": curves("J_plug_in", "J"),
+        "stderr": curves("J_plug_in_stderr", "J_stderr"),
+    }
 
 
 def train_for_orders(
@@ -192,10 +176,8 @@ def train_for_orders(
 ) -> Summary:  # fmt: skip
     """Train for chosen orders; measure J(m), the accuracy, and that under attack."""
     term = terms(it.GridPlayers(*cells))[model]
-    trained = fit(
-        NETWORKS[network], splits(data, seed), seed=seed, epochs=epochs, lr=learning_rate(data),
-        losses={} if term is None else {"orders": it.WeightedTerm(term)},
-    )  # fmt: skip
+    losses = {} if term is None else {"orders": it.WeightedTerm(term)}
+    trained = train(network, data, seed, epochs, losses=losses)
     x, y = tensors(splits(data), "test")
     device = next(trained.parameters()).device
     right = (logits(trained, x).argmax(1) == y).double().mean()
@@ -249,10 +231,10 @@ def spectrum_rows(found: Mapping[str, Summary], cells: Mapping[str, int]) -> lis
 
 
 def _ratio_columns(j: Sequence[float], error: Sequence[float]) -> dict[str, float]:
-    columns: dict[str, float] = {}
+    found: dict[str, float] = {}
     for ratio, value, deviation in zip(RATIOS, j, error, strict=True):
-        columns |= {f"J({ratio:g})": value, f"J({ratio:g})_stderr": deviation}
-    return columns
+        found |= Mean(value, deviation, 0, 0).columns(f"J({ratio:g})")
+    return found
 
 
 def bowl(j: Sequence[float], error: Sequence[float]) -> tuple[float, float]:
@@ -297,7 +279,7 @@ def order_rows(models: Mapping[str, list[Summary]], epsilons: Sequence[float]) -
 
 def robustness(runs: Sequence[Summary], attack: str) -> list[float]:
     """Accuracy under an attack, averaged over ε, of every seed, or image of a single run."""
-    return units([run[f"{attack}, images" if len(runs) == 1 else attack] for run in runs])
+    return common.units([run[f"{attack}, images" if len(runs) == 1 else attack] for run in runs])
 
 
 def figure(
@@ -323,7 +305,7 @@ def figure(
         axes[1, 0].plot(runs[0]["orders"], j, style, marker="o", ms=3, label=model)
         under = zip(*([run["accuracy"], *run["PGD"]] for run in runs), strict=True)
         means = [Mean.of(values) for values in under]
-        curve(axes[1, 1], [0, *epsilons], means, ls=style, label=model)
+        common.curve(axes[1, 1], [0, *epsilons], means, ls=style, label=model)
     axes[1, 0].set(xlabel="order m", ylabel="J(m)", title="models of chosen orders")
     axes[1, 1].set(xlabel="ε of PGD (pixel values)", ylabel="accuracy", title="their robustness")
     for axis in axes.flat:
@@ -366,19 +348,13 @@ def judge(
     deep = sum(end > 2 for end in ends)
     before, after = (depth(training["J"][k], training["stderr"][k]) for k in (0, -1))
     deeper = after[0] - before[0] > 2 * math.hypot(before[1], after[1])
+    by = f"by over 2 standard errors in {deep} of {len(ends)} networks and grids, at least "
+    by += f"{min(ends):.1f}"
+    change = f"mean of the ends over the middle {before[0]:.2f} ± {before[1]:.2f} before, "
+    change += f"{after[0]:.2f} ± {after[1]:.2f} after"
     checks = [
-        Check(
-            "J is higher at both ends than in the middle",
-            deep == len(ends),
-            f"by over 2 standard errors in {deep} of {len(ends)} networks and grids, "
-            f"at least {min(ends):.1f}",
-        ),
-        Check(
-            "training makes it so",
-            deeper,
-            f"mean of the ends over the middle {before[0]:.2f} ± {before[1]:.2f} before, "
-            f"{after[0]:.2f} ± {after[1]:.2f} after",
-        ),
+        Check("J is higher at both ends than in the middle", deep == len(ends), by),
+        Check("training makes it so", deeper, change),
     ]
     for first, second in pairwise(LEAST_ROBUST_LAST):
         gap = paired(robustness(models[first], "PGD"), robustness(models[second], "PGD"))
@@ -414,21 +390,15 @@ def main() -> None:
     study = Study.from_command_line(__file__, __doc__)
     kinds: dict[str, Callable[..., Summary]]
     kinds = {"spectrum": measure_trained, "training": follow, "orders": train_for_orders}
-
-    def work(kind: str, **settings: Any) -> Summary:
-        return kinds[kind](**settings)
-
     for part in study.parts():
         with part:
             wanted = plans(part)
-            done = part.runs(
-                {
-                    f"{kind}/{name}": {"kind": kind, **settings}
-                    for kind, runs in wanted.items()
-                    for name, settings in runs.items()
-                },
-                work,
-            )
+            plan = {
+                f"{kind}/{name}": {"kind": kind, **settings}
+                for kind, runs in wanted.items()
+                for name, settings in runs.items()
+            }
+            done = part.runs(plan, lambda kind, **settings: kinds[kind](**settings))
             found = {name: done[f"spectrum/{name}"] for name in wanted["spectrum"]}
             cells = {name: math.prod(run["cells"]) for name, run in wanted["spectrum"].items()}
             history, epsilons = done["training/training"], part.settings["orders"]["epsilons"]

@@ -14,26 +14,13 @@ exactly into the main effects and (n−1−m) times the mean pair of every order
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache, partial
+from functools import partial
 from typing import Any, Literal
 
+import common
 import numpy as np
 import torch
-from common import (
-    Check,
-    Mean,
-    Part,
-    Study,
-    Summary,
-    accuracy,
-    columns,
-    fit,
-    logits,
-    paired,
-    splits,
-    tensors,
-    units,
-)
+from common import Check, Mean, Part, Study, Summary, columns, logits, paired, splits, tensors
 from matplotlib.figure import Figure
 from scipy.stats import rankdata, spearmanr
 from torch import Tensor, nn
@@ -52,6 +39,7 @@ HIGH_ORDER = "high-order interactions"
 LOW_ORDER, LOO, SVD = "low-order interactions", "ML-LOO style", "SVD, high ranks"
 STATISTICS = (HIGH_ORDER, LOW_ORDER, LOO, SVD, "confidence")
 READINGS = ("plug-in", "split-sign")
+BY_ORDER = ("|I|", "J", "|I| of the change", "change / |I|", "part of the fall")
 RESAMPLED = 500
 NAMES = {"normal": "normal", "adversarial": "adversarially trained", "cutout": "Cutout"}
 
@@ -69,7 +57,7 @@ def trained(
     hardening = partial(it.TransferAttack, eps=eps, alpha=eps / 4, steps=7, random_start=True)
     callbacks = [it.callbacks.AdversarialTraining(hardening, warmup_epochs=2)]
     cutout = Cutout(4 if digits else 16) if training == "cutout" else None
-    return fit(
+    return common.fit(
         it.models.DigitsNet if digits else it.models.CIFARResNet,
         splits({} if digits else {"source": study.cifar10}, seed, cutout=cutout),
         seed=seed,
@@ -79,17 +67,11 @@ def trained(
     )
 
 
-@cache
-def plain(source: str) -> Any:
-    """The images as they are, read once."""
-    return splits({} if source == "digits" else {"source": source, "augment": False})
-
-
 def work(study: Study, data: str, training: str, seed: int, **size: Any) -> Summary:
     """Train or load one network and measure all of it; ``size`` as in ``settings.yaml``."""
     eps, steps = size["eps"], size["steps"]
     network = trained(study, data, training, seed, size["epochs"], eps)
-    source = plain("digits" if data == "digits" else study.cifar10)
+    source = common.plain("digits" if data == "digits" else study.cifar10)
     x, y = tensors(source, "test")
     right = logits(network, x).argmax(1) == y
     x, y = x[right], y[right]
@@ -98,7 +80,7 @@ def work(study: Study, data: str, training: str, seed: int, **size: Any) -> Summ
     pgd = it.TransferAttack(network, eps, eps / 4, steps)
     bad = craft(pgd, x, y)
     summary: Summary = {
-        "accuracy": accuracy(network, source, "test"),
+        "accuracy": common.accuracy(network, source, "test"),
         "fooled": float((logits(network, bad).argmax(1) != y).double().mean()),
         "undone": undone(pgd, x, bad, y).tolist(),
         **detection(network, x, bad, it.GridPlayers(4, 4)),
@@ -120,9 +102,8 @@ def work(study: Study, data: str, training: str, seed: int, **size: Any) -> Summ
 def orders(network: nn.Module, x: Tensor, bad: Tensor, y: Tensor, grid: it.GridPlayers) -> Summary:
     """Exact interactions of clean and adversarial images, per image and order.
 
-    Returns:
-        ``strength`` E|I(m)| clean, ``change`` E|I(m) adversarial − clean| over pairs, and
-        ``utility``, what each order adds to the fall of the log-odds, the main effects first.
+    ``strength`` E|I(m)| clean, ``change`` E|I(m) adversarial − clean| over pairs, and ``utility``,
+    what each order adds to the fall of the log-odds, the main effects first.
     """
     n = grid.count(x.shape[1:])
     upper = torch.triu_indices(n, n, 1)
@@ -192,11 +173,7 @@ def statistics(network: nn.Module, x: Tensor, grid: it.GridPlayers) -> dict[str,
 
 
 class Findings:
-    """The runs of a part: training → measure → values per seed, or per image of a single run.
-
-    Args:
-        found: ``training/seed_s`` → summary.
-    """
+    """Summaries of ``training/seed_s`` as measures per seed, or per image of a single run."""
 
     def __init__(self, found: Mapping[str, Summary]) -> None:
         self.runs: dict[str, list[Summary]] = {}
@@ -205,7 +182,9 @@ class Findings:
         self.measures = {}
         for training, runs in self.runs.items():
             seen = [measures(run) for run in runs]
-            self.measures[training] = {key: units([one[key] for one in seen]) for key in seen[0]}
+            self.measures[training] = {
+                key: common.units([one[key] for one in seen]) for key in seen[0]
+            }
 
     def get(self, training: str, measure: str) -> list[float]:
         """One measure (:func:`measures`) of the networks of a training."""
@@ -273,8 +252,7 @@ def tables(found: Findings) -> dict[str, list[dict[str, Any]]]:
         shown = columns({name: seen[name] for name in names if name in seen})
         networks.append({"network": NAMES[training], **shown})
         for third in THIRDS:
-            names = ["|I|", "J", "|I| of the change", "change / |I|", "part of the fall"]
-            shown = columns({name: seen[f"{name} {third}"] for name in names})
+            shown = columns({name: seen[f"{name} {third}"] for name in BY_ORDER})
             by_order.append({"network": NAMES[training], "orders": third, **shown})
     detected = [
         {"statistic": name}
@@ -302,36 +280,23 @@ def judge(part: Part, found: Findings) -> None:
     changes = ("normal", "change / |I| high"), ("normal", "change / |I| low")
     checks, everything = [check(says, 1, *changes)], "adversarial" in found.runs
     if everything:
-        raises = "adversarial training raises low-order D, "
+        raises, trained = "adversarial training raises low-order D, ", "adversarial"
+        checks += [hardened(f"{raises}{name}", 1, f"D low, {name}", trained) for name in READINGS]
+        keeps = "adversarial training keeps high orders under attack"
+        easier = "adversarial images are easier to recover after adversarial training"
         checks += [
-            hardened(f"{raises}{name}", 1, f"D low, {name}", "adversarial") for name in READINGS
-        ]
-        checks += [
-            hardened(
-                "adversarial training keeps high orders under attack",
-                -1, "change / |I| high", "adversarial",
-            ),
-            hardened(
-                "adversarial images are easier to recover after adversarial training",
-                1, "perturbation undone", "adversarial",
-            ),
+            hardened(keeps, -1, "change / |I| high", trained),
+            hardened(easier, 1, "perturbation undone", trained),
             hardened("Cutout takes high orders out of J", -1, "J high", "cutout"),
-        ]  # fmt: skip
+        ]
     told = [np.mean(found.get("normal", f"told {name}")) for name in (HIGH_ORDER, SVD)]
     better = found.told_better("normal", HIGH_ORDER, SVD)
     related = Mean.of(found.get("normal", "related"))
-    checks += [
-        Check(
-            "high orders tell adversarial images better than the SVD",
-            better.clearly(1),
-            f"AUROC {told[0]:.2f} against {told[1]:.2f}, difference {better}",
-        ),
-        Check(
-            "ML-LOO's statistic goes with high orders",
-            related.clearly(1),
-            f"rank correlation {related}",
-        ),
-    ]
+    says = "high orders tell adversarial images better than the SVD"
+    numbers = f"AUROC {told[0]:.2f} against {told[1]:.2f}, difference {better}"
+    checks.append(Check(says, better.clearly(1), numbers))
+    says, numbers = "ML-LOO's statistic goes with high orders", f"rank correlation {related}"
+    checks.append(Check(says, related.clearly(1), numbers))
     part.verdict(checks, "" if everything else "adversarial training and Cutout at full scale only")
 
 
@@ -346,40 +311,30 @@ def curves(found: Findings) -> Figure:
             np.array([np.mean(run[key], 0) for run in runs]) for key in ("strength", "change")
         )
         ratio = np.arange(strength.shape[1]) / (strength.shape[1] - 1)
-        _band(panels[0], ratio, change / strength, NAMES[training])
+        drawn = [(ratio, change / strength)]
         if disentangled:
-            _band(panels[1], ratio, strength / strength.mean(1, keepdims=True), NAMES[training])
-            values = np.array([run["D"]["plug_in"] for run in runs])
-            _band(panels[2], np.array(RATIOS), values, NAMES[training])
+            drawn.append((ratio, strength / strength.mean(1, keepdims=True)))
+            drawn.append((np.array(RATIOS), np.array([run["D"]["plug_in"] for run in runs])))
+        for axes, (x, values) in zip(panels, drawn, strict=False):
+            common.curve(axes, x, [Mean.of(v) for v in values.T], label=NAMES[training])
     panels[0].set(ylabel="change of I / |I|", title="what PGD changes", xlabel="m/(n−2)")
     if disentangled:
         panels[1].set(ylabel="J(m)", title="strength, clean images", xlabel="m/(n−2)")
         panels[2].set(ylabel="D(m), plug-in", title="disentanglement", xlabel="m/(n−2)")
-    last = panels[-1]
+    last, width = panels[-1], 0.8 / len(found.runs)
     for k, training in enumerate(found.runs):
         means = [Mean.of(found.get(training, f"AUROC {name}")) for name in STATISTICS]
-        heights = [mean.value - 0.5 for mean in means]
-        width = 0.8 / len(found.runs)
+        heights, errors = ([m.value - 0.5 for m in means], np.nan_to_num([m.stderr for m in means]))
         places = np.arange(len(STATISTICS)) + (k - (len(found.runs) - 1) / 2) * width
-        errors = [0.0 if np.isnan(mean.stderr) else mean.stderr for mean in means]
         last.barh(places, heights, width, xerr=errors, left=0.5, label=NAMES[training])
-    last.set_yticks(
-        range(len(STATISTICS)), [name.replace(" inter", "\ninter") for name in STATISTICS]
-    )
+    shown = [name.replace(" inter", "\ninter") for name in STATISTICS]
+    last.set_yticks(range(len(STATISTICS)), shown)
     last.axvline(0.5, color="black", linewidth=0.8)
     last.set(xlabel="AUROC", title="telling adversarial images", xlim=(0, 1))
     last.invert_yaxis()
     panels[0].set_ylim(bottom=0)
     panels[0].legend(fontsize=8)
     return figure
-
-
-def _band(axes: Any, x: np.ndarray, values: np.ndarray, label: str) -> None:
-    mean = values.mean(0)
-    line = axes.plot(x, mean, marker="o", markersize=3, label=label)[0]
-    if len(values) > 1:
-        error = values.std(0, ddof=1) / len(values) ** 0.5
-        axes.fill_between(x, mean - error, mean + error, color=line.get_color(), alpha=0.2)
 
 
 def main() -> None:

@@ -24,15 +24,7 @@ BLOCK = re.compile(r"<!-- ((?:\w+/)?\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def block(stem: str, root: Path = ROOT) -> str:
-    """What stands between the markers of a result.
-
-    Args:
-        stem: ``NAME_data`` or ``scale/NAME_data``.
-        root: the folder that holds ``studies`` and ``docs``.
-
-    Raises:
-        FileNotFoundError: there is neither a table nor a verdict.
-    """
+    """What stands between the markers of a result, ``NAME_data`` or ``scale/NAME_data``."""
     scale, _, name = stem.rpartition("/")
     results = root / "studies" / "results" / (scale or "quick")
     table, sidecar = results / f"{name}.csv", results / f"{name}.json"

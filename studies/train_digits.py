@@ -11,19 +11,9 @@ from __future__ import annotations
 import argparse
 import logging
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
-from common import ROOT, accuracy, fit, save, splits
-from torch import nn
-
-from interaction_train.models import DIGITS_MEAN, DIGITS_STD, CIFARThinResNet, DigitsMLP, DigitsNet
-
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "digits_cnn": DigitsNet,
-    "digits_resnet": lambda: CIFARThinResNet(8, mean=DIGITS_MEAN, std=DIGITS_STD, width=8),
-    "digits_mlp": DigitsMLP,
-}
+from common import DIGITS, ROOT, accuracy, fit, save, splits
 
 
 def main() -> None:
@@ -34,12 +24,12 @@ def main() -> None:
     folder = parser.parse_args().folder
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
-    for seed, (name, build) in enumerate(NETWORKS.items()):
+    for seed, (name, build) in enumerate(DIGITS.items()):
         data = splits({"augment": True}, seed)
         network = fit(build, data, seed=seed, epochs=30, lr=0.05, clip=None)
-        path = save(network, folder / f"{name}.safetensors")
+        path = save(network, folder / f"digits_{name}.safetensors")
         shown = f"test accuracy {accuracy(network, data, 'test'):.4f}"
-        print(f"{name}: {shown}, {path.stat().st_size / 1000:.0f} kB")
+        print(f"digits_{name}: {shown}, {path.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

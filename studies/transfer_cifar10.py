@@ -37,23 +37,18 @@ def train_vgg(source: str) -> None:
 
 def networks(folder: Path) -> dict[str, object]:
     """The configuration's networks, trained."""
-    thin = "interaction_train.models.CIFARThinResNet"
-    resnets = {
-        f"resnet{depth}": {
-            "class_path": thin,
-            "init_args": {
-                "depth": depth,
-                "weights": str(folder / f"cifar_resnet{depth}.safetensors"),
-            },
-        }
-        for depth in (20, 32)
-    }
-    plain = {"class_path": "CIFARVGG", "init_args": {"depth": 7, "batch_norm": True}}
-    vgg = {
-        "class_path": "interaction_train.models.pretrained",
-        "init_args": {"model": plain, "weights": str(VGG)},
-    }
-    return {"resnet20": resnets["resnet20"], "vgg": vgg, "resnet32": resnets["resnet32"]}
+
+    def network(name: str, **settings: object) -> dict[str, object]:
+        return {"class_path": f"interaction_train.models.{name}", "init_args": settings}
+
+    def resnet(depth: int) -> dict[str, object]:
+        weights = str(folder / f"cifar_resnet{depth}.safetensors")
+        return network("CIFARThinResNet", depth=depth, weights=weights)
+
+    vgg = network(
+        "pretrained", model=network("CIFARVGG", depth=7, batch_norm=True), weights=str(VGG)
+    )
+    return {"resnet20": resnet(20), "vgg": vgg, "resnet32": resnet(32)}
 
 
 def main() -> None:

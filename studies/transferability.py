@@ -18,27 +18,15 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
+import common
 import lightning as L
 import numpy as np
 import torch
-from common import (
-    Check,
-    Mean,
-    Part,
-    Study,
-    Summary,
-    columns,
-    fit,
-    logits,
-    paired,
-    splits,
-    tensors,
-    units,
-)
+from common import Check, Mean, Part, Study, Summary, columns, fit, logits, paired, splits, units
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 from torch import Tensor, nn
@@ -72,25 +60,15 @@ RESAMPLED = 1000
 
 @dataclass(frozen=True)
 class Budget:
-    """What every attack may do.
+    """What every attack may do."""
 
-    Args:
-        eps: bound on a pixel.
-        alpha: step size.
-        steps: number of steps.
-        grid: cells along each side, for IR and its ablation.
-        draws: groups of cells per step.
-        size: cells in a group.
-        kernel: width of TI's kernel in pixels.
-    """
-
-    eps: float
-    alpha: float
+    eps: float  # bound on a pixel
+    alpha: float  # step size
     steps: int
-    grid: int = 8
-    draws: int = 8
-    size: int = 8
-    kernel: int = 3
+    grid: int = 8  # cells along each side, for IR and its ablation
+    draws: int = 8  # groups of cells per step
+    size: int = 8  # cells in a group
+    kernel: int = 3  # width of TI's kernel in pixels
 
     @property
     def rows(self) -> int:
@@ -102,15 +80,10 @@ class Budget:
         settings = {"eps": self.eps, "alpha": self.alpha, "steps": self.steps}
         return partial(it.TransferAttack, **{**settings, "objective": Objective(loss), **more})
 
-    def groups(self, size: int) -> it.GroupReduction:
-        """Groups of so many cells."""
-        return it.GroupReduction(it.GridPlayers(self.grid, self.grid), self.draws, size)
-
     def as_published(self) -> dict[str, Factory]:
         """Name → attack without a choice."""
-        ir: Any = {"eps": self.eps, "alpha": self.alpha, "steps": self.steps}
-        ir |= {"grid": self.grid, "draws": self.draws, "size": self.size}
-        hybrid = {**ir, "samples": self.rows, "sigma": self.eps, "kernel_size": self.kernel}
+        ir = {key: value for key, value in vars(self).items() if key != "kernel"}
+        hybrid: Any = {**ir, "samples": self.rows, "sigma": self.eps, "kernel_size": self.kernel}
         everything = [
             SkipGradient(),
             GaussianAveraging(2 * self.rows, self.eps),
@@ -137,7 +110,8 @@ class Budget:
         """Method → setting → attack: four settings each, all with the passes of IR."""
         found: dict[str, dict[str, Factory]] = {name: {} for name in COSTLY}
         many = {"steps": self.steps * self.rows}
-        eps, size = self.eps, self.size
+        eps, size, grid = self.eps, self.size, it.GridPlayers(self.grid, self.grid)
+        ir = {key: value for key, value in vars(self).items() if key != "kernel"}
         for loss in get_args(Loss):
             text = loss.replace("_", " ")
             for part in (1.0, 0.25):
@@ -147,7 +121,8 @@ class Budget:
                     loss, **more, parts=[Momentum()]
                 )
             for part in (1, 2):
-                averaged, masks = GaussianAveraging(self.rows, part * eps), self.groups(part * size)
+                averaged = GaussianAveraging(self.rows, part * eps)
+                masks = it.GroupReduction(grid, self.draws, part * size)
                 found["VR, tuned"][f"{text}, σ = {part} ε"] = self.attack(loss, parts=[averaged])
                 found["masked"][f"{text}, {part * size} cells"] = self.attack(
                     objective=MaskedObjective(loss, masks)
@@ -156,10 +131,8 @@ class Budget:
                 tuning = [VarianceTuning(self.rows - 1, beta), Momentum()]
                 found["VT"][f"{text}, β = {beta}"] = self.attack(loss, parts=tuning)
             for weight in (0.3, 1.0):
-                found["IR"][f"{text}, λ = {weight}"] = partial(
-                    it.IRAttack, eps=eps, alpha=self.alpha, steps=self.steps, weight=weight,
-                    grid=self.grid, draws=self.draws, size=size, loss=loss,
-                )  # fmt: skip
+                tuned: Any = {**ir, "weight": weight, "loss": loss}
+                found["IR"][f"{text}, λ = {weight}"] = partial(it.IRAttack, **tuned)
         return found
 
 
@@ -169,12 +142,7 @@ def networks(study: Study, data: str, seed: int, epochs: int) -> dict[str, nn.Mo
         files = {depth: study.file(f"cifar_resnet{depth}.safetensors") for depth in (20, 32)}
         return {f"resnet{d}": CIFARThinResNet(d, weights=file).eval() for d, file in files.items()}
     digits = data == "digits"
-    mean, std = it.models.DIGITS_MEAN, it.models.DIGITS_STD
-    build: dict[str, Callable[[], nn.Module]] = {
-        "resnet": partial(CIFARThinResNet, 8, mean=mean, std=std, width=8),
-        "cnn": it.models.DigitsNet,
-        "mlp": it.models.DigitsMLP,
-    }
+    build = {name: common.DIGITS[name] for name in ("resnet", "cnn", "mlp")}
     if not digits:
         build = {
             "resnet18": CIFARResNet,
@@ -183,31 +151,20 @@ def networks(study: Study, data: str, seed: int, epochs: int) -> dict[str, nn.Mo
             "alexnet": it.models.CIFARAlexNet,
         }
     if study.scale == "smoke":
-        return {
-            name: it.pretrained(make(), f"digits_{name}").eval() for name, make in build.items()
-        }
+        return {k: it.pretrained(make(), f"digits_{k}").eval() for k, make in build.items()}
     images = {"augment": True} if digits else {"source": "CIFAR10"}
-    rate = {"resnet18": 0.1, "resnet34": 0.1} if not digits else {}
-    return {
-        name: fit(
-            make, splits(images, seed), seed=seed, epochs=epochs,
-            lr=rate.get(name, 0.05 if digits else 0.01),
-        )
-        for name, make in build.items()
-    }  # fmt: skip
-
-
-@cache
-def data_module(source: str) -> Any:
-    """The images, read once."""
-    return splits({} if source == "digits" else {"source": source, "augment": False})
+    found = {}
+    for name, make in build.items():
+        lr = 0.05 if digits else 0.1 if name.startswith("resnet") else 0.01
+        found[name] = fit(make, splits(images, seed), seed=seed, epochs=epochs, lr=lr)
+    return found
 
 
 def right_images(
     source: str, found: Mapping[str, nn.Module], split: Literal["val", "test"], count: int
 ) -> tuple[Tensor, Tensor]:
     """Images of a split, spread evenly, that all networks get right."""
-    x, y = tensors(data_module(source), split)
+    x, y = common.tensors(common.plain(source), split)
     x, y = (part[spread(len(part), 8 * count)] for part in (x, y))  # as many as can be needed
     right = torch.stack([logits(network, x).argmax(1) == y for network in found.values()]).all(0)
     x, y = x[right], y[right]
@@ -266,41 +223,31 @@ def work(
     attacks, settings = allowed.as_published(), defaultdict[str, str](str)
     if chosen_on:
         x, y = right_images(origin, found, "val", chosen_on)
-        tried = {
-            (method, setting): factory
-            for method, those in allowed.candidates().items()
-            for setting, factory in those.items()
-        }
-        _, crafted = evaluate(found, {", ".join(key): make for key, make in tried.items()}, x, y)
-        for method in COSTLY:
-            values = {
-                setting: sum(
-                    float(utility(found[target], crafted[f"{method}, {setting}"], y).mean())
-                    for target in targets
-                )
-                for name, setting in tried
-                if name == method
+        for method, tried in allowed.candidates().items():
+            _, crafted = evaluate(found, tried, x, y)
+            gains = {
+                setting: sum(float(utility(found[target], bad, y).mean()) for target in targets)
+                for setting, bad in crafted.items()
             }
-            settings[method] = max(values, key=lambda setting: values[setting])
-            attacks[method] = tried[method, settings[method]]
+            settings[method] = max(gains, key=lambda setting: gains[setting])
+            attacks[method] = tried[settings[method]]
     x, y = right_images(origin, found, "test", images)
     cells, crafted = evaluate(found, attacks, x, y)
-    clean = {target: utility(found[target], x, y) for target in targets}
+    clean = torch.stack([utility(found[target], x, y) for target in targets])
     summary: Summary = {}
     for name, adversarial in crafted.items():
         metric = it.PerturbationInteraction(it.GridPlayers(8, 8), it.RandomPairs(1, 6), contexts)
         metric.update(found[source], x, adversarial, y)
         rows = torch.cat(metric.rows)
-        worth = [utility(found[target], adversarial, y) for target in targets]
-        raised = [after - clean[target] for after, target in zip(worth, targets, strict=True)]
+        worth = torch.stack([utility(found[target], adversarial, y) for target in targets])
         mine = [cell for cell in cells if cell.attack == name]
         summary[name] = {
             "setting": settings[name],
             "passes": mine[0].forwards,
             "white": next(c.fooled_correct.rate for c in mine if c.white_box),
             "black": {c.target: c.fooled_correct.rate for c in mine if not c.white_box},
-            "fooled": torch.stack(worth).gt(0).double().mean(0).tolist(),
-            "transfer": torch.stack(raised).double().mean(0).tolist(),
+            "fooled": worth.gt(0).double().mean(0).tolist(),
+            "transfer": (worth - clean).double().mean(0).tolist(),
             "interaction": column(rows, "signed")[:, 0].tolist(),
             "absolute": column(rows, "plug_in")[:, 0].tolist(),
             "gain": column(rows, "scale")[:, 0].tolist(),
@@ -334,8 +281,7 @@ class Findings:
 
     def success(self, attack: str) -> Mean:
         """How often the targets are fooled: Student's interval over runs, or Wilson's."""
-        mean = Mean.of(self.units(attack, "fooled"))
-        values = self.table(attack, "fooled")
+        mean, values = Mean.of(self.units(attack, "fooled")), self.table(attack, "fooled")
         if len(values) > 1:
             return mean
         targets = len(self.runs[0][attack]["black"])
@@ -378,12 +324,9 @@ def correlations(found: Findings) -> list[dict[str, Any]]:
         return _coefficient(values[..., b], transfer[..., b], rank)
 
     rows = []
+    read = ("mean I", i, None), ("mean |I|", absolute, None), ("mean I / gain", i, gain)
     for over, statistic in (("attacks", between), ("images of an attack", within)):
-        for name, top, bottom in (
-            ("mean I", i, None),
-            ("mean |I|", absolute, None),
-            ("mean I / gain", i, gain),
-        ):
+        for name, top, bottom in read:
             row: dict[str, Any] = {"over": over, "interaction": name}
             for kind, rank in (("pearson", False), ("spearman", True)):
                 again = [statistic(top, bottom, rank, *draw) for draw in drawn]
@@ -406,21 +349,19 @@ def _coefficient(first: np.ndarray, second: np.ndarray, rank: bool) -> float:
 
 def transfer_rows(found: Findings) -> list[dict[str, Any]]:
     """The table of transfer."""
-    rows = []
-    for attack in found.attacks:
-        settings = dict.fromkeys(run[attack]["setting"] for run in found.runs)
-        rows.append(
-            {
-                "attack": attack,
-                "chosen on validation": " / ".join(s for s in settings if s),
-                "passes": int(found.runs[0][attack]["passes"]),
-                "white box": float(np.mean([run[attack]["white"] for run in found.runs])),
-                **found.success(attack).columns("targets fooled", interval=True),
-                **found.less(attack, "PGD").columns("less PGD's"),
-                **Mean.of(found.units(attack, "transfer")).columns("gain at targets"),
-            }
-        )
-    return rows
+    settings = {a: dict.fromkeys(run[a]["setting"] for run in found.runs) for a in found.attacks}
+    return [
+        {
+            "attack": attack,
+            "chosen on validation": " / ".join(s for s in settings[attack] if s),
+            "passes": int(found.runs[0][attack]["passes"]),
+            "white box": float(np.mean([run[attack]["white"] for run in found.runs])),
+            **found.success(attack).columns("targets fooled", interval=True),
+            **found.less(attack, "PGD").columns("less PGD's"),
+            **columns({"gain at targets": found.units(attack, "transfer")}),
+        }
+        for attack in found.attacks
+    ]
 
 
 def interaction_rows(found: Findings) -> list[dict[str, Any]]:
@@ -440,11 +381,14 @@ def interaction_rows(found: Findings) -> list[dict[str, Any]]:
 
 def judge(part: Part, found: Findings, correlated: Sequence[Mapping[str, Any]]) -> None:
     """The verdict: IR against what it is to beat, the correlations, and the five methods."""
+
+    def gain(says: str, attack: str, other: str = "PGD") -> Check:
+        gap = found.less(attack, other)
+        return Check(says, gap.clearly(1), gap.points())
+
     checks = [
-        _gain("IR as published fools the targets more than PGD", found, "IR, published"),
-        _gain(
-            "IR on the margin fools them more than PGD on it", found, "IR, margin", "PGD, margin"
-        ),
+        gain("IR as published fools the targets more than PGD", "IR, published"),
+        gain("IR on the margin fools them more than PGD on it", "IR, margin", "PGD, margin"),
     ]
     if "IR" in found.attacks:
         against = {name: found.less("IR", name) for name in COSTLY if name != "IR"}
@@ -452,14 +396,8 @@ def judge(part: Part, found: Findings, correlated: Sequence[Mapping[str, Any]]) 
         best = all(gap.clearly(1) for gap in against.values())
         says = "tuned IR fools them more than all others at equal passes"
         checks.append(Check(says, best, f"points above the others: {', '.join(shares)}"))
-    checks.append(
-        _gain(
-            "HybridIR fools them more than its parts without IR",
-            found,
-            "HybridIR",
-            "hybrid without IR",
-        )
-    )
+    says = "HybridIR fools them more than its parts without IR"
+    checks.append(gain(says, "HybridIR", "hybrid without IR"))
     for row in (correlated[0], correlated[3]):
         says = f"mean I and transfer correlate negatively over {row['over']}"
         low, high = row["spearman_low"], row["spearman_high"]
@@ -470,19 +408,10 @@ def judge(part: Part, found: Findings, correlated: Sequence[Mapping[str, Any]]) 
         ", ".join(name for name, gap in changes.items() if gap.clearly(sign)) or "none"
         for sign in (-1, 1)
     )
-    checks.append(
-        Check(
-            f"{', '.join(LOWERING)} all lower the mean I",
-            all(gap.clearly(-1) for gap in changes.values()),
-            f"clearly lower: {lower}, higher: {higher}",
-        )
-    )
+    fall = all(gap.clearly(-1) for gap in changes.values())
+    numbers = f"clearly lower: {lower}, higher: {higher}"
+    checks.append(Check(f"{', '.join(LOWERING)} all lower the mean I", fall, numbers))
     part.verdict(checks)
-
-
-def _gain(says: str, found: Findings, attack: str, other: str = "PGD") -> Check:
-    gap = found.less(attack, other)
-    return Check(says, gap.clearly(1), gap.points())
 
 
 def overview(found: Findings) -> Figure:

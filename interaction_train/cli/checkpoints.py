@@ -16,28 +16,10 @@ from interaction_train.training.module import InteractionClassifier
 _RESUMING = ("epoch", "global_step", "loops", "optimizer_states", "lr_schedulers")
 
 
-def newest_checkpoint(runs: Path, kind: str) -> str | None:
-    """The newest ``best.ckpt`` or ``last.ckpt`` of all versions of a run; None where none is.
-
-    Args:
-        runs: the folder of the versions.
-        kind: ``best`` or ``last``.
-    """
-    found = runs.glob(f"*/checkpoints/{kind}*.ckpt")
-    newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
-    return None if newest is None else str(newest)
-
-
 def read_checkpoint(path: str, resume: bool, trusted: bool = False) -> dict[str, Any] | None:
     """A checkpoint of Lightning; None for a folder of shards, which Lightning reads itself.
 
-    Args:
-        path: the file.
-        resume: whether training goes on from it, which takes more than weights.
-        trusted: whether it may hold any Python objects.
-
-    Raises:
-        InputError: no such file, an unreadable one, or one without what it is wanted for.
+    To ``resume`` takes more than weights; a ``trusted`` one may hold any Python objects.
     """
     if Path(path, "meta.pt").is_file():
         return None
@@ -58,11 +40,7 @@ def read_checkpoint(path: str, resume: bool, trusted: bool = False) -> dict[str,
 
 
 def check_state(module: L.LightningModule, checkpoint: Mapping[str, Any], path: str) -> None:
-    """Refuse a checkpoint of another network, unless the module loads in a way of its own.
-
-    Raises:
-        InputError: entries that are missing, left over, or of another shape.
-    """
+    """Refuse a checkpoint of another network, unless the module loads in a way of its own."""
     hooks = (type(module).configure_model, type(module).on_load_checkpoint)
     ours = all(hook.__module__.startswith(("lightning.", "interaction_train.")) for hook in hooks)
     if module.strict_loading and ours:
@@ -73,9 +51,6 @@ def check_optimizer(module: L.LightningModule, checkpoint: Mapping[str, Any], pa
     """Refuse to go on with another kind of optimizer than that of a checkpoint.
 
     torch would load its state in silence, and fail at the first step or not at all.
-
-    Raises:
-        InputError: their settings are of different kinds.
     """
     if type(module).configure_optimizers is not InteractionClassifier.configure_optimizers:
         return

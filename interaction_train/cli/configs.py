@@ -18,12 +18,6 @@ def with_bases(args: list[str]) -> list[str]:
 
     A name that is no file is looked up among the package's configs. The ``base:`` of a file names
     another one, beside it or of the package, which is read before it.
-
-    Args:
-        args: arguments of the command line.
-
-    Raises:
-        InputError: a file that is missing, is no YAML mapping, or is based on itself.
     """
     result: list[str] = []
     rest = iter(args)

@@ -10,6 +10,7 @@ import difflib
 import errno
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
 
 import wandb
@@ -40,39 +41,29 @@ _FRAME = re.compile(
 
 
 def explain(error: BaseException, class_names: Iterable[str]) -> str | None:
-    """One line on bad input; None for anything that has to keep its traceback.
-
-    Args:
-        error: what a command raised.
-        class_names: what a mistyped class name may have meant.
-    """
-    chain = list(_chain(error))
-    for cause in chain:
+    """One line on bad input; None for anything that has to keep its traceback."""
+    text, modules, packages = _join(str(error)), list(_modules(error)), set[str]()
+    cause: BaseException | None = error
+    while cause is not None:
         if isinstance(cause, InputError):
             return _join(str(cause))
-    raised = [list(_modules(cause)) for cause in chain]
-    packages = {name.split(".")[0] for names in raised for name in names}
+        packages.update(name.split(".")[0] for name in _modules(cause))
+        cause = cause.__cause__
     if packages - _LIBRARIES - {_OURS, ""}:
         return None
-    text = str(error)
-    if isinstance(error, ArgumentError) or _last(raised[0]).startswith("jsonargparse."):
-        return one_line(text, class_names)
+    raised = modules[-1] if modules else ""
+    if isinstance(error, ArgumentError) or raised.startswith("jsonargparse."):
+        return one_line(str(error), class_names)
     if isinstance(error, OSError) and (error.filename or error.errno in _FULL):
         where = error.filename or "the run's folder"
         return _join(f"{where}: {error.strerror or text}")
     if isinstance(error, MisconfigurationException | wandb.Error):
-        return _join(text)
-    refused = isinstance(error, _REFUSALS) and _last(raised[0]).startswith(_REFUSING)
-    return _join(text) if refused else None
+        return text
+    return text if isinstance(error, _REFUSALS) and raised.startswith(_REFUSING) else None
 
 
 def one_line(report: str, class_names: Iterable[str]) -> str:
-    """The part of a parser's report that says what is wrong and where.
-
-    Args:
-        report: the message of a jsonargparse error; it may nest other messages.
-        class_names: what a mistyped class name may have meant.
-    """
+    """The part of jsonargparse's report, which may nest others, that says what is wrong where."""
     lines = [line.strip().removeprefix("- ") for line in report.splitlines()]
     keys = dict.fromkeys(re.findall(r'Parser key "([^"]+)"', report))
     where = ".".join(keys)
@@ -93,22 +84,10 @@ def one_line(report: str, class_names: Iterable[str]) -> str:
     return f"{where}: {'; '.join(said)}" if where else "; ".join(said)
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
-
-
 def _modules(error: BaseException) -> Iterator[str]:
     """The modules that an exception passed through, the one that raised it last."""
-    frame = error.__traceback__
-    while frame is not None:
-        yield frame.tb_frame.f_globals.get("__name__", "")
-        frame = frame.tb_next
-
-
-def _last(modules: list[str]) -> str:
-    return modules[-1] if modules else ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        yield frame.f_globals.get("__name__", "")
 
 
 def _join(text: str) -> str:

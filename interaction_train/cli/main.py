@@ -6,6 +6,7 @@ of the package.
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import sys
@@ -29,12 +30,7 @@ import interaction_train.models
 import interaction_train.training.module  # noqa: F401
 from interaction_train import __version__
 from interaction_train.callbacks import OrderReport
-from interaction_train.cli.checkpoints import (
-    check_optimizer,
-    check_state,
-    newest_checkpoint,
-    read_checkpoint,
-)
+from interaction_train.cli.checkpoints import check_optimizer, check_state, read_checkpoint
 from interaction_train.cli.configs import with_bases
 from interaction_train.cli.errors import explain
 from interaction_train.errors import InputError, at_least, in_range
@@ -48,6 +44,12 @@ _SUMMARIES = {  # of a W&B run: the best value of these, beside the last one
     "val/gap/acc": "min",
     "val/robust_acc/*": "max",
 }
+_USELESS = (  # warnings of Lightning
+    "LeafSpec",
+    "does not have many workers",
+    # Configs list the monitored one first, which is the best that is meant.
+    "Trainer configured with multiple `ModelCheckpoint`",
+)
 _LEAST = {  # of what Lightning divides by, or takes in silence
     "accumulate_grad_batches": 1,
     "check_val_every_n_epoch": 1,
@@ -55,73 +57,103 @@ _LEAST = {  # of what Lightning divides by, or takes in silence
     "num_sanity_val_steps": -1,
 }
 
+_ARGUMENTS: dict[str, tuple[Any, Any, str]] = {
+    "name": (str, "run", "Folder of the run under runs/, and its W&B name."),
+    "wandb": (
+        Literal["offline", "online", "disabled"],
+        "offline",
+        "How the default W&B logger works; offline needs no account.",
+    ),
+    "test_after_fit": (bool, False, "Test the best checkpoint after fit."),
+    "base": (
+        str | None,
+        None,
+        "In a config file: another one, beside it or packaged, to be read before it. Its "
+        "lists are replaced, or with a key that ends in + (callbacks+) continued.",
+    ),
+}
+
 
 class SaveConfig(SaveConfigCallback):
     """Saves the resolved configuration in the run's folder, and in its W&B run with versions."""
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        config = json.loads(self.parser.dump(self.config, skip_none=False, format="json"))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
+                text = self.parser.dump(self.config, skip_none=False, format="json")
                 run: Any = logger.experiment
-                known = {"config": config, "versions": versions(), "command": command_line()}
-                run.config.update(known, allow_val_change=True)
+                known = {"versions": versions(), "command": command_line()}
+                run.config.update({"config": json.loads(text), **known}, allow_val_change=True)
                 for key, best in _SUMMARIES.items():
                     step = "trainer/global_step"
                     run.define_metric(key, summary=f"{best},last", step_metric=step, step_sync=True)
 
 
+class MonitorCheck(L.Callback):
+    """Refuses a ``monitor`` of validation that the sanity check has not logged.
+
+    Only where nothing but this package and Lightning logs, and but for what is measured apart from
+    the sanity check, ``val/<callback>/…``. Lightning refuses the others after the first epoch.
+    """
+
+    def on_sanity_check_end(self, trainer: Any, pl_module: L.LightningModule) -> None:
+        logging = {type(x).__module__.split(".")[0] for x in (pl_module, *trainer.callbacks)}
+        if not logging <= {"interaction_train", "lightning"}:
+            return
+        watching = [(type(c).__name__, c) for c in trainer.callbacks]
+        watching += [("lr_scheduler", config) for config in trainer.lr_scheduler_configs]
+        for name, watcher in watching:
+            key, there = str(getattr(watcher, "monitor", None)), sorted(trainer.callback_metrics)
+            if key.startswith("val") and key.count("/") < 2 and key not in there:
+                near = difflib.get_close_matches(key, there) or there
+                expected = f"a metric that is logged, such as {', '.join(near)}"
+                raise InputError("monitor", f"{key!r} for {name}", expected)
+
+
 class InteractionCLI(LightningCLI):
     """LightningCLI with a run's name, default loggers and an optional test after fit."""
 
+    def __init__(self, args: list[str], **kwargs: Any) -> None:
+        self._given = args
+        super().__init__(args=args, **kwargs)
+
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
+        """The parser of a subcommand; empty, as each takes long to build, if it is not given."""
+        named = self.subcommands().keys() & set(self._given)
+        if not named or subcommand in named:
+            return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        self._subcommand_method_arguments[subcommand] = []
+        return self.init_parser(**kwargs)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--name",
-            type=str,
-            default="run",
-            help="Folder of the run under runs/, and its W&B name.",
-        )
-        parser.add_argument(
-            "--wandb",
-            type=Literal["offline", "online", "disabled"],
-            default="offline",
-            help="How the default W&B logger works; offline needs no account.",
-        )
-        parser.add_argument(
-            "--test_after_fit", type=bool, default=False, help="Test the best checkpoint after fit."
-        )
-        parser.add_argument(
-            "--base",
-            type=str | None,
-            default=None,
-            help="In a config file: another one, beside it or packaged, to be read before it. Its "
-            "lists are replaced, or with a key that ends in + (callbacks+) continued.",
-        )
+        for name, (kind, default, text) in _ARGUMENTS.items():
+            parser.add_argument(f"--{name}", type=kind, default=default, help=text)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        given = sys.argv[1:] if args is None else args
-        if any(arg.partition("=")[0] == "--base" for arg in given):
+        if any(arg.partition("=")[0] == "--base" for arg in args):
             raise InputError("--base", "an option", "a key of a config file; give --config twice")
-        self.config = parser.parse_args(with_bases(given))
+        self.config = parser.parse_args(with_bases(args))
         self.config[self.config.subcommand]["base"] = None  # what it gave is in this config
 
     def _parse_ckpt_path(self) -> None:
         """Resolve and read the checkpoint; the network is what the configuration says."""
-        config = self.config[self.config.subcommand]
-        path = config.get("ckpt_path")
-        if path in ("best", "last"):
+        command, self._checkpoint = self.config.subcommand, None
+        config = self.config[command]
+        kind = config.get("ckpt_path")
+        if kind in ("best", "last"):
             runs = Path(config["trainer"]["default_root_dir"], config["name"])
-            path = newest_checkpoint(runs, path)
-            if path is None and (self.config.subcommand, config["ckpt_path"]) != ("fit", "last"):
+            found = sorted(runs.glob(f"*/checkpoints/{kind}*.ckpt"), key=os.path.getmtime)
+            if not found and (command, kind) != ("fit", "last"):
                 expected = f"a file, or a run in {runs} that has such a checkpoint"
-                raise InputError("ckpt_path", repr(config["ckpt_path"]), expected)
-            if path is None:
+                raise InputError("ckpt_path", repr(kind), expected)
+            if not found:
                 rank_zero_info(f"No run in {runs} has a last checkpoint: this one starts anew.")
-            config["ckpt_path"] = path
-        self._checkpoint = None
-        if path:
+            config["ckpt_path"] = str(found[-1]) if found else None
+        if config.get("ckpt_path"):
             trusted = config.get("weights_only") is False
-            self._checkpoint = read_checkpoint(path, self.config.subcommand == "fit", trusted)
+            self._checkpoint = read_checkpoint(config["ckpt_path"], command == "fit", trusted)
 
     def _set_seed(self) -> None:
         in_range("seed_everything", int(self._get(self.config, "seed_everything")), 0, 2**32 - 1)
@@ -143,10 +175,9 @@ class InteractionCLI(LightningCLI):
         loggers = trainer["logger"]
         if loggers is None and not trainer["fast_dev_run"]:
             loggers = kwargs["logger"] = self._default_loggers(trainer["default_root_dir"])
-        path = self._get(self.config, "ckpt_path")
-        if path and Path(path).is_file() and self.subcommand == "fit":
+        if self._checkpoint is not None and self.subcommand == "fit":
             several = loggers if isinstance(loggers, list) else [loggers]
-            continue_wandb(several, Path(path))
+            continue_wandb(several, self._checkpoint)
         return super().instantiate_trainer(**kwargs)
 
     def _default_loggers(self, root: str) -> list[Logger]:
@@ -159,17 +190,11 @@ class InteractionCLI(LightningCLI):
             os.environ.setdefault("WANDB_SILENT", "true")
             # Seconds until an offline run's rows are on disk, where a kill leaves them.
             os.environ.setdefault("WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL", "2")
-            loggers.append(
-                WandbLogger(
-                    name=name,
-                    project="interaction-train",
-                    save_dir=os.path.join(root, name),
-                    offline=mode == "offline",
-                    # Said to the run itself: what an earlier run of this process asked W&B for
-                    # would count otherwise.
-                    mode="offline" if mode == "offline" else None,
-                )
-            )
+            # The mode is said to the run itself, too: what an earlier run of this process asked W&B
+            # for would count otherwise.
+            how: Any = {"offline": True, "mode": "offline"} if mode == "offline" else {}
+            folder = os.path.join(root, name)
+            loggers.append(WandbLogger(name, folder, project="interaction-train", **how))
         return loggers
 
     def after_fit(self) -> None:
@@ -180,33 +205,29 @@ class InteractionCLI(LightningCLI):
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line.
-
-    Bad input ends with one line on stderr and exit status 2.
+    """Run the command line; bad input ends with one line on stderr and exit status 2.
 
     Args:
         args: arguments without the program's name; default: those of the process.
     """
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # class paths of the user's own modules
-    # Lightning's own, of which a user can mend nothing.
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    # Configs list the monitored one first, which is the best that is meant.
-    warnings.filterwarnings(
-        "ignore", message=".*Trainer configured with multiple `ModelCheckpoint`"
-    )
+    for text in _USELESS:
+        warnings.filterwarnings("ignore", message=f".*{text}")
     try:
         InteractionCLI(
-            L.LightningModule,
-            L.LightningDataModule,
+            sys.argv[1:] if args is None else args,
+            model_class=L.LightningModule,
+            datamodule_class=L.LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=SaveConfig,
             seed_everything_default=0,
-            trainer_defaults={"default_root_dir": "runs", "callbacks": [OrderReport(), RunMark()]},
+            trainer_defaults={
+                "default_root_dir": "runs",
+                "callbacks": [OrderReport(), RunMark(), MonitorCheck()],
+            },
             parser_kwargs={"version": __version__, "exit_on_error": False},
-            args=args,
         )
     except Exception as error:
         message = explain(error, _class_names())

@@ -7,6 +7,7 @@ resumed run sees what the uninterrupted run sees.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, cast
 
@@ -60,19 +61,18 @@ class KeyedSampler(DistributedSampler[tuple[int, int]]):
         return ((epoch, index) for index in islice(indices, self.skip, None))
 
 
+@dataclass(eq=False)
 class KeyedDataset(Dataset[Batch]):
     """A part of a source; items by ``(epoch, index)`` are augmented, items by index are not."""
 
-    def __init__(
-        self,
-        source: Source,
-        indices: Tensor,
-        resize: nn.Module,
-        augmentations: Sequence[Augmentation] = (),
-        seed: int = 0,
-    ) -> None:
-        self.source, self.indices, self.labels = source, indices, labels(source)[indices]
-        self.resize, self.augmentations, self.seed = resize, augmentations, seed
+    source: Source
+    indices: Tensor
+    resize: nn.Module
+    augmentations: Sequence[Augmentation] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.labels = labels(self.source)[self.indices]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -110,12 +110,12 @@ class KeyedLoader(DataLoader[Batch]):
                 raise batch
             yield batch
 
+    # Lightning asks for both; the place in the epoch is in the trainer's progress.
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the place in the epoch is in the trainer's progress."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing either."""
+        pass
 
 
 def as_is(batch: Batch) -> Batch:

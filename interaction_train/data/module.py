@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,10 +18,11 @@ from interaction_train.data.sources import NAMES, Split, exists, images, labels,
 from interaction_train.data.transforms import Augmentation, Cutout, PerSample, RandomCropFlip
 from interaction_train.errors import InputError, at_least, one_of
 
-SPLIT_SEED = 0
-"""Splits are the same for every run's seed, so that runs share their validation and test sets."""
+_LEAST = {"batch_size": 1, "num_workers": 0, "padding": 0, "image_size": 1, "num_classes": 1}
+_SPLIT_SEED = 0  # of every run, so that runs share their validation and test sets
 
 
+@dataclass(eq=False)
 class ImageDataModule(LightningDataModule):
     """Batches ``(x, y)``: x float32 ``(B, C, H, W)`` in [0, 1], y int64 ``(B,)``.
 
@@ -50,58 +52,53 @@ class ImageDataModule(LightningDataModule):
         seed: seed of the order and the augmentation; the splits are always the same.
         num_workers: processes that load data beside the main one.
         predict_split: the part that ``predict`` goes over, in order and without augmentation.
+        test_fraction: part of all digits that is their test set; other sources have one.
 
     Raises:
         InputError: an argument out of its range, or a source that does not exist.
     """
 
-    test_fraction = 0.2  # of digits, the one source that comes whole
+    source: str | Path
+    root: str | Path = "data"
+    batch_size: int = 128
+    val_fraction: float = 0.1
+    train_fraction: float = 1.0
+    augment: bool = True
+    flip: bool | None = None
+    padding: int = 4
+    transform: nn.Module | None = None
+    cutout: Cutout | None = None
+    image_size: int | None = None
+    num_classes: int | None = None
+    seed: int = 0
+    num_workers: int = 0
+    predict_split: Split = "test"
+    test_fraction: float = 0.2
+    parts: dict[Split, KeyedDataset] = field(default_factory=dict, init=False, repr=False)
 
-    def __init__(
-        self,
-        source: str | Path,
-        root: str | Path = "data",
-        batch_size: int = 128,
-        val_fraction: float = 0.1,
-        train_fraction: float = 1.0,
-        augment: bool = True,
-        flip: bool | None = None,
-        padding: int = 4,
-        transform: nn.Module | None = None,
-        cutout: Cutout | None = None,
-        image_size: int | None = None,
-        num_classes: int | None = None,
-        seed: int = 0,
-        num_workers: int = 0,
-        predict_split: Split = "test",
-    ) -> None:
+    def __post_init__(self) -> None:
         super().__init__()
-        at_least("batch_size", batch_size, 1)
-        at_least("num_workers", num_workers, 0)
-        at_least("padding", padding, 0)
-        at_least("image_size", 1 if image_size is None else image_size, 1)
-        at_least("num_classes", 1 if num_classes is None else num_classes, 1)
-        _part("val_fraction", val_fraction)
-        if not 0 < train_fraction <= 1:
-            raise InputError("train_fraction", train_fraction, "a number above 0 and up to 1")
-        if not 0 <= seed < 1 << 32:
-            raise InputError("seed", seed, "an integer from 0 to 2^32 - 1")
-        one_of("predict_split", predict_split, ("train", "val", "test"))
-        if not exists(str(source)):
+        for name, least in _LEAST.items():
+            if (value := getattr(self, name)) is not None:
+                at_least(name, value, least)
+        for name in ("val_fraction", "test_fraction"):
+            if not 0 < getattr(self, name) < 1:
+                raise InputError(name, getattr(self, name), "a number strictly between 0 and 1")
+        if not 0 < self.train_fraction <= 1:
+            raise InputError("train_fraction", self.train_fraction, "a number above 0 and up to 1")
+        if not 0 <= self.seed < 1 << 32:
+            raise InputError("seed", self.seed, "an integer from 0 to 2^32 - 1")
+        one_of("predict_split", self.predict_split, ("train", "val", "test"))
+        self.source, self.root = str(self.source), str(self.root)
+        if not exists(self.source):
             expected = f"one of {', '.join(NAMES)}, an existing folder or an existing .npz file"
-            raise InputError("source", repr(str(source)), expected)
-        self.source, self.root, self.image_size = str(source), str(root), image_size
-        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.val_fraction, self.train_fraction = val_fraction, train_fraction
-        self.augment, self.flip, self.padding = augment, flip, padding
-        self.transform, self.cutout, self.predict_split = transform, cutout, predict_split
-        self.num_classes = num_classes or NAMES.get(self.source)
-        self.parts: dict[Split, KeyedDataset] = {}
+            raise InputError("source", repr(self.source), expected)
+        self.num_classes = self.num_classes or NAMES.get(self.source)
 
     def prepare_data(self) -> None:
         """Download a data set of torchvision that is not in ``root`` yet."""
         if self.source in NAMES:
-            load(self.source, self.root, self.image_size, download=True)
+            load(str(self.source), str(self.root), self.image_size, download=True)
 
     def setup(self, stage: str | None = None) -> None:
         """Load everything, once.
@@ -111,20 +108,19 @@ class ImageDataModule(LightningDataModule):
         """
         if self.parts:
             return
-        found = load(self.source, self.root, self.image_size)
+        found = load(str(self.source), str(self.root), self.image_size)
         highest = max(int(labels(source).max()) for source in found.values())
         self.num_classes = self.num_classes or highest + 1
         if highest >= self.num_classes:
             expected = f"at least {highest + 1}: a label is {highest}"
             raise InputError("num_classes", self.num_classes, expected)
         parts = {name: (source, torch.arange(len(source))) for name, source in found.items()}
+        source, train = parts["train"]
         fractions: dict[Split, float] = {"test": self.test_fraction, "val": self.val_fraction}
         for name, fraction in fractions.items():
             if name not in parts:
-                source, whole = parts["train"]
-                rest, part = _stratified(labels(source), whole, fraction, f"{name}_fraction")
-                parts["train"], parts[name] = (source, rest), (source, part)
-        source, train = parts["train"]
+                train, part = _stratified(labels(source), train, fraction, f"{name}_fraction")
+                parts[name] = source, part
         if self.train_fraction < 1:
             _, train = _stratified(labels(source), train, self.train_fraction, "train_fraction")
         augmentations = self._augmentations(images(source, torch.tensor([0])).shape[1])
@@ -174,51 +170,26 @@ class ImageDataModule(LightningDataModule):
         )
 
 
+@dataclass(eq=False)
 class DigitsDataModule(ImageDataModule):
     """The 1797 handwritten 8x8 digits that come with scikit-learn, ``(1, 8, 8)``; no download.
 
+    The other arguments are those of :class:`ImageDataModule`.
+
     Args:
         batch_size: samples per batch and process.
-        val_fraction: part of the samples left after the test split that is held out for validation.
-        test_fraction: part of all samples that is the test set.
-        train_fraction: part of the remaining training samples that is used.
-        seed: seed of the order and the augmentation; the splits are always the same.
-        num_workers: processes that load data beside the main one.
         augment: whether training images are shifted by up to one pixel.
-        cutout: a square of training images that is covered, after the shift.
-        predict_split: the part that ``predict`` goes over, in order and without augmentation.
-
-    Raises:
-        InputError: an argument out of its range.
     """
 
-    def __init__(
-        self,
-        batch_size: int = 64,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.2,
-        train_fraction: float = 1.0,
-        seed: int = 0,
-        num_workers: int = 0,
-        augment: bool = False,
-        cutout: Cutout | None = None,
-        predict_split: Split = "test",
-    ) -> None:
-        super().__init__(
-            "digits",
-            batch_size=batch_size,
-            val_fraction=val_fraction,
-            train_fraction=train_fraction,
-            augment=augment,
-            flip=False,
-            padding=1,
-            cutout=cutout,
-            seed=seed,
-            num_workers=num_workers,
-            predict_split=predict_split,
-        )
-        _part("test_fraction", test_fraction)
-        self.test_fraction = test_fraction
+    source: str | Path = field(default="digits", init=False)
+    root: str | Path = field(default="data", init=False)
+    flip: bool | None = field(default=False, init=False)
+    padding: int = field(default=1, init=False)
+    transform: nn.Module | None = field(default=None, init=False)
+    image_size: int | None = field(default=None, init=False)
+    num_classes: int | None = field(default=None, init=False)
+    batch_size: int = 64
+    augment: bool = False
 
 
 def _stratified(
@@ -236,11 +207,6 @@ def _stratified(
             f" (the smallest class, {int(classes[counts.argmin()])}, has {int(counts.min())})",
         )
     rest, part = train_test_split(
-        indices.numpy(), test_size=size, stratify=own.numpy(), random_state=SPLIT_SEED
+        indices.numpy(), test_size=size, stratify=own.numpy(), random_state=_SPLIT_SEED
     )
     return torch.from_numpy(np.sort(rest)), torch.from_numpy(np.sort(part))
-
-
-def _part(argument: str, value: float) -> None:
-    if not 0 < value < 1:
-        raise InputError(argument, value, "a number strictly between 0 and 1")

@@ -20,6 +20,7 @@ Split = Literal["train", "val", "test"]
 Source: TypeAlias = TensorDataset | datasets.ImageFolder
 NAMES = {"MNIST": 10, "FashionMNIST": 10, "CIFAR10": 10, "CIFAR100": 100, "SVHN": 10, "digits": 10}
 """Named data sets and their numbers of classes."""
+_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def images(source: Source, index: Tensor) -> Tensor:
@@ -57,7 +58,16 @@ def load(source: str, root: str, size: int | None, download: bool = False) -> di
     if source not in NAMES and os.path.isdir(source):
         return _folder(source, size)
     arrays = _torchvision(source, root, download) if source in NAMES else _npz(source)
-    return _from_arrays(arrays, size)
+    found: dict[Split, Source] = {}
+    for split in ("train", "test"):
+        x = _pixels(f"x_{split}", arrays[f"x_{split}"])
+        found[split] = TensorDataset(x, _labels(f"y_{split}", arrays[f"y_{split}"], len(x)))
+    train, test = (
+        tuple(resize(size)(images(part, torch.tensor([0]))).shape[1:]) for part in found.values()
+    )
+    if train != test:
+        raise InputError("x_test", f"images (C, H, W) = {test}", f"{train}, as in x_train")
+    return found
 
 
 def _torchvision(name: str, root: str, download: bool) -> dict[str, np.ndarray]:
@@ -76,36 +86,22 @@ def _torchvision(name: str, root: str, download: bool) -> dict[str, np.ndarray]:
 
 
 def _npz(path: str) -> dict[str, np.ndarray]:
-    needed = ("x_train", "y_train", "x_test", "y_test")
     try:
         with np.load(path, allow_pickle=False) as file:
             there = file.files
-            arrays = {name: file[name] for name in needed if name in there}
+            arrays = {name: file[name] for name in _ARRAYS if name in there}
     except Exception as error:  # whatever a damaged file makes numpy, zipfile or zlib raise
         raise _refused(repr(path), "a readable .npz file", error) from error
-    if missing := [name for name in needed if name not in arrays]:
+    if missing := [name for name in _ARRAYS if name not in arrays]:
         got = f"{path!r} with {', '.join(there) or 'no arrays'}"
         raise InputError("source", got, f"{', '.join(missing)} in it too")
     return arrays
 
 
-def _from_arrays(arrays: dict[str, np.ndarray], size: int | None) -> dict[Split, Source]:
-    found: dict[Split, Source] = {}
-    for split in ("train", "test"):
-        x = _pixels(f"x_{split}", arrays[f"x_{split}"])
-        found[split] = TensorDataset(x, _labels(f"y_{split}", arrays[f"y_{split}"], len(x)))
-    first = [images(part, torch.tensor([0])) for part in found.values()]
-    train, test = (tuple(resize(size)(image).shape[1:]) for image in first)
-    if train != test:
-        raise InputError("x_test", f"images (C, H, W) = {test}", f"{train}, as in x_train")
-    return found
-
-
 def _folder(path: str, size: int | None) -> dict[Split, Source]:
-    val, test = (os.path.isdir(os.path.join(path, name)) for name in ("val", "test"))
-    names: dict[Split, str] = {"train": "train", "test": "val" if val and not test else "test"}
-    if val and test:
-        names["val"] = "val"
+    there = {name for name in ("val", "test") if os.path.isdir(os.path.join(path, name))}
+    names: dict[Split, str] = {"train": "train", "test": "val" if there == {"val"} else "test"}
+    names |= {"val": "val"} if len(there) == 2 else {}
     transform = v2.Compose([v2.PILToTensor(), resize(size)])
     try:
         found = {
@@ -149,8 +145,8 @@ def _pixels(name: str, x: np.ndarray) -> Tensor:
         if not (low >= 0 and high <= 1):
             raise InputError(name, f"values from {low} to {high}", "floats in [0, 1], or uint8")
         x = x.astype(np.float32)
-    pixels = torch.from_numpy(np.ascontiguousarray(x))
-    return pixels.unsqueeze(1) if x.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
+    pixels = torch.from_numpy(x.reshape(*x.shape[:3], -1))
+    return pixels.permute(0, 3, 1, 2).contiguous()
 
 
 def _labels(name: str, y: np.ndarray, count: int) -> Tensor:

@@ -14,13 +14,7 @@ from matplotlib.figure import Figure
 def spectrum_figure(
     spectra: Mapping[str, Mapping[str, Any]], title: str, label: str = "J(m)"
 ) -> Figure:
-    """J(m) or the like against the order m, a curve each, with bands of one standard error.
-
-    Args:
-        spectra: name → ``{"orders": …, "value": …, "stderr": …}``, lists of equal length.
-        title: the figure's title.
-        label: the vertical axis's label.
-    """
+    """J(m) or the like against the order m, as :func:`draw_spectrum` draws it."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     draw_spectrum(axes, spectra)
@@ -35,15 +29,7 @@ def heat_map_figure(
     label: str,
     title: str,
 ) -> Figure:
-    """A quantity per order over training: epochs across, orders up.
-
-    Args:
-        values: one row per epoch, one number per order; NaN is left blank.
-        epochs: the rows' epochs.
-        ratios: the orders, as parts m/(n−2).
-        label: what the colours show.
-        title: the figure's title.
-    """
+    """Values ``[epoch][order]`` over training: epochs across, orders up; NaN is left blank."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     table = np.asarray(values, dtype=float).T
@@ -57,18 +43,11 @@ def heat_map_figure(
 
 
 def draw_spectrum(axes: Axes, spectra: Mapping[str, Mapping[str, Any]]) -> None:
-    """Draw curves with bands of one standard error.
-
-    Args:
-        axes: where to draw.
-        spectra: as in :func:`spectrum_figure`.
-    """
+    """Draw a curve of each ``{"orders": …, "value": …, "stderr": …}``, with bands of one error."""
     for name, spectrum in spectra.items():
-        orders, value, stderr = (spectrum[key] for key in ("orders", "value", "stderr"))
-        low = [v - s for v, s in zip(value, stderr, strict=True)]
-        high = [v + s for v, s in zip(value, stderr, strict=True)]
-        axes.plot(orders, value, marker="o", markersize=3, label=name)
-        axes.fill_between(orders, low, high, alpha=0.2)
+        value, stderr = np.asarray(spectrum["value"]), np.asarray(spectrum["stderr"])
+        axes.plot(spectrum["orders"], value, marker="o", markersize=3, label=name)
+        axes.fill_between(spectrum["orders"], value - stderr, value + stderr, alpha=0.2)
     axes.set_ylim(bottom=0)
     axes.legend()
 

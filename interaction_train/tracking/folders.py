@@ -8,7 +8,7 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import lightning as L
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 _found: WeakKeyDictionary[L.Trainer, Path] = WeakKeyDictionary()
 
@@ -36,22 +36,18 @@ def run_folder(trainer: L.Trainer) -> Path | None:
 
 
 def _own_folder(trainer: L.Trainer) -> Path:
-    for kind in (CSVLogger, TensorBoardLogger, Logger):
+    for kind in (CSVLogger, TensorBoardLogger):
         for logger in trainer.loggers:
             if isinstance(logger, kind):
-                return _of_logger(logger, trainer)
-    root = Path(trainer.default_root_dir)
+                return Path(logger.log_dir)
+    for logger in trainer.loggers:
+        _ = getattr(logger, "experiment", None)  # W&B knows its run's id from here on
+        version = logger.version
+        named = version if isinstance(version, str) else f"version_{version}"
+        return Path(logger.save_dir or trainer.default_root_dir, str(logger.name), named)
     for number in count():
+        folder = Path(trainer.default_root_dir, f"results_{number}")
         with suppress(FileExistsError):  # made at once, so that no other run takes it
-            (root / f"results_{number}").mkdir(parents=True)
-            return root / f"results_{number}"
+            folder.mkdir(parents=True)
+            return folder
     raise AssertionError
-
-
-def _of_logger(logger: Logger, trainer: L.Trainer) -> Path:
-    if isinstance(logger, CSVLogger | TensorBoardLogger):
-        return Path(logger.log_dir)
-    _ = getattr(logger, "experiment", None)  # W&B knows its run's id from here on
-    version = logger.version
-    named = version if isinstance(version, str) else f"version_{version}"
-    return Path(logger.save_dir or trainer.default_root_dir, str(logger.name), named)

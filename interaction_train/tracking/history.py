@@ -26,37 +26,25 @@ class History(Logger):
         folder: the run's folder.
     """
 
+    name = "history"
+    version = ""
+
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.path = folder / HISTORY
 
-    @property
-    def name(self) -> str:
-        return "history"
-
-    @property
-    def version(self) -> str:
-        return ""
-
-    @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Nothing: the configuration has a file of its own."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
-        numbers = {key: _number(value) for key, value in metrics.items()}
-        row = {"step": step, **{key: value for key, value in numbers.items() if value is not None}}
+        row: dict[str, float | None] = {"step": step}
+        for key, value in metrics.items():
+            with suppress(TypeError, ValueError):  # tables and the like
+                row[key] = float(value)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-
-
-def _number(value: Any) -> float | None:
-    """A metric's value; None for tables and the like."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
 
 
 def read_history(folder: Path) -> Iterator[dict[str, float]]:

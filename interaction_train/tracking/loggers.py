@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +43,14 @@ def log_figure(loggers: Iterable[Logger], key: str, figure: Figure, step: int) -
         figure: the figure, drawn once for all of them.
         step: the global step.
     """
-    pixels = None
+    pixels = cache(partial(_pixels, figure))
     for logger in loggers:
-        if not isinstance(logger, WandbLogger | TensorBoardLogger | CSVLogger):
-            continue
-        pixels = _pixels(figure) if pixels is None else pixels
         if isinstance(logger, WandbLogger):
-            logger.log_image(key, [pixels], step=step)
+            logger.log_image(key, [pixels()], step=step)
         elif isinstance(logger, TensorBoardLogger):
-            _tensorboard(logger).add_image(key, pixels, step, dataformats="HWC")
-        else:
-            Image.fromarray(pixels).save(_file(logger, "figures", key, "png"))
+            logger.experiment.add_image(key, pixels(), step, dataformats="HWC")
+        elif isinstance(logger, CSVLogger):
+            Image.fromarray(pixels()).save(_file(logger, "figures", key, "png"))
 
 
 @rank_zero_only
@@ -84,7 +82,7 @@ def log_table(
             table: Any = wandb.Table(columns=list(columns), data=data, allow_mixed_types=mixed)
             logger.log_metrics({key: table}, step=step)
         elif isinstance(logger, TensorBoardLogger):
-            _tensorboard(logger).add_text(key, _markdown(columns, rows), step)
+            logger.experiment.add_text(key, _markdown(columns, rows), step)
         elif isinstance(logger, CSVLogger):
             with _file(logger, "tables", key, "csv").open("w", newline="") as file:
                 csv.writer(file).writerows([columns, *rows])
@@ -117,17 +115,12 @@ def log_images(
         if isinstance(logger, WandbLogger):
             logger.log_image(key, list(colour), step=step, caption=list(captions))
         elif isinstance(logger, TensorBoardLogger):
-            writer = _tensorboard(logger)
-            writer.add_images(key, colour, step, dataformats="NHWC")
-            rows = [(i, caption) for i, caption in enumerate(captions)]
-            writer.add_text(f"{key}/captions", _markdown(["image", "caption"], rows), step)
+            logger.experiment.add_images(key, colour, step, dataformats="NHWC")
+            text = _markdown(["image", "caption"], list(enumerate(captions)))
+            logger.experiment.add_text(f"{key}/captions", text, step)
         elif isinstance(logger, CSVLogger):
             figure = _grid(colour, captions)
             figure.savefig(_file(logger, "images", key, "png"), dpi=_DPI)
-
-
-def _tensorboard(logger: TensorBoardLogger) -> Any:
-    return logger.experiment
 
 
 def _file(logger: CSVLogger, folder: str, key: str, suffix: str) -> Path:
@@ -147,11 +140,8 @@ def _pixels(figure: Figure) -> Any:
 
 def _mixed(rows: Sequence[Sequence[Any]]) -> bool:
     """Whether a column holds values of several kinds, which W&B refuses unless told."""
-    numbers = {int: float}
-    columns = zip(*rows, strict=True)
-    return any(
-        len({numbers.get(type(v), type(v)) for v in col} - {type(None)}) > 1 for col in columns
-    )
+    kinds = ({type(v) for v in column if v is not None} for column in zip(*rows, strict=True))
+    return any(len(found) > 1 and found != {int, float} for found in kinds)
 
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

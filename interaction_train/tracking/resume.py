@@ -8,16 +8,11 @@ it is the same run: online its curves go on; offline there are two folders of on
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import lightning as L
-import torch
-from lightning.pytorch.loggers import Logger, WandbLogger
-
-from interaction_train.errors import InputError
+from lightning.pytorch.loggers import WandbLogger
 
 _KEY = "interaction_train_run"  # in a checkpoint
 
@@ -33,25 +28,16 @@ class RunMark(L.Callback):
             checkpoint[_KEY] = {"wandb": runs[0].id}
 
 
-def continue_wandb(loggers: Iterable[Logger | bool | None], checkpoint: Path) -> None:
+def continue_wandb(loggers: Iterable[object], checkpoint: Mapping[str, Any]) -> None:
     """Let W&B loggers go on with the run that a checkpoint belongs to.
 
     Call it on every process, before the loggers have logged anything.
 
     Args:
         loggers: of the run that is about to resume; those with an id of their own keep it.
-        checkpoint: where it resumes from.
-
-    Raises:
-        InputError: a file that is no checkpoint of a training run.
+        checkpoint: what it resumes from, as ``torch.load`` gives it.
     """
-    try:  # without reading the tensors
-        state = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError):
-        state = None
-    if not isinstance(state, dict) or "global_step" not in state:
-        raise InputError("ckpt_path", repr(str(checkpoint)), "a checkpoint of a training run")
-    known = state.get(_KEY, {}).get("wandb")
+    known = checkpoint.get(_KEY, {}).get("wandb")
     for logger in loggers:
         if not isinstance(logger, WandbLogger):
             continue

@@ -12,10 +12,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 import wandb
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from interaction_train import __version__
@@ -107,23 +109,51 @@ def decode(data: str) -> Image.Image:
     return Image.open(BytesIO(base64.b64decode(data)))
 
 
-def test_charts_are_drawn_for_light_and_dark_pages(tmp_path):
-    outline = Outline(write_report(make_run(tmp_path)).read_text())
-    attributes = {"light": [], "dark": []}
-    for tag, a in outline.tags:
-        if tag == "source":
-            assert a["media"] == "(prefers-color-scheme: dark)"
-            attributes["dark"].append(a["srcset"])
-        elif tag == "img" and a["src"].startswith("data:image/svg"):
-            attributes["light"].append(a["src"])
-    svgs = {k: [base64.b64decode(v.partition(",")[2]) for v in vs] for k, vs in attributes.items()}
-    assert len(svgs["light"]) == len(svgs["dark"]) == 4
-    for light, dark in zip(svgs["light"], svgs["dark"], strict=True):
-        assert b"#1f2933" in light
-        assert b"#dee2e6" in dark
-        assert light != dark
-        for svg in (light, dark):
-            ElementTree.fromstring(svg)
+# The W3C's matrix of hue-rotate(180deg) on (red, green, blue), for sin 180° = 0.
+TURN = np.array([[-0.574, 1.43, 0.144], [0.426, 0.43, 0.144], [0.426, 1.43, -0.856]])
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
+
+
+def contrast(first: np.ndarray, second: np.ndarray) -> float:
+    """The W3C's contrast ratio of two colours (red, green, blue) in [0, 1]."""
+    dark, light = sorted(
+        float(np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ LUMINANCE)
+        for c in (first, second)
+    )
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_charts_are_drawn_once_and_readable_on_light_and_dark_pages(tmp_path):
+    """A dark page turns them by its style sheet; both colours of each line and text are checked."""
+    run = make_run(tmp_path)
+    history = History(run)
+    for k in range(2):
+        spectrum = {f"val/interaction/J/{m / 8}": 1.0 + m + k for m in range(9)}
+        many = {f"many/{name}": k * i for i, name in enumerate("abcdefgh")}
+        few = {f"few/{name}": k * i for i, name in enumerate("abcdef")}
+        history.log_metrics({**spectrum, **many, **few}, step=10 * k)
+    page = write_report(run).read_text()
+    dark_page = page[page.index("@media (prefers-color-scheme: dark)") :]
+    assert ".chart img { filter: invert(1) hue-rotate(180deg); }" in dark_page
+    cards = [np.array(to_rgb(c)) for c in re.findall(r"--card: (#[0-9a-f]+)", page)]
+    assert len(cards) == 2
+    sources = [a["src"] for tag, a in Outline(page).tags if tag == "img"]
+    drawn = [src.partition(",")[2] for src in sources if src.startswith("data:image/svg")]
+    assert len(drawn) == 7
+    colours = set()
+    for svg in drawn:
+        text = base64.b64decode(svg).decode()
+        ElementTree.fromstring(text)
+        colours |= set(re.findall(r"#[0-9a-f]{6}\b", text))
+    faint = {"#b4bec8"}  # the grid
+    assert faint < colours
+    assert len(colours) > 20
+    for colour in sorted(colours):
+        rgb = np.array(to_rgb(colour))
+        seen = (rgb, np.clip(TURN @ (1 - rgb), 0, 1))
+        for shown, card in zip(seen, cards, strict=True):
+            least = 1.5 if colour in faint else 4.5 if colour == "#1f2933" else 3
+            assert contrast(shown, card) >= least, colour
 
 
 def test_titles_are_words_and_keys_stand_beside(tmp_path):
@@ -265,7 +295,7 @@ BROWSER = next(
 PROBE = """<script>
 const pixels = [...document.querySelectorAll("img.paper")];
 const images = pixels.map(x => [x.naturalWidth, x.naturalHeight]);
-const drawn = [...document.querySelectorAll("picture img")];
+const drawn = [...document.querySelectorAll(".chart img")];
 const charts = drawn.filter(x => x.naturalWidth).map(x => x.getBoundingClientRect());
 document.documentElement.dataset.probe = JSON.stringify({
   images, charts: charts.map(x => [x.width, x.height]),

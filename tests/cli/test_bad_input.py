@@ -6,14 +6,19 @@ import shlex
 import sys
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 import wandb
 import yaml
+from lightning.pytorch.callbacks import EarlyStopping
 from safetensors.torch import save_file
 
-from interaction_train.cli.main import main
+from interaction_train.callbacks import GeneralizationGap
+from interaction_train.cli.main import MonitorCheck, main
+from interaction_train.data import DigitsDataModule
 from interaction_train.models import DigitsNet
+from interaction_train.training.module import InteractionClassifier
 
 TERM = "--model.losses.interaction.term"
 SHORT = (
@@ -420,6 +425,54 @@ def test_one_line_names_the_argument_or_the_file(line, named, capsys):
     assert errors[0].startswith("interaction-train: error: ")
     assert named in errors[0]
     assert len(errors[0]) < 400
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (
+            "stop",
+            "got 'val/ac' for EarlyStopping, expected a metric that is logged, such as val/acc",
+        ),
+        (
+            "save",
+            "got 'val/lss' for ModelCheckpoint, expected a metric that is logged, such as val/loss",
+        ),
+        (
+            "plateau",
+            "got 'val/accc' for lr_scheduler, expected a metric that is logged, such as val/acc",
+        ),
+    ],
+)
+def test_a_mistyped_monitor_is_refused_before_training(config, said, monkeypatch, capsys):
+    def trained(*args):
+        raise AssertionError
+
+    monkeypatch.setattr(InteractionClassifier, "training_step", trained)
+    with pytest.raises(SystemExit) as exit_:
+        main(
+            f"fit --config {config}.yaml --wandb disabled {SHORT} --trainer.num_sanity_val_steps 1".split()
+        )
+    assert exit_.value.code == 2
+    assert f"error: monitor: {said}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["mine", "val/mine/x", "train/loss", "val/gap/acc"])
+def test_a_monitor_that_is_logged_later_is_not_refused(key):
+    class Logs(InteractionClassifier):
+        def training_step(self, *args):
+            self.log("mine", 1.0)
+            self.log("val/mine/x", 1.0)
+            return super().training_step(*args)
+
+    trainer = L.Trainer(
+        max_epochs=1, limit_train_batches=1, limit_val_batches=1, logger=False, accelerator="cpu",
+        callbacks=[MonitorCheck(), GeneralizationGap(every=1, strength_samples=0), EarlyStopping(key)],
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    module = Logs if "mine" in key else InteractionClassifier
+    trainer.fit(module(DigitsNet()), DigitsDataModule())
+    assert trainer.global_step == 1
 
 
 def test_a_folder_that_takes_no_more(capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
@@ -14,15 +15,15 @@ from interaction_train.tracking.report.words import number, words
 
 __all__ = ["write_report"]
 
-_HEADLINES = (
-    (r"test/acc", "Test accuracy", "last"),
-    (r"val/acc", "Best validation accuracy", "max"),
-    (r"(test|val)/robust_acc/(?!clean$)[^/]+", "Robust accuracy", "last"),
-    (r"val/gap/acc", "Generalisation gap", "last"),
-    (r"test/interaction/mean_abs", "Mean |I| on test images", "last"),
-    (r"test/interaction/strength", "Strength of interactions", "last"),
-    (r"train/loss", "Training loss", "last"),
-    (r"val/loss", "Best validation loss", "min"),
+_HEADLINES: tuple[tuple[str, str, Callable[[list[float]], float] | None], ...] = (
+    (r"test/acc", "Test accuracy", None),
+    (r"val/acc", "Best validation accuracy", max),
+    (r"(test|val)/robust_acc/(?!clean$)[^/]+", "Robust accuracy", None),
+    (r"val/gap/acc", "Generalisation gap", None),
+    (r"test/interaction/mean_abs", "Mean |I| on test images", None),
+    (r"test/interaction/strength", "Strength of interactions", None),
+    (r"train/loss", "Training loss", None),
+    (r"val/loss", "Best validation loss", min),
 )
 
 
@@ -38,13 +39,13 @@ def write_report(folder: Path) -> Path:
         folder: the run's folder.
 
     Returns:
-        The path of ``report.html``.
+        the path of the report.
     """
     run = read_run(folder)
     pages = Environment(
         loader=PackageLoader(__name__), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    pages.filters |= {"base64": _base64}
+    pages.filters["base64"] = lambda data: base64.b64encode(data).decode()
     text = pages.get_template("report.html.j2").render(
         run=run,
         caption=_caption(run),
@@ -59,10 +60,6 @@ def write_report(folder: Path) -> Path:
     draft = path.with_name(f".{path.name}.draft")  # no one ever sees half of it
     draft.write_text(text, encoding="utf-8")
     return draft.replace(path)
-
-
-def _base64(data: bytes | Path) -> str:
-    return base64.b64encode(data.read_bytes() if isinstance(data, Path) else data).decode()
 
 
 def _caption(run: Run) -> str:
@@ -86,11 +83,9 @@ def _caption(run: Run) -> str:
 def _headlines(run: Run, count: int = 6) -> list[tuple[str, str, str]]:
     """The most telling numbers: what, value, where it comes from."""
     found = []
-    for pattern, label, kind in _HEADLINES:
-        keys = [key for key in sorted(run.series) if re.fullmatch(pattern, key)]
-        for key in keys[:2]:
+    for pattern, label, best in _HEADLINES:
+        for key in [key for key in sorted(run.series) if re.fullmatch(pattern, key)][:2]:
             line = run.series[key]
-            best = {"max": max, "min": min}.get(kind)
             value = best(line.values) if best else line.values[-1]
             where = f"step {line.steps[line.values.index(value)]}" if best else "the last value"
             told = f"{label}, {key.rpartition('/')[2]}" if label == "Robust accuracy" else label
@@ -102,8 +97,7 @@ def _numbers(run: Run) -> Table:
     """Last, smallest and largest value of every metric."""
     rows = [
         [words(key), *map(number, (v[-1], min(v), max(v))), str(len(v)), key]
-        for key, line in sorted(run.series.items())
-        if (v := line.values)
+        for key, v in sorted((key, line.values) for key, line in run.series.items())
     ]
     columns = ["metric", "last", "smallest", "largest", "points", "logged as"]
     return Table("All metrics", columns, rows)

@@ -1,4 +1,4 @@
-"""Curves of the logged metrics, few and grouped, drawn for light and for dark pages."""
+"""Curves of the logged metrics, few and grouped."""
 
 from __future__ import annotations
 
@@ -32,46 +32,31 @@ _TITLES = {
     "val/disentanglement/D": "D(m) over training, by m/(n−2)",
     "val/robust_acc": "Robust accuracy",
 }
-_THEMES: dict[str, tuple[str, str, list[str]]] = {  # ink, lines, curves
-    "light": (
-        "#1f2933", "#d5dbe1",
-        ["#0b7285", "#e8590c", "#7048e8", "#2b8a3e", "#c2255c", "#868e96"],
-    ),
-    "dark": (
-        "#dee2e6", "#3b434c",
-        ["#3bc9db", "#ffa94d", "#b197fc", "#69db7c", "#f783ac", "#adb5bd"],
-    ),
-}  # fmt: skip
+# On a white page, and as the page's style sheet turns them on a dark one.
+_INK, _RULE = "#1f2933", "#b4bec8"
+_CURVES = ["#0b7285", "#e8590c", "#7048e8", "#2b8a3e", "#c2255c", "#868e96"]
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "report",
+    "font.size": 9,
+    "font.family": ["sans-serif"],
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
+    **dict.fromkeys(("axes.edgecolor", "grid.color"), _RULE),
+}
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart of curves over the optimizer steps.
-
-    Attributes:
-        title: what it shows.
-        section: one of :data:`SECTIONS`.
-        summary: the same in words, for those who do not see it.
-        light: the drawing, an SVG file, for a light page.
-        dark: the same for a dark page.
-    """
+    """An SVG of curves over the optimizer steps; the summary is for those who do not see it."""
 
     title: str
     section: str
     summary: str
-    light: bytes
-    dark: bytes
+    drawing: bytes
 
 
 def charts(series: Mapping[str, Series]) -> list[Chart]:
-    """Draw all metrics that have a curve, those that belong together in one chart.
-
-    Args:
-        series: metric → its values.
-
-    Returns:
-        The charts, section by section.
-    """
+    """All metrics that have a curve, those that belong together in one chart, by section."""
     groups: dict[str, dict[str, Series]] = {}
     for key, values in series.items():
         if len(set(values.steps)) > 1 and not _LEFT_OUT.search(key):
@@ -108,45 +93,24 @@ def _group(key: str) -> tuple[str, str]:
     return group, label
 
 
-def _told(label: str) -> str:
-    """A curve's label in words."""
-    return label if label in _SPLITS else label.replace("_", " ")
-
-
 def _chart(group: str, lines: dict[str, Series]) -> Chart:
     title = _TITLES.get(group) or words(group)
-    lines = {_told(label): line for label, line in lines.items()}
+    lines = {label.replace("_", " "): line for label, line in lines.items()}
     ends = (
         f"{label} from {number(line.values[0])} to {number(line.values[-1])}"
         for label, line in lines.items()
     )
     summary = f"{title} against the step: {'; '.join(ends)}."
-    drawn = {theme: _draw(lines, *colours) for theme, colours in _THEMES.items()}
-    return Chart(title, section_of(group), summary, **drawn)
+    return Chart(title, section_of(group), summary, _draw(lines))
 
 
-def _draw(lines: dict[str, Series], ink: str, rule: str, series: list[str]) -> bytes:
+def _draw(lines: dict[str, Series]) -> bytes:
     ordered = len(lines) > 2 and all(re.fullmatch(r"[\d.e-]+", label) for label in lines)
-    labels = sorted(lines, key=float) if ordered else sorted(lines, key=_split_order)
-    colours: list[Any] = series
-    if len(labels) > len(colours) or ordered:
-        ends = (
-            (0.1, 0.85) if ink < "#8" else (0.35, 1.0)
-        )  # the dark end would vanish on a dark page
-        colours = list(matplotlib.colormaps["viridis"](np.linspace(*ends, len(labels))))
-    style: Any = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "report",
-        "font.size": 9,
-        "font.family": ["sans-serif"],
-        "text.color": ink,
-        "axes.edgecolor": rule,
-        "axes.labelcolor": ink,
-        "xtick.color": ink,
-        "ytick.color": ink,
-        "grid.color": rule,
-    }
-    with matplotlib.rc_context(style):
+    labels = sorted(lines, key=float if ordered else _split_order)
+    colours: list[Any] = _CURVES
+    if ordered or len(labels) > len(colours):  # the bright end would vanish on a white page
+        colours = list(matplotlib.colormaps["viridis"](np.linspace(0, 0.58, len(labels))))
+    with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.7, 2.9), layout="constrained")
         axes = figure.add_subplot()
         for label, colour in zip(labels, colours, strict=False):
@@ -173,9 +137,8 @@ def _curve(axes: Axes, line: Series, label: str, colour: Any) -> None:
         every = max(1, len(values) // 400)
         axes.plot(steps[::every], values[::every], color=colour, linewidth=0.7, alpha=0.35)
         kernel = np.ones(window) / window
-        steps, values = (np.convolve(part, kernel, "valid") for part in (steps, values))
         every = max(1, len(values) // 200)
-        steps, values = steps[::every], values[::every]
+        steps, values = (np.convolve(x, kernel, "valid")[::every] for x in (steps, values))
     marker = "o" if len(values) < 12 else None
     axes.plot(steps, values, color=colour, linewidth=1.6, label=label, marker=marker, markersize=3)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,19 +40,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Run:
-    """All that a report tells.
-
-    Attributes:
-        name: the run's name and version.
-        folder: its folder.
-        series: metric → its values, over all starts.
-        epochs: number of epochs trained.
-        tables: tables, from CSV and JSON files.
-        figures: PNG files.
-        configs: file name → text of the configurations.
-        starts: one entry for each time that the run was started, those it was resumed from first,
-            as ``RunReport`` records them.
-    """
+    """All that a report tells; series, epochs and starts with those of the runs it goes on with."""
 
     name: str
     folder: Path
@@ -84,7 +73,7 @@ def read_run(folder: Path) -> Run:
         series=series,
         epochs=len(epochs),
         tables=list(_tables(folder)),
-        figures=list(_figures(folder)),
+        figures=_figures(folder),
         configs={path.name: path.read_text(encoding="utf-8") for path in configs},
         starts=starts,
     )
@@ -111,45 +100,33 @@ def _found(folder: Path, suffix: str) -> list[Path]:
     return [path for part in _FOLDERS for path in sorted((folder / part).glob(f"*.{suffix}"))]
 
 
-def _figures(folder: Path) -> Iterator[Path]:
+def _figures(folder: Path) -> list[Path]:
     """The figures, those that show the same once."""
-    seen = set()
+    found: dict[object, Path] = {}
     for path in _found(folder, "png"):
         with Image.open(path) as image:
-            shown = image.size, image.convert("RGB").tobytes()
-        if shown not in seen:
-            seen.add(shown)
-            yield path
+            found.setdefault((image.size, image.convert("RGB").tobytes()), path)
+    return list(found.values())
 
 
 def _tables(folder: Path) -> Iterator[Table]:
     for path in _found(folder, "json"):
-        if path.name != STARTS:
-            rows = list(_facts(json.loads(path.read_text(encoding="utf-8"))))
-            if rows:
-                yield Table(words(path.stem), ["", "value"], rows, path.name)
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and (rows := list(_facts(content))):
+            yield Table(words(path.stem), ["", "value"], rows, path.name)
     for path in _found(folder, "csv"):
-        if path.name != "metrics.csv":
-            try:
+        with suppress(pd.errors.EmptyDataError):
+            if path.name != "metrics.csv":  # it is drawn
                 frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-            except pd.errors.EmptyDataError:
-                continue
-            rows = [[_short(cell) for cell in row] for row in frame.to_numpy().tolist()]
-            yield Table(words(path.stem), list(frame.columns), rows, path.name)
+                rows = frame.map(number).to_numpy().tolist()
+                yield Table(words(path.stem), list(frame.columns), rows, path.name)
 
 
-def _facts(content: Any) -> Iterator[list[str]]:
+def _facts(content: dict[str, Any]) -> Iterator[list[str]]:
     """The single values of a JSON object; its lists have files of their own."""
-    for key, value in content.items() if isinstance(content, dict) else ():
+    for key, value in content.items():
         if isinstance(value, dict) and set(value) == {"value", "stderr"}:
             if not isinstance(value["value"], list):
-                yield [words(key), f"{_short(value['value'])} ± {_short(value['stderr'])}"]
+                yield [words(key), f"{number(value['value'])} ± {number(value['stderr'])}"]
         elif isinstance(value, str | int | float | bool):
-            yield [words(key), _short(value)]
-
-
-def _short(value: Any) -> str:
-    try:
-        return number(float(value)) if not isinstance(value, bool) else str(value)
-    except ValueError:
-        return str(value)
+            yield [words(key), number(value)]

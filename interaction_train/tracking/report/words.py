@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 _SPLITS = {"train": "training", "val": "validation", "test": "test"}
 _WORDS = {
@@ -20,11 +21,16 @@ _WORDS = {
 }
 
 
-def number(value: float) -> str:
-    """A number as a reader wants it: four digits, no more."""
-    if math.isfinite(value) and value == int(value) and abs(value) < 1e6:
-        return str(int(value))
-    return f"{value:.4g}"
+def number(value: Any) -> str:
+    """A number as a reader wants it, four digits and no more; anything else as text."""
+    try:
+        size = float(value)
+    except ValueError:
+        return str(value)
+    if isinstance(value, bool):
+        return str(value)
+    whole = math.isfinite(size) and size == int(size) and abs(size) < 1e6
+    return str(int(size)) if whole else f"{size:.4g}"
 
 
 def words(key: str) -> str:
