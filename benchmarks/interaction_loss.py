@@ -146,7 +146,7 @@ def _chunks(rows: int, size: int) -> list[int]:
 
 
 def images(device: str, train: int) -> tuple[Tensor, ...]:
-    """MNIST where INTERACTION_TRAIN_DATA has it, else enlarged digits: to train on, then to test."""
+    """MNIST where INTERACTION_TRAIN_DATA has it, else enlarged digits: to train on, to test."""
     folder = data_folder()
     if folder:
         with np.load(folder / "mnist.npz") as file:
