@@ -117,13 +117,18 @@ class InteractionTerm(nn.Module, ABC):
         return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
-class PlayerSettings(TermSettings, total=False):
+class PlaceSettings(TermSettings, total=False):
     """What every term over players takes by keyword; see :class:`PlayerTerm`."""
 
     baseline: float | Sequence[float] | None
-    batch_fraction: float
     chunk_size: int | None
     suffix: Network | None
+
+
+class PlayerSettings(PlaceSettings, total=False):
+    """The same, where the default for the part of the batch is :class:`PlayerTerm`'s."""
+
+    batch_fraction: float
 
 
 class PlayerTerm(InteractionTerm):

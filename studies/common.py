@@ -111,7 +111,7 @@ class Study:
         """The study on each data set; where files are missing a line says what to do."""
         settings = yaml.safe_load((Path(__file__).parent / "settings.yaml").read_text())
         for data in self.only:
-            wanted = settings[self.name].get(data, {}).get(self.scale)
+            wanted = settings.get(self.name, {}).get(data, {}).get(self.scale)
             if wanted is None:
                 continue
             file = FILES.get(data, "")

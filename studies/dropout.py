@@ -64,7 +64,7 @@ def load(source: str) -> Parts:
 
 
 def _images(x: Any, y: Any) -> tuple[Tensor, Tensor]:
-    return _tensors(x[:, None] if x.ndim == 3 else np.moveaxis(x, -1, 1), y, np.float32(255))
+    return _tensors(x[:, None] if x.ndim == 3 else np.moveaxis(x, -1, 1), y, 255)
 
 
 def _tensors(x: Any, y: Any, scale: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -95,6 +95,8 @@ def build(name: str, rate: float, everywhere: bool) -> nn.Module:
         paper = {"alexnet": it.models.CIFARAlexNet, "vgg11": it.models.CIFARVGG}
         return paper[name](dropout=rate)
     inner = rate if everywhere else 0.0
+    before: list[nn.Module]
+    after: list[nn.Module]
     if name in ("tabular", "mlp"):
         inputs, hidden, classes = (30, 128, 2) if name == "tabular" else (784, 512, 10)
         before = [nn.Flatten(), nn.Linear(inputs, hidden), nn.ReLU()]
@@ -123,7 +125,7 @@ def build(name: str, rate: float, everywhere: bool) -> nn.Module:
 def train(
     bed: Mapping[str, Any], seed: int, *, dropout: float = 0.0, everywhere: bool = False,
     decay: float = 0.0, smoothing: float = 0.0, mixup: float = 0.0, penalty: float = 0.0,
-    weight: float = 0.0, measured: bool = False,
+    weight: float = 0.0, loss: Settings | None = None, measured: bool = False,
 ) -> Summary:  # fmt: skip
     """Train one network with Adam along a cosine, and measure it.
 
@@ -137,12 +139,13 @@ def train(
         mixup: α of the Beta distribution.
         penalty: weight of minus the entropy of the outputs.
         weight: λ of the interaction loss.
+        loss: its settings other than the defaults.
         measured: whether the test samples are looked at.
     """
     data = split(load(bed["source"]), bed, seed)
     torch.manual_seed(seed)
     network = build(bed["network"], dropout, everywhere).to(memory_format=torch.channels_last)
-    term = it.InteractionLoss(bed.get("layer", "before"), seed=seed)
+    term = it.InteractionLoss(bed.get("layer", "before"), seed=seed, **(loss or {}))
     x, y = data["train"]
     one_hot = F.one_hot(y).float()
     steps = len(x) // bed["batch"]
@@ -158,14 +161,14 @@ def train(
                 labels = torch.lerp(labels[other], labels, share)
             with it.record(network, term.layers if weight else ()) as forward:
                 forward.logits = network(images)
-            loss = F.cross_entropy(forward.logits, labels, label_smoothing=smoothing)
+            total = F.cross_entropy(forward.logits, labels, label_smoothing=smoothing)
             if weight:
-                loss = loss + weight * term(network, images, labels, forward=forward)
+                total = total + weight * term(network, images, labels, forward=forward)
             if penalty:
                 log_p = forward.logits.log_softmax(1)
-                loss = loss + penalty * (log_p.exp() * log_p).sum(1).mean()
+                total = total + penalty * (log_p.exp() * log_p).sum(1).mean()
             optimizer.zero_grad()
-            loss.backward()
+            total.backward()
             optimizer.step()
             scheduler.step()
     found = quality(network, *data["val"])
@@ -197,7 +200,9 @@ def measure(network: nn.Module, data: Parts, bed: Mapping[str, Any], seed: int) 
     return {f"test {key}": value for key, value in found.items()}
 
 
-def plan(part: Part, choices: Mapping[str, Sequence[Settings]], seeds: range, **more: Any) -> Plan:
+def plan(
+    part: Part, choices: Mapping[str, Sequence[Settings]], seeds: Sequence[int], **more: Any
+) -> Plan:
     """Name of the run → the arguments of :func:`train`, seed by seed."""
     bed = {**part.settings["bed"]}
     if bed["source"].endswith(".npz"):

@@ -69,7 +69,8 @@ def test_smallest_setting_runs_and_is_not_repeated(name, study, tmp_path):
 @pytest.mark.parametrize("name", run_all.STUDIES)
 def test_full_scale_prints_its_plan(name, study, tmp_path):
     shown = study(name, "--scale", "full", "--dry_run", "--out", str(tmp_path))
-    for data in ("digits", "cifar10"):
+    parts = {"loss_settings": ("digits", "mnist_1000")}.get(name, ("digits", "cifar10"))
+    for data in parts:
         assert f"{name}_{data}, full: " in shown
     assert not list(tmp_path.iterdir())
 
@@ -82,17 +83,19 @@ def test_without_the_files_a_line_says_what_to_do(study, tmp_path):
 
 def test_a_run_with_other_settings_is_repeated(tmp_path):
     study = common.Study("x", "smoke", ("digits",), None, False, tmp_path)
+    part = common.Part(study, "digits", (0,))
     work = lambda value: {"twice": 2 * value}  # noqa: E731
-    assert study.part("digits").runs({"a": {"value": 1}}, work)["a"] == {"twice": 2}
-    assert study.part("digits").runs({"a": {"value": 1}}, None)["a"] == {"twice": 2}
-    assert study.part("digits").runs({"a": {"value": 3}}, work)["a"] == {"twice": 6}
+    assert part.runs({"a": {"value": 1}}, work)["a"] == {"twice": 2}
+    assert part.runs({"a": {"value": 1}}, None)["a"] == {"twice": 2}
+    assert part.runs({"a": {"value": 3}}, work)["a"] == {"twice": 6}
 
 
 def test_run_all_goes_on_after_a_failure(tmp_path):
     folder = tmp_path / "studies"
     folder.mkdir()
-    for name in ("common.py", "run_all.py", "settings.yaml"):
+    for name in ("common.py", "run_all.py"):
         shutil.copy(STUDIES / name, folder)
+    (folder / "settings.yaml").write_text("b_good: {digits: {smoke: {}}}")
     (folder / "a_bad.py").write_text("def f():\n    study = Study.from_command_line()\n1/0\n")
     (folder / "b_good.py").write_text(
         "from common import Check, Study\n"
@@ -190,39 +193,50 @@ def test_a_single_value_is_clear_by_its_sign_and_a_mean_by_its_interval():
     assert common.Mean.of([0.01, 0.01]).points() == "+1.0 [+1.0, +1.0] points"
 
 
-def test_settings_are_chosen_on_validation_images():
-    runs, summaries = {}, {}
-    for seed in (0, 1):
-        for value, val, test in ((0.1, 0.9, 0.1), (0.5, 0.8, 0.9), (0.7, 0.9, 0.8)):
-            name = f"{value}/{seed}"
-            runs[name] = dropout.DROPOUT, value, {}
-            summaries[name] = {"val": val, "test": test}
-    outcome = dropout.Outcome(runs, summaries)
-    assert outcome.chosen == {dropout.DROPOUT: 0.1}  # of two equal ones the weaker
-    assert outcome.best(dropout.DROPOUT, "test") == [0.1, 0.1]
+def test_settings_are_chosen_by_the_validation_nll():
+    nll = {0.2: (0.4, 0.1), 0.5: (0.2, 0.2), None: (0.9, 0.9)}
+
+    def runs(plan, work):
+        return {
+            name: {"NLL": nll[run.get("dropout")][run["seed"]], "accuracy": 0.0}
+            for name, run in plan.items()
+        }
+
+    choices = {"dropout": [{"dropout": 0.2}, {"dropout": 0.5}]}
+    settings = {"bed": {"source": "digits"}, "choices": choices, "choosing_seeds": 2}
+    part = common.Part(common.Study("x", "smoke", ("digits",), None, False, Path()), "digits", (0,))
+    part.settings, part.runs = settings, runs
+    chosen = dropout.choose(part)
+    assert chosen[dropout.DROPOUT] == [{"dropout": 0.5}]
+    assert chosen[dropout.DEFAULT] == [{"weight": 1.0}]
+
+
+def test_p_values_are_those_of_holm():
+    # The smallest times 4, the next times 3 and so on, and never less than one before.
+    assert dropout.holm([0.01, 0.04, 0.03, 0.02]) == pytest.approx([0.04, 0.06, 0.06, 0.06])
+    assert dropout.holm([0.9, 0.8]) == [1.0, 1.0]
 
 
 @pytest.mark.parametrize(
-    ("strength", "gain", "trained", "kind"),
-    [(0.5, 0.1, 0.5, 0), (0.5, -0.1, 1.0, 1), (2.0, -0.1, 1.0, 2), (2.0, 0.1, 1.0, 1)],
+    ("lower", "gain", "nll", "kind"),
+    [(0.5, 0.1, 0.0, 0), (0.5, 0.0, 0.1, 0), (0.5, -0.1, 0.1, 1), (2.0, -0.1, 0.1, 2)],
 )
-def test_dropouts_verdict_follows_from_the_numbers(strength, gain, trained, kind):
-    runs, summaries = {}, {}
-    for seed in (0, 1, 2):
-        noise = 0.001 * seed
-        for name in (dropout.NONE, dropout.DROPOUT, dropout.SQUARED, dropout.ABS_MEAN):
-            key = f"{name}/{seed}"
-            runs[key] = name, 1.0 if name in dropout.FORMS else 0.0, {}
-            factor = strength + noise if name == dropout.DROPOUT else 1.0
-            summaries[key] = {
-                "train": trained if name in dropout.FORMS else 1.0,
-                "val": 0.5,
-                "test": 0.5 + (gain + noise) * (name in dropout.FORMS),
-                "mean |I|": factor,
-                "strength": factor,
+def test_dropouts_verdict_follows_from_the_numbers(lower, gain, nll, kind):
+    chosen = {
+        name: [{}] for name in (dropout.NONE, dropout.DROPOUT, dropout.DECAY, dropout.LOSS)
+    } | {dropout.DEFAULT: [{}]}
+    found = {}
+    for seed in range(5):
+        for name in chosen:
+            ours = name in (dropout.LOSS, dropout.DEFAULT)
+            noise = 0.001 * seed * (1 if ours else 2)
+            found[f"{name}_0/seed_{seed}"] = {
+                "test accuracy": 0.5 + (gain + noise) * ours,
+                "test NLL": 0.5 - (nll + noise) * ours,
+                "test mean |I|": lower + noise if name == dropout.DROPOUT else 1.0,
+                "test strength": lower + noise if name == dropout.DROPOUT else 1.0,
             }
-    said = _verdict(lambda part: dropout.judge(part, {"x": dropout.Outcome(runs, summaries)}))
-    assert said == KINDS[kind]
+    assert _verdict(lambda part: dropout.report(part, chosen, found)) == KINDS[kind]
 
 
 @pytest.mark.parametrize(
@@ -333,6 +347,7 @@ def test_errors_of_relative_strengths_are_a_ratios():
 
 def _verdict(judge, seeds=(0, 1, 2)) -> str:
     study = common.Study("x", "smoke", ("digits",), None, False, Path("unused"))
-    part = common.Part(study, "digits", seeds)
+    part = common.Part(study, "digits", seeds, {"title": "x"})
+    part.table = part.figure = lambda *_: None
     judge(part)
     return part._verdict["kind"]

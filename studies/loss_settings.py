@@ -1,0 +1,78 @@
+"""How the interaction loss should be set: payoff, group size, form and share of the batch.
+
+Every combination is trained at several weights λ, on the beds and in the way of ``dropout.py``; a
+row of the table is a combination at the λ with the lowest validation NLL. Only validation samples
+are looked at: ``dropout.py`` reports what was chosen on others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import mean
+from typing import Any
+
+from common import Check, Part, Study, Summary, paired
+from dropout import plan, train
+from matplotlib.figure import Figure
+
+DEFAULT = "log_odds, .25"
+
+
+def best(part: Part, found: Mapping[str, Summary]) -> dict[str, dict[str, Any]]:
+    """Combination → its best λ, and there the accuracies and NLLs over seeds."""
+    result: dict[str, dict[str, Any]] = {}
+    for name, settings in part.settings["choices"].items():
+        for number, setting in enumerate(settings):
+            runs = [found[f"{name}_{number}/seed_{seed}"] for seed in part.seeds]
+            row = {key: [run[key] for run in runs] for key in ("accuracy", "NLL")}
+            if name not in result or mean(row["NLL"]) < mean(result[name]["NLL"]):
+                result[name] = {"λ": setting.get("weight", 0), **row}
+    return result
+
+
+def figure(rows: Mapping[str, dict[str, Any]], title: str) -> Figure:
+    """Validation NLL below that without the loss, with 95 % intervals."""
+    gains = {name: paired(rows["none"]["NLL"], row["NLL"]) for name, row in rows.items()}
+    del gains["none"]
+    drawn = Figure(figsize=(7, 0.28 * len(gains) + 1), layout="constrained")
+    axes = drawn.subplots()
+    widths = [gain.high - gain.value for gain in gains.values()]
+    axes.barh(list(gains), [gain.value for gain in gains.values()], xerr=widths, capsize=2)
+    axes.invert_yaxis()
+    axes.set(xlabel="validation NLL lower by", title=title)
+    return drawn
+
+
+def main() -> None:
+    """Run the study."""
+    study = Study.from_command_line(__file__, __doc__)
+    for part in study.parts():
+        with part:
+            choices = {
+                name: [{"weight": weight, "loss": entry["loss"]} for weight in entry["weights"]]
+                for name, entry in part.settings["combinations"].items()
+            }
+            part.settings["choices"] = {"none": [{}], **choices}
+            rows = best(part, part.runs(plan(part, part.settings["choices"], part.seeds), train))
+            none = rows["none"]
+            table = [
+                {
+                    "setting": name,
+                    "λ": row["λ"],
+                    **paired(row["accuracy"], none["accuracy"]).columns("accuracy gain", True),
+                    **paired(none["NLL"], row["NLL"]).columns("NLL lower by", True),
+                }
+                for name, row in rows.items()
+            ]
+            part.table(table)
+            part.figure(figure(rows, part.settings["title"]))
+            checks = []
+            for name in part.settings["worse"]:
+                gap = paired(rows[name]["NLL"], rows[DEFAULT]["NLL"])
+                said = f"{DEFAULT} has a lower NLL than {name}"
+                checks.append(Check(said, gap.clearly(1), f"by {gap}"))
+            part.verdict(checks)
+
+
+if __name__ == "__main__":
+    main()
