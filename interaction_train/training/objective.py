@@ -35,7 +35,8 @@ class WeightedTerm:
         ramp_epochs: length of the ramp.
         loss_ratio: hold factor · |term| at ``weight`` · ``loss_ratio`` times the classification
             loss.
-        max_weight: the most that ``loss_ratio`` may multiply the term by.
+        max_weight: the most that ``loss_ratio`` may multiply the term by: early in training terms are
+            so small that without a bound they would be all that counts.
 
     Raises:
         InputError: an argument out of its range, or a ramp and its length that do not go together.
@@ -54,7 +55,7 @@ class WeightedTerm:
     ramp: Ramp = "constant"
     ramp_epochs: int = 0
     loss_ratio: float | None = None
-    max_weight: float = math.inf
+    max_weight: float = 10.0
 
     def __post_init__(self) -> None:
         self._magnitudes: Tensor | None = None

@@ -77,7 +77,7 @@ def test_sum_and_logs():
 
 
 def test_share_holds_the_part_at_a_share_of_the_classification_loss():
-    for value in (4.0, -0.02, 300.0):
+    for value in (4.0, -0.2, 300.0):
         weighted = WeightedTerm(Given(value), loss_ratio=0.25)
         for number in range(3):
             total, logs = step({"term": weighted}, 2.0, number)
@@ -98,6 +98,7 @@ def test_share_follows_running_means():
 
 
 def test_share_is_capped_and_survives_zeros_and_overflows():
+    assert step({"term": WeightedTerm(Given(1e-6), loss_ratio=1.0)}, 1.0)[1]["weight/term"] == 10
     weighted = WeightedTerm(Given(1e-6), loss_ratio=1.0, max_weight=50.0, weight=2.0)
     assert step({"term": weighted}, 1.0)[1]["weight/term"].item() == 100
     zero = WeightedTerm(Given(0.0), loss_ratio=1.0)
