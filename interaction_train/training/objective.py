@@ -35,8 +35,8 @@ class WeightedTerm:
         ramp_epochs: length of the ramp.
         loss_ratio: hold factor · |term| at ``weight`` · ``loss_ratio`` times the classification
             loss.
-        max_weight: the most that ``loss_ratio`` may multiply the term by: early in training terms are
-            so small that without a bound they would be all that counts.
+        max_weight: the most that ``loss_ratio`` may multiply the term by; early in training terms
+            are so small that without a bound they would be all that counts.
 
     Raises:
         InputError: an argument out of its range, or a ramp and its length that do not go together.
