@@ -177,7 +177,8 @@ def test_mean_has_students_interval():
     ],
 )
 def test_verdict_follows_from_the_checks(holds, left, sentence, capsys):
-    part = common.Study("x", "smoke", ("digits",), None, False, Path("unused")).part("digits")
+    study = common.Study("x", "smoke", ("digits",), None, False, Path("unused"))
+    part = common.Part(study, "digits", (0,))
     checks = [common.Check(says, h, f"{h:d}") for says, h in zip("ab", holds, strict=True)]
     part.verdict(checks, left)
     assert part._verdict == {"kind": sentence.split(",")[0].lower(), "verdict": sentence}
