@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch import nn
 
 from interaction_train.attacks.attack import TransferAttack
+from interaction_train.attacks.norms import Norm
 from interaction_train.attacks.objectives import InteractionObjective, Loss
 from interaction_train.attacks.parts.gradients import Momentum, TranslationInvariance
 from interaction_train.attacks.parts.inputs import GaussianAveraging, InputDiversity
@@ -34,7 +35,7 @@ class IRAttack(TransferAttack):
         loss: ``"margin"`` or ``"cross_entropy"``.
         mix: ``"losses"`` or ``"gradients"``, as in :class:`InteractionObjective`.
         decay: of momentum; None for no momentum.
-        common: ``norm``, ``random_start``, ``seed`` and ``chunk_size`` of :class:`TransferAttack`.
+        norm: this, ``random_start``, ``seed`` and ``chunk_size`` as in :class:`TransferAttack`.
 
     Examples:
         >>> import torch
@@ -59,12 +60,18 @@ class IRAttack(TransferAttack):
         loss: Loss = "margin",
         mix: Literal["losses", "gradients"] = "losses",
         decay: float | None = None,
-        **common: Any,
+        norm: Norm = "Linf",
+        random_start: bool = False,
+        seed: int = 0,
+        chunk_size: int | None = None,
     ) -> None:
         reduction = GroupReduction(GridPlayers(grid, grid), draws, size)
         objective = InteractionObjective(loss, weight, mix, reduction)
-        parts = [] if decay is None else [Momentum(decay)]
-        super().__init__(model, eps, alpha, steps, objective=objective, parts=parts, **common)
+        super().__init__(
+            model, eps, alpha, steps, objective=objective,
+            parts=[] if decay is None else [Momentum(decay)],
+            norm=norm, random_start=random_start, seed=seed, chunk_size=chunk_size,
+        )  # fmt: skip
 
 
 class HybridIRAttack(IRAttack):

@@ -31,7 +31,14 @@ from interaction_train.callbacks.adapter import (
     find_batch,
     find_model,
 )
-from interaction_train.callbacks.samples import check_alone, fetch, first_loader, is_fast, spread
+from interaction_train.callbacks.samples import (
+    check_alone,
+    fetch,
+    first_loader,
+    is_fast,
+    spread,
+    watchers,
+)
 from interaction_train.errors import InputError, at_least
 from interaction_train.tracking.figures import save_figure
 from interaction_train.tracking.folders import run_folder
@@ -148,12 +155,9 @@ class Monitor(L.Callback, ABC):
         """Refuse, or warn of, what watches the keys after every validation."""
         if self.every == 1 or is_fast(trainer):
             return
-        watching = [(type(c).__name__, c) for c in trainer.callbacks]
-        watching += [("lr_scheduler", config) for config in trainer.lr_scheduler_configs]
         own = type(self).__name__
-        for name, watcher in watching:
-            key = getattr(watcher, "monitor", None)
-            if not isinstance(key, str) or not key.startswith(self.begin):
+        for name, key, watcher in watchers(trainer):
+            if not key.startswith(self.begin):
                 continue
             if getattr(watcher, "strict", True):
                 lenient = ", or strict=False there" if hasattr(watcher, "strict") else ""

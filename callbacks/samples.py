@@ -90,3 +90,11 @@ def check_alone(trainer: Any, callback: L.Callback, keys: str, argument: str) ->
     if sum(getattr(c, keys, ...) == getattr(callback, keys) for c in trainer.callbacks) > 1:
         got = f"two {type(callback).__name__} that log the same keys"
         raise InputError("callbacks", got, f"another {argument}= for each")
+
+
+def watchers(trainer: Any) -> list[tuple[str, str, Any]]:
+    """Callbacks and schedulers that watch a logged key: name, key, and the watcher itself."""
+    found = [(type(c).__name__, c) for c in trainer.callbacks]
+    found += [("lr_scheduler", config) for config in trainer.lr_scheduler_configs]
+    keys = ((name, getattr(watcher, "monitor", None), watcher) for name, watcher in found)
+    return [(name, key, watcher) for name, key, watcher in keys if isinstance(key, str)]

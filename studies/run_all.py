@@ -17,7 +17,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
+from typing import get_args
 
+import yaml
+from common import Data
 from rich.console import Console
 from rich.table import Table
 
@@ -25,7 +28,6 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 SIGN = "study = Study.from_command_line("  # what makes a script a study
 STUDIES = sorted(path.stem for path in HERE.glob("*.py") if f"\n    {SIGN}" in path.read_text())
-DATA = ("digits", "cifar10")
 
 
 def main() -> None:
@@ -33,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--studies", nargs="+", choices=STUDIES, default=STUDIES)
     parser.add_argument("--scale", choices=("smoke", "quick", "full"), default="quick")
-    parser.add_argument("--only", choices=DATA)
+    parser.add_argument("--only", choices=get_args(Data))
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--dry_run", action="store_true", help="print the plan of runs")
     given = parser.parse_args()
@@ -42,6 +44,7 @@ def main() -> None:
     root = ROOT / "runs" / "smoke" if given.scale == "smoke" else ROOT
     threads = max(1, (os.cpu_count() or 1) // given.jobs)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    settings = yaml.safe_load((HERE / "settings.yaml").read_text())
     table = Table("study", "data", "minutes", "verdict", title=f"Studies, scale {given.scale}")
     start = time.time()
 
@@ -60,7 +63,9 @@ def main() -> None:
         return status == 0
 
     with ThreadPoolExecutor(given.jobs) as pool:
-        tasks = product(given.studies, [given.only] if given.only else DATA)
+        wanted = product(given.studies, [given.only] if given.only else get_args(Data))
+        # A study without any settings is left to say so itself.
+        tasks = [task for task in wanted if task[1] in settings.get(task[0], get_args(Data))]
         went_well = list(pool.map(run, tasks))
     if not given.dry_run:
         Console().print(table)

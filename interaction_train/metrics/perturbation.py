@@ -9,8 +9,6 @@ Approach to Interpreting and Boosting Adversarial Transferability", ICLR 2021.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -83,7 +81,16 @@ def perturbation_game(
     )
 
 
-def perturbation_interaction(*images: Any, **options: Any) -> Tensor:
+def perturbation_interaction(
+    model: nn.Module,
+    clean: Tensor,
+    adversarial: Tensor,
+    labels: Tensor,
+    players: Players,
+    *,
+    targets: Tensor | None = None,
+    chunk_size: int | None = None,
+) -> Tensor:
     """The mean E_{i≠j} I^Shap(i,j) over all pairs of the n players of a perturbation, ``(B,)``.
 
     Exact, by the closed form E_i[v(N) − v(N∖i) − v({i}) + v(∅)]/(n − 1), in 2n + 2 forward passes
@@ -102,15 +109,22 @@ def perturbation_interaction(*images: Any, **options: Any) -> Tensor:
         >>> perturbation_interaction(model, clean, adversarial, torch.tensor([0]), UnitPlayers())
         tensor([1.], dtype=torch.float64)
     """
-    return mean_interaction(perturbation_game(*images, **options))
+    images = model, clean, adversarial, labels, players
+    return mean_interaction(perturbation_game(*images, targets=targets, chunk_size=chunk_size))
 
 
 def sampled_interactions(
-    *images: Any,
+    model: nn.Module,
+    clean: Tensor,
+    adversarial: Tensor,
+    labels: Tensor,
+    players: Players,
+    *,
     pairs: PairSampler | None = None,
     contexts: int = 100,
     seed: int = 0,
-    **options: Any,
+    targets: Tensor | None = None,
+    chunk_size: int | None = None,
 ) -> PairEstimates:
     """I^Shap(i,j) of single pairs of a perturbation's players, sampled; one order, M = 1.
 
@@ -118,13 +132,19 @@ def sampled_interactions(
     :mod:`interaction_train.indices.readings`.
 
     Args:
-        images: as in :func:`perturbation_game`, with its errors.
+        model: as in :func:`perturbation_game`, with its errors.
+        clean: as there.
+        adversarial: as there.
+        labels: as there.
+        players: as there.
         pairs: which pairs; default: random ones.
         contexts: contexts of every pair, at least 2.
         seed: seed of the draws, which depend on it and on the adversarial image alone.
-        options: see there.
+        targets: as there.
+        chunk_size: as there.
     """
-    game = perturbation_game(*images, **options)
+    images = model, clean, adversarial, labels, players
+    game = perturbation_game(*images, targets=targets, chunk_size=chunk_size)
     return sample_shapley_pairs(game, pairs or RandomPairs(), contexts, seed=seed)
 
 
