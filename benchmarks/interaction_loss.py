@@ -243,6 +243,7 @@ def main() -> None:
             metrics[f"{key}_{name}"] = value
     metrics |= noise(device, 64 if quick else 128, 20 if quick else 200)
     metrics |= gain(device, 12, 3, 1) if quick else gain(device, 40, 10, 5)
+    print(f"Gradient noise and gain: {'MNIST' if data_folder() else 'enlarged digits'}")
     report(
         "interaction_loss",
         device,
