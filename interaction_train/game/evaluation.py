@@ -26,14 +26,26 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 class _Logits(nn.Module):
-    """A network whose output is made the tensor of logits in it."""
-
     def __init__(self, model: nn.Module, key: str | int | None) -> None:
         super().__init__()
         self.model, self.key = model, key
 
     def forward(self, x: Tensor) -> Tensor:
-        return _find_logits(self.model(x), self.key)
+        output, key = self.model(x), self.key
+        if isinstance(output, Tensor):
+            return output
+        name = "logits" if key is None else key
+        found: Any = None
+        if isinstance(output, Mapping):
+            found = output.get(name)
+        elif isinstance(name, str) and (key is not None or hasattr(output, name)):
+            found = getattr(output, name, None)
+        elif isinstance(output, tuple | list):
+            found = dict(enumerate(output)).get(int(key or 0))
+        if not isinstance(found, Tensor):
+            there = list(output) if isinstance(output, Mapping) else type(output).__name__
+            raise InputError("key", repr(key), f"where the logits are in an output of {there}")
+        return found
 
 
 def logits_of(model: nn.Module, key: str | int | None = None) -> nn.Module:
@@ -44,9 +56,6 @@ def logits_of(model: nn.Module, key: str | int | None = None) -> nn.Module:
         key: where the logits lie in a mapping or tuple, or the attribute's name. Default: the
             attribute or key ``"logits"``, else the first part of a tuple.
 
-    Raises:
-        InputError: on a call, an output without logits at that place.
-
     Examples:
         >>> class Both(nn.Linear):
         ...     def forward(self, x):
@@ -55,24 +64,6 @@ def logits_of(model: nn.Module, key: str | int | None = None) -> nn.Module:
         torch.Size([2, 3])
     """
     return _Logits(model, key)
-
-
-def _find_logits(output: Any, key: str | int | None) -> Tensor:
-    if isinstance(output, Tensor):
-        return output
-    name = "logits" if key is None else key
-    found: Any = None
-    if isinstance(output, Mapping):
-        found = output.get(name)
-    elif isinstance(name, str) and (key is not None or hasattr(output, name)):
-        found = getattr(output, name, None)
-    elif isinstance(output, tuple | list):
-        place = int(key or 0)
-        found = output[place] if output[place:] else None
-    if not isinstance(found, Tensor):
-        there = list(output) if isinstance(output, Mapping) else type(output).__name__
-        raise InputError("key", repr(key), f"where the logits are in an output of {there}")
-    return found
 
 
 def inner_modules(model: nn.Module) -> dict[str, nn.Module]:
@@ -116,12 +107,6 @@ def without_grad() -> Iterator[None]:
 
 
 def eval_logits(network: Network, x: Tensor, argument: str = "model") -> Tensor:
-    """The checked logits of a network in eval, without gradient; its modes are put back.
-
-    Args:
-        network: a module or function, ``(B, ...)`` → ``(B, classes)``.
-        x: inputs ``(B, ...)``.
-        argument: what errors call the network.
-    """
+    """The checked logits of a network in eval, without gradient; its modes are put back."""
     with evaluation_mode(network), without_grad():
         return checked_logits(network(x), len(x), argument)

@@ -21,11 +21,7 @@ from interaction_train.game.players import Players
 def masked_rows(present: Tensor, absent: Tensor, players: Players, coalitions: Tensor) -> Tensor:
     """Copies ``(B, K, ...)`` of samples that show ``absent`` where a player is not in a coalition.
 
-    Args:
-        present: ``(B, ...)``.
-        absent: likewise.
-        players: how a sample splits into n players.
-        coalitions: bool ``(B, K, n)``.
+    Samples and ``absent`` are ``(B, ...)``, coalitions bool ``(B, K, n)``.
     """
     masks = players.mask(coalitions, present.shape[1:])
     return torch.where(masks, present.unsqueeze(1), absent.unsqueeze(1))
@@ -53,9 +49,6 @@ class MaskedGame:
             ``chunk_size`` checkpoints every chunk: memory stays flat, for one more forward.
         owner: the module whose modes are held in eval while coalitions run; default: ``model``, or
             the network of a :class:`~interaction_train.game.layers.LayerSuffix`.
-
-    Raises:
-        InputError: shapes, labels, rivals or chunk size that do not fit.
 
     Examples:
         >>> from interaction_train.game.players import UnitPlayers
@@ -119,9 +112,6 @@ class MaskedGame:
 
         Returns:
             ``(B, K)``, or ``(B, K, classes)`` for the payoff ``"all"``; float32 at least.
-
-        Raises:
-            InputError: coalitions of another dtype or shape, or a model that returns no logits.
         """
         batch = len(self.present)
         shape = tuple(coalitions.shape)

@@ -18,10 +18,6 @@ class Normalize(nn.Module):
         std: the standard deviations.
 
     Shapes: ``(..., C, H, W)`` → the same; the buffers ``mean`` and ``std`` are ``(C, 1, 1)``.
-
-    Raises:
-        InputError: no channel, lengths that differ, a std that is not positive, or an input with
-            another number of channels.
     """
 
     mean: Tensor
@@ -55,9 +51,6 @@ def normalized(network: nn.Module, mean: Sequence[float], std: Sequence[float]) 
         network: maps ``(B, C, H, W)`` to logits; changed and returned.
         mean: one number per channel.
         std: one number per channel.
-
-    Raises:
-        InputError: bad numbers (see :class:`Normalize`), or a network that has a ``normalize``.
     """
     if hasattr(network, "normalize"):
         raise InputError("network", "one with a 'normalize'", "one without")

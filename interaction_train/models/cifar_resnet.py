@@ -40,12 +40,9 @@ class CIFARThinResNet(nn.Module):
             (L from 1, B from 0) and ``linear``. Default: random.
         mean: training mean per channel.
         std: standard deviation per channel.
-        width: channels of the first stage; the others have twice and four times as many.
+        width: channels of the first stage, even; the others have twice and four times as many.
 
     Shapes: ``(B, C, H, W)`` in [0, 1] → ``(B, num_classes)``.
-
-    Raises:
-        InputError: another depth, an odd width, or weights that do not fit.
     """
 
     def __init__(

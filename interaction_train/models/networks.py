@@ -70,10 +70,7 @@ class DigitsNet(_FeatureNet):
         mean: training mean per channel; the default is that of scikit-learn's digits.
         std: standard deviation per channel.
 
-    Shapes: ``(B, C, image_size, image_size)`` → ``(B, num_classes)``.
-
-    Raises:
-        InputError: an argument out of its range, or inputs of another shape.
+    Shapes: ``(B, C, image_size, image_size)`` → ``(B, num_classes)``; others are refused.
     """
 
     def __init__(
@@ -108,7 +105,7 @@ class DigitsMLP(_FeatureNet):
         mean: training mean per channel.
         std: standard deviation per channel.
 
-    Shapes, errors: as :class:`DigitsNet`.
+    Shapes: as :class:`DigitsNet`.
     """
 
     def __init__(
@@ -169,10 +166,7 @@ class CIFARAlexNet(_CIFARNet):
         mean: training mean per channel.
         std: standard deviation per channel.
 
-    Shapes: ``(B, 3, 32, 32)`` → ``(B, num_classes)``.
-
-    Raises:
-        InputError: an argument out of its range, or inputs of another shape.
+    Shapes: ``(B, 3, 32, 32)`` → ``(B, num_classes)``; others are refused.
     """
 
     def __init__(
@@ -201,7 +195,7 @@ class CIFARVGG(_CIFARNet):
         mean: training mean per channel.
         std: standard deviation per channel.
 
-    Shapes, errors: as :class:`CIFARAlexNet`.
+    Shapes: as :class:`CIFARAlexNet`.
     """
 
     def __init__(
@@ -231,9 +225,6 @@ class CIFARResNet(ResNet):
         std: standard deviation per channel.
 
     Shapes: ``(B, 3, H, W)`` → ``(B, num_classes)``.
-
-    Raises:
-        InputError: an argument out of its range, or inputs with another number of channels.
     """
 
     def __init__(

@@ -19,12 +19,7 @@ from interaction_train.sampling.random import to_uniform
 def uniform(keys: Tensor, size: int | Tensor) -> Tensor:
     """Coalitions uniform over those of a given size, bool ``(..., n)``.
 
-    Args:
-        keys: see above.
-        size: one size for all, or an integer tensor that broadcasts to ``(...)``.
-
-    Raises:
-        InputError: an integer ``size`` outside 0 … n (tensors are not read back to be checked).
+    One size for all, 0 … n, or an integer tensor that broadcasts to ``(...)`` and is not checked.
     """
     n = keys.shape[-1]
     if isinstance(size, int):
@@ -50,15 +45,8 @@ def bernoulli(keys: Tensor, keep: float | Tensor) -> Tensor:
 def disjoint_groups(keys: Tensor, sizes: Sequence[int]) -> Tensor:
     """Disjoint groups of players of given sizes, uniform over all such choices.
 
-    Args:
-        keys: see above.
-        sizes: the size of each group, at least 1; together at most n.
-
-    Returns:
-        int64 ``(..., n)``: each player's group, or len(sizes) for those in none.
-
-    Raises:
-        InputError: a size below 1, or more players in groups than there are.
+    int64 ``(..., n)``: each player's group, or len(sizes) for those in none. Sizes are at least 1,
+    together at most n.
 
     Examples:
         >>> keys = torch.tensor([[40, 10, 30, 20]])

@@ -47,12 +47,9 @@ class PairSampler(ABC):
 
     @abstractmethod
     def blocks(self, players: Players, shape: Sequence[int], draws: Draws) -> PairBlocks:
-        """The pairs for a batch.
+        """The pairs for a batch of samples, each of this shape.
 
-        Args:
-            players: how a sample splits into players.
-            shape: the shape of one sample, without the batch.
-            draws: the source of random numbers; its content gives the batch's size and device.
+        The content of ``draws`` gives the batch's size and device.
         """
 
     def at_ends(self, contexts: int) -> PairSampler:
@@ -151,8 +148,7 @@ class NeighbourPairs(PairSampler):
         if number is not None and number < 1:
             raise InputError("number", number, "at least 1, or None for all")
         self.radius, self.number = radius, number
-        # At the end orders, whose one context is not drawn: the number at the others.
-        self._fewer: int | None = None
+        self._fewer: int | None = None  # at the end orders: the number at the others
 
     def at_ends(self, contexts: int) -> NeighbourPairs:
         if self.number is None:
@@ -209,8 +205,7 @@ def _complete(size: int) -> Tensor:
     return torch.triu_indices(size, size, 1).T
 
 
-def _alike(members: Tensor, draws: Draws, edges: Tensor | None = None) -> PairBlocks:
+def _alike(members: Tensor, draws: Draws, edges: Tensor = _ONE) -> PairBlocks:
     """The same blocks ``(blocks, p)`` for every sample."""
     members = members.to(draws.content.device, non_blocking=True)
-    members = members.expand(len(draws.content), -1, -1)
-    return PairBlocks(members) if edges is None else PairBlocks(members, edges)
+    return PairBlocks(members.expand(len(draws.content), -1, -1), edges)

@@ -38,11 +38,7 @@ def _mix(value: Tensor) -> Tensor:
 def content_hash(x: Tensor) -> Tensor:
     """Hash every sample's exact bytes: ``(B,)`` int64, equal for equal samples on every device.
 
-    Args:
-        x: ``(B, ...)``, any real, integer or boolean dtype.
-
-    Raises:
-        InputError: ``x`` has no batch axis or is complex.
+    Of ``(B, ...)`` with any real, integer or boolean dtype.
     """
     if x.dim() == 0 or x.is_complex():
         raise InputError("x", f"{x.dtype} of shape {tuple(x.shape)}", "a real batch (B, ...)")

@@ -27,12 +27,8 @@ from interaction_train.errors import (
 from interaction_train.game.evaluation import unwrap
 from interaction_train.game.layers import find_layer, record
 from interaction_train.losses.base import checked_batch, hard, is_soft
-from interaction_train.training.objective import (
-    WeightedTerm,
-    add_terms,
-    wanted_layers,
-    weighted_terms,
-)
+from interaction_train.training import objective
+from interaction_train.training.objective import WeightedTerm
 
 _INJECTED = ["model", "losses", "optimizer", "lr_scheduler"]
 
@@ -58,10 +54,6 @@ class InteractionClassifier(L.LightningModule):
     Checkpoints load with ``weights_only=True``. From one of the CLI
     ``InteractionClassifier.load_from_checkpoint(path)`` rebuilds everything; one of plain Python
     carries the weights: pass ``model=`` (and the rest) again.
-
-    Raises:
-        InputError: arguments out of range, an unknown layer, labels beyond ``num_classes``, or a
-            network that returns no logits ``(B, classes)``.
     """
 
     def __init__(
@@ -83,7 +75,7 @@ class InteractionClassifier(L.LightningModule):
         from_cli = _given_hyperparameters.get() is not None
         self.save_hyperparameters(ignore=[] if from_cli else _INJECTED)
         self.model, self.num_classes = model, num_classes
-        self.losses = weighted_terms(losses)
+        self.losses = objective.weighted_terms(losses)
         self.optimizer_factory, self.scheduler_factory = optimizer, lr_scheduler
         self.label_smoothing = label_smoothing
         self._inspected = False
@@ -120,10 +112,10 @@ class InteractionClassifier(L.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch
         step, epoch = progress(self.trainer)
-        with record(self.model, wanted_layers(self.losses, epoch)) as forward:
+        with record(self.model, objective.wanted_layers(self.losses, epoch)) as forward:
             forward.logits = logits = self._checked(self.model(x), x, y)
         cross_entropy = _cross_entropy(logits, y, self.label_smoothing)
-        loss, logs = add_terms(
+        loss, logs = objective.add_terms(
             self.losses, cross_entropy, self.model, x, y, forward=forward, step=step, epoch=epoch
         )
         logs["loss/cross_entropy"] = cross_entropy.detach()
@@ -185,11 +177,9 @@ def _cross_entropy(logits: Tensor, y: Tensor, label_smoothing: float = 0.0) -> T
 
 
 def progress(trainer: L.Trainer) -> tuple[int, float]:
-    """Where training is, as the loss terms count it; a resumed run goes on with it.
+    """Micro-batches before this one, over all epochs of all runs, and epochs.
 
-    Returns:
-        the number of micro-batches before this one, over all epochs; and the epoch, with the
-        fraction of it that is done (without it where the loader's length is unknown).
+    Those with the fraction that is done, where the loader's length is known.
     """
     loop = trainer.fit_loop
     done = loop.batch_idx / trainer.num_training_batches

@@ -32,13 +32,10 @@ class WeightedTerm:
         warmup_epochs: epochs at the start in which the term is left out and costs nothing.
         ramp: after the warm-up, ``"constant"``: the whole weight at once; ``"linear"`` or
             ``"cosine"``: growing from 0, step by step, within ``ramp_epochs``.
-        ramp_epochs: length of the ramp.
+        ramp_epochs: length of the ramp; 0 for a constant weight.
         loss_ratio: hold factor · |term| at ``weight`` · ``loss_ratio`` times the classification
             loss.
         max_weight: the most that ``loss_ratio`` may multiply the term by.
-
-    Raises:
-        InputError: an argument out of its range, or a ramp and its length that do not go together.
 
     Examples:
         >>> from interaction_train.losses import InteractionLoss
@@ -156,9 +153,8 @@ def add_terms(
         step: the global micro-batch counter.
         epoch: the point in training; a fraction says how far the epoch has come.
 
-    Returns:
-        the objective, and what to log: ``loss/<name>``, the value of every active term, and
-        ``weight/<name>``, its factor where that changes in training.
+    Also returns what to log: ``loss/<name>``, the value of every active term, and
+    ``weight/<name>``, its factor where that changes in training.
     """
     total, logs = classification, dict[str, Tensor | float]()
     for name, weighted in losses.items():
