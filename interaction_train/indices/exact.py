@@ -130,13 +130,9 @@ def multi_order_interactions(v: Tensor, computed_in: torch.dtype | None = None) 
     players. All come from the sums of v over the coalitions of each size that hold a pair, one of
     its players, or none: matrix products, O(n² 2^n).
 
-    Args:
-        v: ``(..., 2^n)`` with n at least 2.
-        computed_in: the dtype that ``v`` was rounded to; default: its own.
-
-    Returns:
-        ``(..., n - 1, n, n)``: order m = 0 … n−2, player i, player j; symmetric, 0 where i = j, and
-        0 where it is below the rounding noise of ``v``, 16 units in the last place of max |v|.
+    ``(..., n - 1, n, n)`` with n at least 2: order m = 0 … n−2, player i, player j; symmetric, 0
+    where i = j, and 0 where it is below the rounding noise of ``v``: 16 units in the last place of
+    max |v| in ``computed_in``, the dtype that ``v`` was rounded to, by default its own.
 
     Examples:
         >>> majority = (all_coalitions(3).sum(1) >= 2).float()  # two of three players win

@@ -132,14 +132,7 @@ class _Slice:
     """The T's of one range and what is evaluated for them, for all samples and blocks."""
 
     def __init__(
-        self,
-        n: int,
-        blocks: PairBlocks,
-        plan: Plan,
-        draws: Draws,
-        name: str,
-        start: int,
-        stop: int,
+        self, n: int, blocks: PairBlocks, plan: Plan, draws: Draws, name: str, start: int, stop: int
     ) -> None:
         self.n, self.sets = n, stop - start
         members, edges, p = blocks.members, plan.edges, plan.p

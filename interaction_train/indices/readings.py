@@ -15,13 +15,11 @@ The first two bracket the truth in the mean.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from interaction_train.errors import InputError
 from interaction_train.indices.sampled_pairs import PairEstimates
 
 Reading = Literal["plug_in", "split_sign", "rms"]
@@ -47,9 +45,3 @@ def product(estimates: PairEstimates) -> Tensor:
         for values in (estimates.part_sum, estimates.part_count)
     )
     return top / bottom
-
-
-def check_reading(reading: str, allowed: Sequence[str] = READINGS) -> None:
-    """Refuse another reading than those allowed."""
-    if reading not in allowed:
-        raise InputError("reading", repr(reading), f"one of {', '.join(allowed)}")

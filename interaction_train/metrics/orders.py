@@ -7,13 +7,12 @@ from typing import Any, ClassVar
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
 
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, one_of
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import Payoff
 from interaction_train.game.players import Players
-from interaction_train.indices.readings import READINGS, Reading, check_reading
+from interaction_train.indices.readings import READINGS, Reading
 from interaction_train.indices.sampled_pairs import (
     REFERENCE_RATIOS,
     PairEstimates,
@@ -30,17 +29,13 @@ class OrderMetric(PairMetric):
     """A metric with one value per order.
 
     Args:
-        players: how a sample splits into players; default: a 16 × 16 grid.
         payoff: what the game reads off the logits; default: log-odds of the true class for J(m) and
             its log-probability for D(m).
         ratios: orders as parts m/(n−2), ascending; ratios that are one order of the players at
             hand are refused.
         pairs: which pairs; default: 64 of cells at most two rows and columns apart.
-        contexts: contexts per pair and order, in the mean; at least 2.
-        more: see :class:`~interaction_train.metrics.base.PairMetric`.
-
-    Raises:
-        InputError: ratios out of their range.
+        more: this, ``players`` and ``contexts`` are those of
+            :class:`~interaction_train.metrics.base.PairMetric`.
     """
 
     letter: ClassVar[str]
@@ -61,10 +56,7 @@ class OrderMetric(PairMetric):
         ascending = list(self.ratios) == sorted(set(self.ratios))
         if not self.ratios or not ascending or self.ratios[0] < 0 or self.ratios[-1] > 1:
             raise InputError("ratios", self.ratios, "ascending numbers from 0 to 1")
-
-    @property
-    def width(self) -> int:
-        return len(self.ratios)
+        self.width = len(self.ratios)
 
     def estimate(self, game: MaskedGame) -> PairEstimates:
         return sample_multi_order(
@@ -72,13 +64,10 @@ class OrderMetric(PairMetric):
         )
 
     def plot(
-        self,
-        val: Statistics | None = None,
-        ax: Axes | None = None,
-        reading: Reading = "plug_in",
+        self, val: Statistics | None = None, ax: Axes | None = None, reading: Reading = "plug_in"
     ) -> tuple[Figure, Axes]:
         """Draw the curve of one reading of |I|, with a band of one standard error."""
-        check_reading(reading, self.readings)
+        one_of("reading", reading, self.readings)
         value = self.compute() if val is None else val
         figure, axes = self._axes(ax)
         curve = {
@@ -115,9 +104,7 @@ class InteractionSpectrum(OrderMetric):
     """
 
     letter, usual = "J", "log_odds"
-
-    def statistics(self, rows: Tensor) -> Statistics:
-        return spectrum(rows)
+    statistics = staticmethod(spectrum)
 
 
 class Disentanglement(OrderMetric):
@@ -129,9 +116,7 @@ class Disentanglement(OrderMetric):
     """
 
     letter, usual, readings = "D", "log_prob", READINGS[:2]
-
-    def statistics(self, rows: Tensor) -> Statistics:
-        return disentanglement(rows)
+    statistics = staticmethod(disentanglement)
 
 
 class InteractionStrength(PairMetric):
@@ -142,11 +127,11 @@ class InteractionStrength(PairMetric):
     Args: see :class:`~interaction_train.metrics.base.PairMetric`.
     """
 
+    statistics = staticmethod(strength)
+
     def estimate(self, game: MaskedGame) -> PairEstimates:
         return sample_shapley_pairs(game, self.pairs, self.contexts, seed=self.seed)
 
-    def statistics(self, rows: Tensor) -> Statistics:
-        return strength(rows)
-
     def plot(self, val: Statistics | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
-        return self._bars(val, ax, READINGS, "strength_", "interaction strength")
+        keys = [f"strength_{reading}" for reading in READINGS]
+        return self._bars(val, ax, keys, "interaction strength")

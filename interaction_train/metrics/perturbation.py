@@ -9,8 +9,6 @@ Approach to Interpreting and Boosting Adversarial Transferability", ICLR 2021.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -25,13 +23,7 @@ from interaction_train.indices.curve import coalition_values, end_coalitions, me
 from interaction_train.indices.readings import READINGS
 from interaction_train.indices.sampled_pairs import PairEstimates, sample_shapley_pairs
 from interaction_train.metrics.base import InteractionMetric
-from interaction_train.metrics.rows import (
-    Statistics,
-    column,
-    estimate_rows,
-    strengths,
-    with_errors,
-)
+from interaction_train.metrics.rows import Statistics, column, estimate_rows, strengths, with_errors
 from interaction_train.sampling.pairs import PairSampler, RandomPairs
 from interaction_train.sampling.random import content_hash
 
@@ -57,9 +49,6 @@ def perturbation_game(
         players: how an image splits into players.
         targets: ``(B,)`` int64, the classes a targeted attack aimed at.
         chunk_size: rows sent through the network at once; default: the fastest.
-
-    Raises:
-        InputError: images, labels, targets, players or outputs of the network that do not fit.
     """
     if clean.shape != adversarial.shape or clean.dtype != adversarial.dtype:
         got = f"{adversarial.dtype} {tuple(adversarial.shape)}"
@@ -83,14 +72,22 @@ def perturbation_game(
     )
 
 
-def perturbation_interaction(*images: Any, **options: Any) -> Tensor:
+def perturbation_interaction(
+    model: nn.Module,
+    clean: Tensor,
+    adversarial: Tensor,
+    labels: Tensor,
+    players: Players,
+    *,
+    targets: Tensor | None = None,
+    chunk_size: int | None = None,
+) -> Tensor:
     """The mean E_{i≠j} I^Shap(i,j) over all pairs of the n players of a perturbation, ``(B,)``.
 
     Exact, by the closed form E_i[v(N) − v(N∖i) − v({i}) + v(∅)]/(n − 1), in 2n + 2 forward passes
     per image (formula sheet, item 6).
 
-    Args and errors: as :func:`perturbation_game`; also fewer than 2 players are refused, and a
-    utility that is not finite.
+    Args: as :func:`perturbation_game`, with at least 2 players.
 
     Examples:
         >>> from interaction_train.game.players import UnitPlayers
@@ -102,29 +99,36 @@ def perturbation_interaction(*images: Any, **options: Any) -> Tensor:
         >>> perturbation_interaction(model, clean, adversarial, torch.tensor([0]), UnitPlayers())
         tensor([1.], dtype=torch.float64)
     """
-    return mean_interaction(perturbation_game(*images, **options))
+    images = model, clean, adversarial, labels
+    return mean_interaction(
+        perturbation_game(*images, players, targets=targets, chunk_size=chunk_size)
+    )
 
 
 def sampled_interactions(
-    *images: Any,
+    model: nn.Module,
+    clean: Tensor,
+    adversarial: Tensor,
+    labels: Tensor,
+    players: Players,
+    *,
     pairs: PairSampler | None = None,
     contexts: int = 100,
     seed: int = 0,
-    **options: Any,
+    targets: Tensor | None = None,
+    chunk_size: int | None = None,
 ) -> PairEstimates:
     """I^Shap(i,j) of single pairs of a perturbation's players, sampled; one order, M = 1.
 
     ``estimates.over_pairs(plug_in(estimates))`` is the mean of |I| in one of the three readings of
     :mod:`interaction_train.indices.readings`.
 
-    Args:
-        images: as in :func:`perturbation_game`, with its errors.
-        pairs: which pairs; default: random ones.
-        contexts: contexts of every pair, at least 2.
-        seed: seed of the draws, which depend on it and on the adversarial image alone.
-        options: see there.
+    Args: as :func:`perturbation_game` and
+    :func:`~interaction_train.indices.sampled_pairs.sample_shapley_pairs`; default: random pairs.
+    Draws depend on ``seed`` and the adversarial image alone.
     """
-    game = perturbation_game(*images, **options)
+    images = model, clean, adversarial, labels
+    game = perturbation_game(*images, players, targets=targets, chunk_size=chunk_size)
     return sample_shapley_pairs(game, pairs or RandomPairs(), contexts, seed=seed)
 
 
@@ -172,6 +176,6 @@ class PerturbationInteraction(InteractionMetric):
 
     def plot(self, val: Statistics | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
         title = "interactions inside the perturbation"
-        figure, axes = self._bars(val, ax, ("mean", *READINGS), "", title)
+        figure, axes = self._bars(val, ax, ("mean", *READINGS), title)
         axes.axhline(0, color="black", linewidth=0.8)
         return figure, axes
