@@ -16,11 +16,8 @@ from interaction_train.sampling.random import Draws, content_hash
 def player_interactions(game: MaskedGame) -> Tensor:
     """Σ_{j≠i} I^Shap(i,j) = v(N) − v(N∖i) − v({i}) + v(∅) of every player, ``(B, n)``; exact.
 
-    2n + 2 evaluations. From Shapley values with and without a player (formula sheet, item 6).
-
-    Raises:
-        InputError: fewer than 2 players, several numbers per coalition, or a payoff that is not
-            finite.
+    2n + 2 evaluations. From Shapley values with and without a player (formula sheet, item 6). Needs
+    2 players, and payoffs of one number, which is finite.
     """
     single = torch.eye(game.n, dtype=torch.bool, device=game.present.device)
     values = _finite(game, torch.cat([end_coalitions(game), single, ~single]))
@@ -31,8 +28,7 @@ def player_interactions(game: MaskedGame) -> Tensor:
 def mean_interaction(game: MaskedGame) -> Tensor:
     """The mean of I^Shap(i,j) over all pairs, ``(B,)``, by the closed form; exact.
 
-    E_{i≠j} I^Shap(i,j) = E_i[v(N) − v(N∖i) − v({i}) + v(∅)]/(n−1) (formula sheet, item 6). Errors:
-    as :func:`player_interactions`.
+    E_{i≠j} I^Shap(i,j) = E_i[v(N) − v(N∖i) − v({i}) + v(∅)]/(n−1) (formula sheet, item 6).
 
     Examples:
         >>> from interaction_train.game.players import UnitPlayers
@@ -77,14 +73,10 @@ def sample_order_curve(
     n − 1 evaluations. Survey, Eq. 11 and the formula sheet's item 8. Memory is flat in ``chains``.
 
     Args:
-        game: the game of B samples, with one number per coalition.
+        game: of B samples and 2 players at least; payoffs are one number, which is finite.
         chains: number of chains, at least 2.
         seed: seed of the draws.
         name: name of the draws.
-
-    Raises:
-        InputError: fewer than 2 chains or 2 players, several numbers per coalition, or a payoff
-            that is not finite.
     """
     n, batch, device = game.n, len(game.present), game.present.device
     at_least("chains", chains, 2)

@@ -64,21 +64,12 @@ def multivariate_strength(v: Tensor, subset: Sequence[int], max_size: int = 12) 
     max_Ω − min_Ω of Σ_{C∈Ω} φ([C] | N∖S ∪ {[C]}) over the partitions Ω of S; exact, by dynamic
     programming over subsets, O(3^|S|). At most Σ_{|L|>1} |I^Shap(L | N∖S ∪ L)|.
 
-    Args:
-        v: ``(..., 2^n)``.
-        subset: S.
-        max_size: the largest |S| that is not refused.
-
-    Raises:
-        InputError: also where ``subset`` is larger than ``max_size``.
+    Sets S of more than ``max_size`` players are refused.
     """
     size = len(subset)
     if size > max_size:
-        raise InputError(
-            "subset",
-            f"{size} players, which have {_partitions(size)} partitions",
-            f"at most max_size = {max_size} players",
-        )
+        got = f"{size} players, which have {_partitions(size)} partitions"
+        raise InputError("subset", got, f"at most max_size = {max_size} players")
     g = _averaged(v, subset)
     phi = g - g[..., :1]
     return best_partition(torch.stack([phi, -phi]))[0].sum(0).to(v)

@@ -58,9 +58,6 @@ def sample(game: MaskedGame, blocks: PairBlocks, plans: dict[str, Plan], draws: 
     """Evaluate plans, name of the draws → plan of an order, without reading anything back.
 
     Memory is flat in the number of contexts.
-
-    Raises:
-        InputError: a payoff with more than one number per coalition.
     """
     batch, number, _ = blocks.members.shape
     total = number * len(blocks.edges)

@@ -43,7 +43,7 @@ class Strength:
 
     Attributes:
         lower: ``(B,)``: the partitions that look best and worst in one half of the contexts,
-            evaluated in the other. Unbiased for those two, so in the mean at most T.
+            evaluated in the other; in the mean at most T.
         lower_stderr: ``(B,)``, standard errors over contexts.
         search: ``(B,)``: the same in the half that they were chosen in, which favours them; in the
             mean at least T where partitions are enumerated.
@@ -75,7 +75,7 @@ def sample_multivariate(
     """B([S]) = φ([S] | N∖S ∪ {[S]}) − Σ_{i∈S} φ(i | N∖S ∪ {i}) (survey, Eq. 8).
 
     All these Shapley values average over the same contexts T ⊆ N∖S, which hold each player with
-    one probability from U(0, 1): a context costs |S| + 2 evaluations. Args and errors: as
+    one probability from U(0, 1): a context costs |S| + 2 evaluations. Args: as
     :func:`sample_strength`.
     """
     inside = _Subset(game, subset, contexts, seed, name)
@@ -106,18 +106,14 @@ def sample_strength(
     one half of the contexts and evaluated in the other.
 
     Args:
-        game: the game of B samples, with one number per coalition.
+        game: the game of B samples, whose payoffs are one number, which is finite.
         subset: S, distinct players.
         contexts: contexts of each half, at least 2.
         enumerate_up_to: the largest |S| whose blocks are all evaluated, at most 12.
-        candidates: partitions per round of the search, for each of the maximum and the minimum.
-        rounds: rounds of the search.
+        candidates: partitions per round of the search, 8 or more, for each of maximum and minimum.
+        rounds: rounds of the search, at least 1.
         seed: seed of the draws.
         name: name of the draws.
-
-    Raises:
-        InputError: an argument out of its range, players that repeat or do not exist, several
-            numbers per coalition, or a payoff that is not finite.
     """
     at_least("candidates", candidates, 8)
     at_least("rounds", rounds, 1)

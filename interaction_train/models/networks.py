@@ -177,7 +177,7 @@ class CIFARAlexNet(_CIFARNet):
         mean: Sequence[float] = CIFAR10_MEAN,
         std: Sequence[float] = CIFAR10_STD,
     ) -> None:
-        config = [64, "M", (192, 5), "M", 384, 256, 256, "M"]
+        config: list[Layer] = [64, "M", (192, 5), "M", 384, 256, 256, "M"]
         sizes, dropouts = [hidden, hidden, num_classes], [dropout, dropout, None]
         super().__init__(config, sizes, dropouts, mean, std)
 
