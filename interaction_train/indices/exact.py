@@ -8,7 +8,7 @@ Everything is vectorised over the leading axes, differentiable, summed in float6
 the device lacks it) and returned in the dtype of ``v``. An :class:`InputError` refuses a ``v`` that
 is not floating point, whose last axis is no power of two, or which has too few players.
 
-"Survey" below is Zhou et al., "Interpretability of Neural Networks Based on Game-theoretic
+The survey is Zhou et al., "Interpretability of Neural Networks Based on Game-theoretic
 Interactions", 2024.
 """
 
@@ -28,12 +28,8 @@ CELLS = 2**21  # numbers in one block of a sum over coalitions
 _NOISE = 16  # units in the last place that four values and what a network does before may be off by
 
 
-def all_coalitions(
-    n: int, device: torch.device | str | None = None, start: int = 0, stop: int | None = None
-) -> Tensor:
-    """Every coalition of n ≤ 62 players in the order of the value tensors, bool ``(…, n)``.
-
-    Or those from ``start`` to before ``stop``; an :class:`InputError` refuses what is not there.
+def all_coalitions(n: int, device: torch.device | str | None = None) -> Tensor:
+    """Every coalition of n ≤ 62 players in the order of the value tensors, bool ``(2^n, n)``.
 
     Examples:
         >>> all_coalitions(2).int().tolist()
@@ -41,10 +37,7 @@ def all_coalitions(
     """
     if not 0 <= n <= 62:
         raise InputError("n", n, "between 0 and 62 players")
-    stop = 1 << n if stop is None else stop
-    if not 0 <= start <= stop <= 1 << n:
-        raise InputError("start, stop", (start, stop), f"0 <= start <= stop <= {1 << n}")
-    return _members(torch.arange(start, stop, device=device), n)
+    return _members(torch.arange(1 << n, device=device), n)
 
 
 def exact_values(game: MaskedGame, max_coalitions: int = 2**20) -> Tensor:
@@ -63,7 +56,7 @@ def exact_values(game: MaskedGame, max_coalitions: int = 2**20) -> Tensor:
     result = torch.empty(0)
     for start in range(0, 1 << n, block):
         stop = min(start + block, 1 << n)
-        values = game(all_coalitions(n, device, start, stop)).movedim(1, -1)
+        values = game(_members(torch.arange(start, stop, device=device), n)).movedim(1, -1)
         if not values.isfinite().all():
             at = (~values.isfinite()).nonzero()[0].tolist()
             got = f"the payoff {values[tuple(at)].item()} for sample {at[0]}"

@@ -38,14 +38,11 @@ _NOISE = 8  # units in the last place of the logits that a mean |Δ| may be off 
 
 
 class RowMetric(Metric):
-    """A metric with one row of numbers per sample.
+    """A metric with one row of numbers per sample; ``kwargs`` are those of ``torchmetrics.Metric``.
 
     Rows carry the hash of their sample, so that samples which a distributed sampler repeats count
     once, and no result depends on batches, their order or the number of processes. Metrics merge by
     joining their rows; after ``metric.persistent(True)`` the rows are part of the state dict.
-
-    Args:
-        kwargs: those of ``torchmetrics.Metric``.
     """
 
     is_differentiable = False

@@ -41,8 +41,7 @@ def perturbation_game(
     """The game whose players are the parts of a perturbation; v is the attack's utility.
 
     Args:
-        model: the network, ``(rows, C, H, W)`` → logits ``(rows, classes)``; its modes, statistics
-            and gradients stay as they are.
+        model: the network, ``(rows, C, H, W)`` → logits ``(rows, classes)``.
         clean: ``(B, C, H, W)``.
         adversarial: the same images, perturbed.
         labels: ``(B,)`` int64, the true classes.
@@ -84,10 +83,9 @@ def perturbation_interaction(
 ) -> Tensor:
     """The mean E_{i≠j} I^Shap(i,j) over all pairs of the n players of a perturbation, ``(B,)``.
 
-    Exact, by the closed form E_i[v(N) − v(N∖i) − v({i}) + v(∅)]/(n − 1), in 2n + 2 forward passes
-    per image (formula sheet, item 6).
-
-    Args: as :func:`perturbation_game`, with at least 2 players.
+    Exact, in 2n + 2 forward passes per image
+    (:func:`~interaction_train.indices.curve.mean_interaction`). Args: as
+    :func:`perturbation_game`, with at least 2 players.
 
     Examples:
         >>> from interaction_train.game.players import UnitPlayers
@@ -120,9 +118,6 @@ def sampled_interactions(
 ) -> PairEstimates:
     """I^Shap(i,j) of single pairs of a perturbation's players, sampled; one order, M = 1.
 
-    ``estimates.over_pairs(plug_in(estimates))`` is the mean of |I| in one of the three readings of
-    :mod:`interaction_train.indices.readings`.
-
     Args: as :func:`perturbation_game` and
     :func:`~interaction_train.indices.sampled_pairs.sample_shapley_pairs`; default: random pairs.
     Draws depend on ``seed`` and the adversarial image alone.
@@ -141,8 +136,7 @@ class PerturbationInteraction(InteractionMetric):
     v(N) − v(∅), what the whole perturbation adds to the attack's utility; each with ``_stderr``
     over images; ``contexts`` per pair, and ``samples``. NaN without samples.
 
-    An image costs 2n + 5 forward passes and those of the sampled pairs: with the defaults 517 and
-    27 400. :func:`perturbation_interaction` gives the exact mean alone.
+    An image costs 2n + 5 forward passes and those of the sampled pairs: by default 517 and 27 400.
 
     Args: see :class:`~interaction_train.metrics.base.InteractionMetric`.
     """

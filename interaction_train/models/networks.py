@@ -1,8 +1,4 @@
-"""Small reference networks with normalisation as their first layer.
-
-Pixels live in [0, 1] outside a model. Any other network, from torchvision or timm, gets the same
-first layer from :func:`normalized`.
-"""
+"""Small reference networks, with normalisation of pixels in [0, 1] as their first layer."""
 
 from __future__ import annotations
 
@@ -58,8 +54,6 @@ class _FeatureNet(nn.Module):
 
 class DigitsNet(_FeatureNet):
     """A small convolutional net, cheap enough for exact indices on 8x8 digits.
-
-    Without dropout its train and eval forwards agree.
 
     Args:
         num_classes: number of logits.
@@ -186,8 +180,8 @@ class CIFARVGG(_CIFARNet):
     """VGG-11, -13 or -16 for 32x32 colour images: torchvision's features, a small classifier.
 
     Args:
-        depth: 11, 13 or 16 (which counts the three linear layers of the original); or 7, a small
-            one of the same kind: five convolutions of 32 to 128 channels, and two linear layers.
+        depth: 11, 13 or 16, which counts the three linear layers of the original; or 7, a small
+            one with five convolutions of 32 to 128 channels.
         batch_norm: whether a BatchNorm follows every convolution.
         num_classes: number of logits.
         dropout: probability before each of the two linear layers; 0 for none.

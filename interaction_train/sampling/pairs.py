@@ -8,6 +8,7 @@ arguments out of their range, and on use players that a choice does not fit.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -53,10 +54,7 @@ class PairSampler(ABC):
         """
 
     def at_ends(self, contexts: int) -> PairSampler:
-        """The choice for the two end orders, whose pairs have one context each.
-
-        Where those of others have ``contexts``, so many more pairs cost the same.
-        """
+        """The choice for the end orders: one context a pair, so ``contexts`` times more pairs."""
         return self
 
 
@@ -90,13 +88,10 @@ class AllPairs(PairSampler):
 
 
 class GivenPairs(PairSampler):
-    """The same given pairs for every sample.
+    """The same pairs (i, j) of different players for every sample; at least one and none twice.
 
     Each is a block of its own: were evaluations shared, membership would be drawn once for all
     samples, whose errors then were not independent.
-
-    Args:
-        pairs: pairs (i, j) of different players, at least one and none twice.
 
     Examples:
         >>> draws = Draws(torch.arange(2))
@@ -106,17 +101,15 @@ class GivenPairs(PairSampler):
     """
 
     def __init__(self, pairs: Sequence[Sequence[int]]) -> None:
-        seen: set[tuple[int, int]] = set()
         for pair in pairs:
             if len(pair) != 2 or pair[0] == pair[1] or min(pair) < 0:
                 raise InputError("pairs", tuple(pair), "two different players i, j >= 0")
-            key = (min(pair), max(pair))
-            if key in seen:
-                raise InputError("pairs", f"the pair {key} twice", "every pair once")
-            seen.add(key)
-        if not seen:
-            raise InputError("pairs", "none", "at least one pair")
         self.given = [(int(i), int(j)) for i, j in pairs]
+        if not self.given:
+            raise InputError("pairs", "none", "at least one pair")
+        pair, times = Counter((min(pair), max(pair)) for pair in self.given).most_common(1)[0]
+        if times > 1:
+            raise InputError("pairs", f"the pair {pair} twice", "every pair once")
 
     def blocks(self, players: Players, shape: Sequence[int], draws: Draws) -> PairBlocks:
         n = _at_least_two(players, shape)
@@ -129,9 +122,8 @@ class GivenPairs(PairSampler):
 class NeighbourPairs(PairSampler):
     """Pairs of grid cells at most ``radius`` rows and ``radius`` columns apart.
 
-    Every such pair is equally likely, wherever it lies. Those of a sample are spread over the grid:
-    interactions of pairs close to each other are alike, so that new places are worth more than the
-    evaluations which pairs in one place could share.
+    Every such pair is equally likely. Those of a sample are spread over the grid: interactions of
+    pairs close to each other are alike, so new places are worth more than shared evaluations.
 
     Args:
         radius: largest distance in rows and in columns, at least 1; 2 in the reference protocol.
