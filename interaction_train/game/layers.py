@@ -93,10 +93,9 @@ def features(model: nn.Module, layer: str, x: Tensor) -> Tensor:
 class LayerSuffix:
     """What follows a layer, as a function of its output.
 
-    The network runs on a single token input, and a hook replaces the layer's output; the prefix
-    thus costs one row a call. This is right only where everything after the layer depends on the
-    input through it alone, which is shown once per model and layer, for any weights and inputs
-    (:func:`~interaction_train.game.dataflow.check_layer`).
+    The network runs on a single token input, and a hook replaces the layer's output. This is right
+    only where everything after the layer depends on the input through it alone, which is shown once
+    per model and layer (:func:`~interaction_train.game.dataflow.check_layer`).
 
     Args:
         model: the network.

@@ -30,9 +30,8 @@ def masked_rows(present: Tensor, absent: Tensor, players: Players, coalitions: T
 class MaskedGame:
     """The game v(S) = payoff(model(where(mask of S, present, absent))), for a batch of samples.
 
-    It serves attribution (present = image, absent = baseline), losses at a layer (features, 0) and
-    perturbations (adversarial image, clean image). Coalitions run in eval mode and leave no trace
-    on modes, BatchNorm statistics, ``requires_grad``, hooks and the global RNG state.
+    Coalitions run in eval mode and leave no trace on modes, BatchNorm statistics,
+    ``requires_grad``, hooks and the global RNG state.
 
     Args:
         model: maps ``(rows, ...)`` to logits ``(rows, classes)``, of two classes or more where the

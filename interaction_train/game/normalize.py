@@ -47,10 +47,7 @@ def normalized(network: nn.Module, mean: Sequence[float], std: Sequence[float]) 
 
     The layer becomes the submodule ``normalize``; the names of all other layers stay.
 
-    Args:
-        network: maps ``(B, C, H, W)`` to logits; changed and returned.
-        mean: one number per channel.
-        std: one number per channel.
+    ``mean`` and ``std`` as in :class:`Normalize`.
     """
     if hasattr(network, "normalize"):
         raise InputError("network", "one with a 'normalize'", "one without")

@@ -1,7 +1,6 @@
-"""Exact interactions of sets of players, in games ``v`` as in :mod:`.exact`.
+"""Exact interactions of a set S of players, in games ``v`` as in :mod:`.exact`.
 
-In all of them ``subset`` is S, distinct players out of 0 … n−1, at least one; an
-:class:`InputError` refuses any other, and a ``v`` that is no value tensor.
+``subset`` are distinct players out of 0 … n−1, at least one.
 """
 
 from __future__ import annotations
@@ -101,8 +100,7 @@ def checked_subset(subset: Sequence[int], n: int) -> list[int]:
 def _averaged(v: Tensor, subset: Sequence[int]) -> Tensor:
     """The game g(C) = Σ_{T⊆N∖S} |T|!(r−|T|)!/(r+1)! v(T∪C), r = n−|S|, of the players in S.
 
-    ``(..., 2^|S|)``, bit k for ``subset[k]``. The weights sum to 1 and are those of the Shapley
-    values of any single block C, and of I^Shap(L | N∖S ∪ L) for every L ⊆ S.
+    ``(..., 2^|S|)``, bit k for ``subset[k]``.
     """
     n = count_players(v)
     players = checked_subset(subset, n)

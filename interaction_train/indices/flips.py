@@ -209,7 +209,7 @@ class _Slice:
         return self.sign * (none - first - second + both)
 
     def moments(self, delta: Tensor) -> Tensor:
-        """Sums over T's of s², s·c, c² and s (see :class:`Sums`), ``(B, blocks, 4)``."""
+        """What is added to ``Sums.total``, ``(B, blocks, 4)``."""
         s, c = (
             delta.new_zeros(*delta.shape[:2], self.sets).index_add_(2, self.t, part)
             for part in (delta, torch.ones_like(delta))

@@ -161,7 +161,13 @@ class _Subset:
         self.game.choose_chunk(batch * count * self.contexts)
         for start in range(0, self.contexts, block):
             span = range(start, min(start + block, self.contexts))
-            values = (self._values(parts, stream, span) @ coefficients).squeeze(2)
+            place = torch.tensor(span, device=self.players.device)
+            keep = (place + self.draws.uniform(f"keep {stream}", span)) / self.contexts
+            keys = self.draws.bits(f"players {stream}", span, self.game.n)
+            rows = bernoulli(keys, keep.unsqueeze(-1)).unsqueeze(2).repeat(1, 1, count, 1)
+            rows[..., self.players] = parts.unsqueeze(1)
+            v = coalition_values(self.game, rows.flatten(1, 2)).unflatten(1, (len(span), 1, -1))
+            values = (v @ coefficients).squeeze(2)
             # Keep rates are stratified, one from each slice of (0, 1): neighbours differ by as much
             # as two draws from one slice, all together by more.
             steps = (values if last is None else torch.cat([last, values], 1)).diff(dim=1)
@@ -170,15 +176,6 @@ class _Subset:
         mean = total[0] / self.contexts
         require_finite(mean)
         return mean, (total[1] / (2 * (self.contexts - 1) * self.contexts)).sqrt()
-
-    def _values(self, parts: Tensor, stream: str, span: range) -> Tensor:
-        """v(T ∪ C_k), ``(B, contexts of the span, 1, K)``."""
-        place = torch.tensor(span, device=self.players.device)
-        keep = (place + self.draws.uniform(f"keep {stream}", span)) / self.contexts
-        keys = self.draws.bits(f"players {stream}", span, self.game.n)
-        rows = bernoulli(keys, keep.unsqueeze(-1)).unsqueeze(2).repeat(1, 1, parts.shape[1], 1)
-        rows[..., self.players] = parts.unsqueeze(1)
-        return coalition_values(self.game, rows.flatten(1, 2)).unflatten(1, (len(span), 1, -1))
 
     def partitions(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The blocks of R partitions ``(B, R, |S|)``, then ∅; what each counts in their Σ_C φ([C]).

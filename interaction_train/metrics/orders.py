@@ -84,10 +84,8 @@ class InteractionSpectrum(OrderMetric):
     """J^(m) = E_x E_ij |I^(m)(i,j|x)| / E_m [same] (survey, Eq. 21), with strengths and signs.
 
     The denominator is the mean over ``ratios``, so spectra compare only over the same ones. The
-    defaults are the reference protocol: a 16 × 16 grid, 13 orders, pairs at most two cells apart,
-    log-odds of the true class, correctly classified samples, 100 contexts per pair; but 64 pairs
-    per sample, where it has 200. ``compute()`` returns what
-    :func:`~interaction_train.metrics.rows.spectrum` does.
+    defaults are the reference protocol, but 64 pairs per sample, where it has 200. ``compute()``
+    returns what :func:`~interaction_train.metrics.rows.spectrum` does.
 
     Args: see :class:`OrderMetric`.
 

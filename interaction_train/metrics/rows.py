@@ -115,7 +115,7 @@ def spectrum(rows: Tensor) -> Statistics:
         ``signed``, the mean interaction; per reading of |I| the strengths ``<reading>``, in the
         unit of the payoff, and ``J_<reading>``; each with its standard error over samples
         ``<key>_stderr``; ``contexts``, the mean number per pair; all ``(M,)``; and ``samples``, a
-        scalar. ``plug_in`` and ``split_sign`` bracket |I|. NaN without samples.
+        scalar. NaN without samples.
     """
     signed = column(rows, "signed")
     means = {"signed": (signed.mean(0), signed)}

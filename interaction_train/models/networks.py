@@ -111,9 +111,8 @@ class DigitsMLP(_FeatureNet):
         mean: Sequence[float] = DIGITS_MEAN,
         std: Sequence[float] = DIGITS_STD,
     ) -> None:
-        sizes = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
-        for name, value in sizes.items():
-            at_least(name, value, 1)
+        at_least("num_classes", num_classes, 1)
+        at_least("image_size", image_size, 1)
         if not hidden or min(hidden) < 1:
             raise InputError("hidden", hidden, "one size per hidden layer, each at least 1")
         _check_channels(in_channels, mean)

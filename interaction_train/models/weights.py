@@ -47,16 +47,12 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
 
 
 def pretrained(model: nn.Module, weights: str) -> nn.Module:
-    """:func:`load_weights`, with its arguments and errors, for YAML.
+    """:func:`load_weights` for YAML.
 
     ::
 
-        model:
-          class_path: interaction_train.models.weights.pretrained
-          init_args:
-            model:
-              class_path: DigitsNet
-            weights: digits_cnn
+        class_path: interaction_train.models.weights.pretrained
+        init_args: {model: {class_path: DigitsNet}, weights: digits_cnn}
 
     Args:
         model: the network.

@@ -161,8 +161,7 @@ class NeighbourPairs(PairSampler):
             return _alike(torch.arange(n)[None], draws, pairs)
         if number >= total:
             return _alike(pairs, draws)
-        # A systematic sample: equal steps through the tiles, in each of which the order is random.
-        # In whole numbers, units of 2^-24, which every device has.
+        # A systematic sample: equal steps, in units of 2^-24, through randomly ordered tiles.
         device = draws.content.device
         pairs, tile = (part.to(device, non_blocking=True) for part in (pairs, tile))
         order = ((tile << 24) + (draws.bits("order", total) & 0xFFFFFF)).argsort(-1)

@@ -90,11 +90,6 @@ class WeightedTerm:
         scheduled = self.scheduled(epoch)
         if self.loss_ratio is None:
             return scheduled
-        reference, size = self._observe(value, classification)
-        ratio = self.loss_ratio * reference / size.clamp(min=1e-12)
-        return scheduled * ratio.clamp(max=self.max_weight)
-
-    def _observe(self, value: Tensor, classification: Tensor) -> Tensor:
         now = torch.stack([classification.detach().float().abs(), value.detach().float().abs()])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             # Else every process would train with a weight of its own.
@@ -104,7 +99,9 @@ class WeightedTerm:
         # One step that overflows must not stay in the means.
         moved = torch.where(now.isfinite(), torch.lerp(now, old, _MEMORY), old)
         self._magnitudes = torch.where(old.isfinite(), moved, now)
-        return self._magnitudes
+        reference, size = self._magnitudes
+        ratio = self.loss_ratio * reference / size.clamp(min=1e-12)
+        return scheduled * ratio.clamp(max=self.max_weight)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The running means ``(2,)`` of |classification loss| and |term|; empty without any."""
@@ -146,11 +143,7 @@ def add_terms(
     Args:
         losses: name → weighted term.
         classification: the classification loss, a scalar.
-        model: the network, ``(B, ...)`` → ``(B, classes)``.
-        x: inputs ``(B, ...)``.
-        y: labels ``(B,)`` int64, or probabilities ``(B, classes)``.
-        forward: record of the main forward pass on the same ``x``.
-        step: the global micro-batch counter.
+        model: as the terms take it, like ``x``, ``y``, ``forward`` and ``step``.
         epoch: the point in training; a fraction says how far the epoch has come.
 
     Also returns what to log: ``loss/<name>``, the value of every active term, and

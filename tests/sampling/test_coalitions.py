@@ -165,6 +165,7 @@ class TestDisjointGroups:
 def test_global_random_state_is_untouched():
     before = torch.get_rng_state()
     keys = keys_of(10, 6)
+    uniform(keys, 3)
     bernoulli(keys, 0.5)
     disjoint_groups(keys, [2, 2])
     assert torch.equal(torch.get_rng_state(), before)
