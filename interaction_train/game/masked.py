@@ -133,17 +133,12 @@ class MaskedGame:
         run: Callable[..., Tensor] = self._evaluate
         if grad and self.chunk_size is not None and rows < total:
             run = partial(checkpoint, run, use_reentrant=False, preserve_rng_state=False)
+        tensors = [self.present, self._absent, coalitions]
+        tensors += [t for t in (self.labels, self.rivals) if t is not None]
         parts = []
         # Split, not sliced: the backward pass of a slice would fill the whole batch each time.
-        for start, present, absent, wanted in zip(
-            range(0, batch, samples),
-            self.present.split(samples),
-            self._absent.split(samples),
-            coalitions.split(samples),
-            strict=True,
-        ):
-            b = slice(start, start + samples)
-            pieces = [run(present, absent, piece, b) for piece in wanted.split(per_sample, dim=1)]
+        for present, absent, wanted, *y in zip(*(t.split(samples) for t in tensors), strict=True):
+            pieces = [run(present, absent, piece, *y) for piece in wanted.split(per_sample, dim=1)]
             parts.append(torch.cat(pieces, 1))
         return torch.cat(parts)
 
@@ -154,12 +149,13 @@ class MaskedGame:
         with evaluation_mode(self.owner):
             return chunk_rows(self.model, self.owner, self.present[:1], rows)
 
-    def _evaluate(self, present: Tensor, absent: Tensor, coalitions: Tensor, b: slice) -> Tensor:
+    def _evaluate(
+        self, present: Tensor, absent: Tensor, coalitions: Tensor, *classes: Tensor
+    ) -> Tensor:
         # The mode is set here, not around the whole call: a checkpointed chunk runs again in the
         # backward pass, when the caller's modes are back.
         rows = masked_rows(present, absent, self.players, coalitions).flatten(0, 1)
         with evaluation_mode(self.owner):
             logits = self.model(rows)
         logits = checked_logits(logits, len(rows)).unflatten(0, coalitions.shape[:2])
-        given = [t[b, None] for t in (self.labels, self.rivals) if t is not None]
-        return self.payoff(logits, *given)
+        return self.payoff(logits, *(one.unsqueeze(1) for one in classes))

@@ -84,9 +84,7 @@ def sample_order_curve(
     game.choose_chunk(batch * chains * (n - 1))
     first, last = _finite(game, end_coalitions(game)).split(1, -1)
     sizes = torch.arange(1, n, device=device)
-    widths, dtype = (n + 1, n - 1), wide_dtype(device)
-    sums = [torch.zeros(batch, width, dtype=dtype, device=device) for width in widths]
-    squares = [torch.zeros_like(part) for part in sums]
+    sums = torch.zeros(2, batch, 2 * n, dtype=wide_dtype(device), device=device)
     block = max(1, 8192 // (batch * n))
     for start in range(0, chains, block):
         span = range(start, min(start + block, chains))
@@ -95,18 +93,15 @@ def sample_order_curve(
         values = coalition_values(game, coalitions).unflatten(1, (len(span), n - 1))
         left, right = (end[:, None].expand(-1, len(span), 1) for end in (first, last))
         curve = torch.cat([left, values, right], -1)
-        for k, part in enumerate((curve, curve.diff(n=2))):
-            sums[k] += part.sum(1)
-            squares[k] += part.square().sum(1)
-    means = [part / chains for part in sums]
-    errors = [
-        ((square / chains - mean.square()).clamp(min=0) / (chains - 1)).sqrt()
-        for square, mean in zip(squares, means, strict=True)
-    ]
-    errors[0][:, [0, -1]] = 0
-    require_finite(means[0])
-    means[0][:, [0, -1]] = torch.cat([first, last], 1)
-    return OrderCurve(means[0], errors[0], means[1], errors[1], chains, chains * (n - 1) + 2)
+        both = torch.cat([curve, curve.diff(n=2)], -1)
+        sums += torch.stack([both.sum(1), both.square().sum(1)])
+    mean, square = sums / chains
+    error = ((square - mean.square()).clamp(min=0) / (chains - 1)).sqrt()
+    require_finite(mean)
+    mean[:, [0, n]], error[:, [0, n]] = torch.cat([first, last], 1), 0
+    found = (part.split([n + 1, n - 1], 1) for part in (mean, error))
+    (curve, orders), (curve_error, orders_error) = found
+    return OrderCurve(curve, curve_error, orders, orders_error, chains, chains * (n - 1) + 2)
 
 
 def require_finite(values: Tensor) -> None:

@@ -140,12 +140,8 @@ def add_terms(
 ) -> tuple[Tensor, dict[str, Tensor | float]]:
     """The objective of a training step, classification loss + Σ factor · term.
 
-    Args:
-        losses: name → weighted term.
-        classification: the classification loss, a scalar.
-        model: as the terms take it, like ``x``, ``y``, ``forward`` and ``step``.
-        epoch: the point in training; a fraction says how far the epoch has come.
-
+    The terms take the network, inputs ``x``, labels ``y``, the record of the main forward pass on
+    ``x``, and the global micro-batch counter; a fraction of ``epoch`` says how far it has come.
     Also returns what to log: ``loss/<name>``, the value of every active term, and
     ``weight/<name>``, its factor where that changes in training.
     """
