@@ -64,9 +64,7 @@ class OrderCurve:
     evaluations: int
 
 
-def sample_order_curve(
-    game: MaskedGame, chains: int = 100, *, seed: int = 0, name: str = "order_curve"
-) -> OrderCurve:
+def sample_order_curve(game: MaskedGame, chains: int = 100, *, seed: int = 0) -> OrderCurve:
     """The order curve and all signed mean orders, from chains of nested coalitions.
 
     Every chain adds the players one by one in a random order; v(∅) and v(N) are shared, so it costs
@@ -76,11 +74,10 @@ def sample_order_curve(
         game: of B samples and 2 players at least; payoffs are one number, which is finite.
         chains: number of chains, at least 2.
         seed: seed of the draws.
-        name: name of the draws.
     """
     n, batch, device = game.n, len(game.present), game.present.device
     at_least("chains", chains, 2)
-    draws = Draws(content_hash(game.present), seed, name)
+    draws = Draws(content_hash(game.present), seed, "order_curve")
     game.choose_chunk(batch * chains * (n - 1))
     first, last = _finite(game, end_coalitions(game)).split(1, -1)
     sizes = torch.arange(1, n, device=device)

@@ -17,6 +17,7 @@ are is drawn per sample on the device.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -115,14 +116,11 @@ def sample(game: MaskedGame, blocks: PairBlocks, plans: dict[str, Plan], draws: 
 
 def _ranges(counts: Tensor, copies: int) -> Iterator[tuple[int, int]]:
     """(start, stop): ranges of T's whose evaluations fit one call of the game."""
-    rows = counts.cumsum(0).tolist()
-    start = 0
+    rows, start, before = counts.cumsum(0).tolist(), 0, 0
     while start < len(rows):
-        stop, before = start + 1, rows[start - 1] if start else 0
-        while stop < len(rows) and (rows[stop] - before) * copies <= _ROWS:
-            stop += 1
+        stop = max(start + 1, bisect_right(rows, before + _ROWS // copies))
         yield start, stop
-        start = stop
+        start, before = stop, rows[stop - 1]
 
 
 class _Slice:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from interaction_train.errors import InputError, at_least
 from interaction_train.game.masked import MaskedGame
 from interaction_train.indices.curve import require_finite
-from interaction_train.indices.flips import sample
+from interaction_train.indices.flips import Sums, sample
 from interaction_train.indices.plans import Plan, order_plan, shapley_plan
 from interaction_train.sampling.pairs import PairBlocks, PairSampler
 from interaction_train.sampling.random import Draws, content_hash
@@ -108,12 +108,11 @@ def sample_multi_order(
     ratios: Sequence[float] | None = None,
     share: bool = True,
     seed: int = 0,
-    name: str = "multi_order",
 ) -> PairEstimates:
     """Multi-order interactions I^(m)(i,j), the mean of Δv(i,j,S) over |S| = m (survey, Eq. 11).
 
-    Contexts are uniform over those of exactly m players; a sample's draws depend on its content,
-    ``seed`` and ``name`` alone. Pairs of a block share evaluations
+    Contexts are uniform over those of exactly m players; a sample's draws depend on its content and
+    ``seed`` alone. Pairs of a block share evaluations
     (:mod:`~interaction_train.indices.flips`); the two end orders, which have one context each, are
     evaluated once, where the choice of pairs says so for more pairs. Memory is flat in them.
 
@@ -125,7 +124,6 @@ def sample_multi_order(
         ratios: parts of n−2; as :func:`resolve_orders` takes them.
         share: False evaluates every pair and context apart, at four evaluations a difference.
         seed: seed of the draws.
-        name: name of the draws.
 
     Examples:
         >>> import interaction_train as it
@@ -137,7 +135,7 @@ def sample_multi_order(
     """
     at_least("contexts", contexts, 2)  # for two independent parts
     wanted = resolve_orders(game.n, orders, ratios)
-    draws = Draws(content_hash(game.present), seed, name)
+    draws = Draws(content_hash(game.present), seed, "multi_order")
 
     def blocks(choice: PairSampler) -> PairBlocks:
         found = choice.blocks(game.players, game.present.shape[1:], draws)
@@ -153,17 +151,12 @@ def sample_multi_order(
     for chosen, orders in groups:
         if orders:
             plans = {str(m): order_plan(game.n, m, chosen, contexts, draws) for m in orders}
-            found.append(_estimates(game, orders, chosen, plans, draws))
+            found.append(_estimates(orders, chosen, plans, sample(game, chosen, plans, draws)))
     return found[0] if len(found) == 1 else _joined(wanted, *found)
 
 
 def sample_shapley_pairs(
-    game: MaskedGame,
-    pairs: PairSampler,
-    contexts: int = 100,
-    *,
-    seed: int = 0,
-    name: str = "shapley_pairs",
+    game: MaskedGame, pairs: PairSampler, contexts: int = 100, *, seed: int = 0
 ) -> PairEstimates:
     """Shapley interactions I^Shap(i,j) of pairs (survey, Eq. 5), the mean of I^(m)(i,j) over m.
 
@@ -171,19 +164,15 @@ def sample_shapley_pairs(
     pair of a block gets one from every coalition. Args: as :func:`sample_multi_order`.
     """
     at_least("contexts", contexts, 2)  # for two independent parts
-    draws = Draws(content_hash(game.present), seed, name)
+    draws = Draws(content_hash(game.present), seed, "shapley_pairs")
     blocks = pairs.blocks(game.players, game.present.shape[1:], draws)
-    return _estimates(game, (), blocks, {"shapley": shapley_plan(blocks, contexts)}, draws)
+    plans = {"shapley": shapley_plan(blocks, contexts)}
+    return _estimates((), blocks, plans, sample(game, blocks, plans, draws))
 
 
 def _estimates(
-    game: MaskedGame,
-    orders: tuple[int, ...],
-    blocks: PairBlocks,
-    plans: dict[str, Plan],
-    draws: Draws,
+    orders: tuple[int, ...], blocks: PairBlocks, plans: dict[str, Plan], sums: Sums
 ) -> PairEstimates:
-    sums = sample(game, blocks, plans, draws)
     exact = torch.tensor([plan.exact for plan in plans.values()])[:, None]
     exact = exact.to(sums.value.device, non_blocking=True)
     count, total = sums.count.sum(2), sums.value.sum(2)

@@ -65,12 +65,7 @@ class Strength:
 
 
 def sample_multivariate(
-    game: MaskedGame,
-    subset: Sequence[int],
-    contexts: int = 100,
-    *,
-    seed: int = 0,
-    name: str = "multivariate",
+    game: MaskedGame, subset: Sequence[int], contexts: int = 100, *, seed: int = 0
 ) -> Multivariate:
     """B([S]) = φ([S] | N∖S ∪ {[S]}) − Σ_{i∈S} φ(i | N∖S ∪ {i}) (survey, Eq. 8).
 
@@ -78,7 +73,9 @@ def sample_multivariate(
     one probability from U(0, 1): a context costs |S| + 2 evaluations. Args: as
     :func:`sample_strength`.
     """
-    inside = _Subset(game, subset, contexts, seed, name)
+    inside = _Subset(
+        game, subset, contexts, Draws(content_hash(game.present), seed, "multivariate")
+    )
     size = len(inside.players)
     single = torch.eye(size, dtype=torch.bool, device=inside.players.device)
     parts = torch.cat([torch.zeros_like(single[:1]), torch.ones_like(single[:1]), single])
@@ -96,7 +93,6 @@ def sample_strength(
     candidates: int = 64,
     rounds: int = 8,
     seed: int = 0,
-    name: str = "strength",
 ) -> Strength:
     """T([S]) = max_Ω − min_Ω of Σ_{C∈Ω} φ([C] | N∖S ∪ {[C]}) over partitions Ω (survey, Eq. 10).
 
@@ -113,12 +109,11 @@ def sample_strength(
         candidates: partitions per round of the search, 8 or more, for each of maximum and minimum.
         rounds: rounds of the search, at least 1.
         seed: seed of the draws.
-        name: name of the draws.
     """
     at_least("candidates", candidates, 8)
     at_least("rounds", rounds, 1)
     in_range("enumerate_up_to", enumerate_up_to, 0, 12)
-    inside = _Subset(game, subset, contexts, seed, name)
+    inside = _Subset(game, subset, contexts, Draws(content_hash(game.present), seed, "strength"))
     size = len(inside.players)
     exhaustive = size <= enumerate_up_to
     if exhaustive:
@@ -138,12 +133,11 @@ class _Subset:
     """S and the contexts around it."""
 
     def __init__(
-        self, game: MaskedGame, subset: Sequence[int], contexts: int, seed: int, name: str
+        self, game: MaskedGame, subset: Sequence[int], contexts: int, draws: Draws
     ) -> None:
         players = checked_subset(subset, game.n)
         at_least("contexts", contexts, 2)
-        self.game, self.contexts = game, contexts
-        self.draws = Draws(content_hash(game.present), seed, name)
+        self.game, self.contexts, self.draws = game, contexts, draws
         self.players = torch.tensor(players, device=game.present.device)
         self.dtype = wide_dtype(self.players.device)
         # Of the maximum and the minimum over partitions.

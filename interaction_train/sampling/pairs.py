@@ -75,8 +75,8 @@ class RandomPairs(PairSampler):
         n = _at_least_two(players, shape)
         size = min(self.size, n)
         number = min(self.number, n // size)
-        order = draws.bits("pairs", n).argsort(-1)
-        return PairBlocks(order[:, : number * size].unflatten(1, (number, size)), _complete(size))
+        order = draws.bits("pairs", n).argsort(-1)[:, : number * size]
+        return PairBlocks(order.unflatten(1, (number, size)), torch.triu_indices(size, size, 1).T)
 
 
 class AllPairs(PairSampler):
@@ -84,7 +84,7 @@ class AllPairs(PairSampler):
 
     def blocks(self, players: Players, shape: Sequence[int], draws: Draws) -> PairBlocks:
         n = _at_least_two(players, shape)
-        return _alike(torch.arange(n)[None], draws, _complete(n))
+        return _alike(torch.arange(n)[None], draws, torch.triu_indices(n, n, 1).T)
 
 
 class GivenPairs(PairSampler):
@@ -190,10 +190,6 @@ def _at_least_two(players: Players, shape: Sequence[int]) -> int:
     if n < 2:
         raise InputError("players", f"{n} player", "at least 2")
     return n
-
-
-def _complete(size: int) -> Tensor:
-    return torch.triu_indices(size, size, 1).T
 
 
 def _alike(members: Tensor, draws: Draws, edges: Tensor = _ONE) -> PairBlocks:

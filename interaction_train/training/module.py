@@ -14,6 +14,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics.classification import MulticlassAccuracy
 
 from interaction_train.errors import (
@@ -165,10 +166,8 @@ class InteractionClassifier(L.LightningModule):
         if self.scheduler_factory is None:
             return optimizer
         scheduler = self.scheduler_factory(optimizer)
-        plan = {"scheduler": scheduler, "interval": "epoch"}
-        if hasattr(scheduler, "monitor"):
-            plan["monitor"] = scheduler.monitor
-        return {"optimizer": optimizer, "lr_scheduler": plan}
+        monitor = {"monitor": scheduler.monitor} if hasattr(scheduler, "monitor") else {}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **monitor}}
 
 
 def _cross_entropy(logits: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -189,8 +188,7 @@ def progress(trainer: L.Trainer) -> tuple[int, float]:
 def warn_of_early_losses(losses: Mapping[str, WeightedTerm], model: nn.Module) -> None:
     """Warn where losses start in epoch 0 on a network with BatchNorm."""
     early = [name for name, weighted in losses.items() if weighted.active(0)]
-    norm = nn.modules.batchnorm._BatchNorm
-    if early and any(isinstance(m, norm) for m in unwrap(model).modules()):
+    if early and any(isinstance(m, _BatchNorm) for m in unwrap(model).modules()):
         rank_zero_warn(
             f"losses {early} start in epoch 0 on a network with BatchNorm, whose running "
             "statistics lag at first and blow the terms up: give them warmup_epochs."
