@@ -38,10 +38,7 @@ def chunk_rows(network: Network, owner: nn.Module | None, sample: Tensor, rows: 
 
 
 def gradient_rows(sample: Tensor, total: int) -> int:
-    """How many of a differentiable job's ``total`` rows go through a network at once.
-
-    On a CPU 64, which is fastest; elsewhere as many samples as large networks leave memory for.
-    """
+    """How many of a differentiable job's ``total`` rows go through a network at once."""
     limit = _CPU_ROWS if sample.device.type == "cpu" else _ELEMENTS // max(1, sample.numel())
     return max(1, min(total, limit))
 

@@ -75,10 +75,7 @@ def inner_modules(model: nn.Module) -> dict[str, nn.Module]:
 
 @contextmanager
 def evaluation_mode(model: object) -> Iterator[None]:
-    """Put every submodule in eval, and back as it was, module by module, also on an exception.
-
-    Modes that change inside come back too. What is not a module passes through.
-    """
+    """Put every submodule, if this is a module, in eval, and each back as it was in any case."""
     # Flags are set directly: train() may be overridden, and restores no mixture of modes.
     modes = [(m, m.training) for m in model.modules()] if isinstance(model, nn.Module) else []
     try:
@@ -94,10 +91,7 @@ def evaluation_mode(model: object) -> Iterator[None]:
 
 @contextmanager
 def without_grad() -> Iterator[None]:
-    """``torch.no_grad`` that is safe inside autocast.
-
-    The half-precision copies of weights that autocast keeps have no gradient and must not stay.
-    """
+    """``torch.no_grad`` after which autocast keeps no copies of weights without gradient."""
     try:
         with torch.no_grad():
             yield

@@ -103,14 +103,11 @@ class MaskedGame:
         self.owner = owner
 
     def __call__(self, coalitions: Tensor, *, grad: bool = False) -> Tensor:
-        """Payoffs of coalitions.
+        """Payoffs ``(B, K)``, or ``(B, K, classes)`` for ``"all"``; float32 at least.
 
         Args:
             coalitions: bool ``(K, n)``, the same for all samples, or ``(B, K, n)``.
             grad: whether the result is differentiable (with respect to whatever requires grad).
-
-        Returns:
-            ``(B, K)``, or ``(B, K, classes)`` for the payoff ``"all"``; float32 at least.
         """
         batch = len(self.present)
         shape = tuple(coalitions.shape)

@@ -43,12 +43,7 @@ class Normalize(nn.Module):
 
 
 def normalized(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-    """Give an existing network a :class:`Normalize` as its first layer, in place.
-
-    The layer becomes the submodule ``normalize``; the names of all other layers stay.
-
-    ``mean`` and ``std`` as in :class:`Normalize`.
-    """
+    """Give a network a :class:`Normalize` as first layer ``normalize``, in place; names stay."""
     if hasattr(network, "normalize"):
         raise InputError("network", "one with a 'normalize'", "one without")
     layer = Normalize(mean, std)

@@ -14,10 +14,7 @@ from interaction_train.errors import InputError, at_least, one_of
 
 
 class Players(ABC):
-    """A partition of the elements of a sample, of shape ``shape``, into n players.
-
-    A coalition is a boolean mask ``(..., n)``, true where the player is present.
-    """
+    """A partition of a sample's elements into n players; coalitions are bool, true if present."""
 
     @abstractmethod
     def count(self, shape: Sequence[int]) -> int:

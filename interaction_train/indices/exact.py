@@ -42,8 +42,7 @@ def all_coalitions(n: int, device: torch.device | str | None = None) -> Tensor:
 def exact_values(game: MaskedGame, max_coalitions: int = 2**20) -> Tensor:
     """The game's values on all coalitions, without gradient; memory beyond the result is flat.
 
-    ``(B, 2^n)``, or ``(B, classes, 2^n)`` for the payoff ``"all"``.
-    Refused are more than ``max_coalitions``, and payoffs that are NaN or infinite.
+    ``(B, 2^n)``, or ``(B, classes, 2^n)`` for the payoff ``"all"``; all must be finite.
     """
     n = game.n
     if n > 62 or 1 << n > max_coalitions:
@@ -150,10 +149,7 @@ def shapley_interactions(v: Tensor) -> Tensor:
 
 
 def order_strengths(multi_order: Tensor) -> Tensor:
-    """Absolute strength of each order, E_x E_{i≠j} |I^(m)(i,j|x)|, ``(orders,)``.
-
-    Of ``(..., orders, n, n)`` with zero diagonals, all orders or some, and n at least 2.
-    """
+    """E_x E_{i≠j} |I^(m)(i,j|x)|, ``(..., orders, n, n)`` with zero diagonals → ``(orders,)``."""
     shape = tuple(multi_order.shape)
     if len(shape) < 3 or shape[-1] != shape[-2] or shape[-1] < 2 or 0 in shape:
         raise InputError("multi_order", f"shape {shape}", "(..., orders, n, n) with n at least 2")

@@ -98,10 +98,7 @@ def checked_subset(subset: Sequence[int], n: int) -> list[int]:
 
 
 def _averaged(v: Tensor, subset: Sequence[int]) -> Tensor:
-    """The game g(C) = Σ_{T⊆N∖S} |T|!(r−|T|)!/(r+1)! v(T∪C), r = n−|S|, of the players in S.
-
-    ``(..., 2^|S|)``, bit k for ``subset[k]``.
-    """
+    """g(C) = Σ_{T⊆N∖S} |T|!(r−|T|)!/(r+1)! v(T∪C), r = n−|S|, of all C ⊆ S, ``(..., 2^|S|)``."""
     n = count_players(v)
     players = checked_subset(subset, n)
     others = [i for i in range(n) if i not in players]

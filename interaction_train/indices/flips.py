@@ -56,10 +56,7 @@ class Sums:
 
 
 def sample(game: MaskedGame, blocks: PairBlocks, plans: dict[str, Plan], draws: Draws) -> Sums:
-    """Evaluate plans, name of the draws → plan of an order, without reading anything back.
-
-    Memory is flat in the number of contexts.
-    """
+    """Evaluate plans by name of their draws, with nothing read back; memory is flat."""
     batch, number, _ = blocks.members.shape
     total = number * len(blocks.edges)
     parts = max(2, *(len(plan.parts) for plan in plans.values()))

@@ -45,8 +45,7 @@ class Strength:
         lower: ``(B,)``: the partitions that look best and worst in one half of the contexts,
             evaluated in the other; in the mean at most T.
         lower_stderr: ``(B,)``, standard errors over contexts.
-        search: ``(B,)``: the same in the half that they were chosen in, which favours them; in the
-            mean at least T where partitions are enumerated.
+        search: ``(B,)``: where they were chosen; in the mean at least T if all took part.
         highest: ``(B, |S|)`` int64, the block of each player of S in the partition that maximises.
         lowest: ``(B, |S|)``, in the one that minimises.
         exhaustive: whether all partitions took part.
@@ -70,8 +69,7 @@ def sample_multivariate(
     """B([S]) = φ([S] | N∖S ∪ {[S]}) − Σ_{i∈S} φ(i | N∖S ∪ {i}) (survey, Eq. 8).
 
     All these Shapley values average over the same contexts T ⊆ N∖S, which hold each player with
-    one probability from U(0, 1): a context costs |S| + 2 evaluations. Args: as
-    :func:`sample_strength`.
+    one probability from U(0, 1), at |S| + 2 evaluations. Args: as :func:`sample_strength`.
     """
     inside = _Subset(
         game, subset, contexts, Draws(content_hash(game.present), seed, "multivariate")
@@ -96,10 +94,10 @@ def sample_strength(
 ) -> Strength:
     """T([S]) = max_Ω − min_Ω of Σ_{C∈Ω} φ([C] | N∖S ∪ {[C]}) over partitions Ω (survey, Eq. 10).
 
-    Small sets: all 2^|S| blocks are evaluated in every context and all partitions compared, by
-    dynamic programming. Larger ones: partitions are sampled (survey, Sec. 2.2.3), by the
-    cross-entropy method. A maximum over noisy values is biased up, so the partitions are chosen in
-    one half of the contexts and evaluated in the other.
+    Of small sets all partitions are compared, by dynamic programming over all 2^|S| blocks; those
+    of larger ones are sampled (survey, Sec. 2.2.3), by the cross-entropy method. A maximum over
+    noisy values is biased up, so they are chosen in one half of the contexts and evaluated in the
+    other.
 
     Args:
         game: the game of B samples, whose payoffs are one number, which is finite.

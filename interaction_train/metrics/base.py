@@ -103,7 +103,7 @@ class InteractionMetric(RowMetric):
     """
 
     only_correct = False
-    width = 1  # number of orders M
+    row_shape: tuple[int, ...] = (len(COLUMNS), 1)
 
     def __init__(
         self,
@@ -118,10 +118,6 @@ class InteractionMetric(RowMetric):
         at_least("contexts", contexts, 2)
         self.players, self.pairs = players or GridPlayers(16, 16), pairs or RandomPairs()
         self.contexts, self.seed, self.chunk_size = contexts, seed, chunk_size
-
-    @property
-    def row_shape(self) -> tuple[int, ...]:
-        return (len(COLUMNS), self.width)
 
     def compute(self) -> Statistics:
         result = super().compute()

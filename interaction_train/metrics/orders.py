@@ -20,7 +20,7 @@ from interaction_train.indices.sampled_pairs import (
     sample_shapley_pairs,
 )
 from interaction_train.metrics.base import PairMetric
-from interaction_train.metrics.rows import Statistics, disentanglement, spectrum, strength
+from interaction_train.metrics.rows import COLUMNS, Statistics, disentanglement, spectrum, strength
 from interaction_train.sampling.pairs import NeighbourPairs, PairSampler
 from interaction_train.tracking.figures import draw_spectrum
 
@@ -56,7 +56,7 @@ class OrderMetric(PairMetric):
         ascending = list(self.ratios) == sorted(set(self.ratios))
         if not self.ratios or not ascending or self.ratios[0] < 0 or self.ratios[-1] > 1:
             raise InputError("ratios", self.ratios, "ascending numbers from 0 to 1")
-        self.width = len(self.ratios)
+        self.row_shape = (len(COLUMNS), len(self.ratios))
 
     def estimate(self, game: MaskedGame) -> PairEstimates:
         return sample_multi_order(
@@ -85,9 +85,8 @@ class InteractionSpectrum(OrderMetric):
 
     The denominator is the mean over ``ratios``, so spectra compare only over the same ones. The
     defaults are the reference protocol, but 64 pairs per sample, where it has 200. ``compute()``
-    returns what :func:`~interaction_train.metrics.rows.spectrum` does.
-
-    Args: see :class:`OrderMetric`.
+    returns what :func:`~interaction_train.metrics.rows.spectrum` does. Args: see
+    :class:`OrderMetric`.
 
     Examples:
         >>> import interaction_train as it, torch
@@ -108,9 +107,8 @@ class InteractionSpectrum(OrderMetric):
 class Disentanglement(OrderMetric):
     """D^(m) = E_{x,ij} |E_S Δ| / E_{x,ij} E_S |Δ|, a ratio of global means (formula sheet, 11).
 
-    ``compute()`` returns what :func:`~interaction_train.metrics.rows.disentanglement` does.
-
-    Args: see :class:`OrderMetric`.
+    ``compute()`` returns what :func:`~interaction_train.metrics.rows.disentanglement` does. Args:
+    see :class:`OrderMetric`.
     """
 
     letter, usual, readings = "D", "log_prob", READINGS[:2]
@@ -120,9 +118,8 @@ class Disentanglement(OrderMetric):
 class InteractionStrength(PairMetric):
     """E_x E_ij |I^Shap(i,j|x)| / E_x |z_y − mean of the other logits| (formula sheet, 12).
 
-    ``compute()`` returns what :func:`~interaction_train.metrics.rows.strength` does.
-
-    Args: see :class:`~interaction_train.metrics.base.PairMetric`.
+    ``compute()`` returns what :func:`~interaction_train.metrics.rows.strength` does. Args: see
+    :class:`~interaction_train.metrics.base.PairMetric`.
     """
 
     statistics = staticmethod(strength)

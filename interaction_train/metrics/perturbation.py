@@ -1,10 +1,10 @@
 """How strongly the units of an adversarial perturbation interact (survey, Sec. 5.1).
 
-The players are parts of a perturbation, such as the cells of a grid: a present part shows the
-adversarial image, an absent one the clean image. The payoff is the attack's utility, v(S) =
-max_{y'≠y} h_{y'} − h_y with y' frozen to the best other class of the full adversarial image, and
-for a targeted attack h_t − max_{y'≠t} h_{y'}, y' frozen likewise. From Wang et al., "A Unified
-Approach to Interpreting and Boosting Adversarial Transferability", ICLR 2021.
+A present player, such as a cell of a grid, shows the adversarial image, an absent one the clean
+image. The payoff is the attack's utility, v(S) = max_{y'≠y} h_{y'} − h_y with y' frozen to the best
+other class of the full adversarial image, and for a targeted attack h_t − max_{y'≠t} h_{y'}
+likewise. From Wang et al., "A Unified Approach to Interpreting and Boosting Adversarial
+Transferability", ICLR 2021.
 """
 
 from __future__ import annotations
@@ -97,10 +97,8 @@ def perturbation_interaction(
         >>> perturbation_interaction(model, clean, adversarial, torch.tensor([0]), UnitPlayers())
         tensor([1.], dtype=torch.float64)
     """
-    images = model, clean, adversarial, labels
-    return mean_interaction(
-        perturbation_game(*images, players, targets=targets, chunk_size=chunk_size)
-    )
+    images = model, clean, adversarial, labels, players
+    return mean_interaction(perturbation_game(*images, targets=targets, chunk_size=chunk_size))
 
 
 def sampled_interactions(
@@ -120,10 +118,9 @@ def sampled_interactions(
 
     Args: as :func:`perturbation_game` and
     :func:`~interaction_train.indices.sampled_pairs.sample_shapley_pairs`; default: random pairs.
-    Draws depend on ``seed`` and the adversarial image alone.
     """
-    images = model, clean, adversarial, labels
-    game = perturbation_game(*images, players, targets=targets, chunk_size=chunk_size)
+    images = model, clean, adversarial, labels, players
+    game = perturbation_game(*images, targets=targets, chunk_size=chunk_size)
     return sample_shapley_pairs(game, pairs or RandomPairs(), contexts, seed=seed)
 
 

@@ -30,8 +30,8 @@ class _Shortcut(nn.Module):
 class CIFARThinResNet(nn.Module):
     """ResNet-20, -32, -44, … for small images: 16, 32 and 64 channels, no downsampling stem.
 
-    The default normalisation is ImageNet's, as of the published weights. Images have as many
-    channels C as ``mean`` has numbers.
+    ``(B, C, H, W)`` in [0, 1] → ``(B, num_classes)``, where ``mean`` has C numbers. The default
+    normalisation is ImageNet's, as of the published weights.
 
     Args:
         depth: 6k + 2 layers, k blocks in each of three stages.
@@ -41,8 +41,6 @@ class CIFARThinResNet(nn.Module):
         mean: training mean per channel.
         std: standard deviation per channel.
         width: channels of the first stage, even; the others have twice and four times as many.
-
-    Shapes: ``(B, C, H, W)`` in [0, 1] → ``(B, num_classes)``.
     """
 
     def __init__(

@@ -55,6 +55,8 @@ class _FeatureNet(nn.Module):
 class DigitsNet(_FeatureNet):
     """A small convolutional net, cheap enough for exact indices on 8x8 digits.
 
+    ``(B, C, image_size, image_size)`` → ``(B, num_classes)``; other shapes are refused.
+
     Args:
         num_classes: number of logits.
         in_channels: channels C of the images.
@@ -63,8 +65,6 @@ class DigitsNet(_FeatureNet):
         image_size: height and width of the images, at least 8.
         mean: training mean per channel; the default is that of scikit-learn's digits.
         std: standard deviation per channel.
-
-    Shapes: ``(B, C, image_size, image_size)`` → ``(B, num_classes)``; others are refused.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class DigitsNet(_FeatureNet):
 
 
 class DigitsMLP(_FeatureNet):
-    """A multilayer perceptron for 8x8 digits.
+    """A multilayer perceptron for 8x8 digits; shapes as of :class:`DigitsNet`.
 
     Args:
         num_classes: number of logits.
@@ -98,8 +98,6 @@ class DigitsMLP(_FeatureNet):
         image_size: height and width of the images.
         mean: training mean per channel.
         std: standard deviation per channel.
-
-    Shapes: as :class:`DigitsNet`.
     """
 
     def __init__(
@@ -124,7 +122,7 @@ class DigitsMLP(_FeatureNet):
 
 
 class _CIFARNet(_FeatureNet):
-    """Convolutions and a classifier for 32x32 colour images, by He's initialisation."""
+    """Convolutions and a classifier, ``(B, 3, 32, 32)`` → ``(B, num_classes)``; He's weights."""
 
     def __init__(
         self,
@@ -158,8 +156,6 @@ class CIFARAlexNet(_CIFARNet):
         hidden: units of the two hidden linear layers.
         mean: training mean per channel.
         std: standard deviation per channel.
-
-    Shapes: ``(B, 3, 32, 32)`` → ``(B, num_classes)``; others are refused.
     """
 
     def __init__(
@@ -187,8 +183,6 @@ class CIFARVGG(_CIFARNet):
         hidden: units of the hidden linear layer.
         mean: training mean per channel.
         std: standard deviation per channel.
-
-    Shapes: as :class:`CIFARAlexNet`.
     """
 
     def __init__(
@@ -209,15 +203,13 @@ class CIFARVGG(_CIFARNet):
 class CIFARResNet(ResNet):
     """ResNet-18 or -34 for small colour images: torchvision's, with a 3x3 stem and no max-pooling.
 
-    Layers keep their torchvision names: ``conv1``, ``layer1.0``, ``fc``.
+    ``(B, 3, H, W)`` → ``(B, num_classes)``. Layers keep their torchvision names: ``fc``.
 
     Args:
         depth: 18 or 34.
         num_classes: number of logits.
         mean: training mean per channel.
         std: standard deviation per channel.
-
-    Shapes: ``(B, 3, H, W)`` → ``(B, num_classes)``.
     """
 
     def __init__(

@@ -48,10 +48,7 @@ class PairSampler(ABC):
 
     @abstractmethod
     def blocks(self, players: Players, shape: Sequence[int], draws: Draws) -> PairBlocks:
-        """The pairs for a batch of samples, each of this shape.
-
-        The content of ``draws`` gives the batch's size and device.
-        """
+        """The pairs for samples of this shape, as many as ``draws`` has contents."""
 
     def at_ends(self, contexts: int) -> PairSampler:
         """The choice for the end orders: one context a pair, so ``contexts`` times more pairs."""
@@ -172,15 +169,13 @@ class NeighbourPairs(PairSampler):
 
 @lru_cache(maxsize=16)
 def _neighbours(rows: int, cols: int, radius: int) -> tuple[Tensor, Tensor]:
-    """All pairs of neighbours ``(total, 2)``, and the tile ``(total,)`` with a pair's middle.
-
-    Tiles are counted to and fro along the rows, so that the next one is a neighbour.
-    """
+    """All pairs of neighbours ``(total, 2)``, and the tile ``(total,)`` with a pair's middle."""
     i, j = torch.triu_indices(rows * cols, rows * cols, 1)
     near = (j // cols - i // cols).le(radius) & (j % cols - i % cols).abs().le(radius)
     i, j = i[near], j[near]
     down, across = (i // cols + j // cols) // (2 * _TILE), (i % cols + j % cols) // (2 * _TILE)
     last = (cols - 1) // _TILE
+    # Counted to and fro along the rows, so that the next tile is a neighbour.
     tile = down * (last + 1) + torch.where(down % 2 == 0, across, last - across)
     return torch.stack([i, j], 1), tile
 

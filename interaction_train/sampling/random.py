@@ -35,10 +35,7 @@ def _mix(value: Tensor) -> Tensor:
 
 
 def content_hash(x: Tensor) -> Tensor:
-    """Hash every sample's exact bytes: ``(B,)`` int64, equal for equal samples on every device.
-
-    Of ``(B, ...)`` with any real, integer or boolean dtype.
-    """
+    """Hash each sample's bytes, ``(B, ...)`` → ``(B,)`` int64, equal on every device."""
     if x.dim() == 0 or x.is_complex():
         raise InputError("x", f"{x.dtype} of shape {tuple(x.shape)}", "a real batch (B, ...)")
     flat = x.detach().reshape(len(x), math.prod(x.shape[1:])).contiguous()

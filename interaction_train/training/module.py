@@ -176,10 +176,7 @@ def _cross_entropy(logits: Tensor, y: Tensor, label_smoothing: float = 0.0) -> T
 
 
 def progress(trainer: L.Trainer) -> tuple[int, float]:
-    """Micro-batches before this one, over all epochs of all runs, and epochs.
-
-    Those with the fraction that is done, where the loader's length is known.
-    """
+    """Micro-batches before this one, and epochs, with the fraction that is done if it is known."""
     loop = trainer.fit_loop
     done = loop.batch_idx / trainer.num_training_batches
     return loop.total_batch_idx, trainer.current_epoch + done
