@@ -18,6 +18,9 @@ def input_baseline(model: nn.Module, baseline: float | Sequence[float] | None, x
         baseline: a number, or one number per channel.
         x: inputs ``(B, C, ...)``.
 
+    Raises:
+        InputError: no baseline in the model either, or one for another number of channels.
+
     Examples:
         >>> import torch
         >>> from interaction_train.models import Normalize

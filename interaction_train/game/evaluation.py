@@ -56,6 +56,9 @@ def logits_of(model: nn.Module, key: str | int | None = None) -> nn.Module:
         key: where the logits lie in a mapping or tuple, or the attribute's name. Default: the
             attribute or key ``"logits"``, else the first part of a tuple.
 
+    Raises:
+        InputError: on a call, an output without logits at that place.
+
     Examples:
         >>> class Both(nn.Linear):
         ...     def forward(self, x):

@@ -101,6 +101,9 @@ class LayerSuffix:
         model: the network.
         layer: dotted name of the layer; the error about a wrong one names a layer to try.
         x: inputs ``(B, ...)``, for the token and the check.
+
+    Raises:
+        InputError: no such layer, or one on which the replacement would be wrong.
     """
 
     def __init__(self, model: nn.Module, layer: str, x: Tensor) -> None:

@@ -49,6 +49,9 @@ class MaskedGame:
         owner: the module whose modes are held in eval while coalitions run; default: ``model``, or
             the network of a :class:`~interaction_train.game.layers.LayerSuffix`.
 
+    Raises:
+        InputError: shapes, labels, rivals or chunk size that do not fit.
+
     Examples:
         >>> from interaction_train.game.players import UnitPlayers
         >>> def network(x):  # two logits: x0 + 2 x1 + x0 x1, and 0
@@ -108,6 +111,9 @@ class MaskedGame:
         Args:
             coalitions: bool ``(K, n)``, the same for all samples, or ``(B, K, n)``.
             grad: whether the result is differentiable (with respect to whatever requires grad).
+
+        Raises:
+            InputError: coalitions of another dtype or shape, or a model that returns no logits.
         """
         batch = len(self.present)
         shape = tuple(coalitions.shape)

@@ -18,6 +18,9 @@ class Normalize(nn.Module):
         std: the standard deviations.
 
     Shapes: ``(..., C, H, W)`` → the same; the buffers ``mean`` and ``std`` are ``(C, 1, 1)``.
+
+    Raises:
+        InputError: numbers or inputs that do not fit the channels, or a std that is not positive.
     """
 
     mean: Tensor
@@ -43,7 +46,11 @@ class Normalize(nn.Module):
 
 
 def normalized(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-    """Give a network a :class:`Normalize` as first layer ``normalize``, in place; names stay."""
+    """Give a network a :class:`Normalize` as first layer ``normalize``, in place; names stay.
+
+    Raises:
+        InputError: as :class:`Normalize`, or a network that has a ``normalize``.
+    """
     if hasattr(network, "normalize"):
         raise InputError("network", "one with a 'normalize'", "one without")
     layer = Normalize(mean, std)

@@ -43,6 +43,9 @@ def exact_values(game: MaskedGame, max_coalitions: int = 2**20) -> Tensor:
     """The game's values on all coalitions, without gradient; memory beyond the result is flat.
 
     ``(B, 2^n)``, or ``(B, classes, 2^n)`` for the payoff ``"all"``; all must be finite.
+
+    Raises:
+        InputError: more coalitions than ``max_coalitions``, or a payoff that is not finite.
     """
     n = game.n
     if n > 62 or 1 << n > max_coalitions:

@@ -75,6 +75,9 @@ def resolve_orders(
         orders: numbers of players, each 0 … n−2 and none twice.
         ratios: or parts m/(n−2), rounded; default: those of :data:`REFERENCE_RATIOS` that differ.
 
+    Raises:
+        InputError: an order or ratio out of its range or given twice, or both arguments.
+
     Examples:
         >>> resolve_orders(64, ratios=[0, 0.5, 1])
         (0, 31, 62)
@@ -124,6 +127,9 @@ def sample_multi_order(
         ratios: parts of n−2; as :func:`resolve_orders` takes them.
         share: False evaluates every pair and context apart, at four evaluations a difference.
         seed: seed of the draws.
+
+    Raises:
+        InputError: arguments out of range, players that the pairs do not fit, or a bad payoff.
 
     Examples:
         >>> import interaction_train as it

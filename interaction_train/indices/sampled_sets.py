@@ -107,6 +107,9 @@ def sample_strength(
         candidates: partitions per round of the search, 8 or more, for each of maximum and minimum.
         rounds: rounds of the search, at least 1.
         seed: seed of the draws.
+
+    Raises:
+        InputError: an argument out of its range, players that repeat, or a bad payoff.
     """
     at_least("candidates", candidates, 8)
     at_least("rounds", rounds, 1)

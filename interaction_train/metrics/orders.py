@@ -36,6 +36,9 @@ class OrderMetric(PairMetric):
         pairs: which pairs; default: 64 of cells at most two rows and columns apart.
         more: this, ``players`` and ``contexts`` are those of
             :class:`~interaction_train.metrics.base.PairMetric`.
+
+    Raises:
+        InputError: ratios out of their range.
     """
 
     letter: ClassVar[str]

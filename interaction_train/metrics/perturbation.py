@@ -48,6 +48,9 @@ def perturbation_game(
         players: how an image splits into players.
         targets: ``(B,)`` int64, the classes a targeted attack aimed at.
         chunk_size: rows sent through the network at once; default: the fastest.
+
+    Raises:
+        InputError: images, labels, targets, players or outputs that do not fit.
     """
     if clean.shape != adversarial.shape or clean.dtype != adversarial.dtype:
         got = f"{adversarial.dtype} {tuple(adversarial.shape)}"

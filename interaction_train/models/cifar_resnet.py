@@ -41,6 +41,9 @@ class CIFARThinResNet(nn.Module):
         mean: training mean per channel.
         std: standard deviation per channel.
         width: channels of the first stage, even; the others have twice and four times as many.
+
+    Raises:
+        InputError: another depth, an odd width, or weights that do not fit.
     """
 
     def __init__(

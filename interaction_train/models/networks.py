@@ -55,7 +55,7 @@ class _FeatureNet(nn.Module):
 class DigitsNet(_FeatureNet):
     """A small convolutional net, cheap enough for exact indices on 8x8 digits.
 
-    ``(B, C, image_size, image_size)`` → ``(B, num_classes)``; other shapes are refused.
+    ``(B, C, image_size, image_size)`` → ``(B, num_classes)``.
 
     Args:
         num_classes: number of logits.
@@ -65,6 +65,9 @@ class DigitsNet(_FeatureNet):
         image_size: height and width of the images, at least 8.
         mean: training mean per channel; the default is that of scikit-learn's digits.
         std: standard deviation per channel.
+
+    Raises:
+        InputError: an argument out of its range, or inputs of another shape.
     """
 
     def __init__(
@@ -156,6 +159,9 @@ class CIFARAlexNet(_CIFARNet):
         hidden: units of the two hidden linear layers.
         mean: training mean per channel.
         std: standard deviation per channel.
+
+    Raises:
+        InputError: an argument out of its range, or inputs of another shape.
     """
 
     def __init__(
@@ -210,6 +216,9 @@ class CIFARResNet(ResNet):
         num_classes: number of logits.
         mean: training mean per channel.
         std: standard deviation per channel.
+
+    Raises:
+        InputError: an argument out of its range, or inputs with other channels.
     """
 
     def __init__(

@@ -31,6 +31,9 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
         path: a ``.safetensors`` file or a ``torch.save``d state dict with the network's own names;
             a checkpoint of Lightning, whose part below ``model.`` is taken; or, where no such file
             is, the name of weights of this package: ``digits_cnn``.
+
+    Raises:
+        InputError: no such file, an unreadable one, or one with other entries or shapes.
     """
     network = unwrap(model)
     with as_file(_find(path)) as file:

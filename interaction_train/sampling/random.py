@@ -35,7 +35,11 @@ def _mix(value: Tensor) -> Tensor:
 
 
 def content_hash(x: Tensor) -> Tensor:
-    """Hash each sample's bytes, ``(B, ...)`` → ``(B,)`` int64, equal on every device."""
+    """Hash each sample's bytes, ``(B, ...)`` → ``(B,)`` int64, equal on every device.
+
+    Raises:
+        InputError: ``x`` has no batch axis or is complex.
+    """
     if x.dim() == 0 or x.is_complex():
         raise InputError("x", f"{x.dtype} of shape {tuple(x.shape)}", "a real batch (B, ...)")
     flat = x.detach().reshape(len(x), math.prod(x.shape[1:])).contiguous()

@@ -55,6 +55,9 @@ class InteractionClassifier(L.LightningModule):
     Checkpoints load with ``weights_only=True``. From one of the CLI
     ``InteractionClassifier.load_from_checkpoint(path)`` rebuilds everything; one of plain Python
     carries the weights: pass ``model=`` (and the rest) again.
+
+    Raises:
+        InputError: arguments out of range, an unknown layer, or labels or logits that do not fit.
     """
 
     def __init__(

@@ -37,6 +37,9 @@ class WeightedTerm:
             loss.
         max_weight: the most that ``loss_ratio`` may multiply the term by.
 
+    Raises:
+        InputError: an argument out of its range, or a ramp without its length.
+
     Examples:
         >>> from interaction_train.losses import InteractionLoss
         >>> term = InteractionLoss(layer="features.2")
