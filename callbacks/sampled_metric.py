@@ -16,11 +16,11 @@ from interaction_train.attacks.jobs import check_factory, make_attack
 from interaction_train.attacks.run import AttackFactory, craft
 from interaction_train.callbacks.monitor import Monitor, Result, Split
 from interaction_train.callbacks.samples import batches, is_fast, shard, spread
-from interaction_train.errors import at_least
+from interaction_train.errors import at_least, one_of
 from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.players import GridPlayers
 from interaction_train.indices import REFERENCE_RATIOS
-from interaction_train.indices.readings import READINGS, Reading, check_reading
+from interaction_train.indices.readings import READINGS, Reading
 from interaction_train.metrics.orders import OrderMetric
 from interaction_train.sampling.pairs import NeighbourPairs, PairSampler
 from interaction_train.tracking.figures import heat_map_figure, spectrum_figure
@@ -92,7 +92,7 @@ class SampledMetric(Monitor):
     ) -> None:
         super().__init__(every, **common)
         at_least("n_samples", n_samples, 1)
-        check_reading(reading)
+        one_of("reading", reading, READINGS)
         if attack is not None:
             check_factory("attack", attack)
         self.n_samples, self.reading, self.attack, self.seed = n_samples, reading, attack, seed

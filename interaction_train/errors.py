@@ -14,8 +14,8 @@ _ROUNDING = 1e-5  # beyond [0, 1], of images that come back from a normalisation
 class InputError(ValueError):
     """Bad input: the message names the argument, what came and what was expected.
 
-    The command line prints it as one line and exits with status 2; anything else that is raised
-    there is a defect and keeps its traceback.
+    The command line prints it as one line and exits with status 2. What is said to be in a range
+    is refused outside of it.
     """
 
     def __init__(self, argument: str, got: object, expected: str) -> None:
@@ -46,13 +46,7 @@ def one_of(argument: str, value: object, allowed: Collection[object]) -> None:
 
 
 def checked_logits(output: Any, rows: int, argument: str = "model") -> Tensor:
-    """What a network returned, if it has the shape ``(rows, classes)``; no host synchronisation.
-
-    Args:
-        output: the network's output.
-        rows: the number of samples that went in.
-        argument: what the error calls the network.
-    """
+    """What a network returned for so many rows, if it is ``(rows, classes)``; no host sync."""
     shape = getattr(output, "shape", None)
     if shape is None or len(shape) != 2 or shape[0] != rows:
         got = type(output).__name__ if shape is None else tuple(shape)
@@ -60,20 +54,15 @@ def checked_logits(output: Any, rows: int, argument: str = "model") -> Tensor:
     return output
 
 
-def refuse_one_logit(logits: Tensor, argument: str = "model") -> None:
+def refuse_one_logit(logits: Tensor) -> None:
     """Refuse the head ``(..., 1)`` of two classes, whose one column is no label's logit."""
     if logits.shape[-1] < 2:
         expected = "a head with a logit per class (for one logit z of two classes: 0 and z)"
-        raise InputError(argument, "one logit", expected)
+        raise InputError("model", "one logit", expected)
 
 
 def refuse_probabilities(logits: Tensor, argument: str = "model") -> None:
-    """Refuse NaN, and rows of non-negative numbers that sum to 1; reads the values back.
-
-    Args:
-        logits: ``(..., classes)``.
-        argument: what the error calls the network.
-    """
+    """Refuse NaN, and rows of non-negative numbers that sum to 1; reads the values back."""
     if bool(logits.isnan().any()):
         raise InputError(argument, "outputs with NaN", "logits")
     total = logits.detach().float().sum(-1)

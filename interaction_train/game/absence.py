@@ -14,8 +14,8 @@ def input_baseline(model: nn.Module, baseline: float | Sequence[float] | None, x
     """The baseline for inputs ``x``, as a tensor that broadcasts to them.
 
     Args:
-        model: searched for a ``Normalize`` layer when no baseline is given.
-        baseline: a number, one number per channel, or None for :func:`default_baseline`.
+        model: searched for a ``Normalize`` layer, whose mean is the default.
+        baseline: a number, or one number per channel.
         x: inputs ``(B, C, ...)``.
 
     Raises:

@@ -20,15 +20,9 @@ _chosen: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], int]] = WeakKeyDi
 
 
 def chunk_rows(network: Network, owner: nn.Module | None, sample: Tensor, rows: int) -> int:
-    """The fastest chunk size for evaluation, timed once per model, shape, dtype and device.
+    """The fastest chunk size for so many rows, timed once per owner, shape, dtype and device.
 
-    Small jobs take what is known or else a fixed size.
-
-    Args:
-        network: what is timed.
-        owner: the module that the choice is remembered for.
-        sample: one sample ``(1, ...)`` of the network's input.
-        rows: how many rows the job has.
+    Small jobs take what is known or else a fixed size. ``sample`` is one input ``(1, ...)``.
     """
     if owner is None:
         return _FALLBACK
@@ -44,10 +38,7 @@ def chunk_rows(network: Network, owner: nn.Module | None, sample: Tensor, rows: 
 
 
 def gradient_rows(sample: Tensor, total: int) -> int:
-    """How many of a differentiable job's ``total`` rows go through a network at once.
-
-    On a CPU 64, which is fastest; elsewhere as many samples as large networks leave memory for.
-    """
+    """How many of a differentiable job's ``total`` rows go through a network at once."""
     limit = _CPU_ROWS if sample.device.type == "cpu" else _ELEMENTS // max(1, sample.numel())
     return max(1, min(total, limit))
 

@@ -107,14 +107,10 @@ def _storage(tensor: Tensor) -> int:
 
 
 def check_layer(model: nn.Module, layer: str, module: nn.Module, x: Tensor) -> bool:
-    """Show that a layer's output may be replaced while the prefix runs on a token of inputs x.
+    """Refuse a layer whose output must not be replaced while the prefix runs on a token of x.
 
-    Returns:
-        whether the answer stands for good: no number that was read on the host steers the network.
-
-    Raises:
-        InputError: it must not be replaced, or cannot be shown to; the message names a layer to
-            take instead.
+    Or cannot be shown to; the message names a layer to take instead. Returns whether the answer
+    stands for good: no number that was read on the host steers the network.
     """
     with evaluation_mode(model), without_grad(), torch.autocast(x.device.type, enabled=False):
         pair = _two_different(x)

@@ -26,14 +26,26 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 class _Logits(nn.Module):
-    """A network whose output is made the tensor of logits in it."""
-
     def __init__(self, model: nn.Module, key: str | int | None) -> None:
         super().__init__()
         self.model, self.key = model, key
 
     def forward(self, x: Tensor) -> Tensor:
-        return _find_logits(self.model(x), self.key)
+        output, key = self.model(x), self.key
+        if isinstance(output, Tensor):
+            return output
+        name = "logits" if key is None else key
+        found: Any = None
+        if isinstance(output, Mapping):
+            found = output.get(name)
+        elif isinstance(name, str) and (key is not None or hasattr(output, name)):
+            found = getattr(output, name, None)
+        elif isinstance(output, tuple | list):
+            found = dict(enumerate(output)).get(int(key or 0))
+        if not isinstance(found, Tensor):
+            there = list(output) if isinstance(output, Mapping) else type(output).__name__
+            raise InputError("key", repr(key), f"where the logits are in an output of {there}")
+        return found
 
 
 def logits_of(model: nn.Module, key: str | int | None = None) -> nn.Module:
@@ -57,24 +69,6 @@ def logits_of(model: nn.Module, key: str | int | None = None) -> nn.Module:
     return _Logits(model, key)
 
 
-def _find_logits(output: Any, key: str | int | None) -> Tensor:
-    if isinstance(output, Tensor):
-        return output
-    name = "logits" if key is None else key
-    found: Any = None
-    if isinstance(output, Mapping):
-        found = output.get(name)
-    elif isinstance(name, str) and (key is not None or hasattr(output, name)):
-        found = getattr(output, name, None)
-    elif isinstance(output, tuple | list):
-        place = int(key or 0)
-        found = output[place] if output[place:] else None
-    if not isinstance(found, Tensor):
-        there = list(output) if isinstance(output, Mapping) else type(output).__name__
-        raise InputError("key", repr(key), f"where the logits are in an output of {there}")
-    return found
-
-
 def inner_modules(model: nn.Module) -> dict[str, nn.Module]:
     """Submodules of the plain module by dotted name, also by that below :func:`logits_of`."""
     model = unwrap(model)
@@ -84,10 +78,7 @@ def inner_modules(model: nn.Module) -> dict[str, nn.Module]:
 
 @contextmanager
 def evaluation_mode(model: object) -> Iterator[None]:
-    """Put every submodule in eval, and back as it was, module by module, also on an exception.
-
-    Modes that change inside come back too. What is not a module passes through.
-    """
+    """Put every submodule, if this is a module, in eval, and each back as it was in any case."""
     # Flags are set directly: train() may be overridden, and restores no mixture of modes.
     modes = [(m, m.training) for m in model.modules()] if isinstance(model, nn.Module) else []
     try:
@@ -103,10 +94,7 @@ def evaluation_mode(model: object) -> Iterator[None]:
 
 @contextmanager
 def without_grad() -> Iterator[None]:
-    """``torch.no_grad`` that is safe inside autocast.
-
-    The half-precision copies of weights that autocast keeps have no gradient and must not stay.
-    """
+    """``torch.no_grad`` after which autocast keeps no copies of weights without gradient."""
     try:
         with torch.no_grad():
             yield
@@ -116,12 +104,6 @@ def without_grad() -> Iterator[None]:
 
 
 def eval_logits(network: Network, x: Tensor, argument: str = "model") -> Tensor:
-    """The checked logits of a network in eval, without gradient; its modes are put back.
-
-    Args:
-        network: a module or function, ``(B, ...)`` → ``(B, classes)``.
-        x: inputs ``(B, ...)``.
-        argument: what errors call the network.
-    """
+    """The checked logits of a network in eval, without gradient; its modes are put back."""
     with evaluation_mode(network), without_grad():
         return checked_logits(network(x), len(x), argument)

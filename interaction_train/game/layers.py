@@ -24,7 +24,7 @@ class ForwardRecord:
 
 
 class _Stop(Exception):
-    """Ends a forward pass once the wanted layer has run."""
+    pass
 
 
 _legal: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
@@ -50,9 +50,8 @@ def record(model: nn.Module, layers: Iterable[str]) -> Iterator[ForwardRecord]:
     For a compiled model, into whose graph no hook reaches, nothing is recorded.
 
     Examples:
-        >>> from interaction_train.models import DigitsNet
-        >>> model = DigitsNet()
-        >>> import torch
+        >>> import interaction_train as it, torch
+        >>> model = it.models.DigitsNet()
         >>> with record(model, ["features.2"]) as forward:
         ...     forward.logits = model(torch.rand(2, 1, 8, 8))
         >>> forward.features["features.2"].shape
@@ -94,19 +93,17 @@ def features(model: nn.Module, layer: str, x: Tensor) -> Tensor:
 class LayerSuffix:
     """What follows a layer, as a function of its output.
 
-    The network runs on a single token input, and a hook replaces the layer's output; the prefix
-    thus costs one row a call. This is right only where everything after the layer depends on the
-    input through it alone, which is shown once per model and layer, for any weights and inputs
-    (:func:`~interaction_train.game.dataflow.check_layer`).
+    The network runs on a single token input, and a hook replaces the layer's output. This is right
+    only where everything after the layer depends on the input through it alone, which is shown once
+    per model and layer (:func:`~interaction_train.game.dataflow.check_layer`).
 
     Args:
         model: the network.
-        layer: dotted name of the layer.
+        layer: dotted name of the layer; the error about a wrong one names a layer to try.
         x: inputs ``(B, ...)``, for the token and the check.
 
     Raises:
-        InputError: no such layer, or one on which the replacement would be wrong; the message
-            names a layer to try.
+        InputError: no such layer, or one on which the replacement would be wrong.
     """
 
     def __init__(self, model: nn.Module, layer: str, x: Tensor) -> None:

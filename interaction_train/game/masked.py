@@ -21,11 +21,7 @@ from interaction_train.game.players import Players
 def masked_rows(present: Tensor, absent: Tensor, players: Players, coalitions: Tensor) -> Tensor:
     """Copies ``(B, K, ...)`` of samples that show ``absent`` where a player is not in a coalition.
 
-    Args:
-        present: ``(B, ...)``.
-        absent: likewise.
-        players: how a sample splits into n players.
-        coalitions: bool ``(B, K, n)``.
+    Samples and ``absent`` are ``(B, ...)``, coalitions bool ``(B, K, n)``.
     """
     masks = players.mask(coalitions, present.shape[1:])
     return torch.where(masks, present.unsqueeze(1), absent.unsqueeze(1))
@@ -34,9 +30,8 @@ def masked_rows(present: Tensor, absent: Tensor, players: Players, coalitions: T
 class MaskedGame:
     """The game v(S) = payoff(model(where(mask of S, present, absent))), for a batch of samples.
 
-    It serves attribution (present = image, absent = baseline), losses at a layer (features, 0) and
-    perturbations (adversarial image, clean image). Coalitions run in eval mode and leave no trace
-    on modes, BatchNorm statistics, ``requires_grad``, hooks and the global RNG state.
+    Coalitions run in eval mode and leave no trace on modes, BatchNorm statistics,
+    ``requires_grad``, hooks and the global RNG state.
 
     Args:
         model: maps ``(rows, ...)`` to logits ``(rows, classes)``, of two classes or more where the
@@ -111,14 +106,11 @@ class MaskedGame:
         self.owner = owner
 
     def __call__(self, coalitions: Tensor, *, grad: bool = False) -> Tensor:
-        """Payoffs of coalitions.
+        """Payoffs ``(B, K)``, or ``(B, K, classes)`` for ``"all"``; float32 at least.
 
         Args:
             coalitions: bool ``(K, n)``, the same for all samples, or ``(B, K, n)``.
             grad: whether the result is differentiable (with respect to whatever requires grad).
-
-        Returns:
-            ``(B, K)``, or ``(B, K, classes)`` for the payoff ``"all"``; float32 at least.
 
         Raises:
             InputError: coalitions of another dtype or shape, or a model that returns no logits.
@@ -144,17 +136,12 @@ class MaskedGame:
         run: Callable[..., Tensor] = self._evaluate
         if grad and self.chunk_size is not None and rows < total:
             run = partial(checkpoint, run, use_reentrant=False, preserve_rng_state=False)
+        tensors = [self.present, self._absent, coalitions]
+        tensors += [t for t in (self.labels, self.rivals) if t is not None]
         parts = []
         # Split, not sliced: the backward pass of a slice would fill the whole batch each time.
-        for start, present, absent, wanted in zip(
-            range(0, batch, samples),
-            self.present.split(samples),
-            self._absent.split(samples),
-            coalitions.split(samples),
-            strict=True,
-        ):
-            b = slice(start, start + samples)
-            pieces = [run(present, absent, piece, b) for piece in wanted.split(per_sample, dim=1)]
+        for present, absent, wanted, *y in zip(*(t.split(samples) for t in tensors), strict=True):
+            pieces = [run(present, absent, piece, *y) for piece in wanted.split(per_sample, dim=1)]
             parts.append(torch.cat(pieces, 1))
         return torch.cat(parts)
 
@@ -165,12 +152,13 @@ class MaskedGame:
         with evaluation_mode(self.owner):
             return chunk_rows(self.model, self.owner, self.present[:1], rows)
 
-    def _evaluate(self, present: Tensor, absent: Tensor, coalitions: Tensor, b: slice) -> Tensor:
+    def _evaluate(
+        self, present: Tensor, absent: Tensor, coalitions: Tensor, *classes: Tensor
+    ) -> Tensor:
         # The mode is set here, not around the whole call: a checkpointed chunk runs again in the
         # backward pass, when the caller's modes are back.
         rows = masked_rows(present, absent, self.players, coalitions).flatten(0, 1)
         with evaluation_mode(self.owner):
             logits = self.model(rows)
         logits = checked_logits(logits, len(rows)).unflatten(0, coalitions.shape[:2])
-        given = [t[b, None] for t in (self.labels, self.rivals) if t is not None]
-        return self.payoff(logits, *given)
+        return self.payoff(logits, *(one.unsqueeze(1) for one in classes))

@@ -20,8 +20,7 @@ class Normalize(nn.Module):
     Shapes: ``(..., C, H, W)`` → the same; the buffers ``mean`` and ``std`` are ``(C, 1, 1)``.
 
     Raises:
-        InputError: no channel, lengths that differ, a std that is not positive, or an input with
-            another number of channels.
+        InputError: numbers or inputs that do not fit the channels, or a std that is not positive.
     """
 
     mean: Tensor
@@ -47,17 +46,10 @@ class Normalize(nn.Module):
 
 
 def normalized(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-    """Give an existing network a :class:`Normalize` as its first layer, in place.
-
-    The layer becomes the submodule ``normalize``; the names of all other layers stay.
-
-    Args:
-        network: maps ``(B, C, H, W)`` to logits; changed and returned.
-        mean: one number per channel.
-        std: one number per channel.
+    """Give a network a :class:`Normalize` as first layer ``normalize``, in place; names stay.
 
     Raises:
-        InputError: bad numbers (see :class:`Normalize`), or a network that has a ``normalize``.
+        InputError: as :class:`Normalize`, or a network that has a ``normalize``.
     """
     if hasattr(network, "normalize"):
         raise InputError("network", "one with a 'normalize'", "one without")

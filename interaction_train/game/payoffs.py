@@ -67,11 +67,7 @@ def best_rival(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def all_logits(logits: Tensor, labels: Tensor | None = None) -> Tensor:
-    """Every logit, ``(..., classes)``.
-
-    Raises:
-        InputError: a single logit; every payoff refuses it here.
-    """
+    """Every logit, ``(..., classes)``; a single one is refused, here for all payoffs."""
     refuse_one_logit(logits)
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 

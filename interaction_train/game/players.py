@@ -10,14 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from interaction_train.errors import InputError, at_least
+from interaction_train.errors import InputError, at_least, one_of
 
 
 class Players(ABC):
-    """A partition of the elements of a sample, of shape ``shape``, into n players.
-
-    A coalition is a boolean mask ``(..., n)``, true where the player is present.
-    """
+    """A partition of a sample's elements into n players; coalitions are bool, true if present."""
 
     @abstractmethod
     def count(self, shape: Sequence[int]) -> int:
@@ -36,11 +33,8 @@ class GridPlayers(Players):
     column c.
 
     Args:
-        rows: cells along the height.
-        cols: cells along the width.
-
-    Raises:
-        InputError: ``rows`` or ``cols`` is below 1.
+        rows: cells along the height, at least 1.
+        cols: cells along the width, likewise.
 
     Examples:
         >>> import torch
@@ -88,20 +82,13 @@ class GridPlayers(Players):
 class UnitPlayers(Players):
     """Units of a feature tensor: every element, or every channel (the first axis), is a player.
 
-    Args:
-        unit: ``"element"`` or ``"channel"``.
-
-    Raises:
-        InputError: another ``unit``.
-
     Examples:
         >>> UnitPlayers().count((4, 8, 8)), UnitPlayers("channel").count((4, 8, 8))
         (256, 4)
     """
 
     def __init__(self, unit: Literal["element", "channel"] = "element") -> None:
-        if unit not in ("element", "channel"):
-            raise InputError("unit", repr(unit), "'element' or 'channel'")
+        one_of("unit", unit, ("element", "channel"))
         self.unit = unit
 
     def __repr__(self) -> str:

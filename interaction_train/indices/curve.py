@@ -16,11 +16,8 @@ from interaction_train.sampling.random import Draws, content_hash
 def player_interactions(game: MaskedGame) -> Tensor:
     """Σ_{j≠i} I^Shap(i,j) = v(N) − v(N∖i) − v({i}) + v(∅) of every player, ``(B, n)``; exact.
 
-    2n + 2 evaluations. From Shapley values with and without a player (formula sheet, item 6).
-
-    Raises:
-        InputError: fewer than 2 players, several numbers per coalition, or a payoff that is not
-            finite.
+    2n + 2 evaluations. From Shapley values with and without a player (formula sheet, item 6). Needs
+    2 players, and payoffs of one number, which is finite.
     """
     single = torch.eye(game.n, dtype=torch.bool, device=game.present.device)
     values = _finite(game, torch.cat([end_coalitions(game), single, ~single]))
@@ -31,8 +28,7 @@ def player_interactions(game: MaskedGame) -> Tensor:
 def mean_interaction(game: MaskedGame) -> Tensor:
     """The mean of I^Shap(i,j) over all pairs, ``(B,)``, by the closed form; exact.
 
-    E_{i≠j} I^Shap(i,j) = E_i[v(N) − v(N∖i) − v({i}) + v(∅)]/(n−1) (formula sheet, item 6). Errors:
-    as :func:`player_interactions`.
+    E_{i≠j} I^Shap(i,j) = E_i[v(N) − v(N∖i) − v({i}) + v(∅)]/(n−1) (formula sheet, item 6).
 
     Examples:
         >>> from interaction_train.game.players import UnitPlayers
@@ -68,33 +64,24 @@ class OrderCurve:
     evaluations: int
 
 
-def sample_order_curve(
-    game: MaskedGame, chains: int = 100, *, seed: int = 0, name: str = "order_curve"
-) -> OrderCurve:
+def sample_order_curve(game: MaskedGame, chains: int = 100, *, seed: int = 0) -> OrderCurve:
     """The order curve and all signed mean orders, from chains of nested coalitions.
 
     Every chain adds the players one by one in a random order; v(∅) and v(N) are shared, so it costs
     n − 1 evaluations. Survey, Eq. 11 and the formula sheet's item 8. Memory is flat in ``chains``.
 
     Args:
-        game: the game of B samples, with one number per coalition.
+        game: of B samples and 2 players at least; payoffs are one number, which is finite.
         chains: number of chains, at least 2.
         seed: seed of the draws.
-        name: name of the draws.
-
-    Raises:
-        InputError: fewer than 2 chains or 2 players, several numbers per coalition, or a payoff
-            that is not finite.
     """
     n, batch, device = game.n, len(game.present), game.present.device
     at_least("chains", chains, 2)
-    draws = Draws(content_hash(game.present), seed, name)
+    draws = Draws(content_hash(game.present), seed, "order_curve")
     game.choose_chunk(batch * chains * (n - 1))
     first, last = _finite(game, end_coalitions(game)).split(1, -1)
     sizes = torch.arange(1, n, device=device)
-    widths, dtype = (n + 1, n - 1), wide_dtype(device)
-    sums = [torch.zeros(batch, width, dtype=dtype, device=device) for width in widths]
-    squares = [torch.zeros_like(part) for part in sums]
+    sums = torch.zeros(2, batch, 2 * n, dtype=wide_dtype(device), device=device)
     block = max(1, 8192 // (batch * n))
     for start in range(0, chains, block):
         span = range(start, min(start + block, chains))
@@ -103,18 +90,15 @@ def sample_order_curve(
         values = coalition_values(game, coalitions).unflatten(1, (len(span), n - 1))
         left, right = (end[:, None].expand(-1, len(span), 1) for end in (first, last))
         curve = torch.cat([left, values, right], -1)
-        for k, part in enumerate((curve, curve.diff(n=2))):
-            sums[k] += part.sum(1)
-            squares[k] += part.square().sum(1)
-    means = [part / chains for part in sums]
-    errors = [
-        ((square / chains - mean.square()).clamp(min=0) / (chains - 1)).sqrt()
-        for square, mean in zip(squares, means, strict=True)
-    ]
-    errors[0][:, [0, -1]] = 0
-    require_finite(means[0])
-    means[0][:, [0, -1]] = torch.cat([first, last], 1)
-    return OrderCurve(means[0], errors[0], means[1], errors[1], chains, chains * (n - 1) + 2)
+        both = torch.cat([curve, curve.diff(n=2)], -1)
+        sums += torch.stack([both.sum(1), both.square().sum(1)])
+    mean, square = sums / chains
+    error = ((square - mean.square()).clamp(min=0) / (chains - 1)).sqrt()
+    require_finite(mean)
+    mean[:, [0, n]], error[:, [0, n]] = torch.cat([first, last], 1), 0
+    found = (part.split([n + 1, n - 1], 1) for part in (mean, error))
+    (curve, orders), (curve_error, orders_error) = found
+    return OrderCurve(curve, curve_error, orders, orders_error, chains, chains * (n - 1) + 2)
 
 
 def require_finite(values: Tensor) -> None:

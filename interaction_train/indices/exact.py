@@ -5,10 +5,9 @@ player i is present, so ``v[..., 0]`` is v(∅) and ``v[..., -1]`` is v(N). Lead
 (and classes). :func:`exact_values` makes such a tensor from a network.
 
 Everything is vectorised over the leading axes, differentiable, summed in float64 (on the CPU where
-the device lacks it) and returned in the dtype of ``v``. An :class:`InputError` refuses a ``v`` that
-is not floating point, whose last axis is no power of two, or which has too few players.
+the device lacks it) and returned in the dtype of ``v``, a floating point one.
 
-"Survey" below is Zhou et al., "Interpretability of Neural Networks Based on Game-theoretic
+The survey is Zhou et al., "Interpretability of Neural Networks Based on Game-theoretic
 Interactions", 2024.
 """
 
@@ -28,12 +27,8 @@ CELLS = 2**21  # numbers in one block of a sum over coalitions
 _NOISE = 16  # units in the last place that four values and what a network does before may be off by
 
 
-def all_coalitions(
-    n: int, device: torch.device | str | None = None, start: int = 0, stop: int | None = None
-) -> Tensor:
-    """Every coalition of n ≤ 62 players in the order of the value tensors, bool ``(…, n)``.
-
-    Or those from ``start`` to before ``stop``; an :class:`InputError` refuses what is not there.
+def all_coalitions(n: int, device: torch.device | str | None = None) -> Tensor:
+    """Every coalition of n ≤ 62 players in the order of the value tensors, bool ``(2^n, n)``.
 
     Examples:
         >>> all_coalitions(2).int().tolist()
@@ -41,19 +36,16 @@ def all_coalitions(
     """
     if not 0 <= n <= 62:
         raise InputError("n", n, "between 0 and 62 players")
-    stop = 1 << n if stop is None else stop
-    if not 0 <= start <= stop <= 1 << n:
-        raise InputError("start, stop", (start, stop), f"0 <= start <= stop <= {1 << n}")
-    return _members(torch.arange(start, stop, device=device), n)
+    return _members(torch.arange(1 << n, device=device), n)
 
 
 def exact_values(game: MaskedGame, max_coalitions: int = 2**20) -> Tensor:
     """The game's values on all coalitions, without gradient; memory beyond the result is flat.
 
-    ``(B, 2^n)``, or ``(B, classes, 2^n)`` for the payoff ``"all"``.
+    ``(B, 2^n)``, or ``(B, classes, 2^n)`` for the payoff ``"all"``; all must be finite.
 
     Raises:
-        InputError: more coalitions than ``max_coalitions``, or a payoff that is NaN or infinite.
+        InputError: more coalitions than ``max_coalitions``, or a payoff that is not finite.
     """
     n = game.n
     if n > 62 or 1 << n > max_coalitions:
@@ -65,7 +57,7 @@ def exact_values(game: MaskedGame, max_coalitions: int = 2**20) -> Tensor:
     result = torch.empty(0)
     for start in range(0, 1 << n, block):
         stop = min(start + block, 1 << n)
-        values = game(all_coalitions(n, device, start, stop)).movedim(1, -1)
+        values = game(_members(torch.arange(start, stop, device=device), n)).movedim(1, -1)
         if not values.isfinite().all():
             at = (~values.isfinite()).nonzero()[0].tolist()
             got = f"the payoff {values[tuple(at)].item()} for sample {at[0]}"
@@ -97,8 +89,6 @@ def values_from_dividends(dividends: Tensor) -> Tensor:
 def order_curve(v: Tensor) -> Tensor:
     """f(s), the mean of v over the coalitions of s = 0 … n players, ``(..., n + 1)``.
 
-    Its second difference f(m+2) − 2f(m+1) + f(m) is the mean of I^(m)(i,j) over pairs.
-
     Examples:
         >>> order_curve(torch.tensor([0.0, 1.0, 2.0, 4.0]))
         tensor([0.0000, 1.5000, 4.0000])
@@ -108,9 +98,7 @@ def order_curve(v: Tensor) -> Tensor:
 
 
 def shapley_values(v: Tensor) -> Tensor:
-    """Shapley values φ(i), ``(..., n)`` with n at least 1; they sum to v(N) − v(∅).
-
-    With the weights |S|!(n−|S|−1)!/n! (survey, Eq. 1, a slip corrected).
+    """Shapley values φ(i), ``(..., n)`` with n at least 1 (survey, Eq. 1, a slip corrected).
 
     Examples:
         >>> shapley_values(torch.tensor([0.0, 1.0, 2.0, 4.0]))
@@ -127,16 +115,11 @@ def multi_order_interactions(v: Tensor, computed_in: torch.dtype | None = None) 
     """Multi-order interactions I^(m)(i,j) of all pairs and orders (survey, Eq. 11).
 
     I^(m)(i,j) is the mean of v(S∪ij) − v(S∪i) − v(S∪j) + v(S) over the contexts S ⊆ N∖{i,j} of m
-    players. All come from the sums of v over the coalitions of each size that hold a pair, one of
-    its players, or none: matrix products, O(n² 2^n).
+    players; O(n² 2^n).
 
-    Args:
-        v: ``(..., 2^n)`` with n at least 2.
-        computed_in: the dtype that ``v`` was rounded to; default: its own.
-
-    Returns:
-        ``(..., n - 1, n, n)``: order m = 0 … n−2, player i, player j; symmetric, 0 where i = j, and
-        0 where it is below the rounding noise of ``v``, 16 units in the last place of max |v|.
+    ``(..., n - 1, n, n)`` with n at least 2: order m = 0 … n−2, player i, player j; symmetric, 0
+    where i = j, and 0 where it is below the rounding noise of ``v``: 16 units in the last place of
+    max |v| in ``computed_in``, the dtype that ``v`` was rounded to, by default its own.
 
     Examples:
         >>> majority = (all_coalitions(3).sum(1) >= 2).float()  # two of three players win
@@ -169,11 +152,7 @@ def shapley_interactions(v: Tensor) -> Tensor:
 
 
 def order_strengths(multi_order: Tensor) -> Tensor:
-    """Absolute strength of each order, E_x E_{i≠j} |I^(m)(i,j|x)|, ``(orders,)``.
-
-    Of ``(..., orders, n, n)`` with zero diagonals, all orders or some; an :class:`InputError`
-    refuses another shape, n below 2 and no samples.
-    """
+    """E_x E_{i≠j} |I^(m)(i,j|x)|, ``(..., orders, n, n)`` with zero diagonals → ``(orders,)``."""
     shape = tuple(multi_order.shape)
     if len(shape) < 3 or shape[-1] != shape[-2] or shape[-1] < 2 or 0 in shape:
         raise InputError("multi_order", f"shape {shape}", "(..., orders, n, n) with n at least 2")
@@ -242,11 +221,9 @@ def _multi_order(v: Tensor) -> Tensor:
 
 
 def _sums_by_size(v: Tensor, degree: int) -> Tensor:
-    """Sums of v over the coalitions of each size that hold given players.
+    """Sums over the coalitions of each size of v, of v z and of v z zᵀ: degrees 0, 1 and 2.
 
-    With z = (1, indicators of the n players): degree 0 is Σ v, ``(..., n + 1, 1)``; degree 1 is
-    Σ v z, ``(..., n + 1, n + 1)``; degree 2 is Σ v z zᵀ, ``(..., n + 1, n + 1, n + 1)``. The first
-    axis of each is the size.
+    z = (1, indicators of the n players). ``(..., n + 1, 1)``, or with n + 1 for each z.
     """
     n = count_players(v, least=degree)
     flat = summable(v).reshape(-1, v.shape[-1])

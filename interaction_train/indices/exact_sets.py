@@ -1,7 +1,6 @@
-"""Exact interactions of sets of players, in games ``v`` as in :mod:`.exact`.
+"""Exact interactions of a set S of players, in games ``v`` as in :mod:`.exact`.
 
-In all of them ``subset`` is S, distinct players out of 0 … n−1, at least one; an
-:class:`InputError` refuses any other, and a ``v`` that is no value tensor.
+``subset`` are distinct players out of 0 … n−1, at least one.
 """
 
 from __future__ import annotations
@@ -64,21 +63,12 @@ def multivariate_strength(v: Tensor, subset: Sequence[int], max_size: int = 12) 
     max_Ω − min_Ω of Σ_{C∈Ω} φ([C] | N∖S ∪ {[C]}) over the partitions Ω of S; exact, by dynamic
     programming over subsets, O(3^|S|). At most Σ_{|L|>1} |I^Shap(L | N∖S ∪ L)|.
 
-    Args:
-        v: ``(..., 2^n)``.
-        subset: S.
-        max_size: the largest |S| that is not refused.
-
-    Raises:
-        InputError: also where ``subset`` is larger than ``max_size``.
+    Sets S of more than ``max_size`` players are refused.
     """
     size = len(subset)
     if size > max_size:
-        raise InputError(
-            "subset",
-            f"{size} players, which have {_partitions(size)} partitions",
-            f"at most max_size = {max_size} players",
-        )
+        got = f"{size} players, which have {_partitions(size)} partitions"
+        raise InputError("subset", got, f"at most max_size = {max_size} players")
     g = _averaged(v, subset)
     phi = g - g[..., :1]
     return best_partition(torch.stack([phi, -phi]))[0].sum(0).to(v)
@@ -108,11 +98,7 @@ def checked_subset(subset: Sequence[int], n: int) -> list[int]:
 
 
 def _averaged(v: Tensor, subset: Sequence[int]) -> Tensor:
-    """The game g(C) = Σ_{T⊆N∖S} |T|!(r−|T|)!/(r+1)! v(T∪C), r = n−|S|, of the players in S.
-
-    ``(..., 2^|S|)``, bit k for ``subset[k]``. The weights sum to 1 and are those of the Shapley
-    values of any single block C, and of I^Shap(L | N∖S ∪ L) for every L ⊆ S.
-    """
+    """g(C) = Σ_{T⊆N∖S} |T|!(r−|T|)!/(r+1)! v(T∪C), r = n−|S|, of all C ⊆ S, ``(..., 2^|S|)``."""
     n = count_players(v)
     players = checked_subset(subset, n)
     others = [i for i in range(n) if i not in players]

@@ -17,6 +17,7 @@ are is drawn per sample on the device.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -55,13 +56,7 @@ class Sums:
 
 
 def sample(game: MaskedGame, blocks: PairBlocks, plans: dict[str, Plan], draws: Draws) -> Sums:
-    """Evaluate plans, name of the draws → plan of an order, without reading anything back.
-
-    Memory is flat in the number of contexts.
-
-    Raises:
-        InputError: a payoff with more than one number per coalition.
-    """
+    """Evaluate plans by name of their draws, with nothing read back; memory is flat."""
     batch, number, _ = blocks.members.shape
     total = number * len(blocks.edges)
     parts = max(2, *(len(plan.parts) for plan in plans.values()))
@@ -118,28 +113,18 @@ def sample(game: MaskedGame, blocks: PairBlocks, plans: dict[str, Plan], draws: 
 
 def _ranges(counts: Tensor, copies: int) -> Iterator[tuple[int, int]]:
     """(start, stop): ranges of T's whose evaluations fit one call of the game."""
-    rows = counts.cumsum(0).tolist()
-    start = 0
+    rows, start, before = counts.cumsum(0).tolist(), 0, 0
     while start < len(rows):
-        stop, before = start + 1, rows[start - 1] if start else 0
-        while stop < len(rows) and (rows[stop] - before) * copies <= _ROWS:
-            stop += 1
+        stop = max(start + 1, bisect_right(rows, before + _ROWS // copies))
         yield start, stop
-        start = stop
+        start, before = stop, rows[stop - 1]
 
 
 class _Slice:
     """The T's of one range and what is evaluated for them, for all samples and blocks."""
 
     def __init__(
-        self,
-        n: int,
-        blocks: PairBlocks,
-        plan: Plan,
-        draws: Draws,
-        name: str,
-        start: int,
-        stop: int,
+        self, n: int, blocks: PairBlocks, plan: Plan, draws: Draws, name: str, start: int, stop: int
     ) -> None:
         self.n, self.sets = n, stop - start
         members, edges, p = blocks.members, plan.edges, plan.p
@@ -219,7 +204,7 @@ class _Slice:
         return self.sign * (none - first - second + both)
 
     def moments(self, delta: Tensor) -> Tensor:
-        """Sums over T's of s², s·c, c² and s (see :class:`Sums`), ``(B, blocks, 4)``."""
+        """What is added to ``Sums.total``, ``(B, blocks, 4)``."""
         s, c = (
             delta.new_zeros(*delta.shape[:2], self.sets).index_add_(2, self.t, part)
             for part in (delta, torch.ones_like(delta))

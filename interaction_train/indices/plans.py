@@ -6,7 +6,7 @@ See :mod:`~interaction_train.indices.flips`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -18,6 +18,7 @@ from interaction_train.sampling.random import Draws
 
 _CELLS = 2**16  # T's × pairs in one host table
 _PARTS = 8  # independent parts of the contexts, at most
+_HOST = torch.zeros(1, dtype=torch.int64)  # the content of what is drawn for all samples
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,8 @@ class Plan:
     def counts(self) -> tuple[Tensor, Tensor]:
         """Evaluations and useful pairs of each T, int64 ``(G,)`` each."""
         block = max(1, _CELLS // len(self.edges))
-        tables = (
-            self.needed(start, min(start + block, self.count))
-            for start in range(0, self.count, block)
-        )
+        starts = range(0, self.count, block)
+        tables = (self.needed(start, min(start + block, self.count)) for start in starts)
         rows, gained = zip(*((a.sum(-1), b.sum(-1)) for a, b in tables), strict=True)
         return torch.cat(rows), torch.cat(gained)
 
@@ -90,8 +89,8 @@ def order_plan(n: int, order: int, blocks: PairBlocks, contexts: int, draws: Dra
     if p == 2:  # there is nothing to share in a single pair
         held = torch.zeros(contexts, p, dtype=torch.bool)
         return Plan(order, held, 0, _parts(contexts, contexts), edges, p)
-    key = (n, order, tuple(map(tuple, edges.tolist())), p, contexts)
-    return _cheapest(*key, draws.seed, draws.name, draws.step)
+    pairs = tuple(map(tuple, edges.tolist()))
+    return _cheapest(n, order, pairs, p, contexts, replace(draws, content=_HOST))
 
 
 def shapley_plan(blocks: PairBlocks, contexts: int) -> Plan:
@@ -108,16 +107,8 @@ def _parts(count: int, contexts: int) -> tuple[int, ...]:
 
 @lru_cache(maxsize=256)
 def _cheapest(
-    n: int,
-    order: int,
-    edges: tuple[tuple[int, int], ...],
-    p: int,
-    contexts: int,
-    seed: int,
-    name: str,
-    step: int,
+    n: int, order: int, edges: tuple[tuple[int, ...], ...], p: int, contexts: int, host: Draws
 ) -> Plan:
-    host = Draws(torch.zeros(1, dtype=torch.int64), seed, name, step)
     best, best_yield = None, -1.0
     for touched in (0, 1, 2):
         size = order + touched

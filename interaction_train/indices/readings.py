@@ -1,12 +1,11 @@
 """Absolute values of estimated interactions, with a name for what each is.
 
-|I| of an unbiased estimate is biased, and no unbiased estimator of |I| exists. So there are three
-readings, of a mean m over contexts that come in independent parts (two to eight):
+No unbiased estimator of |I| exists. So there are three readings, of a mean m over contexts that
+come in independent parts (two to eight):
 
 - ``plug_in`` |m|: biased up, by about 0.8 σ/√K where the truth is 0;
 - ``split_sign``: every part with the sign that the others have together. Biased down, 0 in the mean
-  where the truth is 0, two thirds of the truth where it equals its standard error (with two parts
-  half of it);
+  where the truth is 0;
 - ``product``: the mean product of two different parts (m1·m2), unbiased for I², so that the root of
   its mean over pairs and samples (``rms``) has only the small bias of the root.
 
@@ -15,13 +14,11 @@ The first two bracket the truth in the mean.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from interaction_train.errors import InputError
 from interaction_train.indices.sampled_pairs import PairEstimates
 
 Reading = Literal["plug_in", "split_sign", "rms"]
@@ -47,9 +44,3 @@ def product(estimates: PairEstimates) -> Tensor:
         for values in (estimates.part_sum, estimates.part_count)
     )
     return top / bottom
-
-
-def check_reading(reading: str, allowed: Sequence[str] = READINGS) -> None:
-    """Refuse another reading than those allowed."""
-    if reading not in allowed:
-        raise InputError("reading", repr(reading), f"one of {', '.join(allowed)}")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from interaction_train.errors import InputError, at_least
 from interaction_train.game.masked import MaskedGame
 from interaction_train.indices.curve import require_finite
-from interaction_train.indices.flips import sample
+from interaction_train.indices.flips import Sums, sample
 from interaction_train.indices.plans import Plan, order_plan, shapley_plan
 from interaction_train.sampling.pairs import PairBlocks, PairSampler
 from interaction_train.sampling.random import Draws, content_hash
@@ -29,10 +29,10 @@ class PairEstimates:
         orders: the M orders as numbers of players; empty for Shapley interactions (M = 1).
         pairs: ``(B, P, 2)`` int64.
         value: ``(B, M, P)``, unbiased estimates: means of Δ over a pair's contexts. NaN where a
-            pair met no context, which is more likely the fewer contexts were asked for, or was not
-            looked at (:meth:`~interaction_train.sampling.pairs.PairSampler.at_ends`).
+            pair met no context or was not looked at
+            (:meth:`~interaction_train.sampling.pairs.PairSampler.at_ends`).
         stderr: ``(B, M, P)``, standard errors of ``value``; 0 for the end orders, which have one
-            context each and are exact; NaN for a single context of another order.
+            context and are exact; NaN for a single context of another order.
         count: ``(B, M, P)``, contexts of each pair.
         part_sum: ``(F, B, M, P)``, sums of Δ over F independent parts of the contexts, 8 at most;
             for end orders the exact value in each.
@@ -61,10 +61,7 @@ class PairEstimates:
     differences: int
 
     def over_pairs(self, values: Tensor) -> Tensor:
-        """The mean over the pairs that have a value, ``(B, M, P)`` → ``(B, M)``.
-
-        Leaving the others out keeps it unbiased: which they are does not depend on the game.
-        """
+        """The mean over the pairs that have a value, ``(B, M, P)`` → ``(B, M)``."""
         return values.nanmean(-1)
 
 
@@ -75,7 +72,7 @@ def resolve_orders(
 
     Args:
         n: number of players, at least 2.
-        orders: numbers of players, each 0 … n−2.
+        orders: numbers of players, each 0 … n−2 and none twice.
         ratios: or parts m/(n−2), rounded; default: those of :data:`REFERENCE_RATIOS` that differ.
 
     Raises:
@@ -89,19 +86,17 @@ def resolve_orders(
         raise InputError("orders, ratios", "both", "one of them")
     if ratios is not None:
         name, given, last, unit = "ratios", tuple(ratios), 1, n - 2
+        wanted, twice = "numbers from 0 to 1", f"ratios that are the same order of {n} players"
     elif orders is not None:
         name, given, last, unit = "orders", tuple(orders), n - 2, 1
+        wanted, twice = f"0 … n − 2 = {n - 2}", "an order twice"
     else:
         return tuple(dict.fromkeys(round(ratio * (n - 2)) for ratio in REFERENCE_RATIOS))
     for value in given:
         if not 0 <= value <= last:
-            wanted = f"0 … n − 2 = {n - 2}" if ratios is None else "numbers from 0 to 1"
             raise InputError(name, value, wanted)
     result = tuple(round(value * unit) for value in given)
     if not result or len(set(result)) < len(result):
-        twice = (
-            "an order twice" if ratios is None else f"ratios that are the same order of {n} players"
-        )
         got = f"{twice}, {result}" if result else "none"
         raise InputError(name, got, "at least one, each once")
     return result
@@ -116,28 +111,25 @@ def sample_multi_order(
     ratios: Sequence[float] | None = None,
     share: bool = True,
     seed: int = 0,
-    name: str = "multi_order",
 ) -> PairEstimates:
     """Multi-order interactions I^(m)(i,j), the mean of Δv(i,j,S) over |S| = m (survey, Eq. 11).
 
-    Contexts are uniform over those of exactly m players; a sample's draws depend on its content,
-    ``seed`` and ``name`` alone. Pairs of a block share evaluations
+    Contexts are uniform over those of exactly m players; a sample's draws depend on its content and
+    ``seed`` alone. Pairs of a block share evaluations
     (:mod:`~interaction_train.indices.flips`); the two end orders, which have one context each, are
     evaluated once, where the choice of pairs says so for more pairs. Memory is flat in them.
 
     Args:
-        game: the game of B samples, with one number per coalition.
+        game: the game of B samples, whose payoffs are one number, which is finite.
         pairs: which pairs.
         contexts: contexts per pair and order, in the mean over pairs; at least 2.
-        orders: numbers of players in the context, 0 … n−2.
-        ratios: or parts of n−2; default: :data:`REFERENCE_RATIOS`.
+        orders: numbers of players in the context, or
+        ratios: parts of n−2; as :func:`resolve_orders` takes them.
         share: False evaluates every pair and context apart, at four evaluations a difference.
         seed: seed of the draws.
-        name: name of the draws.
 
     Raises:
-        InputError: contexts below 2, orders out of range or twice, players that the pairs do not
-            fit, or a payoff that is not finite (the message names the sample).
+        InputError: arguments out of range, players that the pairs do not fit, or a bad payoff.
 
     Examples:
         >>> import interaction_train as it
@@ -149,7 +141,7 @@ def sample_multi_order(
     """
     at_least("contexts", contexts, 2)  # for two independent parts
     wanted = resolve_orders(game.n, orders, ratios)
-    draws = Draws(content_hash(game.present), seed, name)
+    draws = Draws(content_hash(game.present), seed, "multi_order")
 
     def blocks(choice: PairSampler) -> PairBlocks:
         found = choice.blocks(game.players, game.present.shape[1:], draws)
@@ -165,37 +157,28 @@ def sample_multi_order(
     for chosen, orders in groups:
         if orders:
             plans = {str(m): order_plan(game.n, m, chosen, contexts, draws) for m in orders}
-            found.append(_estimates(game, orders, chosen, plans, draws))
+            found.append(_estimates(orders, chosen, plans, sample(game, chosen, plans, draws)))
     return found[0] if len(found) == 1 else _joined(wanted, *found)
 
 
 def sample_shapley_pairs(
-    game: MaskedGame,
-    pairs: PairSampler,
-    contexts: int = 100,
-    *,
-    seed: int = 0,
-    name: str = "shapley_pairs",
+    game: MaskedGame, pairs: PairSampler, contexts: int = 100, *, seed: int = 0
 ) -> PairEstimates:
     """Shapley interactions I^Shap(i,j) of pairs (survey, Eq. 5), the mean of I^(m)(i,j) over m.
 
     One order, M = 1. Contexts hold each player with one probability drawn from U(0, 1), and every
-    pair of a block gets one from every coalition. Args and errors: as :func:`sample_multi_order`.
+    pair of a block gets one from every coalition. Args: as :func:`sample_multi_order`.
     """
     at_least("contexts", contexts, 2)  # for two independent parts
-    draws = Draws(content_hash(game.present), seed, name)
+    draws = Draws(content_hash(game.present), seed, "shapley_pairs")
     blocks = pairs.blocks(game.players, game.present.shape[1:], draws)
-    return _estimates(game, (), blocks, {"shapley": shapley_plan(blocks, contexts)}, draws)
+    plans = {"shapley": shapley_plan(blocks, contexts)}
+    return _estimates((), blocks, plans, sample(game, blocks, plans, draws))
 
 
 def _estimates(
-    game: MaskedGame,
-    orders: tuple[int, ...],
-    blocks: PairBlocks,
-    plans: dict[str, Plan],
-    draws: Draws,
+    orders: tuple[int, ...], blocks: PairBlocks, plans: dict[str, Plan], sums: Sums
 ) -> PairEstimates:
-    sums = sample(game, blocks, plans, draws)
     exact = torch.tensor([plan.exact for plan in plans.values()])[:, None]
     exact = exact.to(sums.value.device, non_blocking=True)
     count, total = sums.count.sum(2), sums.value.sum(2)

@@ -43,10 +43,9 @@ class Strength:
 
     Attributes:
         lower: ``(B,)``: the partitions that look best and worst in one half of the contexts,
-            evaluated in the other. Unbiased for those two, so in the mean at most T.
+            evaluated in the other; in the mean at most T.
         lower_stderr: ``(B,)``, standard errors over contexts.
-        search: ``(B,)``: the same in the half that they were chosen in, which favours them; in the
-            mean at least T where partitions are enumerated.
+        search: ``(B,)``: where they were chosen; in the mean at least T if all took part.
         highest: ``(B, |S|)`` int64, the block of each player of S in the partition that maximises.
         lowest: ``(B, |S|)``, in the one that minimises.
         exhaustive: whether all partitions took part.
@@ -65,20 +64,16 @@ class Strength:
 
 
 def sample_multivariate(
-    game: MaskedGame,
-    subset: Sequence[int],
-    contexts: int = 100,
-    *,
-    seed: int = 0,
-    name: str = "multivariate",
+    game: MaskedGame, subset: Sequence[int], contexts: int = 100, *, seed: int = 0
 ) -> Multivariate:
     """B([S]) = φ([S] | N∖S ∪ {[S]}) − Σ_{i∈S} φ(i | N∖S ∪ {i}) (survey, Eq. 8).
 
     All these Shapley values average over the same contexts T ⊆ N∖S, which hold each player with
-    one probability from U(0, 1): a context costs |S| + 2 evaluations. Args and errors: as
-    :func:`sample_strength`.
+    one probability from U(0, 1), at |S| + 2 evaluations. Args: as :func:`sample_strength`.
     """
-    inside = _Subset(game, subset, contexts, seed, name)
+    inside = _Subset(
+        game, subset, contexts, Draws(content_hash(game.present), seed, "multivariate")
+    )
     size = len(inside.players)
     single = torch.eye(size, dtype=torch.bool, device=inside.players.device)
     parts = torch.cat([torch.zeros_like(single[:1]), torch.ones_like(single[:1]), single])
@@ -96,33 +91,30 @@ def sample_strength(
     candidates: int = 64,
     rounds: int = 8,
     seed: int = 0,
-    name: str = "strength",
 ) -> Strength:
     """T([S]) = max_Ω − min_Ω of Σ_{C∈Ω} φ([C] | N∖S ∪ {[C]}) over partitions Ω (survey, Eq. 10).
 
-    Small sets: all 2^|S| blocks are evaluated in every context and all partitions compared, by
-    dynamic programming. Larger ones: partitions are sampled (survey, Sec. 2.2.3), by the
-    cross-entropy method. A maximum over noisy values is biased up, so the partitions are chosen in
-    one half of the contexts and evaluated in the other.
+    Of small sets all partitions are compared, by dynamic programming over all 2^|S| blocks; those
+    of larger ones are sampled (survey, Sec. 2.2.3), by the cross-entropy method. A maximum over
+    noisy values is biased up, so they are chosen in one half of the contexts and evaluated in the
+    other.
 
     Args:
-        game: the game of B samples, with one number per coalition.
+        game: the game of B samples, whose payoffs are one number, which is finite.
         subset: S, distinct players.
         contexts: contexts of each half, at least 2.
         enumerate_up_to: the largest |S| whose blocks are all evaluated, at most 12.
-        candidates: partitions per round of the search, for each of the maximum and the minimum.
-        rounds: rounds of the search.
+        candidates: partitions per round of the search, 8 or more, for each of maximum and minimum.
+        rounds: rounds of the search, at least 1.
         seed: seed of the draws.
-        name: name of the draws.
 
     Raises:
-        InputError: an argument out of its range, players that repeat or do not exist, several
-            numbers per coalition, or a payoff that is not finite.
+        InputError: an argument out of its range, players that repeat, or a bad payoff.
     """
     at_least("candidates", candidates, 8)
     at_least("rounds", rounds, 1)
     in_range("enumerate_up_to", enumerate_up_to, 0, 12)
-    inside = _Subset(game, subset, contexts, seed, name)
+    inside = _Subset(game, subset, contexts, Draws(content_hash(game.present), seed, "strength"))
     size = len(inside.players)
     exhaustive = size <= enumerate_up_to
     if exhaustive:
@@ -142,12 +134,11 @@ class _Subset:
     """S and the contexts around it."""
 
     def __init__(
-        self, game: MaskedGame, subset: Sequence[int], contexts: int, seed: int, name: str
+        self, game: MaskedGame, subset: Sequence[int], contexts: int, draws: Draws
     ) -> None:
         players = checked_subset(subset, game.n)
         at_least("contexts", contexts, 2)
-        self.game, self.contexts = game, contexts
-        self.draws = Draws(content_hash(game.present), seed, name)
+        self.game, self.contexts, self.draws = game, contexts, draws
         self.players = torch.tensor(players, device=game.present.device)
         self.dtype = wide_dtype(self.players.device)
         # Of the maximum and the minimum over partitions.
@@ -165,7 +156,13 @@ class _Subset:
         self.game.choose_chunk(batch * count * self.contexts)
         for start in range(0, self.contexts, block):
             span = range(start, min(start + block, self.contexts))
-            values = (self._values(parts, stream, span) @ coefficients).squeeze(2)
+            place = torch.tensor(span, device=self.players.device)
+            keep = (place + self.draws.uniform(f"keep {stream}", span)) / self.contexts
+            keys = self.draws.bits(f"players {stream}", span, self.game.n)
+            rows = bernoulli(keys, keep.unsqueeze(-1)).unsqueeze(2).repeat(1, 1, count, 1)
+            rows[..., self.players] = parts.unsqueeze(1)
+            v = coalition_values(self.game, rows.flatten(1, 2)).unflatten(1, (len(span), 1, -1))
+            values = (v @ coefficients).squeeze(2)
             # Keep rates are stratified, one from each slice of (0, 1): neighbours differ by as much
             # as two draws from one slice, all together by more.
             steps = (values if last is None else torch.cat([last, values], 1)).diff(dim=1)
@@ -174,15 +171,6 @@ class _Subset:
         mean = total[0] / self.contexts
         require_finite(mean)
         return mean, (total[1] / (2 * (self.contexts - 1) * self.contexts)).sqrt()
-
-    def _values(self, parts: Tensor, stream: str, span: range) -> Tensor:
-        """v(T ∪ C_k), ``(B, contexts of the span, 1, K)``."""
-        place = torch.tensor(span, device=self.players.device)
-        keep = (place + self.draws.uniform(f"keep {stream}", span)) / self.contexts
-        keys = self.draws.bits(f"players {stream}", span, self.game.n)
-        rows = bernoulli(keys, keep.unsqueeze(-1)).unsqueeze(2).repeat(1, 1, parts.shape[1], 1)
-        rows[..., self.players] = parts.unsqueeze(1)
-        return coalition_values(self.game, rows.flatten(1, 2)).unflatten(1, (len(span), 1, -1))
 
     def partitions(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The blocks of R partitions ``(B, R, |S|)``, then ∅; what each counts in their Σ_C φ([C]).

@@ -1,27 +1,17 @@
 """Metrics of a network's interactions: torchmetrics shells over functions of per-sample rows."""
 
 from interaction_train.metrics.orders import (
-    Disentanglement,
-    InteractionSpectrum,
-    InteractionStrength,
+    Disentanglement as Disentanglement,
+    InteractionSpectrum as InteractionSpectrum,
+    InteractionStrength as InteractionStrength,
 )
-from interaction_train.metrics.perturbation import PerturbationInteraction
+from interaction_train.metrics.perturbation import (
+    PerturbationInteraction as PerturbationInteraction,
+)
 from interaction_train.metrics.rows import (
-    COLUMNS,
-    disentanglement,
-    spectrum,
-    strength,
-    unique_rows,
+    COLUMNS as COLUMNS,
+    disentanglement as disentanglement,
+    spectrum as spectrum,
+    strength as strength,
+    unique_rows as unique_rows,
 )
-
-__all__ = [
-    "COLUMNS",
-    "Disentanglement",
-    "InteractionSpectrum",
-    "InteractionStrength",
-    "PerturbationInteraction",
-    "disentanglement",
-    "spectrum",
-    "strength",
-    "unique_rows",
-]

@@ -38,14 +38,11 @@ _NOISE = 8  # units in the last place of the logits that a mean |Δ| may be off 
 
 
 class RowMetric(Metric):
-    """A metric with one row of numbers per sample.
+    """A metric with one row of numbers per sample; ``kwargs`` are those of ``torchmetrics.Metric``.
 
     Rows carry the hash of their sample, so that samples which a distributed sampler repeats count
     once, and no result depends on batches, their order or the number of processes. Metrics merge by
     joining their rows; after ``metric.persistent(True)`` the rows are part of the state dict.
-
-    Args:
-        kwargs: those of ``torchmetrics.Metric``.
     """
 
     is_differentiable = False
@@ -103,12 +100,10 @@ class InteractionMetric(RowMetric):
         seed: seed of the draws.
         chunk_size: rows sent through the network at once; default: the fastest, timed once.
         kwargs: those of ``torchmetrics.Metric``.
-
-    Raises:
-        InputError: ``contexts`` below 2.
     """
 
     only_correct = False
+    row_shape: tuple[int, ...] = (len(COLUMNS), 1)
 
     def __init__(
         self,
@@ -123,15 +118,6 @@ class InteractionMetric(RowMetric):
         at_least("contexts", contexts, 2)
         self.players, self.pairs = players or GridPlayers(16, 16), pairs or RandomPairs()
         self.contexts, self.seed, self.chunk_size = contexts, seed, chunk_size
-
-    @property
-    def width(self) -> int:
-        """Number of orders M."""
-        return 1
-
-    @property
-    def row_shape(self) -> tuple[int, ...]:
-        return (len(COLUMNS), self.width)
 
     def compute(self) -> Statistics:
         result = super().compute()
@@ -151,18 +137,14 @@ class InteractionMetric(RowMetric):
         return figure, figure.add_subplot()
 
     def _bars(
-        self,
-        value: Statistics | None,
-        axes: Axes | None,
-        bars: Sequence[str],
-        stem: str,
-        title: str,
+        self, value: Statistics | None, axes: Axes | None, keys: Sequence[str], title: str
     ) -> tuple[Figure, Axes]:
-        """Bars of the results whose keys are ``stem`` and the bar's name."""
+        """A bar for each of these results."""
         value = self.compute() if value is None else value
         figure, axes = self._axes(axes)
-        errors = [float(value[f"{stem}{bar}_stderr"]) for bar in bars]
-        axes.bar(list(bars), [float(value[f"{stem}{bar}"]) for bar in bars], yerr=errors)
+        names = [key.removeprefix("strength_") for key in keys]
+        errors = [float(value[f"{key}_stderr"]) for key in keys]
+        axes.bar(names, [float(value[key]) for key in keys], yerr=errors)
         axes.set(ylabel=title)
         return figure, axes
 
@@ -171,14 +153,11 @@ class PairMetric(InteractionMetric):
     """A metric of interactions in the game of a sample's own players.
 
     Args:
-        players: as in :class:`InteractionMetric`, like ``pairs``, ``contexts`` and ``more``.
         payoff: what the game reads off the logits, one number per sample.
-        pairs: see there.
-        contexts: see there.
         baseline: what absent players show, a number or one per channel; default: the training mean
             of the network's ``Normalize`` layer.
         only_correct: leave out samples that the network gets wrong.
-        more: see there.
+        more: this, ``players``, ``pairs`` and ``contexts`` are those of :class:`InteractionMetric`.
     """
 
     def __init__(
@@ -201,11 +180,8 @@ class PairMetric(InteractionMetric):
     def update(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
         """Measure samples ``(B, C, ...)`` with labels ``(B,)`` int64.
 
-        The network's modes, statistics and gradients stay as they are.
-
-        Raises:
-            InputError: input that the game, the players or the pairs refuse; for payoffs that are
-                not finite the message gives the place among the samples that are kept.
+        The network's modes, statistics and gradients stay as they are. An error about a payoff that
+        is not finite gives the place among the samples that are kept.
         """
         logits = eval_logits(model, x)
         dtype = logits.dtype

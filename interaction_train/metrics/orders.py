@@ -7,13 +7,12 @@ from typing import Any, ClassVar
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
 
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, one_of
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import Payoff
 from interaction_train.game.players import Players
-from interaction_train.indices.readings import READINGS, Reading, check_reading
+from interaction_train.indices.readings import READINGS, Reading
 from interaction_train.indices.sampled_pairs import (
     REFERENCE_RATIOS,
     PairEstimates,
@@ -21,7 +20,7 @@ from interaction_train.indices.sampled_pairs import (
     sample_shapley_pairs,
 )
 from interaction_train.metrics.base import PairMetric
-from interaction_train.metrics.rows import Statistics, disentanglement, spectrum, strength
+from interaction_train.metrics.rows import COLUMNS, Statistics, disentanglement, spectrum, strength
 from interaction_train.sampling.pairs import NeighbourPairs, PairSampler
 from interaction_train.tracking.figures import draw_spectrum
 
@@ -30,14 +29,13 @@ class OrderMetric(PairMetric):
     """A metric with one value per order.
 
     Args:
-        players: how a sample splits into players; default: a 16 × 16 grid.
         payoff: what the game reads off the logits; default: log-odds of the true class for J(m) and
             its log-probability for D(m).
         ratios: orders as parts m/(n−2), ascending; ratios that are one order of the players at
             hand are refused.
         pairs: which pairs; default: 64 of cells at most two rows and columns apart.
-        contexts: contexts per pair and order, in the mean; at least 2.
-        more: see :class:`~interaction_train.metrics.base.PairMetric`.
+        more: this, ``players`` and ``contexts`` are those of
+            :class:`~interaction_train.metrics.base.PairMetric`.
 
     Raises:
         InputError: ratios out of their range.
@@ -61,10 +59,7 @@ class OrderMetric(PairMetric):
         ascending = list(self.ratios) == sorted(set(self.ratios))
         if not self.ratios or not ascending or self.ratios[0] < 0 or self.ratios[-1] > 1:
             raise InputError("ratios", self.ratios, "ascending numbers from 0 to 1")
-
-    @property
-    def width(self) -> int:
-        return len(self.ratios)
+        self.row_shape = (len(COLUMNS), len(self.ratios))
 
     def estimate(self, game: MaskedGame) -> PairEstimates:
         return sample_multi_order(
@@ -72,13 +67,10 @@ class OrderMetric(PairMetric):
         )
 
     def plot(
-        self,
-        val: Statistics | None = None,
-        ax: Axes | None = None,
-        reading: Reading = "plug_in",
+        self, val: Statistics | None = None, ax: Axes | None = None, reading: Reading = "plug_in"
     ) -> tuple[Figure, Axes]:
         """Draw the curve of one reading of |I|, with a band of one standard error."""
-        check_reading(reading, self.readings)
+        one_of("reading", reading, self.readings)
         value = self.compute() if val is None else val
         figure, axes = self._axes(ax)
         curve = {
@@ -95,12 +87,9 @@ class InteractionSpectrum(OrderMetric):
     """J^(m) = E_x E_ij |I^(m)(i,j|x)| / E_m [same] (survey, Eq. 21), with strengths and signs.
 
     The denominator is the mean over ``ratios``, so spectra compare only over the same ones. The
-    defaults are the reference protocol: a 16 × 16 grid, 13 orders, pairs at most two cells apart,
-    log-odds of the true class, correctly classified samples, 100 contexts per pair; but 64 pairs
-    per sample, where it has 200. ``compute()`` returns what
-    :func:`~interaction_train.metrics.rows.spectrum` does.
-
-    Args: see :class:`OrderMetric`.
+    defaults are the reference protocol, but 64 pairs per sample, where it has 200. ``compute()``
+    returns what :func:`~interaction_train.metrics.rows.spectrum` does. Args: see
+    :class:`OrderMetric`.
 
     Examples:
         >>> import interaction_train as it, torch
@@ -115,38 +104,32 @@ class InteractionSpectrum(OrderMetric):
     """
 
     letter, usual = "J", "log_odds"
-
-    def statistics(self, rows: Tensor) -> Statistics:
-        return spectrum(rows)
+    statistics = staticmethod(spectrum)
 
 
 class Disentanglement(OrderMetric):
     """D^(m) = E_{x,ij} |E_S Δ| / E_{x,ij} E_S |Δ|, a ratio of global means (formula sheet, 11).
 
-    ``compute()`` returns what :func:`~interaction_train.metrics.rows.disentanglement` does.
-
-    Args: see :class:`OrderMetric`.
+    ``compute()`` returns what :func:`~interaction_train.metrics.rows.disentanglement` does. Args:
+    see :class:`OrderMetric`.
     """
 
     letter, usual, readings = "D", "log_prob", READINGS[:2]
-
-    def statistics(self, rows: Tensor) -> Statistics:
-        return disentanglement(rows)
+    statistics = staticmethod(disentanglement)
 
 
 class InteractionStrength(PairMetric):
     """E_x E_ij |I^Shap(i,j|x)| / E_x |z_y − mean of the other logits| (formula sheet, 12).
 
-    ``compute()`` returns what :func:`~interaction_train.metrics.rows.strength` does.
-
-    Args: see :class:`~interaction_train.metrics.base.PairMetric`.
+    ``compute()`` returns what :func:`~interaction_train.metrics.rows.strength` does. Args: see
+    :class:`~interaction_train.metrics.base.PairMetric`.
     """
+
+    statistics = staticmethod(strength)
 
     def estimate(self, game: MaskedGame) -> PairEstimates:
         return sample_shapley_pairs(game, self.pairs, self.contexts, seed=self.seed)
 
-    def statistics(self, rows: Tensor) -> Statistics:
-        return strength(rows)
-
     def plot(self, val: Statistics | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
-        return self._bars(val, ax, READINGS, "strength_", "interaction strength")
+        keys = [f"strength_{reading}" for reading in READINGS]
+        return self._bars(val, ax, keys, "interaction strength")

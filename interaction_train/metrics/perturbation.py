@@ -1,10 +1,10 @@
 """How strongly the units of an adversarial perturbation interact (survey, Sec. 5.1).
 
-The players are parts of a perturbation, such as the cells of a grid: a present part shows the
-adversarial image, an absent one the clean image. The payoff is the attack's utility, v(S) =
-max_{y'≠y} h_{y'} − h_y with y' frozen to the best other class of the full adversarial image, and
-for a targeted attack h_t − max_{y'≠t} h_{y'}, y' frozen likewise. From Wang et al., "A Unified
-Approach to Interpreting and Boosting Adversarial Transferability", ICLR 2021.
+A present player, such as a cell of a grid, shows the adversarial image, an absent one the clean
+image. The payoff is the attack's utility, v(S) = max_{y'≠y} h_{y'} − h_y with y' frozen to the best
+other class of the full adversarial image, and for a targeted attack h_t − max_{y'≠t} h_{y'}
+likewise. From Wang et al., "A Unified Approach to Interpreting and Boosting Adversarial
+Transferability", ICLR 2021.
 """
 
 from __future__ import annotations
@@ -23,13 +23,7 @@ from interaction_train.indices.curve import coalition_values, end_coalitions, me
 from interaction_train.indices.readings import READINGS
 from interaction_train.indices.sampled_pairs import PairEstimates, sample_shapley_pairs
 from interaction_train.metrics.base import InteractionMetric
-from interaction_train.metrics.rows import (
-    Statistics,
-    column,
-    estimate_rows,
-    strengths,
-    with_errors,
-)
+from interaction_train.metrics.rows import Statistics, column, estimate_rows, strengths, with_errors
 from interaction_train.sampling.pairs import PairSampler, RandomPairs
 from interaction_train.sampling.random import content_hash
 
@@ -47,8 +41,7 @@ def perturbation_game(
     """The game whose players are the parts of a perturbation; v is the attack's utility.
 
     Args:
-        model: the network, ``(rows, C, H, W)`` → logits ``(rows, classes)``; its modes, statistics
-            and gradients stay as they are.
+        model: the network, ``(rows, C, H, W)`` → logits ``(rows, classes)``.
         clean: ``(B, C, H, W)``.
         adversarial: the same images, perturbed.
         labels: ``(B,)`` int64, the true classes.
@@ -57,7 +50,7 @@ def perturbation_game(
         chunk_size: rows sent through the network at once; default: the fastest.
 
     Raises:
-        InputError: images, labels, targets, players or outputs of the network that do not fit.
+        InputError: images, labels, targets, players or outputs that do not fit.
     """
     if clean.shape != adversarial.shape or clean.dtype != adversarial.dtype:
         got = f"{adversarial.dtype} {tuple(adversarial.shape)}"
@@ -93,11 +86,9 @@ def perturbation_interaction(
 ) -> Tensor:
     """The mean E_{i≠j} I^Shap(i,j) over all pairs of the n players of a perturbation, ``(B,)``.
 
-    Exact, by the closed form E_i[v(N) − v(N∖i) − v({i}) + v(∅)]/(n − 1), in 2n + 2 forward passes
-    per image (formula sheet, item 6).
-
-    Args and errors: as :func:`perturbation_game`; also fewer than 2 players are refused, and a
-    utility that is not finite.
+    Exact, in 2n + 2 forward passes per image
+    (:func:`~interaction_train.indices.curve.mean_interaction`). Args: as
+    :func:`perturbation_game`, with at least 2 players.
 
     Examples:
         >>> from interaction_train.game.players import UnitPlayers
@@ -129,19 +120,13 @@ def sampled_interactions(
     """I^Shap(i,j) of single pairs of a perturbation's players, sampled; one order, M = 1.
 
     ``estimates.over_pairs(plug_in(estimates))`` is the mean of |I| in one of the three readings of
-    :mod:`interaction_train.indices.readings`.
+    :mod:`interaction_train.indices.readings`. Images, labels and players as in
+    :func:`perturbation_game`, with its errors.
 
     Args:
-        model: as in :func:`perturbation_game`, with its errors.
-        clean: as there.
-        adversarial: as there.
-        labels: as there.
-        players: as there.
         pairs: which pairs; default: random ones.
         contexts: contexts of every pair, at least 2.
         seed: seed of the draws, which depend on it and on the adversarial image alone.
-        targets: as there.
-        chunk_size: as there.
     """
     images = model, clean, adversarial, labels, players
     game = perturbation_game(*images, targets=targets, chunk_size=chunk_size)
@@ -157,8 +142,7 @@ class PerturbationInteraction(InteractionMetric):
     v(N) − v(∅), what the whole perturbation adds to the attack's utility; each with ``_stderr``
     over images; ``contexts`` per pair, and ``samples``. NaN without samples.
 
-    An image costs 2n + 5 forward passes and those of the sampled pairs: with the defaults 517 and
-    27 400. :func:`perturbation_interaction` gives the exact mean alone.
+    An image costs 2n + 5 forward passes and those of the sampled pairs: by default 517 and 27 400.
 
     Args: see :class:`~interaction_train.metrics.base.InteractionMetric`.
     """
@@ -192,6 +176,6 @@ class PerturbationInteraction(InteractionMetric):
 
     def plot(self, val: Statistics | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
         title = "interactions inside the perturbation"
-        figure, axes = self._bars(val, ax, ("mean", *READINGS), "", title)
+        figure, axes = self._bars(val, ax, ("mean", *READINGS), title)
         axes.axhline(0, color="black", linewidth=0.8)
         return figure, axes

@@ -29,10 +29,7 @@ def logit_scale(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def exact_rows(interactions: Tensor, scale: Tensor) -> Tensor:
-    """Rows out of exact interactions of all pairs, in which all readings agree.
-
-    Those are ``(B, M, n, n)``, symmetric, 0 below rounding noise; ``scale`` is a column ``(B,)``.
-    """
+    """Rows out of exact interactions ``(B, M, n, n)``, 0 below rounding noise, and a column."""
     n = interactions.shape[-1]
     upper = torch.triu_indices(n, n, 1, device=interactions.device)
     pairs = wide(interactions[..., upper[0], upper[1]])
@@ -91,10 +88,7 @@ def ratio(top: Mean, bottom: Mean) -> Mean:
 
 
 def with_errors(means: dict[str, Mean], rows: Tensor) -> Statistics:
-    """Means with their standard errors ``<key>_stderr``, NaN for fewer than two samples.
-
-    And ``contexts``, the mean number per pair, ``(M,)``, and ``samples``, a scalar.
-    """
+    """Means with standard errors, NaN for less than two samples; ``contexts`` and ``samples``."""
     result = {}
     for key, (value, deviations) in means.items():
         few = len(deviations) < 2
@@ -108,14 +102,11 @@ def with_errors(means: dict[str, Mean], rows: Tensor) -> Statistics:
 def spectrum(rows: Tensor) -> Statistics:
     """J^(m) = E_x E_ij |I^(m)(i,j|x)| / E_m [same], over the orders in the rows (survey, Eq. 21).
 
-    Args:
-        rows: ``(B, columns, M)``, each sample once.
-
     Returns:
         ``signed``, the mean interaction; per reading of |I| the strengths ``<reading>``, in the
         unit of the payoff, and ``J_<reading>``; each with its standard error over samples
         ``<key>_stderr``; ``contexts``, the mean number per pair; all ``(M,)``; and ``samples``, a
-        scalar. ``plug_in`` and ``split_sign`` bracket |I|. NaN without samples.
+        scalar. NaN without samples.
     """
     signed = column(rows, "signed")
     means = {"signed": (signed.mean(0), signed)}
@@ -140,9 +131,8 @@ def disentanglement(rows: Tensor) -> Statistics:
 def strength(rows: Tensor) -> Statistics:
     """Interaction strength: E_x E_ij |I^Shap(i,j|x)| over E_x |z_y − mean of the other logits|.
 
-    As in the dropout paper (formula sheet, 12). Of rows with one order, as scalars:
-    ``strength_<reading>``, its numerator ``<reading>``, its denominator ``scale``; the rest as in
-    :func:`spectrum`.
+    As scalars ``strength_<reading>``, its numerator ``<reading>`` and its denominator ``scale``
+    (formula sheet, 12); the rest as in :func:`spectrum`.
     """
     scale = column_mean(rows, "scale")
     means: dict[str, Mean] = {}

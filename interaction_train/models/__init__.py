@@ -1,34 +1,20 @@
 """Reference networks, normalisation as a first layer, and weights."""
 
-from interaction_train.game.normalize import Normalize, normalized
-from interaction_train.models.cifar_resnet import CIFARThinResNet
+from interaction_train.game.normalize import Normalize as Normalize, normalized as normalized
+from interaction_train.models.cifar_resnet import CIFARThinResNet as CIFARThinResNet
 from interaction_train.models.networks import (
-    CIFAR10_MEAN,
-    CIFAR10_STD,
-    CIFARVGG,
-    DIGITS_MEAN,
-    DIGITS_STD,
-    CIFARAlexNet,
-    CIFARResNet,
-    DigitsMLP,
-    DigitsNet,
+    CIFAR10_MEAN as CIFAR10_MEAN,
+    CIFAR10_STD as CIFAR10_STD,
+    CIFARVGG as CIFARVGG,
+    DIGITS_MEAN as DIGITS_MEAN,
+    DIGITS_STD as DIGITS_STD,
+    CIFARAlexNet as CIFARAlexNet,
+    CIFARResNet as CIFARResNet,
+    DigitsMLP as DigitsMLP,
+    DigitsNet as DigitsNet,
 )
-from interaction_train.models.weights import load_weights, pretrained, weights_tag
-
-__all__ = [
-    "CIFAR10_MEAN",
-    "CIFAR10_STD",
-    "CIFARVGG",
-    "DIGITS_MEAN",
-    "DIGITS_STD",
-    "CIFARAlexNet",
-    "CIFARResNet",
-    "CIFARThinResNet",
-    "DigitsMLP",
-    "DigitsNet",
-    "Normalize",
-    "load_weights",
-    "normalized",
-    "pretrained",
-    "weights_tag",
-]
+from interaction_train.models.weights import (
+    load_weights as load_weights,
+    pretrained as pretrained,
+    weights_tag as weights_tag,
+)

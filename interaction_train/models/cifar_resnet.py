@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
 
 from interaction_train.errors import InputError, at_least
 from interaction_train.game.normalize import Normalize
@@ -15,28 +16,22 @@ from interaction_train.models.weights import load_weights
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class _Block(nn.Module):
-    """Two 3x3 convolutions; the shortcut skips every second pixel and pads channels with zeros."""
+class _Shortcut(nn.Module):
+    """Skips every second pixel and pads channels with zeros."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, padding: int) -> None:
         super().__init__()
-        self.stride, self.padding = stride, (outputs - inputs) // 2
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
+        self.padding = padding
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        x = x[..., :: self.stride, :: self.stride]
-        return F.relu(h + F.pad(x, (0, 0, 0, 0, self.padding, self.padding)))
+        return F.pad(x[..., ::2, ::2], (0, 0, 0, 0, self.padding, self.padding))
 
 
 class CIFARThinResNet(nn.Module):
     """ResNet-20, -32, -44, … for small images: 16, 32 and 64 channels, no downsampling stem.
 
-    The default normalisation is ImageNet's, as of the published weights. Images have as many
-    channels C as ``mean`` has numbers.
+    ``(B, C, H, W)`` in [0, 1] → ``(B, num_classes)``, where ``mean`` has C numbers. The default
+    normalisation is ImageNet's, as of the published weights.
 
     Args:
         depth: 6k + 2 layers, k blocks in each of three stages.
@@ -45,12 +40,10 @@ class CIFARThinResNet(nn.Module):
             (L from 1, B from 0) and ``linear``. Default: random.
         mean: training mean per channel.
         std: standard deviation per channel.
-        width: channels of the first stage; the others have twice and four times as many.
-
-    Shapes: ``(B, C, H, W)`` in [0, 1] → ``(B, num_classes)``.
+        width: channels of the first stage, even; the others have twice and four times as many.
 
     Raises:
-        InputError: another depth, an odd width, or a file that is missing or does not fit.
+        InputError: another depth, an odd width, or weights that do not fit.
     """
 
     def __init__(
@@ -87,5 +80,6 @@ class CIFARThinResNet(nn.Module):
 
 
 def _stage(inputs: int, outputs: int, stride: int, blocks: int) -> nn.Sequential:
-    rest = [_Block(outputs, outputs, 1) for _ in range(blocks - 1)]
-    return nn.Sequential(_Block(inputs, outputs, stride), *rest)
+    shortcut = _Shortcut((outputs - inputs) // 2) if stride > 1 else None
+    first = BasicBlock(inputs, outputs, stride, shortcut)
+    return nn.Sequential(first, *(BasicBlock(outputs, outputs) for _ in range(blocks - 1)))

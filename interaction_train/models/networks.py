@@ -1,8 +1,4 @@
-"""Small reference networks with normalisation as their first layer.
-
-Pixels live in [0, 1] outside a model. Any other network, from torchvision or timm, gets the same
-first layer from :func:`normalized`.
-"""
+"""Small reference networks, with normalisation of pixels in [0, 1] as their first layer."""
 
 from __future__ import annotations
 
@@ -22,7 +18,10 @@ from interaction_train.game.normalize import Normalize
 DIGITS_MEAN, DIGITS_STD = (0.3053,), (0.3760,)
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
-_VGG_CONFIGS: dict[int, list[str | int]] = {
+Layer = int | str | tuple[int, int]
+"""Channels of a 3x3 convolution; or (channels, kernel size); or "M", a max-pooling."""
+
+_VGG_CONFIGS: dict[int, list[Layer]] = {
     7: [32, "M", 64, 64, "M", 128, 128, "M"],
     11: cfgs["A"],
     13: cfgs["B"],
@@ -56,7 +55,7 @@ class _FeatureNet(nn.Module):
 class DigitsNet(_FeatureNet):
     """A small convolutional net, cheap enough for exact indices on 8x8 digits.
 
-    Without dropout its train and eval forwards agree.
+    ``(B, C, image_size, image_size)`` → ``(B, num_classes)``.
 
     Args:
         num_classes: number of logits.
@@ -66,8 +65,6 @@ class DigitsNet(_FeatureNet):
         image_size: height and width of the images, at least 8.
         mean: training mean per channel; the default is that of scikit-learn's digits.
         std: standard deviation per channel.
-
-    Shapes: ``(B, C, image_size, image_size)`` → ``(B, num_classes)``.
 
     Raises:
         InputError: an argument out of its range, or inputs of another shape.
@@ -83,36 +80,27 @@ class DigitsNet(_FeatureNet):
         mean: Sequence[float] = DIGITS_MEAN,
         std: Sequence[float] = DIGITS_STD,
     ) -> None:
-        at_least("num_classes", num_classes, 1)
         at_least("width", width, 1)
         at_least("image_size", image_size, 8)
-        if len(mean) != in_channels:
-            raise InputError("mean", mean, f"in_channels = {in_channels} numbers")
+        _check_channels(in_channels, mean)
         features = _convolutions(in_channels, [width, "M", 2 * width, "M"])
-        classifier = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(2 * width * (image_size // 4) ** 2, 4 * width),
-            nn.ReLU(inplace=True),
-            _dropout(dropout),
-            nn.Linear(4 * width, num_classes),
-        )
+        units = 2 * width * (image_size // 4) ** 2
+        classifier = _classifier([units, 4 * width, num_classes], [None, dropout])
         super().__init__(features, classifier, mean, std, image_size)
         # On a CPU, max-pooling 8x8 images is several times faster with the channels last.
         self.features.to(memory_format=torch.channels_last)
 
 
 class DigitsMLP(_FeatureNet):
-    """A multilayer perceptron for 8x8 digits.
+    """A multilayer perceptron for 8x8 digits; shapes as of :class:`DigitsNet`.
 
     Args:
         num_classes: number of logits.
         in_channels: channels C of the images.
         hidden: units of each hidden layer.
         image_size: height and width of the images.
-        mean: training mean per channel, by default that of scikit-learn's digits.
-        std: its standard deviation.
-
-    Shapes, errors: as :class:`DigitsNet`.
+        mean: training mean per channel.
+        std: standard deviation per channel.
     """
 
     def __init__(
@@ -124,13 +112,11 @@ class DigitsMLP(_FeatureNet):
         mean: Sequence[float] = DIGITS_MEAN,
         std: Sequence[float] = DIGITS_STD,
     ) -> None:
-        sizes = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
-        for name, value in sizes.items():
-            at_least(name, value, 1)
+        at_least("num_classes", num_classes, 1)
+        at_least("image_size", image_size, 1)
         if not hidden or min(hidden) < 1:
             raise InputError("hidden", hidden, "one size per hidden layer, each at least 1")
-        if len(mean) != in_channels:
-            raise InputError("mean", mean, f"in_channels = {in_channels} numbers")
+        _check_channels(in_channels, mean)
         layers: list[nn.Module] = [nn.Flatten()]
         for before, after in pairwise([in_channels * image_size**2, *hidden]):
             layers += [nn.Linear(before, after), nn.ReLU(inplace=True)]
@@ -138,7 +124,30 @@ class DigitsMLP(_FeatureNet):
         super().__init__(nn.Sequential(*layers), classifier, mean, std, image_size)
 
 
-class CIFARAlexNet(_FeatureNet):
+class _CIFARNet(_FeatureNet):
+    """Convolutions and a classifier, ``(B, 3, 32, 32)`` → ``(B, num_classes)``; He's weights."""
+
+    def __init__(
+        self,
+        config: Sequence[Layer],
+        sizes: Sequence[int],
+        dropouts: Sequence[float | None],
+        mean: Sequence[float],
+        std: Sequence[float],
+        batch_norm: bool = False,
+    ) -> None:
+        features = _convolutions(3, config, batch_norm)
+        channels = next(size for size in reversed(config) if isinstance(size, int))
+        units = channels * (32 >> config.count("M")) ** 2
+        super().__init__(features, _classifier([units, *sizes], dropouts), mean, std, 32)
+        # For all layers that a ReLU follows: torch's default shrinks the signal at every layer.
+        layers = [m for m in self.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+        for layer in layers[:-1]:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.constant_(cast(Tensor, layer.bias), 0.0)
+
+
+class CIFARAlexNet(_CIFARNet):
     """AlexNet for 32x32 colour images, with the layer indices of torchvision's AlexNet.
 
     ``features.5`` is the second max-pooling, with 192 x 8 x 8 units. Convolutions are 3x3 after
@@ -150,8 +159,6 @@ class CIFARAlexNet(_FeatureNet):
         hidden: units of the two hidden linear layers.
         mean: training mean per channel.
         std: standard deviation per channel.
-
-    Shapes: ``(B, 3, 32, 32)`` → ``(B, num_classes)``.
 
     Raises:
         InputError: an argument out of its range, or inputs of another shape.
@@ -165,37 +172,23 @@ class CIFARAlexNet(_FeatureNet):
         mean: Sequence[float] = CIFAR10_MEAN,
         std: Sequence[float] = CIFAR10_STD,
     ) -> None:
-        at_least("num_classes", num_classes, 1)
-        at_least("hidden", hidden, 1)
-        features = _convolutions(3, [64, "M", (192, 5), "M", 384, 256, 256, "M"])
-        classifier = nn.Sequential(
-            nn.Flatten(),
-            _dropout(dropout),
-            nn.Linear(256 * 4 * 4, hidden),
-            nn.ReLU(inplace=True),
-            _dropout(dropout),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(inplace=True),
-            nn.Linear(hidden, num_classes),
-        )
-        super().__init__(features, classifier, mean, std, image_size=32)
-        _he_initialization(self)
+        config: list[Layer] = [64, "M", (192, 5), "M", 384, 256, 256, "M"]
+        sizes, dropouts = [hidden, hidden, num_classes], [dropout, dropout, None]
+        super().__init__(config, sizes, dropouts, mean, std)
 
 
-class CIFARVGG(_FeatureNet):
+class CIFARVGG(_CIFARNet):
     """VGG-11, -13 or -16 for 32x32 colour images: torchvision's features, a small classifier.
 
     Args:
-        depth: 11, 13 or 16 (which counts the three linear layers of the original); or 7, a small
-            one of the same kind: five convolutions of 32 to 128 channels, and two linear layers.
+        depth: 11, 13 or 16, which counts the three linear layers of the original; or 7, a small
+            one with five convolutions of 32 to 128 channels.
         batch_norm: whether a BatchNorm follows every convolution.
         num_classes: number of logits.
         dropout: probability before each of the two linear layers; 0 for none.
         hidden: units of the hidden linear layer.
         mean: training mean per channel.
         std: standard deviation per channel.
-
-    Shapes, errors: as :class:`CIFARAlexNet`.
     """
 
     def __init__(
@@ -209,28 +202,14 @@ class CIFARVGG(_FeatureNet):
         std: Sequence[float] = CIFAR10_STD,
     ) -> None:
         one_of("depth", depth, _VGG_CONFIGS)
-        at_least("num_classes", num_classes, 1)
-        at_least("hidden", hidden, 1)
-        config = _VGG_CONFIGS[depth]
-        channels = next(size for size in reversed(config) if isinstance(size, int))
-        units = channels * (32 >> config.count("M")) ** 2
-        features = _convolutions(3, config, batch_norm)
-        classifier = nn.Sequential(
-            nn.Flatten(),
-            _dropout(dropout),
-            nn.Linear(units, hidden),
-            nn.ReLU(inplace=True),
-            _dropout(dropout),
-            nn.Linear(hidden, num_classes),
-        )
-        super().__init__(features, classifier, mean, std, image_size=32)
-        _he_initialization(self)
+        config, sizes = _VGG_CONFIGS[depth], [hidden, num_classes]
+        super().__init__(config, sizes, [dropout, dropout], mean, std, batch_norm)
 
 
 class CIFARResNet(ResNet):
     """ResNet-18 or -34 for small colour images: torchvision's, with a 3x3 stem and no max-pooling.
 
-    Layers keep their torchvision names: ``conv1``, ``layer1.0``, ``fc``.
+    ``(B, 3, H, W)`` → ``(B, num_classes)``. Layers keep their torchvision names: ``fc``.
 
     Args:
         depth: 18 or 34.
@@ -238,10 +217,8 @@ class CIFARResNet(ResNet):
         mean: training mean per channel.
         std: standard deviation per channel.
 
-    Shapes: ``(B, 3, H, W)`` → ``(B, num_classes)``.
-
     Raises:
-        InputError: an argument out of its range, or inputs with another number of channels.
+        InputError: an argument out of its range, or inputs with other channels.
     """
 
     def __init__(
@@ -265,10 +242,14 @@ class CIFARResNet(ResNet):
         return self._forward_impl(self.normalize(x))
 
 
+def _check_channels(in_channels: int, mean: Sequence[float]) -> None:
+    if len(mean) != in_channels:
+        raise InputError("mean", mean, f"in_channels = {in_channels} numbers")
+
+
 def _convolutions(
-    channels: int, config: Sequence[int | str | tuple[int, int]], batch_norm: bool = False
+    channels: int, config: Sequence[Layer], batch_norm: bool = False
 ) -> nn.Sequential:
-    """Convolutions of so many channels, or (channels, kernel size), and "M", a max-pooling."""
     layers: list[nn.Module] = []
     for item in config:
         if isinstance(item, str):
@@ -282,16 +263,16 @@ def _convolutions(
     return nn.Sequential(*layers)
 
 
-def _he_initialization(network: _FeatureNet) -> None:
-    # For all layers that a ReLU follows: torch's default shrinks the signal at every layer.
-    layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    for layer in layers[:-1]:
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        nn.init.constant_(cast(Tensor, layer.bias), 0.0)
-
-
-def _dropout(p: float) -> nn.Module:
-    # An Identity in the place of no dropout: names and state dicts do not depend on p.
-    if not 0 <= p < 1:
-        raise InputError("dropout", p, "a probability in [0, 1)")
-    return nn.Dropout(p) if p > 0 else nn.Identity()
+def _classifier(sizes: Sequence[int], dropouts: Sequence[float | None]) -> nn.Sequential:
+    """Linear layers of these sizes, each after a dropout, or none where that is None."""
+    at_least("hidden", sizes[1], 1)
+    at_least("num_classes", sizes[-1], 1)
+    layers: list[nn.Module] = [nn.Flatten()]
+    for (before, after), p in zip(pairwise(sizes), dropouts, strict=True):
+        if p is not None:
+            if not 0 <= p < 1:
+                raise InputError("dropout", p, "a probability in [0, 1)")
+            # An Identity in the place of no dropout: names and state dicts do not depend on p.
+            layers.append(nn.Dropout(p) if p > 0 else nn.Identity())
+        layers += [nn.Linear(before, after), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers[:-1])

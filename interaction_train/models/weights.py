@@ -33,8 +33,7 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
             is, the name of weights of this package: ``digits_cnn``.
 
     Raises:
-        InputError: no such file, an unreadable one, or entries that are missing, left over, or of
-            another shape than the network's.
+        InputError: no such file, an unreadable one, or one with other entries or shapes.
     """
     network = unwrap(model)
     with as_file(_find(path)) as file:
@@ -48,16 +47,12 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
 
 
 def pretrained(model: nn.Module, weights: str) -> nn.Module:
-    """:func:`load_weights`, with its arguments and errors, for YAML.
+    """:func:`load_weights` for YAML.
 
     ::
 
-        model:
-          class_path: interaction_train.models.weights.pretrained
-          init_args:
-            model:
-              class_path: DigitsNet
-            weights: digits_cnn
+        class_path: interaction_train.models.weights.pretrained
+        init_args: {model: {class_path: DigitsNet}, weights: digits_cnn}
 
     Args:
         model: the network.
@@ -110,19 +105,13 @@ def _read(file: Path) -> dict[str, Tensor]:
 def check_entries(
     argument: str, name: str, state: Mapping[str, Any], own: Mapping[str, Any]
 ) -> None:
-    """Refuse a state whose entries are missing, left over, or of another shape.
-
-    Args:
-        argument: what the error calls it.
-        name: of its file.
-        state: what was read.
-        own: what the network has.
-    """
-    missing = [key for key in own if key not in state]
-    unexpected = [key for key in state if key not in own]
-    parts = {"lacks": missing, "has the unknown": unexpected}
-    if missing or unexpected:
-        got = " and ".join(f"{kind} {_few(keys)}" for kind, keys in parts.items() if keys)
+    """Refuse a state, read from the file ``name``, of other entries or shapes than ``own``."""
+    parts = {
+        "lacks": [key for key in own if key not in state],
+        "has the unknown": [key for key in state if key not in own],
+    }
+    got = " and ".join(f"{kind} {_few(keys)}" for kind, keys in parts.items() if keys)
+    if got:
         raise InputError(argument, f"{name}, which {got}", "the network's entries")
     for key, value in own.items():
         if getattr(state[key], "shape", None) != getattr(value, "shape", None):

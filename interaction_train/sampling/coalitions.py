@@ -16,26 +16,13 @@ from interaction_train.errors import InputError
 from interaction_train.sampling.random import to_uniform
 
 
-def uniform(keys: Tensor, size: int | Tensor) -> Tensor:
-    """Coalitions uniform over those of a given size, bool ``(..., n)``.
-
-    Args:
-        keys: see above.
-        size: one size for all, or an integer tensor that broadcasts to ``(...)``.
-
-    Raises:
-        InputError: an integer ``size`` outside 0 … n (tensors are not read back to be checked).
-    """
-    n = keys.shape[-1]
-    if isinstance(size, int):
-        if not 0 <= size <= n:
-            raise InputError("size", size, f"between 0 and the {n} players")
-        if size == 0:
-            return torch.zeros_like(keys, dtype=torch.bool)
-        return keys <= keys.topk(size, largest=False).values[..., -1:]
-    size = size.to(keys.device, torch.int64).expand(keys.shape[:-1]).unsqueeze(-1)
-    threshold = keys.sort(-1).values.gather(-1, (size - 1).clamp(0, n - 1))
-    return (keys <= threshold) & (size > 0)
+def uniform(keys: Tensor, size: int) -> Tensor:
+    """Coalitions uniform over those of a given size, 0 … n; bool ``(..., n)``."""
+    if not 0 <= size <= keys.shape[-1]:
+        raise InputError("size", size, f"between 0 and the {keys.shape[-1]} players")
+    if size == 0:
+        return torch.zeros_like(keys, dtype=torch.bool)
+    return keys <= keys.topk(size, largest=False).values[..., -1:]
 
 
 def bernoulli(keys: Tensor, keep: float | Tensor) -> Tensor:
@@ -50,15 +37,8 @@ def bernoulli(keys: Tensor, keep: float | Tensor) -> Tensor:
 def disjoint_groups(keys: Tensor, sizes: Sequence[int]) -> Tensor:
     """Disjoint groups of players of given sizes, uniform over all such choices.
 
-    Args:
-        keys: see above.
-        sizes: the size of each group, at least 1; together at most n.
-
-    Returns:
-        int64 ``(..., n)``: each player's group, or len(sizes) for those in none.
-
-    Raises:
-        InputError: a size below 1, or more players in groups than there are.
+    int64 ``(..., n)``: each player's group, or len(sizes) for those in none. Sizes are at least 1,
+    together at most n.
 
     Examples:
         >>> keys = torch.tensor([[40, 10, 30, 20]])

@@ -8,6 +8,7 @@ arguments out of their range, and on use players that a choice does not fit.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -47,19 +48,10 @@ class PairSampler(ABC):
 
     @abstractmethod
     def blocks(self, players: Players, shape: Sequence[int], draws: Draws) -> PairBlocks:
-        """The pairs for a batch.
-
-        Args:
-            players: how a sample splits into players.
-            shape: the shape of one sample, without the batch.
-            draws: the source of random numbers; its content gives the batch's size and device.
-        """
+        """The pairs for samples of this shape, as many as ``draws`` has contents."""
 
     def at_ends(self, contexts: int) -> PairSampler:
-        """The choice for the two end orders, whose pairs have one context each.
-
-        Where those of others have ``contexts``, so many more pairs cost the same.
-        """
+        """The choice for the end orders: one context a pair, so ``contexts`` times more pairs."""
         return self
 
 
@@ -80,8 +72,8 @@ class RandomPairs(PairSampler):
         n = _at_least_two(players, shape)
         size = min(self.size, n)
         number = min(self.number, n // size)
-        order = draws.bits("pairs", n).argsort(-1)
-        return PairBlocks(order[:, : number * size].unflatten(1, (number, size)), _complete(size))
+        order = draws.bits("pairs", n).argsort(-1)[:, : number * size]
+        return PairBlocks(order.unflatten(1, (number, size)), torch.triu_indices(size, size, 1).T)
 
 
 class AllPairs(PairSampler):
@@ -89,17 +81,14 @@ class AllPairs(PairSampler):
 
     def blocks(self, players: Players, shape: Sequence[int], draws: Draws) -> PairBlocks:
         n = _at_least_two(players, shape)
-        return _alike(torch.arange(n)[None], draws, _complete(n))
+        return _alike(torch.arange(n)[None], draws, torch.triu_indices(n, n, 1).T)
 
 
 class GivenPairs(PairSampler):
-    """The same given pairs for every sample.
+    """The same pairs (i, j) of different players for every sample; at least one and none twice.
 
     Each is a block of its own: were evaluations shared, membership would be drawn once for all
     samples, whose errors then were not independent.
-
-    Args:
-        pairs: pairs (i, j) of different players, at least one and none twice.
 
     Examples:
         >>> draws = Draws(torch.arange(2))
@@ -109,17 +98,15 @@ class GivenPairs(PairSampler):
     """
 
     def __init__(self, pairs: Sequence[Sequence[int]]) -> None:
-        seen: set[tuple[int, int]] = set()
         for pair in pairs:
             if len(pair) != 2 or pair[0] == pair[1] or min(pair) < 0:
                 raise InputError("pairs", tuple(pair), "two different players i, j >= 0")
-            key = (min(pair), max(pair))
-            if key in seen:
-                raise InputError("pairs", f"the pair {key} twice", "every pair once")
-            seen.add(key)
-        if not seen:
-            raise InputError("pairs", "none", "at least one pair")
         self.given = [(int(i), int(j)) for i, j in pairs]
+        if not self.given:
+            raise InputError("pairs", "none", "at least one pair")
+        pair, times = Counter((min(pair), max(pair)) for pair in self.given).most_common(1)[0]
+        if times > 1:
+            raise InputError("pairs", f"the pair {pair} twice", "every pair once")
 
     def blocks(self, players: Players, shape: Sequence[int], draws: Draws) -> PairBlocks:
         n = _at_least_two(players, shape)
@@ -132,9 +119,8 @@ class GivenPairs(PairSampler):
 class NeighbourPairs(PairSampler):
     """Pairs of grid cells at most ``radius`` rows and ``radius`` columns apart.
 
-    Every such pair is equally likely, wherever it lies. Those of a sample are spread over the grid:
-    interactions of pairs close to each other are alike, so that new places are worth more than the
-    evaluations which pairs in one place could share.
+    Every such pair is equally likely. Those of a sample are spread over the grid: interactions of
+    pairs close to each other are alike, so new places are worth more than shared evaluations.
 
     Args:
         radius: largest distance in rows and in columns, at least 1; 2 in the reference protocol.
@@ -151,8 +137,7 @@ class NeighbourPairs(PairSampler):
         if number is not None and number < 1:
             raise InputError("number", number, "at least 1, or None for all")
         self.radius, self.number = radius, number
-        # At the end orders, whose one context is not drawn: the number at the others.
-        self._fewer: int | None = None
+        self._fewer: int | None = None  # at the end orders: the number at the others
 
     def at_ends(self, contexts: int) -> NeighbourPairs:
         if self.number is None:
@@ -173,8 +158,7 @@ class NeighbourPairs(PairSampler):
             return _alike(torch.arange(n)[None], draws, pairs)
         if number >= total:
             return _alike(pairs, draws)
-        # A systematic sample: equal steps through the tiles, in each of which the order is random.
-        # In whole numbers, units of 2^-24, which every device has.
+        # A systematic sample: equal steps, in units of 2^-24, through randomly ordered tiles.
         device = draws.content.device
         pairs, tile = (part.to(device, non_blocking=True) for part in (pairs, tile))
         order = ((tile << 24) + (draws.bits("order", total) & 0xFFFFFF)).argsort(-1)
@@ -185,15 +169,13 @@ class NeighbourPairs(PairSampler):
 
 @lru_cache(maxsize=16)
 def _neighbours(rows: int, cols: int, radius: int) -> tuple[Tensor, Tensor]:
-    """All pairs of neighbours ``(total, 2)``, and the tile ``(total,)`` with a pair's middle.
-
-    Tiles are counted to and fro along the rows, so that the next one is a neighbour.
-    """
+    """All pairs of neighbours ``(total, 2)``, and the tile ``(total,)`` with a pair's middle."""
     i, j = torch.triu_indices(rows * cols, rows * cols, 1)
     near = (j // cols - i // cols).le(radius) & (j % cols - i % cols).abs().le(radius)
     i, j = i[near], j[near]
     down, across = (i // cols + j // cols) // (2 * _TILE), (i % cols + j % cols) // (2 * _TILE)
     last = (cols - 1) // _TILE
+    # Counted to and fro along the rows, so that the next tile is a neighbour.
     tile = down * (last + 1) + torch.where(down % 2 == 0, across, last - across)
     return torch.stack([i, j], 1), tile
 
@@ -205,12 +187,7 @@ def _at_least_two(players: Players, shape: Sequence[int]) -> int:
     return n
 
 
-def _complete(size: int) -> Tensor:
-    return torch.triu_indices(size, size, 1).T
-
-
-def _alike(members: Tensor, draws: Draws, edges: Tensor | None = None) -> PairBlocks:
+def _alike(members: Tensor, draws: Draws, edges: Tensor = _ONE) -> PairBlocks:
     """The same blocks ``(blocks, p)`` for every sample."""
     members = members.to(draws.content.device, non_blocking=True)
-    members = members.expand(len(draws.content), -1, -1)
-    return PairBlocks(members) if edges is None else PairBlocks(members, edges)
+    return PairBlocks(members.expand(len(draws.content), -1, -1), edges)

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from interaction_train.errors import InputError
 
-# SplitMix64 (Steele, Lea, Flood 2014): the golden-ratio increment and its finaliser's multipliers.
-# As signed numbers.
+# SplitMix64 (Steele, Lea, Flood 2014): increment and the finaliser's multipliers, as signed numbers
 _STEP = 0x9E3779B97F4A7C15 - 2**64
 _MULTIPLIERS = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
 _BYTES_AS_INT = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -36,10 +35,7 @@ def _mix(value: Tensor) -> Tensor:
 
 
 def content_hash(x: Tensor) -> Tensor:
-    """Hash every sample's exact bytes: ``(B,)`` int64, equal for equal samples on every device.
-
-    Args:
-        x: ``(B, ...)``, any real, integer or boolean dtype.
+    """Hash each sample's bytes, ``(B, ...)`` → ``(B,)`` int64, equal on every device.
 
     Raises:
         InputError: ``x`` has no batch axis or is complex.

@@ -14,6 +14,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics.classification import MulticlassAccuracy
 
 from interaction_train.errors import (
@@ -27,12 +28,8 @@ from interaction_train.errors import (
 from interaction_train.game.evaluation import unwrap
 from interaction_train.game.layers import find_layer, record
 from interaction_train.losses.base import checked_batch, hard, is_soft
-from interaction_train.training.objective import (
-    WeightedTerm,
-    add_terms,
-    wanted_layers,
-    weighted_terms,
-)
+from interaction_train.training import objective
+from interaction_train.training.objective import WeightedTerm
 
 _INJECTED = ["model", "losses", "optimizer", "lr_scheduler"]
 
@@ -60,8 +57,7 @@ class InteractionClassifier(L.LightningModule):
     carries the weights: pass ``model=`` (and the rest) again.
 
     Raises:
-        InputError: arguments out of range, an unknown layer, labels beyond ``num_classes``, or a
-            network that returns no logits ``(B, classes)``.
+        InputError: arguments out of range, an unknown layer, or labels or logits that do not fit.
     """
 
     def __init__(
@@ -83,7 +79,7 @@ class InteractionClassifier(L.LightningModule):
         from_cli = _given_hyperparameters.get() is not None
         self.save_hyperparameters(ignore=[] if from_cli else _INJECTED)
         self.model, self.num_classes = model, num_classes
-        self.losses = weighted_terms(losses)
+        self.losses = objective.weighted_terms(losses)
         self.optimizer_factory, self.scheduler_factory = optimizer, lr_scheduler
         self.label_smoothing = label_smoothing
         self._inspected = False
@@ -120,10 +116,10 @@ class InteractionClassifier(L.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch
         step, epoch = progress(self.trainer)
-        with record(self.model, wanted_layers(self.losses, epoch)) as forward:
+        with record(self.model, objective.wanted_layers(self.losses, epoch)) as forward:
             forward.logits = logits = self._checked(self.model(x), x, y)
         cross_entropy = _cross_entropy(logits, y, self.label_smoothing)
-        loss, logs = add_terms(
+        loss, logs = objective.add_terms(
             self.losses, cross_entropy, self.model, x, y, forward=forward, step=step, epoch=epoch
         )
         logs["loss/cross_entropy"] = cross_entropy.detach()
@@ -173,10 +169,8 @@ class InteractionClassifier(L.LightningModule):
         if self.scheduler_factory is None:
             return optimizer
         scheduler = self.scheduler_factory(optimizer)
-        plan = {"scheduler": scheduler, "interval": "epoch"}
-        if hasattr(scheduler, "monitor"):
-            plan["monitor"] = scheduler.monitor
-        return {"optimizer": optimizer, "lr_scheduler": plan}
+        monitor = {"monitor": scheduler.monitor} if hasattr(scheduler, "monitor") else {}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **monitor}}
 
 
 def _cross_entropy(logits: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -185,12 +179,7 @@ def _cross_entropy(logits: Tensor, y: Tensor, label_smoothing: float = 0.0) -> T
 
 
 def progress(trainer: L.Trainer) -> tuple[int, float]:
-    """Where training is, as the loss terms count it; a resumed run goes on with it.
-
-    Returns:
-        the number of micro-batches before this one, over all epochs; and the epoch, with the
-        fraction of it that is done (without it where the loader's length is unknown).
-    """
+    """Micro-batches before this one, and epochs, with the fraction that is done if it is known."""
     loop = trainer.fit_loop
     done = loop.batch_idx / trainer.num_training_batches
     return loop.total_batch_idx, trainer.current_epoch + done
@@ -199,8 +188,7 @@ def progress(trainer: L.Trainer) -> tuple[int, float]:
 def warn_of_early_losses(losses: Mapping[str, WeightedTerm], model: nn.Module) -> None:
     """Warn where losses start in epoch 0 on a network with BatchNorm."""
     early = [name for name, weighted in losses.items() if weighted.active(0)]
-    norm = nn.modules.batchnorm._BatchNorm
-    if early and any(isinstance(m, norm) for m in unwrap(model).modules()):
+    if early and any(isinstance(m, _BatchNorm) for m in unwrap(model).modules()):
         rank_zero_warn(
             f"losses {early} start in epoch 0 on a network with BatchNorm, whose running "
             "statistics lag at first and blow the terms up: give them warmup_epochs."

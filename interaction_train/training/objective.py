@@ -32,14 +32,14 @@ class WeightedTerm:
         warmup_epochs: epochs at the start in which the term is left out and costs nothing.
         ramp: after the warm-up, ``"constant"``: the whole weight at once; ``"linear"`` or
             ``"cosine"``: growing from 0, step by step, within ``ramp_epochs``.
-        ramp_epochs: length of the ramp.
+        ramp_epochs: length of the ramp; 0 for a constant weight.
         loss_ratio: hold factor · |term| at ``weight`` · ``loss_ratio`` times the classification
             loss.
         max_weight: the most that ``loss_ratio`` may multiply the term by; early in training terms
             are so small that without a bound they would be all that counts.
 
     Raises:
-        InputError: an argument out of its range, or a ramp and its length that do not go together.
+        InputError: an argument out of its range, or a ramp without its length.
 
     Examples:
         >>> from interaction_train.losses import InteractionLoss
@@ -94,11 +94,6 @@ class WeightedTerm:
         scheduled = self.scheduled(epoch)
         if self.loss_ratio is None:
             return scheduled
-        reference, size = self._observe(value, classification)
-        ratio = self.loss_ratio * reference / size.clamp(min=1e-12)
-        return scheduled * ratio.clamp(max=self.max_weight)
-
-    def _observe(self, value: Tensor, classification: Tensor) -> Tensor:
         now = torch.stack([classification.detach().float().abs(), value.detach().float().abs()])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             # Else every process would train with a weight of its own.
@@ -108,7 +103,9 @@ class WeightedTerm:
         # One step that overflows must not stay in the means.
         moved = torch.where(now.isfinite(), torch.lerp(now, old, _MEMORY), old)
         self._magnitudes = torch.where(old.isfinite(), moved, now)
-        return self._magnitudes
+        reference, size = self._magnitudes
+        ratio = self.loss_ratio * reference / size.clamp(min=1e-12)
+        return scheduled * ratio.clamp(max=self.max_weight)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The running means ``(2,)`` of |classification loss| and |term|; empty without any."""
@@ -147,19 +144,10 @@ def add_terms(
 ) -> tuple[Tensor, dict[str, Tensor | float]]:
     """The objective of a training step, classification loss + Σ factor · term.
 
-    Args:
-        losses: name → weighted term.
-        classification: the classification loss, a scalar.
-        model: the network, ``(B, ...)`` → ``(B, classes)``.
-        x: inputs ``(B, ...)``.
-        y: labels ``(B,)`` int64, or probabilities ``(B, classes)``.
-        forward: record of the main forward pass on the same ``x``.
-        step: the global micro-batch counter.
-        epoch: the point in training; a fraction says how far the epoch has come.
-
-    Returns:
-        the objective, and what to log: ``loss/<name>``, the value of every active term, and
-        ``weight/<name>``, its factor where that changes in training.
+    The terms take the network, inputs ``x``, labels ``y``, the record of the main forward pass on
+    ``x``, and the global micro-batch counter; a fraction of ``epoch`` says how far it has come.
+    Also returns what to log: ``loss/<name>``, the value of every active term, and
+    ``weight/<name>``, its factor where that changes in training.
     """
     total, logs = classification, dict[str, Tensor | float]()
     for name, weighted in losses.items():

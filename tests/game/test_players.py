@@ -4,8 +4,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from interaction_train.errors import InputError
 from interaction_train.game.players import GridPlayers, UnitPlayers

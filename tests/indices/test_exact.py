@@ -7,8 +7,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from shapiq.game_theory.exact import ExactComputer
 from torch import nn
 
@@ -154,27 +153,13 @@ class TestAllCoalitions:
             [1, 1, 1],
         ]
 
-    def test_slices_are_parts_of_the_whole(self):
-        whole = all_coalitions(6)
-        assert torch.equal(all_coalitions(6, start=13, stop=40), whole[13:40])
-        assert torch.equal(all_coalitions(6, start=50), whole[50:])
-        assert all_coalitions(6, start=9, stop=9).shape == (0, 6)
-
     def test_no_players(self):
         assert all_coalitions(0).shape == (1, 0)
-
-    def test_last_coalitions_of_many_players(self):
-        assert all_coalitions(62, start=2**62 - 1).all()
 
     @pytest.mark.parametrize("n", [-1, 63])
     def test_refuses_number_of_players(self, n):
         with pytest.raises(InputError, match=r"n: got"):
             all_coalitions(n)
-
-    @pytest.mark.parametrize(("start", "stop"), [(-1, 3), (4, 3), (0, 9)])
-    def test_refuses_slice(self, start, stop):
-        with pytest.raises(InputError, match="start, stop"):
-            all_coalitions(3, start=start, stop=stop)
 
 
 @pytest.fixture(scope="module")

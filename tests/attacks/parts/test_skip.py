@@ -103,9 +103,7 @@ def thin_resnet(network, x):
     h = F.relu(network.bn1(network.conv1(network.normalize(x))))
     for stage in (network.layer1, network.layer2, network.layer3):
         for block in stage:
-            branch = block.bn2(block.conv2(F.relu(block.bn1(block.conv1(h)))))
-            h = h[..., :: block.stride, :: block.stride]
-            h = F.relu(damped(branch) + F.pad(h, (0, 0, 0, 0, block.padding, block.padding)))
+            h = basic(block, h)
     return network.linear(h.mean((-2, -1)))
 
 

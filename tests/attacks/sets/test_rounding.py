@@ -3,8 +3,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 from torch import Tensor
 
 from interaction_train.attacks.sets.rounding import exact_bytes, round_to_bytes, to_floats

@@ -14,8 +14,7 @@ from interaction_train.attacks.sets.shards import shard_path, write_manifest, wr
 from interaction_train.attacks.targets import aim
 from interaction_train.attacks.transfer.rates import best_step
 from interaction_train.errors import InputError
-from tests.attacks.jobs import crafter, ir_attack, predict
-from tests.attacks.jobs import loader as digits
+from tests.attacks.jobs import crafter, ir_attack, loader as digits, predict
 from tests.attacks.transfer.transfer_case import (
     ALPHA,
     EPS,
