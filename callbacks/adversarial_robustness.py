@@ -11,7 +11,6 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
 from rich.table import Column, Table
@@ -57,7 +56,6 @@ class AdversarialRobustness(Monitor):
         n_samples: number of samples, over all processes.
         every: k, how often in ``fit``; the first validation is one of them.
         checks: whether to check for masked gradients.
-        black_box: makes the black-box attack of that check; default: Square with 100 queries.
         batch_size: samples attacked together.
         seed: seed of attacks that draw from the global random states.
         targets: what the attacks aim at, ``random``, ``least_likely`` or the target of every class
@@ -80,7 +78,6 @@ class AdversarialRobustness(Monitor):
         n_samples: int = 128,
         every: int = 20,
         checks: bool = True,
-        black_box: AttackFactory | None = None,
         batch_size: int = 32,
         seed: int = 0,
         targets: Targets | None = None,
@@ -100,15 +97,14 @@ class AdversarialRobustness(Monitor):
             raise InputError("epsilons", epsilons, "positive numbers")
         # Above every ε at which a sample may have been broken there is none but infinity.
         self._largest = self.epsilons[-1] if self.epsilons else torch.finfo(torch.float32).max
-        self.attacks, self.checks, self.black_box = attacks, checks, black_box
+        self.attacks, self.checks, self.targets = attacks, checks, targets
         self.n_samples, self.batch_size, self.seed = n_samples, batch_size, seed
-        self.targets = targets
         self._images: dict[str, tuple[Tensor, list[str]]] = {}
 
     def measure(self, trainer: L.Trainer, loader: Any) -> Result:
         network = self.network(trainer, loader)
         fast = is_fast(trainer)
-        checked = self.checks and not fast and trainer.state.fn != TrainerFn.FITTING
+        checked = self.checks and not fast and trainer.state.fn != "fit"
         places = spread(len(loader.dataset), 2 if fast else self.n_samples)
         width = 2 + len(self.attacks) * (1 + _SIGNS * checked)
         rows = [wide(torch.zeros(0, width, device=trainer.strategy.root_device))]
@@ -213,11 +209,10 @@ class AdversarialRobustness(Monitor):
             if checked:
                 right = smallest > 0
                 found = wide(torch.full((len(x), _SIGNS), torch.nan, device=x.device))
+                bound = None if self.epsilons is None else self._largest
                 found[right] = masking_signs(
-                    make, network, x[right], y[right],
-                    None if self.epsilons is None else self._largest,
-                    black_box=self.black_box, seed=self.seed,
-                )  # fmt: skip
+                    make, network, x[right], y[right], bound, seed=self.seed
+                )
                 signs.append(found)
         return [*curves, *signs]
 

@@ -29,8 +29,11 @@ class RunReport(L.Callback):
     killed ``python -m interaction_train.tracking.report FOLDER`` makes the report.
 
     Put it last among the callbacks: what those after it write when they end is missing.
-    ``fast_dev_run``, and a trainer without loggers, get no report.
+    ``fast_dev_run``, and a trainer without loggers, get no report. Where ``test_follows`` is set,
+    the report of ``fit`` is left to the test.
     """
+
+    test_follows = False
 
     def __init__(self) -> None:
         self._folder: Path | None = None
@@ -58,14 +61,12 @@ class RunReport(L.Callback):
             start["finished"] = True
             self._save()
 
-    def on_exception(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         if trainer.state.fn in ("fit", "validate", "test"):
             self._write(trainer)  # Lightning calls no teardown then
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if stage in ("fit", "validate", "test"):
+        if stage in ("validate", "test") or (stage == "fit" and not self.test_follows):
             self._write(trainer)
 
     @rank_zero_only

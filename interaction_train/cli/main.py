@@ -29,7 +29,8 @@ import interaction_train.losses
 import interaction_train.models
 import interaction_train.training.module  # noqa: F401
 from interaction_train import __version__
-from interaction_train.callbacks import OrderReport
+from interaction_train.callbacks import OrderReport, RunReport
+from interaction_train.callbacks.monitor import watchers
 from interaction_train.cli.checkpoints import check_optimizer, check_state, read_checkpoint
 from interaction_train.cli.configs import with_bases
 from interaction_train.cli.errors import explain
@@ -100,10 +101,8 @@ class MonitorCheck(L.Callback):
         logging = {type(x).__module__.split(".")[0] for x in (pl_module, *trainer.callbacks)}
         if not logging <= {"interaction_train", "lightning"}:
             return
-        watching = [(type(c).__name__, c) for c in trainer.callbacks]
-        watching += [("lr_scheduler", config) for config in trainer.lr_scheduler_configs]
-        for name, watcher in watching:
-            key, there = str(getattr(watcher, "monitor", None)), sorted(trainer.callback_metrics)
+        there = sorted(trainer.callback_metrics)
+        for name, _, key in watchers(trainer):
             if key.startswith("val") and key.count("/") < 2 and key not in there:
                 near = difflib.get_close_matches(key, there) or there
                 expected = f"a metric that is logged, such as {', '.join(near)}"
@@ -196,6 +195,12 @@ class InteractionCLI(LightningCLI):
             folder = os.path.join(root, name)
             loggers.append(WandbLogger(name, folder, project="interaction-train", **how))
         return loggers
+
+    def before_fit(self) -> None:
+        trainer: Any = self.trainer
+        for callback in trainer.callbacks:
+            if isinstance(callback, RunReport):
+                callback.test_follows = self._get(self.config, "test_after_fit")
 
     def after_fit(self) -> None:
         if self._get(self.config, "test_after_fit"):
