@@ -26,6 +26,7 @@ from interaction_train.callbacks.samples import gather, is_fast, shard, spread
 from interaction_train.errors import InputError, at_least
 from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.precision import wide
+from interaction_train.tracking.figures import new_figure
 from interaction_train.tracking.loggers import log_images
 
 _SIGNS = 4  # columns of masking_signs
@@ -47,8 +48,7 @@ class AdversarialRobustness(Monitor):
       intervals, and ``robustness.csv``, ``robustness_samples.csv`` (the smallest ε of every sample;
       empty where it stands), ``robustness.json`` and ``robustness.png`` in the run's folder. Every
       attack is also checked for masked gradients, with warnings: the loss must not fall with more
-      steps, a black-box attack must not break more than it, and with the largest ε there is (1 in
-      L∞) it must break all samples.
+      steps, a black-box attack must not break more, and the largest ε must break all samples.
 
     Args:
         attacks: name → what makes an attack on the network.
@@ -157,8 +157,7 @@ class AdversarialRobustness(Monitor):
     def figures(self, result: Result) -> Mapping[str, Figure]:
         if self.epsilons is None:
             return {}
-        figure = Figure(figsize=(6, 4), layout="constrained")
-        axes = figure.add_subplot()
+        figure, axes = new_figure()
         for name, curve in groupby(self._curve(result), itemgetter(0)):
             _, bounds, rates, low, high, _ = zip(*curve, strict=True)
             axes.plot(bounds, rates, marker="o", markersize=3, label=name)

@@ -45,8 +45,7 @@ class ExactInteractions(Monitor):
       was before training when ``fit`` ran in the same process.
 
     All with standard errors over the images. Results go to ``summary.json`` and
-    ``interactions.png`` in the run's folder, to the loggers as ``test/interaction/…``, and into a
-    table.
+    ``interactions.png`` in the run's folder, to the loggers (``test/interaction/…``), and a table.
 
     Args:
         rows: rows of the grid; all 2^(rows·cols) coalitions are evaluated.
@@ -124,8 +123,8 @@ class ExactInteractions(Monitor):
         return {f"{split}/interaction/{k}": result[k]["value"] for k in ("mean_abs", "strength")}
 
     def figures(self, result: Result) -> Mapping[str, Figure]:
-        spectra = {"before training": result.get("J_before"), "after training": result["J"]}
-        shown = {name: spectrum for name, spectrum in spectra.items() if spectrum is not None}
+        shown = {"before training": result["J_before"]} if "J_before" in result else {}
+        shown["after training"] = result["J"]
         grid = f"{self.players.rows} × {self.players.cols} grid"
         title = f"Exact interactions, {grid}, {result['samples']} test images"
         return {"interaction/exact": spectrum_figure(shown, title)}

@@ -43,8 +43,8 @@ class Monitor(L.Callback, ABC):
     keeps a trace. Samples are spread evenly over the first loader's data set and come as the loop's
     batches do, through the batch hooks of module and data module.
 
-    Between measurements ``trainer.callback_metrics`` does not hold the values, so that none counts
-    twice; what needs them after every validation is refused when ``fit`` starts.
+    Between measurements ``trainer.callback_metrics`` does not hold the values; what needs them
+    after every validation is refused when ``fit`` starts.
 
     Args:
         every: k, how often in ``fit``; the first validation is one of them.

@@ -16,11 +16,7 @@ from interaction_train.callbacks.step_wrapper import Step, StepCallback
 from interaction_train.errors import InputError
 from interaction_train.game.layers import ForwardRecord, find_layer, record
 from interaction_train.losses.base import PlayerTerm
-from interaction_train.training.module import (
-    InteractionClassifier,
-    progress,
-    warn_of_early_losses,
-)
+from interaction_train.training.module import InteractionClassifier, progress, warn_of_early_losses
 from interaction_train.training.objective import WeightedTerm, add_terms, wanted_layers
 
 _HOOK = "add_interaction_losses"

@@ -27,11 +27,9 @@ _ENOUGH = 0.95  # success that is "all of them" at the largest ε there is
 class RobustCurve(NamedTuple):
     """What an attack does to B samples.
 
-    Args:
-        smallest: ``(B,)``: the smallest ε that broke a sample, 0 for one that the network
-            gets wrong without an attack, infinite for one that stands. Without a list of ε the size
-            of the perturbation that broke it (L∞).
-        adversarial: ``(B, C, H, W)``: the image that broke a sample, else the last one tried.
+    ``smallest`` ``(B,)`` is the smallest ε that broke a sample, or without a list of ε the size of
+    the perturbation (L∞); 0 where the network is wrong without an attack, infinite where it stands.
+    ``adversarial`` ``(B, C, H, W)`` is the image that broke a sample, else the last one tried.
     """
 
     smallest: Tensor

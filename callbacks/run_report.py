@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from interaction_train.tracking.folders import run_folder
-from interaction_train.tracking.history import History
+from interaction_train.tracking.history import History, write_whole
 from interaction_train.tracking.provenance import command_line, machine, versions
 from interaction_train.tracking.report import write_report
 from interaction_train.tracking.report.material import STARTS
@@ -105,7 +105,4 @@ class RunReport(L.Callback):
 
     def _save(self) -> None:
         if self._folder is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            draft = self._folder / f".{STARTS}.draft"
-            draft.write_text(json.dumps(self._starts, indent=2))
-            draft.replace(self._folder / STARTS)
+            write_whole(self._folder / STARTS, json.dumps(self._starts, indent=2))

@@ -141,13 +141,12 @@ class SampledMetric(Monitor):
         return result
 
     def keys(self, split: Split, result: Result) -> dict[str, float]:
-        parts = {"": result, "adv/": result.get("adversarial")}
+        parts = {"": result, "adv/": result.get("adversarial", {})}
         return {
             f"{split}/{self.keys_begin[0]}/{prefix}{name}/{ratio:g}": value
             for prefix, part in parts.items()
-            if part is not None
             for name, column in self._logged.items()
-            for ratio, value in zip(result["ratios"], part[column], strict=True)
+            for ratio, value in zip(result["ratios"], part.get(column, ()), strict=False)
         }
 
     @property

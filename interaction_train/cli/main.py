@@ -198,9 +198,8 @@ class InteractionCLI(LightningCLI):
 
     def before_fit(self) -> None:
         trainer: Any = self.trainer
-        for callback in trainer.callbacks:
-            if isinstance(callback, RunReport):
-                callback.test_follows = self._get(self.config, "test_after_fit")
+        for report in (x for x in trainer.callbacks if isinstance(x, RunReport)):
+            report.test_follows = self._get(self.config, "test_after_fit")
 
     def after_fit(self) -> None:
         if self._get(self.config, "test_after_fit"):

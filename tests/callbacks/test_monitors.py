@@ -162,7 +162,7 @@ def test_exact_interactions_of_one_run_are_kept_apart(tmp_path, capsys):
         return tmp_path / "run" / "version_0"
 
     options = {"n_samples": 4, "baseline": 0.3}
-    with pytest.raises(InputError, match="two ExactInteractions that .*, expected another name="):
+    with pytest.raises(InputError, match=r"two ExactInteractions that .*, expected another name="):
         run(ExactInteractions(2, 2, **options), ExactInteractions(3, 3, **options))
     exact = [ExactInteractions(2, 2, **options), ExactInteractions(3, 3, name="fine", **options)]
     folder = run(*exact)
