@@ -1,15 +1,13 @@
-"""Lightning callbacks, one per file."""
+"""Lightning callbacks."""
 
 from interaction_train.callbacks.adversarial_robustness import AdversarialRobustness
 from interaction_train.callbacks.adversarial_training import AdversarialTraining
 from interaction_train.callbacks.adversarial_writer import AdversarialWriter
-from interaction_train.callbacks.disentanglement import DisentanglementMonitor
 from interaction_train.callbacks.exact_interactions import ExactInteractions
 from interaction_train.callbacks.generalization_gap import GeneralizationGap
-from interaction_train.callbacks.interaction_spectrum import SpectrumMonitor
-from interaction_train.callbacks.order_report import OrderReport
-from interaction_train.callbacks.regularizer import InteractionRegularizer
+from interaction_train.callbacks.regularizer import InteractionRegularizer, OrderReport
 from interaction_train.callbacks.run_report import RunReport
+from interaction_train.callbacks.sampled_metric import DisentanglementMonitor, SpectrumMonitor
 
 __all__ = [
     "AdversarialRobustness",

@@ -15,7 +15,9 @@ from interaction_train.errors import InputError, checked_logits, refuse_probabil
 from interaction_train.game.evaluation import evaluation_mode, logits_of, unwrap, without_grad
 from interaction_train.game.normalize import Normalize
 
-FindModel = Callable[[L.LightningModule], nn.Module]
+Model = str | Callable[[L.LightningModule], nn.Module] | None
+"""The name of an attribute (dots allowed), or a function of the module; None: found by itself."""
+
 FindBatch = Callable[[Any], tuple[Tensor, Tensor]]
 Keys = Sequence[int | str]
 Normalization = Mapping[str, Sequence[float]]
@@ -38,18 +40,16 @@ class BinaryHead(nn.Module):
 
 
 def find_model(
-    pl_module: L.LightningModule, model: str | FindModel | None = None, x: Tensor | None = None
+    pl_module: L.LightningModule, model: Model = None, x: Tensor | None = None
 ) -> nn.Module:
     """The network of a module, ``(B, ...)`` → logits ``(B, classes)``.
 
     Args:
         pl_module: the module.
-        model: the name of an attribute (dots allowed), or a function of the module. Default: what
-            the module's own ``forward`` computes: its attribute ``model``, ``net`` or ``network``
-            where this gives the same logits for ``x``, else the module itself, with a warning. Of a
-            module without ``forward``: that attribute.
-        x: inputs to try it on, in eval mode and without a trace; without them the attribute is
-            taken unseen.
+        model: the name of an attribute (dots allowed), or a function of the module. Default: the
+            module's attribute ``model``, ``net`` or ``network`` where it gives the same logits for
+            ``x`` as the module's own ``forward``, if it has one; else the module, with a warning.
+        x: inputs to try it on, in eval mode without a trace; None: the attribute is taken unseen.
 
     Returns:
         the network; around it :func:`~interaction_train.game.evaluation.logits_of` where its output
@@ -124,25 +124,53 @@ def _output(network: nn.Module, x: Tensor) -> Any:
         return network(x)
 
 
-class Pixels:
-    """Between the inputs of a network and pixels in [0, 1].
+class Adapter:
+    """Reads network, inputs and labels of a module and its batches, and turns inputs into pixels.
 
     Args:
+        model: where the network is, as in :func:`find_model`.
+        batch: two indices or keys, of inputs and labels in a batch, or a function of it.
         normalization: mean and standard deviation per channel that the data set's inputs are
-            normalised with; None: they are pixels already.
+            normalised with; None: they are pixels in [0, 1] already.
 
     Raises:
-        InputError: other keys, or numbers that ``Normalize`` refuses.
+        InputError: another kind of ``batch``, other keys, or numbers that ``Normalize`` refuses.
     """
 
-    def __init__(self, normalization: Normalization | None) -> None:
+    def __init__(
+        self, model: Model, batch: Keys | FindBatch, normalization: Normalization | None = None
+    ) -> None:
+        if not callable(batch) and (isinstance(batch, str) or len(batch) != 2):
+            raise InputError("batch", batch, "two indices or keys, of inputs and labels")
+        self.model, self.keys = model, batch
         self.layer: Normalize | None = None
         if normalization is not None:
             if set(normalization) != {"mean", "std"}:
                 raise InputError("normalization", list(normalization), "the keys mean and std")
             self.layer = Normalize(normalization["mean"], normalization["std"])
 
-    def of(self, inputs: Tensor) -> Tensor:
+    def network(self, pl_module: L.LightningModule, x: Tensor | None) -> nn.Module:
+        """The module's network as one of pixels; ``x`` as in :func:`find_model`."""
+        network = find_model(pl_module, self.model, x)
+        return network if self.layer is None else nn.Sequential(self.layer, network)
+
+    def read(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Inputs and int64 labels ``(B,)`` of a batch, or InputError; 0 and 1 may be floats."""
+        keys = self.keys
+        if callable(keys):
+            return keys(batch)
+        try:
+            x, y = (batch[key] for key in keys)
+        except (KeyError, IndexError, TypeError):
+            there = list(batch) if isinstance(batch, Mapping) else type(batch).__name__
+            raise InputError("batch", tuple(keys), f"indices or keys of {there}") from None
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            raise InputError("batch", tuple(keys), "indices or keys of two tensors")
+        if y.is_floating_point() and y.numel() == len(x) and bool(((y == 0) | (y == 1)).all()):
+            y = y.reshape(len(x)).long()  # as the binary cross entropy takes them
+        return x, y
+
+    def pixels(self, inputs: Tensor) -> Tensor:
         """Inputs as pixels."""
         if self.layer is None:
             return inputs
@@ -152,35 +180,9 @@ class Pixels:
         levels = (pixels * 255).round() / 255
         return torch.where((levels - pixels).abs() < _ROUNDING, levels, pixels)
 
-    def to_inputs(self, pixels: Tensor) -> Tensor:
+    def inputs(self, pixels: Tensor) -> Tensor:
         """Pixels as inputs."""
         return pixels if self.layer is None else self.layer.to(pixels)(pixels)
-
-    def network(self, network: nn.Module) -> nn.Module:
-        """The network as one of pixels."""
-        return network if self.layer is None else nn.Sequential(self.layer, network)
-
-
-def check_keys(batch: Keys | FindBatch) -> None:
-    """Refuse what is neither a function nor two indices or keys."""
-    if not callable(batch) and (isinstance(batch, str) or len(batch) != 2):
-        raise InputError("batch", batch, "two indices or keys, of inputs and labels")
-
-
-def find_batch(batch: Any, keys: Keys | FindBatch = (0, 1)) -> tuple[Tensor, Tensor]:
-    """Inputs and int64 labels ``(B,)`` of a batch, or InputError; 0 and 1 may be floats."""
-    if callable(keys):
-        return keys(batch)
-    try:
-        x, y = (batch[key] for key in keys)
-    except (KeyError, IndexError, TypeError):
-        there = list(batch) if isinstance(batch, Mapping) else type(batch).__name__
-        raise InputError("batch", tuple(keys), f"indices or keys of {there}") from None
-    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
-        raise InputError("batch", tuple(keys), "indices or keys of two tensors")
-    if y.is_floating_point() and y.numel() == len(x) and bool(((y == 0) | (y == 1)).all()):
-        y = y.reshape(len(x)).long()  # as the binary cross entropy takes them
-    return x, y
 
 
 def with_inputs(batch: Any, key: int | str, x: Tensor) -> Any:

@@ -11,7 +11,6 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
 from rich.table import Column, Table
@@ -27,6 +26,7 @@ from interaction_train.callbacks.samples import gather, is_fast, shard, spread
 from interaction_train.errors import InputError, at_least
 from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.precision import wide
+from interaction_train.tracking.figures import new_figure
 from interaction_train.tracking.loggers import log_images
 
 _SIGNS = 4  # columns of masking_signs
@@ -48,8 +48,7 @@ class AdversarialRobustness(Monitor):
       intervals, and ``robustness.csv``, ``robustness_samples.csv`` (the smallest ε of every sample;
       empty where it stands), ``robustness.json`` and ``robustness.png`` in the run's folder. Every
       attack is also checked for masked gradients, with warnings: the loss must not fall with more
-      steps, a black-box attack must not break more than it, and with the largest ε there is (1 in
-      L∞) it must break all samples.
+      steps, a black-box attack must not break more, and the largest ε must break all samples.
 
     Args:
         attacks: name → what makes an attack on the network.
@@ -57,7 +56,6 @@ class AdversarialRobustness(Monitor):
         n_samples: number of samples, over all processes.
         every: k, how often in ``fit``; the first validation is one of them.
         checks: whether to check for masked gradients.
-        black_box: makes the black-box attack of that check; default: Square with 100 queries.
         batch_size: samples attacked together.
         seed: seed of attacks that draw from the global random states.
         targets: what the attacks aim at, ``random``, ``least_likely`` or the target of every class
@@ -80,7 +78,6 @@ class AdversarialRobustness(Monitor):
         n_samples: int = 128,
         every: int = 20,
         checks: bool = True,
-        black_box: AttackFactory | None = None,
         batch_size: int = 32,
         seed: int = 0,
         targets: Targets | None = None,
@@ -100,15 +97,14 @@ class AdversarialRobustness(Monitor):
             raise InputError("epsilons", epsilons, "positive numbers")
         # Above every ε at which a sample may have been broken there is none but infinity.
         self._largest = self.epsilons[-1] if self.epsilons else torch.finfo(torch.float32).max
-        self.attacks, self.checks, self.black_box = attacks, checks, black_box
+        self.attacks, self.checks, self.targets = attacks, checks, targets
         self.n_samples, self.batch_size, self.seed = n_samples, batch_size, seed
-        self.targets = targets
         self._images: dict[str, tuple[Tensor, list[str]]] = {}
 
     def measure(self, trainer: L.Trainer, loader: Any) -> Result:
         network = self.network(trainer, loader)
         fast = is_fast(trainer)
-        checked = self.checks and not fast and trainer.state.fn != TrainerFn.FITTING
+        checked = self.checks and not fast and trainer.state.fn != "fit"
         places = spread(len(loader.dataset), 2 if fast else self.n_samples)
         width = 2 + len(self.attacks) * (1 + _SIGNS * checked)
         rows = [wide(torch.zeros(0, width, device=trainer.strategy.root_device))]
@@ -161,8 +157,7 @@ class AdversarialRobustness(Monitor):
     def figures(self, result: Result) -> Mapping[str, Figure]:
         if self.epsilons is None:
             return {}
-        figure = Figure(figsize=(6, 4), layout="constrained")
-        axes = figure.add_subplot()
+        figure, axes = new_figure()
         for name, curve in groupby(self._curve(result), itemgetter(0)):
             _, bounds, rates, low, high, _ = zip(*curve, strict=True)
             axes.plot(bounds, rates, marker="o", markersize=3, label=name)
@@ -213,11 +208,10 @@ class AdversarialRobustness(Monitor):
             if checked:
                 right = smallest > 0
                 found = wide(torch.full((len(x), _SIGNS), torch.nan, device=x.device))
+                bound = None if self.epsilons is None else self._largest
                 found[right] = masking_signs(
-                    make, network, x[right], y[right],
-                    None if self.epsilons is None else self._largest,
-                    black_box=self.black_box, seed=self.seed,
-                )  # fmt: skip
+                    make, network, x[right], y[right], bound, seed=self.seed
+                )
                 signs.append(found)
         return [*curves, *signs]
 

@@ -15,16 +15,7 @@ from interaction_train.attacks import TransferAttack
 from interaction_train.attacks.jobs import check_factory, make_attack
 from interaction_train.attacks.run import AttackFactory, craft
 from interaction_train.attacks.targets import Targets
-from interaction_train.callbacks.adapter import (
-    FindModel,
-    Keys,
-    Normalization,
-    Pixels,
-    check_keys,
-    find_batch,
-    find_model,
-    with_inputs,
-)
+from interaction_train.callbacks.adapter import Adapter, Keys, Model, Normalization, with_inputs
 from interaction_train.callbacks.step_wrapper import Step, StepCallback
 from interaction_train.errors import InputError, at_least, in_range
 from interaction_train.sampling.random import Draws, content_hash
@@ -69,7 +60,7 @@ class AdversarialTraining(StepCallback):
         warmup_epochs: int = 0,
         phases: dict[int, AttackFactory | None] | None = None,
         seed: int = 0,
-        model: str | FindModel | None = None,
+        model: Model = None,
         batch: Keys = (0, 1),
         normalization: Normalization | None = None,
         targets: Targets | None = None,
@@ -84,24 +75,21 @@ class AdversarialTraining(StepCallback):
                 raise InputError("phases", f"epoch {epoch}", f"later than {warmup_epochs}")
         if callable(batch):
             raise InputError("batch", batch, "two indices or keys, of inputs and labels")
-        check_keys(batch)
         self.phases: Mapping[int, AttackFactory | None] = {0: None, warmup_epochs: attack, **phases}
-        self.share, self.seed, self.model, self.batch = share, seed, model, batch
-        self.pixels, self.targets = Pixels(normalization), targets
+        self.share, self.seed, self.batch, self.targets = share, seed, batch, targets
+        self.adapter = Adapter(model, batch, normalization)
         self._attack: tuple[int, Attack | None] | None = None  # with the epoch that it began in
 
-    def around(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, step: Step, batch: Any
-    ) -> Any:
+    def around(self, trainer: Any, pl_module: L.LightningModule, step: Step, batch: Any) -> Any:
         return step(self.attacked(trainer, pl_module, batch))
 
-    def detach(self) -> None:
-        super().detach()
+    def detach(self, pl_module: L.LightningModule) -> None:
+        super().detach(pl_module)
         self._attack = None
 
     def attacked(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any) -> Any:
         """The batch with the adversarial inputs of this epoch's attack."""
-        x, y = find_batch(batch, self.batch)
+        x, y = self.adapter.read(batch)
         attack = self._current(trainer.current_epoch, pl_module, x)
         if attack is None:
             return batch
@@ -115,8 +103,8 @@ class AdversarialTraining(StepCallback):
             chosen = chosen[(draws.uniform("share", 1) < self.share).flatten()]
             if not len(chosen):
                 return batch
-        crafted = craft(attack, self.pixels.of(x[chosen]), y[chosen], seed=seed)
-        moved = x.index_copy(0, chosen, self.pixels.to_inputs(crafted))
+        crafted = craft(attack, self.adapter.pixels(x[chosen]), y[chosen], seed=seed)
+        moved = x.index_copy(0, chosen, self.adapter.inputs(crafted))
         return with_inputs(batch, self.batch[0], moved)
 
     def _current(self, epoch: int, pl_module: L.LightningModule, x: Tensor) -> Attack | None:
@@ -124,7 +112,7 @@ class AdversarialTraining(StepCallback):
         if self._attack is None or self._attack[0] != begun:
             factory, attack = self.phases[begun], None
             if factory is not None:
-                network = self.pixels.network(find_model(pl_module, self.model, x))
+                network = self.adapter.network(pl_module, x)
                 attack = make_attack(factory, network, targets=self.targets)
             self._attack = begun, attack
             images = "clean images" if attack is None else f"{self.share:.0%} {attack}"

@@ -14,11 +14,7 @@ from rich.console import Console
 from torch import Tensor
 
 from interaction_train.attacks.sets.crafter import AdversarialCrafter
-from interaction_train.attacks.sets.manifest import (
-    describe_attack,
-    describe_data,
-    describe_network,
-)
+from interaction_train.attacks.sets.manifest import describe_attack, describe_data, describe_network
 from interaction_train.attacks.sets.shards import (
     Counts,
     begin_set,

@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Column, Table
 from torch import Tensor, nn
 
-from interaction_train.callbacks.adapter import find_batch, find_model
-from interaction_train.callbacks.samples import fetch, first_loader, is_fast, spread
+from interaction_train.callbacks.monitor import Monitor, Result, Split
+from interaction_train.callbacks.samples import is_fast, spread
 from interaction_train.errors import at_least
 from interaction_train.game.absence import input_baseline
-from interaction_train.game.evaluation import unwrap
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import log_odds, logit
 from interaction_train.game.players import GridPlayers
 from interaction_train.game.precision import wide
 from interaction_train.indices.exact import exact_values, multi_order_interactions
 from interaction_train.metrics.rows import exact_rows, logit_scale, spectrum, strength
-from interaction_train.tracking.figures import save_figure, spectrum_figure
+from interaction_train.tracking.figures import spectrum_figure
 from interaction_train.tracking.folders import run_folder
 
 
-class ExactInteractions(L.Callback):
+class ExactInteractions(Monitor):
     """Measures exact interactions on a coarse grid of the test images, after ``test``.
 
     Over all pairs of cells and some test images, spread evenly over the test set:
@@ -44,8 +45,7 @@ class ExactInteractions(L.Callback):
       was before training when ``fit`` ran in the same process.
 
     All with standard errors over the images. Results go to ``summary.json`` and
-    ``interactions.png`` in the run's folder, to the loggers as ``test/interaction/…``, and into a
-    table.
+    ``interactions.png`` in the run's folder, to the loggers (``test/interaction/…``), and a table.
 
     Args:
         rows: rows of the grid; all 2^(rows·cols) coalitions are evaluated.
@@ -54,10 +54,14 @@ class ExactInteractions(L.Callback):
         compare_to: name of a run (``runs/<name>``); the newest ``summary.json`` is shown too.
         baseline: what absent cells show, a number or one per channel; default: the training mean
             of the network's ``Normalize`` layer.
+        common: ``model``, ``batch``, ``normalization`` and ``name`` of
+            :class:`~interaction_train.callbacks.monitor.Monitor`.
 
     Raises:
         InputError: ``n_samples`` below 2, or no baseline to be found.
     """
+
+    keys_begin, stages, stem, summary = ("interaction/exact",), ("test",), "interactions", "summary"
 
     def __init__(
         self,
@@ -66,59 +70,38 @@ class ExactInteractions(L.Callback):
         n_samples: int = 16,
         compare_to: str | None = None,
         baseline: float | list[float] | None = None,
+        **common: Any,
     ) -> None:
+        super().__init__(1, **common)
         at_least("n_samples", n_samples, 2)  # for a standard error
         self.players = GridPlayers(rows, cols)
         self.n_samples, self.compare_to, self.baseline = n_samples, compare_to, baseline
         self._untrained: dict[str, Any] | None = None
-        self._summary: dict[str, Any] | None = None
-        self._folder: Path | None = None
+        self._runs: Path | None = None  # folder of the runs' folders
 
     @rank_zero_only
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.ckpt_path is None:
             self._untrained = copy.deepcopy(pl_module.state_dict())
 
-    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._folder = run_folder(trainer)  # on every process: rank 0 tells the others
+    def measure(self, trainer: L.Trainer, loader: Any) -> Result:
         if not trainer.is_global_zero:
-            return
-        loader = first_loader(trainer.test_dataloaders)
+            return {}
         places = spread(len(loader.dataset), 2 if is_fast(trainer) else self.n_samples)
-        x, y = find_batch(fetch(trainer, loader, places))
-        network = unwrap(find_model(pl_module, x=x))
-        summary: dict[str, Any] = {
-            "samples": len(x),
-            "test/acc": float(trainer.callback_metrics.get("test/acc", torch.nan)),
-            **self.measure(network, x, y),
-        }
-        spectra = {"after training": summary["J"]}
+        network, (x, y) = self.network(trainer, loader), self.samples(trainer, loader, places)
+        # The accuracy is known at the end of the test.
+        result = {"samples": len(x), "test/acc": math.nan, **self.evaluate(network, x, y)}
         if self._untrained is not None:
-            trained = copy.deepcopy(pl_module.state_dict())
+            module = trainer.lightning_module
+            trained = copy.deepcopy(module.state_dict())
             try:
-                pl_module.load_state_dict(self._untrained)
-                summary["J_before"] = self.measure(network, x, y)["J"]
+                module.load_state_dict(self._untrained)
+                result["J_before"] = self.evaluate(network, x, y)["J"]
             finally:
-                pl_module.load_state_dict(trained)
-            spectra = {"before training": summary["J_before"], **spectra}
-        values = {f"test/interaction/{k}": summary[k]["value"] for k in ("mean_abs", "strength")}
-        for logger in trainer.loggers:
-            logger.log_metrics(values, step=trainer.global_step)
-        if self._folder is not None:
-            grid = f"{self.players.rows} × {self.players.cols} grid, {len(x)} test images"
-            figure = spectrum_figure(spectra, f"Exact interactions, {grid}")
-            save_figure(figure, self._folder / "interactions.png")
-            (self._folder / "summary.json").write_text(json.dumps(summary, indent=2))
-        self._summary = summary
+                module.load_state_dict(trained)
+        return result
 
-    @rank_zero_only
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        # Printed here, so that it comes last, below Lightning's own table of test results.
-        if stage == "test" and self._summary is not None:
-            self._print(trainer, self._summary)
-            self._summary = None
-
-    def measure(self, network: nn.Module, x: Tensor, y: Tensor) -> dict[str, Any]:
+    def evaluate(self, network: nn.Module, x: Tensor, y: Tensor) -> dict[str, Any]:
         """Mean |I|, strength and spectrum of a network on images ``(B, C, H, W)`` in [0, 1]."""
         absent = input_baseline(network, self.baseline, x)
         game = MaskedGame(network, x, absent, self.players, "all")
@@ -136,28 +119,42 @@ class ExactInteractions(L.Callback):
             "J": {"orders": list(range(game.n - 1)), "value": value, "stderr": stderr},
         }
 
-    def _print(self, trainer: L.Trainer, summary: dict[str, Any]) -> None:
-        columns = {"this run": summary}
-        if self.compare_to is not None and self._folder is not None:
-            runs = self._folder.parent.parent / self.compare_to
-            found = sorted(runs.glob("*/summary.json"), key=lambda path: path.stat().st_mtime)
-            for path in found[-1:]:
-                columns[f"{runs.name}/{path.parent.name}"] = json.loads(path.read_text())
+    def keys(self, split: Split, result: Result) -> dict[str, float]:
+        return {f"{split}/interaction/{k}": result[k]["value"] for k in ("mean_abs", "strength")}
+
+    def figures(self, result: Result) -> Mapping[str, Figure]:
+        shown = {"before training": result["J_before"]} if "J_before" in result else {}
+        shown["after training"] = result["J"]
+        grid = f"{self.players.rows} × {self.players.cols} grid"
+        title = f"Exact interactions, {grid}, {result['samples']} test images"
+        return {"interaction/exact": spectrum_figure(shown, title)}
+
+    def table(self, result: Result) -> Table:
+        columns = {"this run": result}
+        if self.compare_to is not None and self._runs is not None:
+            runs = self._runs / self.compare_to
+            found = runs.glob(f"*/{self.name or ''}/summary.json")
+            for path in sorted(found, key=lambda path: path.stat().st_mtime)[-1:]:
+                columns[str(path.parent.relative_to(self._runs))] = json.loads(path.read_text())
         table = Table("", *(Column(title, justify="right") for title in columns), title="Summary")
         table.add_row("test accuracy", *(f"{c['test/acc']:.4f}" for c in columns.values()))
         n = self.players.rows * self.players.cols
         for key, label in (("mean_abs", f"mean |I|, {n} cells"), ("strength", "strength")):
             cells = (f"{c[key]['value']:.4f} ± {c[key]['stderr']:.4f}" for c in columns.values())
             table.add_row(label, *cells)
-        console = Console()
-        console.print(table)
-        if self._folder is not None:
-            names = sorted(f"{p.name}{'/' * p.is_dir()}" for p in self._folder.iterdir())
-            console.print(f"{self._folder}: {', '.join(names)}", soft_wrap=True, highlight=False)
-        for logger in trainer.loggers:
+        return table
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage != "test" or self._result is None:
+            return
+        folder = run_folder(trainer)  # on every process
+        self._runs = folder and folder.parent.parent
+        self._result["test/acc"] = float(trainer.callback_metrics.get("test/acc", math.nan))
+        super().teardown(trainer, pl_module, stage)
+        for logger in trainer.loggers if trainer.is_global_zero else ():
             if isinstance(logger, WandbLogger):
                 run = Path(logger.experiment.dir).parent
-                console.print(f"W&B run: {os.path.relpath(run)}", soft_wrap=True, highlight=False)
+                Console().print(f"W&B run: {os.path.relpath(run)}", soft_wrap=True, highlight=False)
 
 
 def _told(result: dict[str, Tensor], key: str) -> dict[str, float]:

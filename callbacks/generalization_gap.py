@@ -58,7 +58,7 @@ class GeneralizationGap(Monitor):
         InputError: an argument out of its range, or a training loader without a data set.
     """
 
-    keys_begin, after_fit = ("gap",), False
+    keys_begin, stages = ("gap",), ("fit",)
 
     def __init__(
         self,

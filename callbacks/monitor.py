@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,31 +14,14 @@ import torch
 from lightning.fabric.plugins.precision.utils import _DtypeContextManager
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from interaction_train.callbacks.adapter import (
-    FindBatch,
-    FindModel,
-    Keys,
-    Normalization,
-    Pixels,
-    check_keys,
-    find_batch,
-    find_model,
-)
-from interaction_train.callbacks.samples import (
-    check_alone,
-    fetch,
-    first_loader,
-    is_fast,
-    spread,
-    watchers,
-)
+from interaction_train.callbacks.adapter import Adapter, FindBatch, Keys, Model, Normalization
+from interaction_train.callbacks.samples import check_alone, fetch, first_loader, is_fast, spread
 from interaction_train.errors import InputError, at_least
 from interaction_train.tracking.figures import save_figure
 from interaction_train.tracking.folders import run_folder
@@ -60,8 +43,8 @@ class Monitor(L.Callback, ABC):
     keeps a trace. Samples are spread evenly over the first loader's data set and come as the loop's
     batches do, through the batch hooks of module and data module.
 
-    Between measurements ``trainer.callback_metrics`` does not hold the values, so that none counts
-    twice; what needs them after every validation is refused when ``fit`` starts.
+    Between measurements ``trainer.callback_metrics`` does not hold the values; what needs them
+    after every validation is refused when ``fit`` starts.
 
     Args:
         every: k, how often in ``fit``; the first validation is one of them.
@@ -79,22 +62,22 @@ class Monitor(L.Callback, ABC):
 
     keys_begin: tuple[str, ...]  # of logged keys, after ``val/``; the first one is the history's
     stem: str  # the name of the files
-    after_fit = True  # whether ``validate`` and ``test`` measure too
+    summary = ""  # that of the JSON file, where it is another one
+    stages: tuple[str, ...] = ("fit", "validate", "test")  # that measure
 
     def __init__(
         self,
         every: int = 1,
-        model: str | FindModel | None = None,
+        model: Model = None,
         batch: Keys | FindBatch = (0, 1),
         normalization: Normalization | None = None,
         name: str | None = None,
     ) -> None:
         at_least("every", every, 1)
-        check_keys(batch)
         if name is not None and (not name or "/" in name):
             raise InputError("name", repr(name), "another one, without '/'")
-        self.every, self.model, self.batch, self.name = every, model, batch, name
-        self.pixels = Pixels(normalization)
+        self.every, self.name = every, name
+        self.adapter = Adapter(model, batch, normalization)
         self.history: list[dict[str, Any]] = []
         self._validations = 0
         self._result: Result | None = None
@@ -131,13 +114,12 @@ class Monitor(L.Callback, ABC):
     def network(self, trainer: L.Trainer, loader: Any) -> nn.Module:
         """The bare network of the module, as one of pixels, tried on samples of the loader."""
         batch = fetch(trainer, loader, spread(len(loader.dataset), _TRIED))
-        x, _ = find_batch(batch, self.batch)
-        return self.pixels.network(find_model(trainer.lightning_module, self.model, x))
+        return self.adapter.network(trainer.lightning_module, self.adapter.read(batch)[0])
 
     def samples(self, trainer: L.Trainer, loader: Any, places: list[int]) -> tuple[Tensor, Tensor]:
         """Pixels ``(B, ...)`` and labels ``(B,)`` int64 at some places of a loader's data set."""
-        x, y = find_batch(fetch(trainer, loader, places), self.batch)
-        return self.pixels.of(x), y
+        x, y = self.adapter.read(fetch(trainer, loader, places))
+        return self.adapter.pixels(x), y
 
     @property
     def state_key(self) -> str:
@@ -188,28 +170,22 @@ class Monitor(L.Callback, ABC):
 
     # Measured inside the loop, not at its end: callbacks that average weights swap them back there.
     def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, *place: int
     ) -> None:
-        if batch_idx or dataloader_idx or trainer.sanity_checking:
+        if any(place) or trainer.sanity_checking:  # place: of the batch and of its loader
             return
-        fitting = trainer.state.fn == TrainerFn.FITTING
-        testing = trainer.state.fn == TrainerFn.TESTING
-        if self._validations % self.every == 0 if fitting else self.after_fit:
+        fitting = trainer.state.fn == "fit"
+        if trainer.state.fn in self.stages and not (fitting and self._validations % self.every):
+            testing = trainer.state.fn == "test"
             loader = first_loader(trainer.test_dataloaders if testing else trainer.val_dataloaders)
             with trainer.precision_plugin.forward_context(), _DtypeContextManager(torch.float32):
                 self._result = self.measure(trainer, loader)
         self._validations += fitting
 
-    on_test_batch_end = on_validation_batch_end
+    on_test_batch_end: Any = on_validation_batch_end
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         if self._result is None:
             metrics = trainer.callback_metrics  # an earlier measurement would look new there
@@ -257,19 +233,28 @@ class Monitor(L.Callback, ABC):
             for path in self._write(folder, result):
                 console.print(str(path), soft_wrap=True, highlight=False)
 
-    def _write(self, folder: Path, result: Result) -> list[Path]:
-        paths = []
+    def _write(self, folder: Path, result: Result) -> Iterator[Path]:
         for name, rows in self.csv_rows(result).items():
-            paths.append(folder / f"{name}.csv")
-            with paths[-1].open("w", newline="") as file:
+            path = folder / f"{name}.csv"
+            with path.open("w", newline="") as file:
                 csv.writer(file).writerows(rows)
-        paths.append(folder / f"{self.stem}.json")
-        paths[-1].write_text(json.dumps(result, indent=2))
+            yield path
+        path = folder / f"{self.summary or self.stem}.json"
+        path.write_text(json.dumps(result, indent=2))
+        yield path
         for figure in self.figures(result).values():
-            paths.append(folder / f"{self.stem}.png")
-            save_figure(figure, paths[-1])
-        return paths
+            path = folder / f"{self.stem}.png"
+            save_figure(figure, path)
+            yield path
 
     def _named(self, key: str) -> str:
         """A key with this callback's name after the split."""
         return key if self.name is None else key.replace("/", f"/{self.name}/", 1)
+
+
+def watchers(trainer: Any) -> list[tuple[str, str, Any]]:
+    """Callbacks and schedulers that watch a logged key: name, key, and the watcher itself."""
+    found = [(type(c).__name__, c) for c in trainer.callbacks]
+    found += [("lr_scheduler", config) for config in trainer.lr_scheduler_configs]
+    keys = ((name, getattr(watcher, "monitor", None), watcher) for name, watcher in found)
+    return [(name, key, watcher) for name, key, watcher in keys if isinstance(key, str)]

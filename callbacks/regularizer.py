@@ -1,4 +1,4 @@
-"""The project's losses for LightningModules that know nothing of them."""
+"""The project's losses for LightningModules that know nothing of them, and what they weigh."""
 
 from __future__ import annotations
 
@@ -7,24 +7,16 @@ from contextlib import ExitStack
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
-from interaction_train.callbacks.adapter import (
-    FindBatch,
-    FindModel,
-    Keys,
-    check_keys,
-    find_batch,
-    find_model,
-    has_forward,
-)
-from interaction_train.callbacks.order_report import report_orders
+from interaction_train.callbacks.adapter import Adapter, FindBatch, Keys, Model, has_forward
 from interaction_train.callbacks.samples import check_alone
 from interaction_train.callbacks.step_wrapper import Step, StepCallback
 from interaction_train.errors import InputError
 from interaction_train.game.layers import ForwardRecord, find_layer, record
-from interaction_train.training.module import progress, warn_of_early_losses
+from interaction_train.losses.base import PlayerTerm
+from interaction_train.training.module import InteractionClassifier, progress, warn_of_early_losses
 from interaction_train.training.objective import WeightedTerm, add_terms, wanted_layers
 
 _HOOK = "add_interaction_losses"
@@ -60,7 +52,7 @@ class InteractionRegularizer(StepCallback):
     def __init__(
         self,
         losses: dict[str, WeightedTerm],
-        model: str | FindModel | None = None,
+        model: Model = None,
         batch: Keys | FindBatch = (0, 1),
         log_prefix: str | None = "train/",
     ) -> None:
@@ -70,8 +62,7 @@ class InteractionRegularizer(StepCallback):
             if not isinstance(weighted, WeightedTerm):
                 got = f"{type(weighted).__name__} for {name!r}"
                 raise InputError("losses", got, "a WeightedTerm(term, weight) around the term")
-        check_keys(batch)
-        self.losses, self.model, self.batch = losses, model, batch
+        self.losses, self.adapter = losses, Adapter(model, batch)
         self.log_prefix = log_prefix
         self._network: Any = None  # found on the first batch
         self._recorder: _Recorder | None = None
@@ -96,14 +87,14 @@ class InteractionRegularizer(StepCallback):
     ) -> None:
         if not self._first:
             return
-        x, _ = find_batch(batch, self.batch)
+        x, _ = self.adapter.read(batch)
         tried = x if has_forward(pl_module) else None
-        self._network = model = find_model(pl_module, self.model, tried)
+        self._network = model = self.adapter.network(pl_module, tried)
         for weighted in self.losses.values():
             for layer in weighted.term.layers:
                 find_layer(model, layer)
         warn_of_early_losses(self.losses, model)
-        report_orders(self.losses, model, x)
+        _report_orders(self.losses, model, x)
 
     @property
     def state_key(self) -> str:
@@ -120,19 +111,17 @@ class InteractionRegularizer(StepCallback):
         for name, weighted in self.losses.items():
             weighted.load_state_dict(states.get(name, {}))
 
-    def detach(self) -> None:
-        if self._layer is not None:
-            self._layer.module.__dict__.pop(_HOOK, None)
+    def detach(self, pl_module: L.LightningModule) -> None:
+        if self._detach is not None:
+            pl_module.__dict__.pop(_HOOK, None)
             self._network = None
-        super().detach()
+        super().detach(pl_module)
 
-    def around(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, step: Step, batch: Any
-    ) -> Any:
+    def around(self, trainer: Any, pl_module: L.LightningModule, step: Step, batch: Any) -> Any:
         # Hooks would be traced into a compiled step, and outlive it there.
         if getattr(pl_module, "_compiler_ctx", None) is None:
             _, epoch = progress(trainer)
-            model, (x, _) = self._network, find_batch(batch, self.batch)
+            model, (x, _) = self._network, self.adapter.read(batch)
             self._recorder = _Recorder(model, wanted_layers(self.losses, epoch), x, self._first)
         first, self._first = self._first, False
         try:
@@ -150,20 +139,47 @@ class InteractionRegularizer(StepCallback):
                 self._recorder.take()
                 self._recorder = None
 
-    def _add(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor, batch: Any
-    ) -> Tensor:
+    def _add(self, trainer: Any, pl_module: L.LightningModule, loss: Tensor, batch: Any) -> Tensor:
         forward = ForwardRecord() if self._recorder is None else self._recorder.take()
-        x, y = find_batch(batch, self.batch)
+        x, y = self.adapter.read(batch)
         step, epoch = progress(trainer)
         total, logs = add_terms(
-            self.losses, loss, self._network, x, y,
-            forward=forward, step=step, epoch=epoch,
-        )  # fmt: skip
+            self.losses, loss, self._network, x, y, forward=forward, step=step, epoch=epoch
+        )
         if self.log_prefix is not None:
             logs["loss/task"] = loss.detach()
             pl_module.log_dict({self.log_prefix + name: value for name, value in logs.items()})
         return total
+
+
+class OrderReport(L.Callback):
+    """Tells which orders of interaction the losses of an ``InteractionClassifier`` weigh.
+
+    It does so at the first training batch, for every loss that has players.
+    (``InteractionRegularizer`` does it by itself.)
+    """
+
+    _done = False
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._done = False
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if not self._done and isinstance(pl_module, InteractionClassifier):
+            self._done = True
+            _report_orders(pl_module.losses, pl_module.model, batch[0])
+
+
+def _report_orders(losses: Mapping[str, WeightedTerm], model: nn.Module, x: Tensor) -> None:
+    """Tell, on the first process, which orders each loss with players weighs on inputs ``x``."""
+    for name, term in ((name, weighted.term) for name, weighted in losses.items()):
+        if isinstance(term, PlayerTerm):
+            n = term.count(model, x)
+            where = "cells of the input" if term.layer is None else f"units of {term.layer}"
+            told = f"Loss {name!r} ({type(term).__name__}, {n} {where}): {term.order_weights(n)}"
+            rank_zero_info(told)
 
 
 class _Recorder:

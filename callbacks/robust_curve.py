@@ -27,11 +27,9 @@ _ENOUGH = 0.95  # success that is "all of them" at the largest ε there is
 class RobustCurve(NamedTuple):
     """What an attack does to B samples.
 
-    Args:
-        smallest: ``(B,)``: the smallest ε that broke a sample, 0 for one that the network
-            gets wrong without an attack, infinite for one that stands. Without a list of ε the size
-            of the perturbation that broke it (L∞).
-        adversarial: ``(B, C, H, W)``: the image that broke a sample, else the last one tried.
+    ``smallest`` ``(B,)`` is the smallest ε that broke a sample, or without a list of ε the size of
+    the perturbation (L∞); 0 where the network is wrong without an attack, infinite where it stands.
+    ``adversarial`` ``(B, C, H, W)`` is the image that broke a sample, else the last one tried.
     """
 
     smallest: Tensor
@@ -91,19 +89,17 @@ def masking_signs(
     y: Tensor,
     epsilon: float | None,
     *,
-    black_box: AttackFactory | None = None,
     seed: int = 0,
 ) -> Tensor:
     """What tells that an attack fails because gradients are masked (Athalye et al., 2018).
 
-    Arguments are those of :func:`robust_curve`, with images ``x`` that the network gets right, the
-    bound ``epsilon`` (None: the attack's own), and what makes the attack without gradients,
-    ``black_box`` (default: Square with 100 queries, in the attack's norm).
+    Arguments are those of :func:`robust_curve`, with images ``x`` that the network gets right and
+    the bound ``epsilon`` (None: the attack's own).
 
     Returns:
-        ``(B, 4)``: the cross entropy after half of the steps and after all; whether the
-        black-box attack breaks the sample at this ε, and the attack itself at the largest ε there
-        is. NaN where there is no such thing: one-step attacks, attacks without a bound.
+        ``(B, 4)``: the cross entropy after half of the steps and after all; whether a black-box
+        attack (Square with 100 queries) breaks the sample at this ε, and the attack itself at the
+        largest ε there is. NaN without such a thing: one-step attacks, attacks without a bound.
     """
     attack = make(network)
     epsilon = getattr(attack, "eps", None) if epsilon is None else epsilon
@@ -125,8 +121,7 @@ def masking_signs(
         whole = 1.0 if norm_of(attack) == "Linf" else x[0].numel() ** 0.5
         found[:, 3] = at(whole, make).argmax(-1) != y
     square = partial(torchattacks.Square, norm=norm_of(attack), n_queries=_QUERIES)
-    black_box = square if black_box is None else black_box
-    found[:, 2] = at(epsilon, black_box).argmax(-1) != y
+    found[:, 2] = at(epsilon, square).argmax(-1) != y
     return found
 
 

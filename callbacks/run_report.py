@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from interaction_train.tracking.folders import run_folder
-from interaction_train.tracking.history import History
+from interaction_train.tracking.history import History, write_whole
 from interaction_train.tracking.provenance import command_line, machine, versions
 from interaction_train.tracking.report import write_report
 from interaction_train.tracking.report.material import STARTS
@@ -29,8 +29,11 @@ class RunReport(L.Callback):
     killed ``python -m interaction_train.tracking.report FOLDER`` makes the report.
 
     Put it last among the callbacks: what those after it write when they end is missing.
-    ``fast_dev_run``, and a trainer without loggers, get no report.
+    ``fast_dev_run``, and a trainer without loggers, get no report. Where ``test_follows`` is set,
+    the report of ``fit`` is left to the test.
     """
+
+    test_follows = False
 
     def __init__(self) -> None:
         self._folder: Path | None = None
@@ -58,14 +61,12 @@ class RunReport(L.Callback):
             start["finished"] = True
             self._save()
 
-    def on_exception(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         if trainer.state.fn in ("fit", "validate", "test"):
             self._write(trainer)  # Lightning calls no teardown then
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if stage in ("fit", "validate", "test"):
+        if stage in ("validate", "test") or (stage == "fit" and not self.test_follows):
             self._write(trainer)
 
     @rank_zero_only
@@ -104,7 +105,4 @@ class RunReport(L.Callback):
 
     def _save(self) -> None:
         if self._folder is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            draft = self._folder / f".{STARTS}.draft"
-            draft.write_text(json.dumps(self._starts, indent=2))
-            draft.replace(self._folder / STARTS)
+            write_whole(self._folder / STARTS, json.dumps(self._starts, indent=2))

@@ -1,4 +1,4 @@
-"""A metric of sampled interactions, one value per order, followed on a fixed sample."""
+"""J(m) and D(m) of a network, followed in training on a fixed sample or measured once."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.players import GridPlayers
 from interaction_train.indices import REFERENCE_RATIOS
 from interaction_train.indices.readings import READINGS, Reading
+from interaction_train.metrics import Disentanglement, InteractionSpectrum
 from interaction_train.metrics.orders import OrderMetric
 from interaction_train.sampling.pairs import NeighbourPairs, PairSampler
 from interaction_train.tracking.figures import heat_map_figure, spectrum_figure
@@ -71,6 +72,7 @@ class SampledMetric(Monitor):
     title: ClassVar[str]  # the figure's
     shown: ClassVar[Mapping[str, str]]  # the table's columns: key of the metric's result → title
     floor: ClassVar[str] = ""  # a note on the least value of a reading
+    readings: ClassVar[Sequence[Reading]] = READINGS  # those there are
 
     def __init__(
         self,
@@ -92,7 +94,7 @@ class SampledMetric(Monitor):
     ) -> None:
         super().__init__(every, **common)
         at_least("n_samples", n_samples, 1)
-        one_of("reading", reading, READINGS)
+        one_of("reading", reading, self.readings)
         if attack is not None:
             check_factory("attack", attack)
         self.n_samples, self.reading, self.attack, self.seed = n_samples, reading, attack, seed
@@ -139,13 +141,12 @@ class SampledMetric(Monitor):
         return result
 
     def keys(self, split: Split, result: Result) -> dict[str, float]:
-        parts = {"": result, "adv/": result.get("adversarial")}
+        parts = {"": result, "adv/": result.get("adversarial", {})}
         return {
             f"{split}/{self.keys_begin[0]}/{prefix}{name}/{ratio:g}": value
             for prefix, part in parts.items()
-            if part is not None
             for name, column in self._logged.items()
-            for ratio, value in zip(result["ratios"], part[column], strict=True)
+            for ratio, value in zip(result["ratios"], part.get(column, ()), strict=False)
         }
 
     @property
@@ -220,6 +221,84 @@ class SampledMetric(Monitor):
     @property
     def _grid(self) -> str:
         return f"{self.players.rows} × {self.players.cols} grid"
+
+
+class SpectrumMonitor(SampledMetric):
+    """Measures J(m) (:class:`~interaction_train.metrics.InteractionSpectrum`) on a fixed sample.
+
+    - In ``fit``, after every k-th validation: ``val/interaction/J/<ratio>`` and the signed means
+      ``val/interaction/signed/<ratio>``, each with ``…_stderr/<ratio>``, and a figure. At the end
+      ``val/interaction/history``, a table of all of them, and a heat map (order × epoch).
+    - In ``validate`` and ``test``: a table, ``spectrum.csv``, ``spectrum.json`` and
+      ``spectrum.png`` in the run's folder, and the same keys (``test/…``) to the loggers.
+
+    With an attack the same samples are measured in their adversarial versions too (survey,
+    Sec. 5.2: which orders an attack changes): ``val/interaction/adv/…``. J(m) is relative to its
+    own mean over orders; the signed means compare clean and adversarial images in the unit of the
+    payoff. Samples that the attack fools stay in, also with ``only_correct``.
+
+    Args: see :class:`SampledMetric`.
+
+    Raises:
+        InputError: an argument out of its range.
+    """
+
+    keys_begin, stem, letter, title = ("interaction",), "spectrum", "J", "Interactions"
+    metric_class = InteractionSpectrum
+    shown: ClassVar = {
+        "J_plug_in": "J plug-in",
+        "J_split_sign": "J split",
+        "J_rms": "J rms",
+        "signed": "mean I",
+    }
+
+
+class DisentanglementMonitor(SampledMetric):
+    """Measures D(m) (:class:`~interaction_train.metrics.Disentanglement`) on a fixed sample.
+
+    D(m) is 1 where interactions of order m have one sign in all contexts. With K contexts the
+    plug-in reading cannot fall below a floor of about 1/√K (exactly that for normal Δ of mean 0),
+    which the figure, the table and the files show beside it; it is 1 at the end orders, which have
+    one context.
+
+    Samples, keys and files are as with :class:`SpectrumMonitor`: ``val/disentanglement/D/<ratio>``
+    with ``D_stderr/<ratio>``, ``disentanglement.csv`` and so on.
+
+    Args:
+        n_samples: number of samples, over all processes.
+        contexts: contexts per pair and order, in the mean; at least 2. The floor falls with them.
+        payoff: what the game reads off the logits.
+        reading: which reading is logged, ``plug_in`` or ``split_sign``.
+        more: see :class:`SampledMetric`.
+
+    Raises:
+        InputError: an argument out of its range.
+    """
+
+    keys_begin, stem, letter = ("disentanglement",), "disentanglement", "D"
+    title, floor = "Disentanglement", ", with a floor of about 1/√contexts"
+    metric_class, readings = Disentanglement, READINGS[:2]
+    shown: ClassVar = {"D_plug_in": "D plug-in", "D_split_sign": "D split"}
+
+    def __init__(
+        self,
+        n_samples: int = 8,
+        contexts: int = 8,
+        payoff: str = "log_prob",
+        reading: Reading = "plug_in",
+        **more: Any,
+    ) -> None:
+        more |= {"contexts": contexts, "payoff": payoff, "reading": reading}
+        super().__init__(n_samples=n_samples, **more)
+
+    def measure(self, trainer: L.Trainer, loader: Any) -> Result:
+        result = super().measure(trainer, loader)
+        return {**result, "floor": [count**-0.5 for count in result["contexts"]]}
+
+    def curves(self, result: Result) -> dict[str, dict[str, Any]]:
+        orders, floor = result["orders"], result["floor"]
+        bound = {"orders": orders, "value": floor, "stderr": [0.0] * len(floor)}
+        return {**super().curves(result), "floor of plug-in, 1/√contexts": bound}
 
 
 def distinct_ratios(n: int) -> tuple[float, ...]:

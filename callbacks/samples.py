@@ -40,11 +40,7 @@ def spread(length: int, count: int) -> list[int]:
 
 
 def shard(places: Sequence[int], trainer: L.Trainer, block: int = 1) -> list[list[int]]:
-    """The blocks of places that this process takes; perhaps none.
-
-    Blocks are the same for any number of processes, and so is what depends on who is in a batch
-    with whom, such as an attack's random start.
-    """
+    """The blocks of places that this process takes; the same for any number of processes."""
     return _blocks(places, block)[trainer.global_rank :: trainer.world_size]
 
 
@@ -58,10 +54,7 @@ def _blocks(places: Sequence[int], size: int) -> list[list[int]]:
 
 
 def fetch(trainer: L.Trainer, loader: Any, places: Sequence[int]) -> Any:
-    """The samples at some places as one batch, made as the loader and the loop make theirs.
-
-    Precision, device and batch hooks are the loop's; the global random states stay as they are.
-    """
+    """The samples at some places as a batch as the loop has it; random states stay as they are."""
     dataset = loader.dataset
     collate: Callable[[Any], Any] = loader.collate_fn
     if getattr(loader, "batch_sampler", None) is None:  # its data set gives finished batches
@@ -90,11 +83,3 @@ def check_alone(trainer: Any, callback: L.Callback, keys: str, argument: str) ->
     if sum(getattr(c, keys, ...) == getattr(callback, keys) for c in trainer.callbacks) > 1:
         got = f"two {type(callback).__name__} that log the same keys"
         raise InputError("callbacks", got, f"another {argument}= for each")
-
-
-def watchers(trainer: Any) -> list[tuple[str, str, Any]]:
-    """Callbacks and schedulers that watch a logged key: name, key, and the watcher itself."""
-    found = [(type(c).__name__, c) for c in trainer.callbacks]
-    found += [("lr_scheduler", config) for config in trainer.lr_scheduler_configs]
-    keys = ((name, getattr(watcher, "monitor", None), watcher) for name, watcher in found)
-    return [(name, key, watcher) for name, key, watcher in keys if isinstance(key, str)]

@@ -189,7 +189,7 @@ def measure(network: nn.Module, data: Parts, bed: Mapping[str, Any], seed: int) 
         attack = torchattacks.PGD(network, eps=bed["eps"], alpha=bed["eps"] / 4, steps=10)
         found["PGD"] = quality(network, attack(x, y), y)["accuracy"]
         mean = data["train"][0].mean((0, 2, 3)).tolist()
-        exact = it.callbacks.ExactInteractions(3, 3, baseline=mean).measure(network, x, y)
+        exact = it.callbacks.ExactInteractions(3, 3, baseline=mean).evaluate(network, x, y)
         found["mean |I|"], found["strength"] = (exact[k]["value"] for k in ("mean_abs", "strength"))
     return {f"test {key}": value for key, value in found.items()}
 

@@ -48,10 +48,7 @@ def check_state(module: L.LightningModule, checkpoint: Mapping[str, Any], path: 
 
 
 def check_optimizer(module: L.LightningModule, checkpoint: Mapping[str, Any], path: str) -> None:
-    """Refuse to go on with another kind of optimizer than that of a checkpoint.
-
-    torch would load its state in silence, and fail at the first step or not at all.
-    """
+    """Refuse to go on with another kind of optimizer, which torch would load in silence."""
     if type(module).configure_optimizers is not InteractionClassifier.configure_optimizers:
         return
     made = module.configure_optimizers()

@@ -29,8 +29,8 @@ import interaction_train.losses
 import interaction_train.models
 import interaction_train.training.module  # noqa: F401
 from interaction_train import __version__
-from interaction_train.callbacks import OrderReport
-from interaction_train.callbacks.samples import watchers
+from interaction_train.callbacks import OrderReport, RunReport
+from interaction_train.callbacks.monitor import watchers
 from interaction_train.cli.checkpoints import check_optimizer, check_state, read_checkpoint
 from interaction_train.cli.configs import with_bases
 from interaction_train.cli.errors import explain
@@ -195,6 +195,11 @@ class InteractionCLI(LightningCLI):
             folder = os.path.join(root, name)
             loggers.append(WandbLogger(name, folder, project="interaction-train", **how))
         return loggers
+
+    def before_fit(self) -> None:
+        trainer: Any = self.trainer
+        for report in (x for x in trainer.callbacks if isinstance(x, RunReport)):
+            report.test_follows = self._get(self.config, "test_after_fit")
 
     def after_fit(self) -> None:
         if self._get(self.config, "test_after_fit"):

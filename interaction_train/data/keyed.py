@@ -28,9 +28,8 @@ Key = int | tuple[int, int]
 class KeyedSampler(DistributedSampler[tuple[int, int]]):
     """Yields ``(epoch, index)``, shuffled by (seed, epoch).
 
-    Lightning calls :meth:`set_epoch` before every epoch; in a plain loop the caller does. Several
-    processes share one order, padded by repetition to a multiple of their number. ``skip`` is how
-    many samples of the present epoch this process has seen before.
+    Lightning, or the caller in a plain loop, calls :meth:`set_epoch` before every epoch. Processes
+    share one order, padded by repetition. ``skip`` samples of this epoch were seen before.
     """
 
     def __init__(

@@ -26,8 +26,6 @@ _SPLIT_SEED = 0  # of every run, so that runs share their validation and test se
 class ImageDataModule(LightningDataModule):
     """Batches ``(x, y)``: x float32 ``(B, C, H, W)`` in [0, 1], y int64 ``(B,)``.
 
-    The standard augmentation is a random crop after zero padding, and a horizontal flip.
-
     Args:
         source: digits, MNIST, FashionMNIST, CIFAR10, CIFAR100 or SVHN (torchvision's, downloaded
             into ``root`` if they are not there); or a folder with ``train`` and ``test`` (or
@@ -39,15 +37,14 @@ class ImageDataModule(LightningDataModule):
         val_fraction: part of the training samples held out for validation, stratified by class; not
             used for a folder that has all of ``train``, ``val`` and ``test``.
         train_fraction: part of the remaining training samples that is used, stratified too.
-        augment: whether training images are augmented.
-        flip: whether the augmentation flips; by default it does, except for digits, MNIST, SVHN and
-            .npz files of one channel, which are likely to hold digits.
+        augment: whether training images are cropped at random after zero padding, and flipped.
+        flip: whether they are flipped; by default they are, except for digits, MNIST, SVHN and .npz
+            files of one channel, which are likely to hold digits.
         padding: zeros on each side before the crop.
-        transform: augmentation in place of the standard one, applied to every training image
-            ``(C, H, W)`` apart; a transform of ``torchvision.transforms.v2``, for instance.
+        transform: in place of crop and flip: a transform of each image ``(C, H, W)``, of v2 say.
         cutout: a square of training images that is covered, also without ``augment``.
-        image_size: height and width; images are resized so that the shorter side fits, and cropped
-            at the centre. Needed for folders of images that differ in size.
+        image_size: height and width; the shorter side is resized to it, the other cropped at the
+            centre. Needed for folders of images that differ in size.
         num_classes: by default the named data set's, or after ``setup()`` the highest label plus 1.
         seed: seed of the order and the augmentation; the splits are always the same.
         num_workers: processes that load data beside the main one.

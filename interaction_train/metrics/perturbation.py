@@ -120,13 +120,9 @@ def sampled_interactions(
     """I^Shap(i,j) of single pairs of a perturbation's players, sampled; one order, M = 1.
 
     ``estimates.over_pairs(plug_in(estimates))`` is the mean of |I| in one of the three readings of
-    :mod:`interaction_train.indices.readings`. Images, labels and players as in
-    :func:`perturbation_game`, with its errors.
-
-    Args:
-        pairs: which pairs; default: random ones.
-        contexts: contexts of every pair, at least 2.
-        seed: seed of the draws, which depend on it and on the adversarial image alone.
+    :mod:`interaction_train.indices.readings`. ``pairs`` are random by default, with at least 2
+    ``contexts`` each; the draws depend on ``seed`` and the adversarial image alone. The other
+    arguments as in :func:`perturbation_game`, with its errors.
     """
     images = model, clean, adversarial, labels, players
     game = perturbation_game(*images, targets=targets, chunk_size=chunk_size)

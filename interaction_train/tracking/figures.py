@@ -11,12 +11,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 
+def new_figure() -> tuple[Figure, Axes]:
+    """A figure of one chart, and the axes of it."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    return figure, figure.add_subplot()
+
+
 def spectrum_figure(
     spectra: Mapping[str, Mapping[str, Any]], title: str, label: str = "J(m)"
 ) -> Figure:
     """J(m) or the like against the order m, as :func:`draw_spectrum` draws it."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = new_figure()
     draw_spectrum(axes, spectra)
     axes.set(xlabel="order m (players in the context)", ylabel=label, title=title)
     return figure
@@ -30,8 +35,7 @@ def heat_map_figure(
     title: str,
 ) -> Figure:
     """Values ``[epoch][order]`` over training: epochs across, orders up; NaN is left blank."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = new_figure()
     table = np.asarray(values, dtype=float).T
     image = axes.imshow(table, origin="lower", aspect="auto", interpolation="nearest", vmin=0)
     shown = range(0, len(epochs), max(1, -(-len(epochs) // 12)))

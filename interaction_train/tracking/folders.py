@@ -18,14 +18,8 @@ def run_folder(trainer: L.Trainer) -> Path | None:
 
     That of the logger that writes files (CSV before TensorBoard), else the first logger's as
     ``ModelCheckpoint`` has it, ``<save_dir>/<name>/<version>``; without any logger a fresh
-    ``<default_root_dir>/results_<k>``. So two runs never share it.
-
-    Args:
-        trainer: attached to a run.
-
-    Returns:
-        the folder, which a logger may not have made yet; None for ``fast_dev_run``, which leaves
-        nothing.
+    ``<default_root_dir>/results_<k>``. So two runs never share it. A logger may not have made it
+    yet; None for ``fast_dev_run``, which leaves nothing.
     """
     if getattr(trainer, "fast_dev_run", False):
         return None

@@ -20,11 +20,7 @@ HISTORY = "history.jsonl"
 
 
 class History(Logger):
-    """A logger that appends metrics to ``history.jsonl``.
-
-    Args:
-        folder: the run's folder.
-    """
+    """A logger that appends metrics to ``history.jsonl`` in a run's folder."""
 
     name = "history"
     version = ""
@@ -47,12 +43,16 @@ class History(Logger):
             file.write(json.dumps(row) + "\n")
 
 
-def read_history(folder: Path) -> Iterator[dict[str, float]]:
-    """The rows of a run's history; a line that a kill has torn is left out.
+def write_whole(path: Path, text: str) -> Path:
+    """Write a file of which no one ever sees half, into a folder that is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(text, encoding="utf-8")
+    return draft.replace(path)
 
-    Args:
-        folder: the run's folder.
-    """
+
+def read_history(folder: Path) -> Iterator[dict[str, float]]:
+    """The rows of the history in a run's folder; a line that a kill has torn is left out."""
     path = folder / HISTORY
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     for line in lines:

@@ -6,8 +6,8 @@
 | :func:`log_table` | table | text | ``tables/<key>.csv``, the latest |
 | :func:`log_images` | images | images, captions as text | ``images/<key>.png``, the latest |
 
-(A slash in the key becomes an underscore in a file's name.) Other loggers get nothing. Call them on
-rank zero; on other processes they do nothing.
+(A slash in the key becomes an underscore in a file's name.) Other loggers get nothing. ``step`` is
+the global step. On other processes than the first they do nothing.
 """
 
 from __future__ import annotations
@@ -35,14 +35,7 @@ _DPI = 150
 
 @rank_zero_only
 def log_figure(loggers: Iterable[Logger], key: str, figure: Figure, step: int) -> None:
-    """Send a figure to the loggers.
-
-    Args:
-        loggers: a trainer's loggers.
-        key: its name there, with slashes.
-        figure: the figure, drawn once for all of them.
-        step: the global step.
-    """
+    """Send a figure, drawn once for all, to a trainer's loggers under a key at a global step."""
     pixels = cache(partial(_pixels, figure))
     for logger in loggers:
         if isinstance(logger, WandbLogger):
@@ -61,14 +54,7 @@ def log_table(
     rows: Sequence[Sequence[Any]],
     step: int,
 ) -> None:
-    """Send a table to the loggers.
-
-    Args:
-        loggers: a trainer's loggers.
-        key: its name there, with slashes.
-        columns: the columns' names.
-        rows: numbers, texts or booleans, one per column.
-        step: the global step.
+    """Send a table to a trainer's loggers; rows of numbers, texts or booleans, one per column.
 
     Raises:
         InputError: a row of another length than ``columns``.
@@ -92,14 +78,7 @@ def log_table(
 def log_images(
     loggers: Iterable[Logger], key: str, images: Tensor, captions: Sequence[str], step: int
 ) -> None:
-    """Send a batch of images to the loggers.
-
-    Args:
-        loggers: a trainer's loggers.
-        key: its name there, with slashes.
-        images: ``(N, C, H, W)`` in [0, 1], with one or three channels.
-        captions: one per image.
-        step: the global step.
+    """Send images ``(N, C, H, W)`` in [0, 1], one or three channels, with a caption each.
 
     Raises:
         InputError: images of another shape, or another number of captions.

@@ -20,27 +20,19 @@ _KEY = "interaction_train_run"  # in a checkpoint
 class RunMark(L.Callback):
     """Writes into every checkpoint which W&B run it belongs to."""
 
-    def on_save_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         runs = [x._experiment for x in trainer.loggers if isinstance(x, WandbLogger)]
         if trainer.is_global_zero and runs and runs[0] is not None:
             checkpoint[_KEY] = {"wandb": runs[0].id}
 
 
 def continue_wandb(loggers: Iterable[object], checkpoint: Mapping[str, Any]) -> None:
-    """Let W&B loggers go on with the run that a checkpoint belongs to.
+    """Let W&B loggers go on with the run that a checkpoint, as ``torch.load`` reads it, belongs to.
 
-    Call it on every process, before the loggers have logged anything.
-
-    Args:
-        loggers: of the run that is about to resume; those with an id of their own keep it.
-        checkpoint: what it resumes from, as ``torch.load`` gives it.
+    Call it on every process, before they have logged anything; those with another id keep it.
     """
     known = checkpoint.get(_KEY, {}).get("wandb")
-    for logger in loggers:
-        if not isinstance(logger, WandbLogger):
-            continue
+    for logger in (x for x in loggers if isinstance(x, WandbLogger)):
         if known and logger._experiment is None and logger._id in (None, known):
             logger._id = known
             logger._wandb_init |= {"id": known, "resume": "allow"}

@@ -8,7 +8,7 @@ from torch import nn
 
 from interaction_train.attacks import TransferAttack
 from interaction_train.callbacks import AdversarialTraining, InteractionRegularizer
-from interaction_train.callbacks.step_wrapper import StepWrapper
+from interaction_train.callbacks.step_wrapper import wrap_step
 from interaction_train.errors import InputError
 from tests.callbacks.plain import Plain, fit, weighted, weights
 from tests.callbacks.test_regularizer import Save
@@ -145,14 +145,14 @@ def test_layers():
         return run
 
     batch = (torch.rand(2, 1, 4, 4), torch.tensor([0, 1]))
-    inner, outer = (StepWrapper(module, around(name)) for name in ("inner", "outer"))
+    inner, outer = (wrap_step(module, around(name)) for name in ("inner", "outer"))
     module.training_step(batch, 0)
     module.training_step(batch=batch, batch_idx=0)
     assert calls == ["outer", "inner"] * 2
-    inner.detach()
+    inner()
     module.training_step(batch, 0)
     assert calls[4:] == ["outer"]
-    outer.detach()
+    outer()
     assert "training_step" not in module.__dict__
 
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from interaction_train.callbacks import (
     AdversarialRobustness,
     DisentanglementMonitor,
+    ExactInteractions,
     GeneralizationGap,
     SpectrumMonitor,
 )
@@ -148,6 +149,31 @@ def test_disentanglement(tmp_path, capsys):
     assert (folder / "disentanglement.png").stat().st_size > 1000
     with pytest.raises(InputError, match="reading: got 'rms'"):
         DisentanglementMonitor(reading="rms")
+
+
+def test_exact_interactions_of_one_run_are_kept_apart(tmp_path, capsys):
+    """Two of them need names, and write into folders of their own."""
+    net, x, y = case()
+    module, loader = InteractionClassifier(net), DataLoader(TensorDataset(x, y), batch_size=5)
+
+    def run(*callbacks):
+        logger = CSVLogger(tmp_path, name="run", version=0)
+        trainer(tmp_path, callbacks=list(callbacks), logger=logger).test(module, loader)
+        return tmp_path / "run" / "version_0"
+
+    options = {"n_samples": 4, "baseline": 0.3}
+    with pytest.raises(InputError, match=r"two ExactInteractions that .*, expected another name="):
+        run(ExactInteractions(2, 2, **options), ExactInteractions(3, 3, **options))
+    exact = [ExactInteractions(2, 2, **options), ExactInteractions(3, 3, name="fine", **options)]
+    folder = run(*exact)
+    assert capsys.readouterr().out.count("mean |I|, 4 cells") == 1
+    for callback, path in zip(exact, (folder, folder / "fine"), strict=True):
+        written = json.loads((path / "summary.json").read_text())
+        found = callback.evaluate(net, x[::6], y[::6])
+        assert written["mean_abs"] == pytest.approx(found["mean_abs"], rel=1e-4)
+        assert written["test/acc"] == pytest.approx(18 / 24)
+        assert "J_before" not in written
+        assert (path / "interactions.png").stat().st_size > 1000
 
 
 def test_robustness_files_and_keys(tmp_path, capsys):

@@ -241,6 +241,29 @@ def test_a_run_that_fails_is_reported_as_unfinished(tmp_path):
     assert "unfinished, epoch 1 of 3" in page
 
 
+@pytest.mark.parametrize("crash", [False, True])
+def test_one_report_of_fit_and_the_test_that_follows(tmp_path, crash, capsys):
+    """As the command line does it; a test that fails leaves the report of what there is."""
+    report = RunReport()
+    report.test_follows = True
+    run = trainer(
+        tmp_path, max_epochs=1, limit_train_batches=2, log_every_n_steps=1, callbacks=[report],
+        logger=CSVLogger(tmp_path, "run"),
+    )  # fmt: skip
+    module = InteractionClassifier(DigitsNet(width=4))
+    run.fit(module, datamodule=DigitsDataModule())
+    path = tmp_path / "run" / "version_0" / "report.html"
+    assert not path.exists()
+    if crash:
+        with pytest.raises(FileNotFoundError):
+            run.test(module, datamodule=DigitsDataModule(), ckpt_path="nowhere.ckpt")
+    else:
+        run.test(module, datamodule=DigitsDataModule(), verbose=False)
+    assert ("Test accuracy" in path.read_text()) is not crash
+    assert "1 epoch, 2 steps" in path.read_text()
+    assert capsys.readouterr().out.count("Report: ") == 1
+
+
 def test_no_report_where_nothing_is_kept(tmp_path):
     fit(tmp_path, RunReport(), logger=False)
     fit(tmp_path, RunReport(), fast_dev_run=1)

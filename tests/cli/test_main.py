@@ -72,6 +72,7 @@ def test_main_job_leaves_everything_in_its_folder(tmp_path, capsys):
         assert sum(summary[curve]["value"]) == pytest.approx(15, rel=1e-6)
     assert "digits_plain/version_0" in shown
     assert shown.splitlines()[-1] == f"Report: {run / 'report.html'}"
+    assert shown.count("Report: ") == 1  # of training and test together
 
     checkpoint = run / "checkpoints" / "best.ckpt"
     module = InteractionClassifier.load_from_checkpoint(checkpoint, weights_only=True)

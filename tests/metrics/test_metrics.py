@@ -284,7 +284,7 @@ def test_an_additive_network_has_no_spectrum():
     values = exact_values(MaskedGame(net, x, 0.5, players, "logit", y))
     assert interaction_spectrum(multi_order_interactions(values)).isnan().all()
     two = nn.Sequential(net[0], nn.Linear(64, 2))  # their log-odds are additive too
-    found = ExactInteractions(3, 3, baseline=0.5).measure(two, x, y % 2)
+    found = ExactInteractions(3, 3, baseline=0.5).evaluate(two, x, y % 2)
     assert torch.tensor(found["J"]["value"]).isnan().all()
 
 

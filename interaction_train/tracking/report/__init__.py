@@ -9,9 +9,9 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 
+from interaction_train.tracking.history import write_whole
 from interaction_train.tracking.report.charts import SECTIONS, charts, section_of
-from interaction_train.tracking.report.material import Run, Table, read_run
-from interaction_train.tracking.report.words import number, words
+from interaction_train.tracking.report.material import Run, Table, number, read_run, words
 
 __all__ = ["write_report"]
 
@@ -33,13 +33,7 @@ def write_report(folder: Path) -> Path:
     Curves come from ``history.jsonl`` there and in the folders of the runs that this one was
     resumed from, figures from ``*.png``, tables from ``*.csv`` and ``*.json``, the configuration
     from ``config*.yaml``, in the folder itself and in ``figures/``, ``images/`` and ``tables/``;
-    whatever is missing is left out.
-
-    Args:
-        folder: the run's folder.
-
-    Returns:
-        the path of the report.
+    whatever is missing is left out. Returns the path of the report.
     """
     run = read_run(folder)
     pages = Environment(
@@ -56,10 +50,7 @@ def write_report(folder: Path) -> Path:
         tables=[_numbers(run), *run.tables],
         starts=_starts(run),
     )
-    path = folder / "report.html"
-    draft = path.with_name(f".{path.name}.draft")  # no one ever sees half of it
-    draft.write_text(text, encoding="utf-8")
-    return draft.replace(path)
+    return write_whole(folder / "report.html", text)
 
 
 def _caption(run: Run) -> str:
@@ -105,8 +96,7 @@ def _numbers(run: Run) -> Table:
 
 def _starts(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     """For each start of the run a title, and what is known of it and was not so before."""
-    found = []
-    known: dict[str, str] = {}
+    found, known = [], dict[str, str]()
     for i, start in enumerate(run.starts, 1):
         origin = start.get("resumed_from")
         entries = {

@@ -13,8 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from interaction_train.tracking.report.material import Series
-from interaction_train.tracking.report.words import number, words
+from interaction_train.tracking.report.material import Series, number, words
 
 SECTIONS = ("Training", "Interactions", "Robustness", "Other metrics")
 _SPLITS = ("train", "val", "test")

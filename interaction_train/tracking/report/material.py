@@ -1,9 +1,10 @@
-"""What a run's folder holds, joined with the runs that it was resumed from."""
+"""What a run's folder holds, joined with the runs that it was resumed from; names in words."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,10 +15,24 @@ import pandas as pd
 from PIL import Image
 
 from interaction_train.tracking.history import read_history
-from interaction_train.tracking.report.words import number, words
 
 STARTS = "starts.json"
+_Rows = list[dict[str, Any]]
 _FOLDERS = (".", "figures", "images", "tables")
+_SPLITS = {"train": "training", "val": "validation", "test": "test"}
+_WORDS = {
+    "acc": "accuracy",
+    "lr": "learning rate",
+    "cross_entropy": "cross entropy",
+    "gap": "generalisation gap",
+    "interaction": "interactions",
+    "robust_acc": "robust accuracy",
+    "mean_abs": "mean |I|",
+    "adv": "adversarial",
+    "J": "J(m)",
+    "D": "D(m)",
+    "stderr": "standard error",
+}
 
 
 @dataclass(frozen=True)
@@ -56,16 +71,14 @@ def read_run(folder: Path) -> Run:
     """Read a run's folder, and the histories of the runs that it goes on with."""
     folder = folder.resolve()
     rows, starts = _lineage(folder, math.inf, set())
-    series: dict[str, Series] = {}
-    epochs = set()
+    series, epochs = defaultdict[str, Series](Series), set()
     for row in rows:
         step, epoch = row.pop("step", None), row.pop("epoch", None)
         for key, value in row.items():
             if key.startswith("train/") and epoch is not None:
                 epochs.add(epoch)
-            line = series.setdefault(key, Series())
-            line.steps.append(int(step or 0))
-            line.values.append(value)
+            series[key].steps.append(int(step or 0))
+            series[key].values.append(value)
     configs = sorted(folder.glob("config*.yaml"))
     return Run(
         name=f"{folder.parent.name} / {folder.name}",
@@ -79,17 +92,14 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def _lineage(
-    folder: Path, before: float, seen: set[Path]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _lineage(folder: Path, before: float, seen: set[Path]) -> tuple[_Rows, _Rows]:
     """Rows and starts of a run up to a step, the runs it was resumed from first; later runs win."""
     if folder in seen:
         return [], []
     path = folder / STARTS
     starts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     origin = next((s["resumed_from"] for s in starts if s.get("resumed_from")), None)
-    rows: list[dict[str, Any]] = []
-    earlier: list[dict[str, Any]] = []
+    rows, earlier = _Rows(), _Rows()
     if origin is not None:
         rows, earlier = _lineage(Path(origin["folder"]), origin["step"], seen | {folder})
     own = [row for row in read_history(folder) if (row.get("step") or 0) < before]
@@ -130,3 +140,32 @@ def _facts(content: dict[str, Any]) -> Iterator[list[str]]:
                 yield [words(key), f"{number(value['value'])} ± {number(value['stderr'])}"]
         elif isinstance(value, str | int | float | bool):
             yield [words(key), number(value)]
+
+
+def number(value: Any) -> str:
+    """A number as a reader wants it, four digits and no more; anything else as text."""
+    try:
+        size = float(value)
+    except ValueError:
+        return str(value)
+    if isinstance(value, bool):
+        return str(value)
+    whole = math.isfinite(size) and size == int(size) and abs(size) < 1e6
+    return str(int(size)) if whole else f"{size:.4g}"
+
+
+def words(key: str) -> str:
+    """A metric's key, or a file's name, in words.
+
+    Examples:
+        >>> words("val/robust_acc/PGD"), words("train/loss"), words("test/interaction/mean_abs")
+        ('Robust accuracy, PGD (validation)', 'Loss (training)', 'Interactions, mean |I| (test)')
+        >>> words("val_interaction_spectrum")
+        'Interaction spectrum (validation)'
+    """
+    split, _, rest = key.partition("/" if "/" in key else "_")
+    parts = (rest if split in _SPLITS and rest else key).split("/")
+    told = [_WORDS.get(part, part.replace("_", " ").strip()) for part in parts if part]
+    text = ", ".join(told) or key
+    text = text[:1].upper() + text[1:]
+    return f"{text} ({_SPLITS[split]})" if split in _SPLITS and rest else text
