@@ -12,9 +12,8 @@ from torch import Tensor
 from torchattacks.attack import Attack
 
 from interaction_train.attacks import TransferAttack
-from interaction_train.attacks.jobs import check_factory, make_attack
+from interaction_train.attacks.jobs import Targets, check_factory, make_attack
 from interaction_train.attacks.run import AttackFactory, craft
-from interaction_train.attacks.targets import Targets
 from interaction_train.callbacks.adapter import (
     FindModel,
     Keys,

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torchattacks.attack import Attack
 
 from interaction_train.attacks.jobs import (
+    Targets,
     check_factory,
+    check_targets,
     checked_batch,
     class_logits,
     make_attack,
@@ -20,7 +22,6 @@ from interaction_train.attacks.jobs import (
 from interaction_train.attacks.norms import NORMS, Norm
 from interaction_train.attacks.run import AttackFactory, norm_of, run_attack
 from interaction_train.attacks.sets.rounding import exact_bytes, round_to_bytes, to_floats
-from interaction_train.attacks.targets import Targets, check_targets
 from interaction_train.errors import InputError, checked_classes, one_of
 
 Pixels = Literal["uint8", "float32"]

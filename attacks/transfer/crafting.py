@@ -13,10 +13,9 @@ from torch.utils.hooks import RemovableHandle
 from torchattacks.attack import Attack
 
 from interaction_train.attacks.ensemble import Ensemble
-from interaction_train.attacks.jobs import class_logits, make_attack, refuse_normalization
-from interaction_train.attacks.run import AttackFactory, attack_parts, run_attack
+from interaction_train.attacks.jobs import class_logits
+from interaction_train.attacks.run import run_attack
 from interaction_train.attacks.sets.dataset import AdversarialSet
-from interaction_train.attacks.targets import Targets
 from interaction_train.attacks.transfer.rates import Outcome, TransferRate
 from interaction_train.errors import InputError, checked_classes, checked_images, checked_labels
 from interaction_train.sampling.random import sample_hash
@@ -28,18 +27,11 @@ Predict = Callable[[Tensor], Tensor]
 
 
 class PassCounter:
-    """Counts, while it is entered, the rows of every call of a network.
+    """Counts, while it is entered, the rows of every call of a network, and of backward passes.
 
-    A backward pass counts with all rows of the logits it begins at, each time one is made. The
-    members of an :class:`Ensemble` are counted one by one. Calls of a part of the network, and
-    calls under ``torch.compile``, are not seen.
-
-    Args:
-        network: ``(rows, ...)`` → logits ``(rows, classes)``.
-
-    Attributes:
-        forwards: rows forward so far.
-        backwards: rows backward so far.
+    A backward pass counts with all rows of the logits it begins at. The members of an
+    :class:`Ensemble` are counted one by one. Calls of a part of the network, and calls under
+    ``torch.compile``, are not seen.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -85,7 +77,7 @@ class Row:
         if self.steps:
             attack.on_step = lambda number, adversarial: at_step.append(adversarial.clone())
         try:
-            with _named(self.name, self.source), PassCounter(self.network) as passes:
+            with named(self.name, self.source), PassCounter(self.network) as passes:
                 adversarial, aims = run_attack(attack, x, y, seed=seed)
         finally:
             if self.steps:
@@ -104,34 +96,8 @@ class Row:
         )
 
 
-def prepared_attack(
-    factory: AttackFactory,
-    network: nn.Module,
-    name: str,
-    source: str,
-    eps: float | None = None,
-    steps: int | None = None,
-    targets: Targets | None = None,
-    seed: int = 0,
-) -> Attack:
-    """An attack on a network, with another bound (alpha/eps stays), number of steps or aim.
-
-    The number is that of attacks inside of it too; what has no steps stays as it is.
-
-    Raises:
-        InputError: what is no attack, or one that has no bound or cannot aim; it names both.
-    """
-    with _named(name, source):
-        attack = make_attack(factory, network, eps, targets, seed)
-        refuse_normalization(attack)
-        for part in attack_parts(attack):
-            if steps is not None and hasattr(part, "steps"):
-                part.steps = steps
-    return attack
-
-
 @contextmanager
-def _named(attack: str, source: str) -> Iterator[None]:
+def named(attack: str, source: str) -> Iterator[None]:
     """Errors in here say which attack on which network they are about."""
     try:
         yield

@@ -10,22 +10,27 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
-from interaction_train.attacks.jobs import check_factory, checked_batch
+from interaction_train.attacks.jobs import (
+    Targets,
+    check_factory,
+    check_targets,
+    checked_batch,
+    make_attack,
+    refuse_normalization,
+)
 from interaction_train.attacks.run import AttackFactory
 from interaction_train.attacks.sets.dataset import read_adversarial_set
-from interaction_train.attacks.targets import Targets, check_targets
 from interaction_train.attacks.transfer.crafting import (
     Row,
     count_classes,
     judge_set,
+    named,
     predictions,
-    prepared_attack,
 )
 from interaction_train.attacks.transfer.rates import TransferCell, TransferRate, transfer_cells
 from interaction_train.attacks.transfer.report import (
     Examples,
     Line,
-    empty_rates,
     print_transfer,
     report_transfer,
 )
@@ -44,7 +49,8 @@ class TransferEvaluation(L.LightningModule):
     loggers, with the scalars ``test/acc/<target>`` and
     ``test/transfer/<source>/<attack>/<target>`` (of several ε, each under ``…/<ε>``): the success
     rate on images that the target classifies correctly when clean or, of a targeted attack, how
-    often the target takes an image for the class aimed at.
+    often the target takes an image for the class aimed at. After it ``cells`` holds every cell of
+    the matrix, on all processes.
 
     Args:
         networks: name → network, values in [0, 1] → logits; all with the same classes.
@@ -52,34 +58,28 @@ class TransferEvaluation(L.LightningModule):
         sources: names of the networks that are attacked; default: all.
         targets: names of the networks that are to be fooled; default: all.
         leave_out: attack → sources that it is not run on.
-        adversarial_sets: name → adversarial examples on disk, measured as rows of their own: a
-            folder written by ``interaction-train predict`` or a file of ``torchattacks``' ``save``.
-        epsilons: bounds to run every attack with; the step size is scaled with the bound, the
-            number of steps stays. Default: each attack's own.
+        adversarial_sets: name → adversarial examples on disk, measured as rows of their own: what
+            :func:`~interaction_train.attacks.read_adversarial_set` reads.
+        epsilons: bounds to run every attack with, the step size in proportion, the number of steps
+            as it is. Default: each attack's own.
         steps: number of steps to run every attack with. Default: each its own.
         best_step: report success at the best step too, which is chosen for every image on all the
             others, for attacks that have ``on_step``; keeps all steps of a batch in memory.
         only_jointly_correct: make the rates about the images that all targets classify correctly
             when clean, instead of those that the one target does.
-        target_classes: classes that every attack aims at: ``"random"`` (any but the label),
-            ``"least_likely"`` (of these, the source's smallest logit), or a list of classes, one of
-            them at random but never the label. Default: as each attack is made.
+        target_classes: classes that every attack aims at
+            (:data:`~interaction_train.attacks.jobs.Targets`). Default: as each attack is made.
         first_batch: leave out the batches before this one (from 0), of each process: with the
-            Trainer's ``limit_test_batches``, settings can be chosen on other images than those of
-            the final table.
+            Trainer's ``limit_test_batches``, settings can be chosen on other images.
         examples: number of images to show, of the first batch and each source's last attack.
         folder: where the files go, in place of an earlier evaluation's; default: the logger's
             folder, or without a logger a new ``results_<k>`` in ``default_root_dir``.
         seed: seed of random targets, and of attacks that draw from the global random states.
 
-    Attributes:
-        cells: after ``test``, every cell of the matrix, the same on all processes.
-
     Raises:
-        InputError: nothing to measure, names that do not fit, ε that are not positive or that an
-            attack does not take, attacks that cannot aim; in ``test``, images, adversarial examples
-            or labels out of range, targets that are the labels, and networks that do not return
-            logits of the same classes.
+        InputError: nothing to measure, settings or names that do not fit; in ``test``, images,
+            labels or adversarial examples out of range, networks that do not return logits of the
+            same classes, attacks that cannot aim, or aim at the labels.
     """
 
     def __init__(
@@ -122,11 +122,12 @@ class TransferEvaluation(L.LightningModule):
                 raise InputError("networks", f"the name {name!r}", "a name without '.' and '/'")
         self.sources = _names("sources", sources, networks)
         self.targets = _names("targets", targets, networks)
-        leave_out = {} if leave_out is None else leave_out
-        _names("leave_out", list(leave_out), attacks)
-        left_out = {name: _names("leave_out", these, networks) for name, these in leave_out.items()}
+        without = {
+            name: _names("leave_out", these, networks) for name, these in (leave_out or {}).items()
+        }
+        _names("leave_out", list(without), attacks)
         pairs = ((source, name) for source in self.sources for name in attacks)
-        self._pairs = [pair for pair in pairs if pair[0] not in left_out.get(pair[1], [])]
+        self._pairs = [pair for pair in pairs if pair[0] not in without.get(pair[1], [])]
         if not self._pairs and not adversarial_sets:
             raise InputError("leave_out", "every attack on every source", "something to measure")
         bounds = epsilons if isinstance(epsilons, list) else []
@@ -140,8 +141,8 @@ class TransferEvaluation(L.LightningModule):
         self.networks = nn.ModuleDict(networks)
         self.epsilons, self.best_step = epsilons, best_step
         self.only_jointly_correct, self.target_classes = only_jointly_correct, target_classes
-        self._changes: dict[str, Any] = {"steps": steps, "targets": target_classes, "seed": seed}
-        self.first_batch, self.examples, self.seed = first_batch, examples, seed
+        self.steps, self.first_batch = steps, first_batch
+        self.examples, self.seed = examples, seed
         self.folder = None if folder is None else Path(folder)
         self.cells: list[TransferCell] = []
         self._lines: list[Line] = []
@@ -161,7 +162,9 @@ class TransferEvaluation(L.LightningModule):
 
     def _row(self, source: str, name: str, eps: float | None) -> Row:
         network, factory = self.networks[source], self.attacks[name]
-        attack = prepared_attack(factory, network, name, source, eps, **self._changes)
+        with named(name, source):
+            attack = make_attack(factory, network, eps, self.target_classes, self.seed, self.steps)
+            refuse_normalization(attack)
         steps = int(attack.steps) if self.best_step and hasattr(attack, "on_step") else 0
         bound = getattr(attack, "eps", None) if eps is None else eps  # wrappers have none
         return Row(source, name, bound, network, attack, steps, self._rate(steps))
@@ -217,8 +220,6 @@ class TransferEvaluation(L.LightningModule):
         # Printed here, when the progress bar is gone.
         if self.trainer.is_global_zero:
             print_transfer(self._lines, self.only_jointly_correct)
-            for text in empty_rates(self._lines, self.only_jointly_correct):
-                rank_zero_warn(text)
         self._rows = []
 
     def _line(self, row: Row) -> Line:

@@ -9,9 +9,9 @@ import torchattacks
 from lightning.pytorch.loggers import CSVLogger
 
 from interaction_train.attacks import TransferAttack
+from interaction_train.attacks.jobs import aim
 from interaction_train.attacks.sets.dataset import read_adversarial_set
 from interaction_train.attacks.sets.shards import shard_path, write_manifest, write_shard
-from interaction_train.attacks.targets import aim
 from interaction_train.attacks.transfer.rates import best_step
 from interaction_train.errors import InputError
 from tests.attacks.jobs import crafter, ir_attack, predict
