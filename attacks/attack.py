@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from interaction_train.errors import (
     refuse_probabilities,
 )
 from interaction_train.game.evaluation import evaluation_mode, without_grad
+from interaction_train.losses.base import show_shared
 from interaction_train.sampling.random import Draws, content_hash
 
 
@@ -41,8 +43,7 @@ class TransferAttack(torchattacks.attack.Attack):
       global RNG state, which is left alone;
     - modes, gradients, statistics and hooks of the network come back as they were, also after an
       exception; works under ``no_grad`` and ``inference_mode``;
-    - a sample whose gradient was zero in every step is named in a warning, one whose gradient was
-      not finite in an error.
+    - a sample whose gradient was zero in every step is named in a warning.
 
     Args:
         model: maps ``(B, C, H, W)`` in [0, 1] to logits ``(B, classes)``.
@@ -52,8 +53,7 @@ class TransferAttack(torchattacks.attack.Attack):
         objective: what is maximised; default: the cross entropy.
         parts: changes to the loop, applied in this order.
         norm: ``"Linf"`` or ``"L2"``.
-        random_start: start at a random point instead of the clean image; the same point for every
-            attack with this seed, so that methods can be compared.
+        random_start: start at a random point, the same for every attack with this seed.
         seed: seed of the draws.
         chunk_size: rows sent through the network at once, at least one per sample of the batch;
             default: 64 on a CPU, on CUDA as many as large networks leave memory for.
@@ -63,13 +63,13 @@ class TransferAttack(torchattacks.attack.Attack):
         images ``(B, C, H, W)`` float in [0, 1], labels ``(B,)`` int64 → ``(B, C, H, W)``.
 
     Raises:
-        InputError: arguments out of range; on a call, images that are no floats in [0, 1], labels
-            that do not fit, a model that returns anything but logits, or a gradient that is not
-            finite.
+        InputError: arguments out of range; on a call, images or labels that do not fit, a model
+            that returns anything but logits, or, naming the samples, gradients that are not finite.
     """
 
     on_step: Callable[[int, Tensor], None] | None = None
     """Called with (step number from 1, adversarial images) after every step."""
+    __signature__: inspect.Signature
 
     def __init__(
         self,
@@ -87,8 +87,7 @@ class TransferAttack(torchattacks.attack.Attack):
         name: str | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
-            several = isinstance(model, list | tuple)
-            expected = "one network; several as Ensemble([...])" if several else "a torch.nn.Module"
+            expected = "one torch.nn.Module (of several, an Ensemble)"
             raise InputError("model", type(model).__name__, expected)
         for part in parts:
             if not isinstance(part, Part):
@@ -107,6 +106,11 @@ class TransferAttack(torchattacks.attack.Attack):
         self.parts = list(parts)
         self.random_start, self.seed, self.chunk_size = random_start, seed, chunk_size
         warn_of_bound(self)
+
+    def __init_subclass__(cls, sets: Sequence[str] = (), **kwargs: Any) -> None:
+        """Show in the signature what ``**common`` passes on, less what the subclass ``sets``."""
+        super().__init_subclass__(**kwargs)
+        show_shared(cls, sets)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Not torchattacks', which looks for attacks inside of all values and never lets go of them.

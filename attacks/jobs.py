@@ -1,4 +1,4 @@
-"""What jobs that craft or measure have in common: batches, attacks to be made, what these aim at."""
+"""What jobs that craft or measure share: batches, attacks to be made, what these aim at."""
 
 from __future__ import annotations
 

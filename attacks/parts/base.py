@@ -64,13 +64,7 @@ class Part:
         return point
 
     def vary(self, rows: Tensor, copy: Tensor, step: Step) -> Tensor:
-        """The copies, differentiable.
-
-        Args:
-            rows: ``(B, k, C, H, W)``.
-            copy: ``(k,)`` int64, which of this part's copies each row is.
-            step: the present step.
-        """
+        """The copies ``(B, k, C, H, W)``, differentiable; ``copy`` ``(k,)``: the number of each."""
         return rows
 
     def transform(self, rows: Tensor, step: Step) -> Tensor:

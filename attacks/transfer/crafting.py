@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 from torchattacks.attack import Attack
 
 from interaction_train.attacks.ensemble import Ensemble
@@ -26,36 +26,26 @@ Predict = Callable[[Tensor], Tensor]
 """Images ``(B, ...)`` → the classes that the T targets predict, ``(B, T)`` int64."""
 
 
-class PassCounter:
-    """Counts, while it is entered, the rows of every call of a network, and of backward passes.
+@contextmanager
+def counted_passes(network: nn.Module) -> Iterator[Counter[str]]:
+    """Count the rows ``forwards`` of every call of a network, and ``backwards`` of its logits.
 
-    A backward pass counts with all rows of the logits it begins at. The members of an
-    :class:`Ensemble` are counted one by one. Calls of a part of the network, and calls under
-    ``torch.compile``, are not seen.
+    The members of an :class:`Ensemble` are counted one by one. Calls of a part of the network, and
+    calls under ``torch.compile``, are not seen.
     """
+    passes: Counter[str] = Counter()
 
-    def __init__(self, network: nn.Module) -> None:
-        self.networks = list(network.members) if isinstance(network, Ensemble) else [network]
-        self.forwards = self.backwards = 0
-        self._handles: list[RemovableHandle] = []
-
-    def __enter__(self) -> PassCounter:
-        self._handles = [n.register_forward_hook(self._forward) for n in self.networks]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _forward(self, network: nn.Module, inputs: tuple[Any, ...], logits: Any) -> None:
+    def count(_: nn.Module, __: Any, logits: Any) -> None:
         if isinstance(logits, Tensor):
             rows = len(logits)
-            self.forwards += rows
+            passes.update(forwards=rows)
             if logits.requires_grad:
-                self._handles.append(logits.register_hook(lambda gradient: self._backward(rows)))
+                logits.register_hook(lambda gradient: passes.update(backwards=rows))
 
-    def _backward(self, rows: int) -> None:
-        self.backwards += rows
+    with ExitStack() as stack:
+        for member in network.members if isinstance(network, Ensemble) else [network]:
+            stack.callback(member.register_forward_hook(count).remove)
+        yield passes
 
 
 @dataclass
@@ -77,7 +67,7 @@ class Row:
         if self.steps:
             attack.on_step = lambda number, adversarial: at_step.append(adversarial.clone())
         try:
-            with named(self.name, self.source), PassCounter(self.network) as passes:
+            with named(self.name, self.source), counted_passes(self.network) as passes:
                 adversarial, aims = run_attack(attack, x, y, seed=seed)
         finally:
             if self.steps:
@@ -91,8 +81,8 @@ class Row:
             hit=None if aims is None else found == wanted,
             at_step=torch.stack(reached, 1) if reached else None,
             size=(adversarial.float() - x.float()).abs().flatten(1).amax(1),
-            forwards=passes.forwards / len(x),
-            backwards=passes.backwards / len(x),
+            forwards=passes["forwards"] / len(x),
+            backwards=passes["backwards"] / len(x),
         )
 
 

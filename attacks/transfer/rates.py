@@ -133,14 +133,9 @@ class TransferRate(RowMetric):
 def best_step(at_step: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
     """Success at the best step, chosen for every sample on all the others (leave one out).
 
-    As Wang et al. (ICLR 2021, Sec. 4) choose it; of equally good steps the last.
-
-    Args:
-        at_step: ``(B, S, T)`` bool, success after every step.
-        counted: ``(B, T)`` bool, the samples that the choice is made on.
-
-    Returns:
-        success ``(B, T)`` bool at the chosen step, and the step ``(B, T)``, from 1.
+    As Wang et al. (ICLR 2021, Sec. 4) choose it; of equally good steps the last. From success
+    ``(B, S, T)`` bool after every step, and the samples ``(B, T)`` bool that the choice is made on:
+    success at the chosen step, and the step from 1, ``(B, T)``.
     """
     own = (at_step & counted.unsqueeze(1)).long()
     others = own.sum(0) - own
@@ -195,7 +190,7 @@ class TransferCell:
 def transfer_cells(
     counts: dict[str, Tensor], targets: Sequence[str], white_box: Sequence[bool], **same: Any
 ) -> list[TransferCell]:
-    """The cells of one row, from a :class:`TransferRate`'s counts and what they share (``same``)."""
+    """The cells of one row, from a :class:`TransferRate`'s counts and what they share."""
     # torchmetrics turns the counts of a single target into scalars.
     plain = {name: count.reshape(-1).tolist() for name, count in counts.items()}
     images = int(plain["images"][0])

@@ -102,9 +102,9 @@ def report_transfer(
     """Write the matrix into a folder, where there is one, and send it to the trainer's loggers."""
     crafted = [(line[0].source, line[0].attack) for line in lines if line[0].source]
     several = len(set(crafted)) < len(crafted)
-    figures = {"matrix": _matrix_figure(lines)} | (
-        {"eps": _epsilon_figure(lines)} if several else {}
-    )
+    figures = {"matrix": _matrix_figure(lines)}
+    if several:
+        figures["eps"] = _epsilon_figure(lines)
     records = [cell.record() for line in lines for cell in line]
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
