@@ -37,13 +37,11 @@ class TransferAttack(torchattacks.attack.Attack):
     """Projected gradient ascent on an objective, changed by parts: momentum, diversity, and so on.
 
     Without parts and with the default objective this is PGD. A ``torchattacks`` attack in all its
-    ways: modes, ``set_normalization_used``, ``save``, wrappers such as ``MultiAttack``. Beyond:
-
-    - all random draws are stateless, so a sample's result depends on neither its batch nor the
-      global RNG state, which is left alone;
-    - modes, gradients, statistics and hooks of the network come back as they were, also after an
-      exception; works under ``no_grad`` and ``inference_mode``;
-    - a sample whose gradient was zero in every step is named in a warning.
+    ways: modes, ``set_normalization_used``, ``save``, wrappers such as ``MultiAttack``. Beyond,
+    random draws are stateless: a sample's result depends on neither its batch nor the global RNG
+    state, which is left alone. Modes, gradients, statistics and hooks of the network come back as
+    they were, also after an exception; ``no_grad`` and ``inference_mode`` around it do no harm. A
+    sample whose gradient was zero in every step is named in a warning.
 
     Args:
         model: maps ``(B, C, H, W)`` in [0, 1] to logits ``(B, classes)``.
@@ -183,18 +181,26 @@ class TransferAttack(torchattacks.attack.Attack):
                 )
                 if self.on_step is not None:
                     self.on_step(number, adversarial)
-        _report(broken, moved)
+        if bool(broken.any()):  # with the next line all that is read back to the host
+            samples = broken.nonzero().flatten().tolist()
+            got = f"NaN or infinite gradients for samples {samples}"
+            raise InputError("model", got, "finite ones")
+        if not bool(moved.all()):
+            samples = (~moved).nonzero().flatten().tolist()
+            warnings.warn(
+                f"the gradient was zero in every step for samples {samples}, which come back as "
+                "they started; the margin as loss, or a random start, may help",
+                stacklevel=3,
+            )
         return adversarial
 
     def get_random_target_label(self, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Random classes other than the labels (or the predicted classes), ``(B,)`` int64."""
         logits, labels = self._outlook(inputs, labels)
         shift = Draws(content_hash(inputs), self.seed, "attack").uniform("target", 1).squeeze(1)
         classes = logits.shape[1]
         return (labels + 1 + (shift * (classes - 1)).long()) % classes
 
     def get_least_likely_label(self, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The classes with the k-th smallest logits, the labels left out, ``(B,)`` int64."""
         logits, labels = self._outlook(inputs, labels)
         if not 1 <= self._kth_min < logits.shape[1]:
             expected = f"1 to {logits.shape[1] - 1}, kth_min below the number of classes"
@@ -209,17 +215,3 @@ class TransferAttack(torchattacks.attack.Attack):
         labels = logits.argmax(1) if labels is None else labels
         checked_classes(labels, logits.shape[1])
         return logits, labels
-
-
-def _report(broken: Tensor, moved: Tensor) -> None:
-    """What happened to samples without a usable gradient; the attack's one host sync at its end."""
-    if bool(broken.any()):
-        samples = broken.nonzero().flatten().tolist()
-        raise InputError("model", f"NaN or infinite gradients for samples {samples}", "finite ones")
-    if not bool(moved.all()):
-        samples = (~moved).nonzero().flatten().tolist()
-        warnings.warn(
-            f"the gradient was zero in every step for samples {samples}, which come back as they "
-            "started; the margin as loss, or a random start, may help",
-            stacklevel=4,
-        )

@@ -73,10 +73,10 @@ def make_attack(
         epsilon: its bound (:func:`~interaction_train.attacks.run.set_epsilon`).
         targets: what it aims at.
         seed: seed of the targets' draws.
-        steps: its number of steps, and that of attacks inside of it, where they have steps.
+        steps: of it and of attacks inside of it, where they have steps.
 
     Raises:
-        InputError: the factory makes no attack, or one without a bound or targets to set.
+        InputError: no attack is made, or one without a bound or targets to set.
     """
     check_targets("targets", targets)
     attack = factory(network)

@@ -57,8 +57,8 @@ def skip_gradient(
 
     The skip gradient method (SGM; Wu et al., "Skip Connections Matter", ICLR 2020): a block
     x + F(x) passes backwards as x + γF(x) + (1 − γ)·stopgrad(F(x)) would, exactly; forwards nothing
-    changes, to the last bit. Meant for gradients of inputs: those of a branch's parameters are
-    scaled only in part. Compiled parts run eagerly meanwhile.
+    changes. Meant for gradients of inputs: those of a branch's parameters are scaled only in part.
+    Compiled parts run eagerly meanwhile.
 
     Args:
         model: the network.

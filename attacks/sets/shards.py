@@ -7,8 +7,7 @@ A folder holds ``manifest.json`` (what was crafted, how, and whether that is fin
 - ``labels`` and, where the attack was targeted, ``targets`` ``(n,)`` int64;
 - ``indices`` ``(n,)`` int64, the place of each image in its data set;
 - ``correct`` ``(n,)`` bool, whether the surrogate classifies the clean image correctly;
-- ``success`` ``(n,)`` bool, whether it is wrong about the adversarial one as stored (untargeted),
-  or sees the target in it.
+- ``success`` ``(n,)`` bool, whether it is wrong about the stored image, or sees the target.
 
 Every file is written under another name first and then renamed, so what has its name is whole.
 """
@@ -114,25 +113,19 @@ def write_batches(path: Path, batches: Sequence[Mapping[str, Tensor]], png: bool
     """Write batches as one shard, after their pictures: a whole shard has all of them."""
     shard = joined(batches)
     if png:
-        _write_pngs(path.parent / "png", shard["adversarial"], shard["indices"])
+        images, folder = shard["adversarial"], path.parent / "png"
+        if images.shape[1] not in (1, 3):
+            raise InputError("png", f"images of {images.shape[1]} channels", "1 or 3 channels")
+        folder.mkdir(exist_ok=True)
+        for image, index in zip(images, shard["indices"].tolist(), strict=True):
+            picture = Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy())
+            _whole(folder / f"{index:06d}.png", partial(picture.save, format="PNG"))
     content = save({name: value.contiguous() for name, value in shard.items()})
     _whole(path, lambda file: file.write_bytes(content))
 
 
-def _write_pngs(folder: Path, images: Tensor, indices: Tensor) -> None:
-    if images.shape[1] not in (1, 3):
-        raise InputError("png", f"images of {images.shape[1]} channels", "1 or 3 channels")
-    folder.mkdir(exist_ok=True)
-    for image, index in zip(images, indices.tolist(), strict=True):
-        picture = Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy())
-        _whole(folder / f"{index:06d}.png", partial(picture.save, format="PNG"))
-
-
 def joined(shards: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Tensors ``(n_k, ...)`` put together: floats where uint8 and floats meet.
-
-    A shard keeps its clean images as bytes where they are; another may not have been able to.
-    """
+    """Tensors ``(n_k, ...)`` put together: floats where uint8 and floats (of other shards) meet."""
     whole = {}
     for name in shards[0]:
         parts = [shard[name] for shard in shards]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ from interaction_train.attacks.jobs import (
     check_factory,
     check_targets,
     checked_batch,
+    class_logits,
     make_attack,
     refuse_normalization,
 )
@@ -22,22 +24,33 @@ from interaction_train.attacks.run import AttackFactory
 from interaction_train.attacks.sets.dataset import read_adversarial_set
 from interaction_train.attacks.transfer.crafting import (
     Row,
-    count_classes,
-    judge_set,
     named,
     predictions,
 )
-from interaction_train.attacks.transfer.rates import TransferCell, TransferRate, transfer_cells
+from interaction_train.attacks.transfer.rates import (
+    Outcome,
+    TransferCell,
+    TransferRate,
+    transfer_cells,
+)
 from interaction_train.attacks.transfer.report import (
     Examples,
     Line,
     print_transfer,
     report_transfer,
 )
-from interaction_train.errors import InputError, at_least, checked_classes
+from interaction_train.errors import (
+    InputError,
+    at_least,
+    checked_classes,
+    checked_images,
+    checked_labels,
+)
 from interaction_train.models import weights_tag
 from interaction_train.sampling.random import sample_hash
 from interaction_train.tracking.folders import run_folder
+
+_SET_BATCH = 128  # images of a set predicted at once
 
 
 class TransferEvaluation(L.LightningModule):
@@ -49,8 +62,7 @@ class TransferEvaluation(L.LightningModule):
     loggers, with the scalars ``test/acc/<target>`` and
     ``test/transfer/<source>/<attack>/<target>`` (of several ε, each under ``…/<ε>``): the success
     rate on images that the target classifies correctly when clean or, of a targeted attack, how
-    often the target takes an image for the class aimed at. After it ``cells`` holds every cell of
-    the matrix, on all processes.
+    often the target takes an image for the class aimed at. Then ``cells`` holds the matrix.
 
     Args:
         networks: name → network, values in [0, 1] → logits; all with the same classes.
@@ -58,19 +70,18 @@ class TransferEvaluation(L.LightningModule):
         sources: names of the networks that are attacked; default: all.
         targets: names of the networks that are to be fooled; default: all.
         leave_out: attack → sources that it is not run on.
-        adversarial_sets: name → adversarial examples on disk, measured as rows of their own: what
-            :func:`~interaction_train.attacks.read_adversarial_set` reads.
-        epsilons: bounds to run every attack with, the step size in proportion, the number of steps
-            as it is. Default: each attack's own.
-        steps: number of steps to run every attack with. Default: each its own.
+        adversarial_sets: name → what :func:`~interaction_train.attacks.read_adversarial_set` reads,
+            measured as rows of their own.
+        epsilons: bounds to run every attack with, step sizes in proportion; default: its own.
+        steps: number of steps to run every attack with; default: its own.
         best_step: report success at the best step too, which is chosen for every image on all the
             others, for attacks that have ``on_step``; keeps all steps of a batch in memory.
         only_jointly_correct: make the rates about the images that all targets classify correctly
             when clean, instead of those that the one target does.
         target_classes: classes that every attack aims at
-            (:data:`~interaction_train.attacks.jobs.Targets`). Default: as each attack is made.
-        first_batch: leave out the batches before this one (from 0), of each process: with the
-            Trainer's ``limit_test_batches``, settings can be chosen on other images.
+            (:data:`~interaction_train.attacks.jobs.Targets`); default: as it is made.
+        first_batch: leave out each process' batches before this one (from 0), on which settings
+            can be chosen with the Trainer's ``limit_test_batches``.
         examples: number of images to show, of the first batch and each source's last attack.
         folder: where the files go, in place of an earlier evaluation's; default: the logger's
             folder, or without a logger a new ``results_<k>`` in ``default_root_dir``.
@@ -78,8 +89,7 @@ class TransferEvaluation(L.LightningModule):
 
     Raises:
         InputError: nothing to measure, settings or names that do not fit; in ``test``, images,
-            labels or adversarial examples out of range, networks that do not return logits of the
-            same classes, attacks that cannot aim, or aim at the labels.
+            labels or logits that do not fit, attacks that cannot aim, or aim at the labels.
     """
 
     def __init__(
@@ -182,7 +192,12 @@ class TransferEvaluation(L.LightningModule):
         x, y = checked_batch(batch)
         if batch_idx == self.first_batch:
             used = dict.fromkeys([*self.sources, *self.targets])
-            self._classes = count_classes({name: self.networks[name] for name in used}, x)
+            logits = [class_logits(self.networks[name], x, f"networks.{name}") for name in used]
+            widths = {name: out.shape[1] for name, out in zip(used, logits, strict=True)}
+            if len(set(widths.values())) > 1:
+                found = ", ".join(f"{name} with {count}" for name, count in widths.items())
+                raise InputError("networks", found, "networks with the same number of classes")
+            self._classes = logits[0].shape[1]
         checked_classes(y, self._classes, "networks")
         content, right = sample_hash(x, y), self._predict(x) == y.unsqueeze(1)
         shown: dict[str, tuple[str, Tensor]] = {}
@@ -195,13 +210,13 @@ class TransferEvaluation(L.LightningModule):
                 rank_zero_warn(f"examples: no pictures of shape {tuple(x.shape[1:])} are shown")
                 return
             labels = [f"label {label}" for label in y[: self.examples].tolist()]
-            last = {title: (images.cpu(), self._seen(images)) for title, images in shown.values()}
-            self._examples = Examples(x[: self.examples].cpu(), labels, last)
-
-    def _seen(self, images: Tensor) -> list[str]:
-        """What the targets take images for, in words."""
-        rows = (zip(self.targets, row, strict=True) for row in self._predict(images).tolist())
-        return [", ".join(f"{name} {label}" for name, label in pairs) for pairs in rows]
+            self._examples = Examples(x[: self.examples].cpu(), labels, {})
+            for title, images in shown.values():
+                said = [
+                    ", ".join(map("{} {}".format, self.targets, row))
+                    for row in self._predict(images).tolist()
+                ]
+                self._examples.adversarial[title] = images.cpu(), said
 
     def on_test_epoch_end(self) -> None:
         lines = [self._line(row) for row in self._rows]
@@ -231,14 +246,31 @@ class TransferEvaluation(L.LightningModule):
 
     def _set_line(self, name: str, path: str) -> Line:
         """A set's row; every process measures its share of the set."""
-        found, rate = read_adversarial_set(path), self._rate()
-        share = range(self.global_rank, len(found), self.trainer.world_size)
-        judge_set(name, found, self._judges, rate, self._classes, share)
+        found, rate, where = read_adversarial_set(path), self._rate(), f"adversarial_sets.{name}"
+        images, clean, targets = found.images, found.clean, found.targets
+        # As the networks' weights are, which half precision converts.
+        weights = (p.dtype for net in self._judges.values() for p in net.parameters())
+        dtype, share = next(weights, torch.float32), torch.arange(len(found))
+        for piece in share[self.global_rank :: self.trainer.world_size].split(_SET_BATCH):
+            if not len(piece):
+                continue
+            y = checked_labels(found.labels[piece], len(piece), f"{where}, labels").to(self.device)
+            checked_classes(y, self._classes, f"{where}, labels")
+            known = x = checked_images(images[piece].to(self.device, dtype), f"{where}, images")
+            seen, right, size = self._predict(x), None, None
+            if clean is not None:
+                pixels = clean[piece].to(self.device, dtype)
+                known = checked_images(pixels, f"{where}, clean images")
+                right = self._predict(known) == y.unsqueeze(1)
+                size = (x - known).abs().flatten(1).amax(1)
+            hit = None if targets is None else seen == targets[piece].to(y).unsqueeze(1)
+            outcome = Outcome(seen != y.unsqueeze(1), right, hit, size=size)
+            rate.update(sample_hash(known, y), outcome)
         job = found.manifest.get("job", {})
         surrogate = job.get("surrogate", {}).get("weights")
         white = [weights_tag(network) == surrogate for network in self._judges.values()]
         about = {"source": None, "attack": name, "eps": job.get("eps")}
-        about["is_targeted"] = found.targets is not None
+        about["is_targeted"] = targets is not None
         return transfer_cells(rate.compute(), self.targets, white, **about)
 
 
