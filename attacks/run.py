@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -166,6 +167,28 @@ def attack_parts(attack: Attack) -> list[Attack]:
         elif isinstance(value, list | tuple):
             waiting += value
     return list(found.values())
+
+
+@contextmanager
+def counted_passes(network: nn.Module) -> Iterator[Counter[str]]:
+    """Count the rows ``forwards`` of every call of a network, and ``backwards`` of its logits.
+
+    The members of an :class:`Ensemble` are counted one by one. Calls of a part of the network, and
+    calls under ``torch.compile``, are not seen.
+    """
+    passes: Counter[str] = Counter()
+
+    def count(_: nn.Module, __: Any, logits: Any) -> None:
+        if isinstance(logits, Tensor):
+            rows = len(logits)
+            passes.update(forwards=rows)
+            if logits.requires_grad:
+                logits.register_hook(lambda gradient: passes.update(backwards=rows))
+
+    with ExitStack() as stack:
+        for member in network.members if isinstance(network, Ensemble) else [network]:
+            stack.callback(member.register_forward_hook(count).remove)
+        yield passes
 
 
 @contextmanager

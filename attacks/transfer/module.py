@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -20,13 +21,8 @@ from interaction_train.attacks.jobs import (
     make_attack,
     refuse_normalization,
 )
-from interaction_train.attacks.run import AttackFactory
+from interaction_train.attacks.run import AttackFactory, counted_passes, run_attack
 from interaction_train.attacks.sets.dataset import read_adversarial_set
-from interaction_train.attacks.transfer.crafting import (
-    Row,
-    named,
-    predictions,
-)
 from interaction_train.attacks.transfer.rates import (
     Outcome,
     TransferCell,
@@ -51,6 +47,18 @@ from interaction_train.sampling.random import sample_hash
 from interaction_train.tracking.folders import run_folder
 
 _SET_BATCH = 128  # images of a set predicted at once
+
+
+class _Row(NamedTuple):
+    """An attack on a source, of which ``steps`` steps are looked at, and its outcomes so far."""
+
+    source: str
+    name: str
+    eps: float | None
+    network: nn.Module
+    attack: Any
+    steps: int
+    rate: TransferRate
 
 
 class TransferEvaluation(L.LightningModule):
@@ -170,21 +178,24 @@ class TransferEvaluation(L.LightningModule):
         self._rows = [self._row(*pair, eps) for pair in self._pairs for eps in bounds]
         self._judges = {name: self.networks[name] for name in self.targets}
 
-    def _row(self, source: str, name: str, eps: float | None) -> Row:
+    def _row(self, source: str, name: str, eps: float | None) -> _Row:
         network, factory = self.networks[source], self.attacks[name]
-        with named(name, source):
+        with _named(name, source):
             attack = make_attack(factory, network, eps, self.target_classes, self.seed, self.steps)
             refuse_normalization(attack)
         steps = int(attack.steps) if self.best_step and hasattr(attack, "on_step") else 0
         bound = getattr(attack, "eps", None) if eps is None else eps  # wrappers have none
-        return Row(source, name, bound, network, attack, steps, self._rate(steps))
+        return _Row(source, name, bound, network, attack, steps, self._rate(steps))
 
     def _rate(self, steps: int = 0) -> TransferRate:
         rate = TransferRate(len(self.targets), steps, self.only_jointly_correct)
         return rate.to(self.device)
 
     def _predict(self, x: Tensor) -> Tensor:
-        return predictions(self._judges, x)
+        """Images ``(B, ...)`` → the classes that the T targets predict, ``(B, T)`` int64."""
+        nets = self._judges.items()
+        found = [class_logits(net, x, f"networks.{name}").argmax(1) for name, net in nets]
+        return torch.stack(found, 1)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         if batch_idx < self.first_batch:
@@ -202,7 +213,7 @@ class TransferEvaluation(L.LightningModule):
         content, right = sample_hash(x, y), self._predict(x) == y.unsqueeze(1)
         shown: dict[str, tuple[str, Tensor]] = {}
         for row in self._rows:
-            adversarial, outcome = row.craft(x, y, self._predict, self.seed)
+            adversarial, outcome = self._craft(row, x, y)
             row.rate.update(content, outcome._replace(right=right))
             shown[row.source] = f"{row.name} on {row.source}", adversarial[: self.examples]
         if batch_idx == self.first_batch and self.examples and shown:
@@ -217,6 +228,33 @@ class TransferEvaluation(L.LightningModule):
                     for row in self._predict(images).tolist()
                 ]
                 self._examples.adversarial[title] = images.cpu(), said
+
+    def _craft(self, row: _Row, x: Tensor, y: Tensor) -> tuple[Tensor, Outcome]:
+        at_step: list[Tensor] = []
+        if row.steps:
+            row.attack.on_step = lambda number, images: at_step.append(images.clone())
+        try:
+            with _named(row.name, row.source), counted_passes(row.network) as passes:
+                adversarial, aims = run_attack(row.attack, x, y, seed=self.seed)
+        finally:
+            if row.steps:
+                row.attack.on_step = None
+        adversarial = checked_images(adversarial, f"attacks.{row.name}, its images")
+        outcome = self._outcome(adversarial, y, aims)
+        steps = [self._outcome(images, y, aims) for images in at_step]
+        success = [step.fooled if step.hit is None else step.hit for step in steps]
+        return adversarial, outcome._replace(
+            at_step=torch.stack(success, 1) if success else None,
+            size=(adversarial.float() - x.float()).abs().flatten(1).amax(1),
+            forwards=passes["forwards"] / len(x),
+            backwards=passes["backwards"] / len(x),
+        )
+
+    def _outcome(self, x: Tensor, y: Tensor, aims: Tensor | None) -> Outcome:
+        """How the targets take adversarial examples."""
+        seen = self._predict(x)
+        hit = None if aims is None else seen == aims.to(y).unsqueeze(1)
+        return Outcome(seen != y.unsqueeze(1), hit=hit)
 
     def on_test_epoch_end(self) -> None:
         lines = [self._line(row) for row in self._rows]
@@ -237,7 +275,7 @@ class TransferEvaluation(L.LightningModule):
             print_transfer(self._lines, self.only_jointly_correct)
         self._rows = []
 
-    def _line(self, row: Row) -> Line:
+    def _line(self, row: _Row) -> Line:
         parts = set(row.network.modules())
         white = [network in parts for network in self._judges.values()]
         about = {"source": row.source, "attack": row.name, "eps": row.eps}
@@ -257,14 +295,13 @@ class TransferEvaluation(L.LightningModule):
             y = checked_labels(found.labels[piece], len(piece), f"{where}, labels").to(self.device)
             checked_classes(y, self._classes, f"{where}, labels")
             known = x = checked_images(images[piece].to(self.device, dtype), f"{where}, images")
-            seen, right, size = self._predict(x), None, None
+            outcome = self._outcome(x, y, None if targets is None else targets[piece])
             if clean is not None:
                 pixels = clean[piece].to(self.device, dtype)
                 known = checked_images(pixels, f"{where}, clean images")
                 right = self._predict(known) == y.unsqueeze(1)
                 size = (x - known).abs().flatten(1).amax(1)
-            hit = None if targets is None else seen == targets[piece].to(y).unsqueeze(1)
-            outcome = Outcome(seen != y.unsqueeze(1), right, hit, size=size)
+                outcome = outcome._replace(right=right, size=size)
             rate.update(sample_hash(known, y), outcome)
         job = found.manifest.get("job", {})
         surrogate = job.get("surrogate", {}).get("weights")
@@ -272,6 +309,16 @@ class TransferEvaluation(L.LightningModule):
         about = {"source": None, "attack": name, "eps": job.get("eps")}
         about["is_targeted"] = targets is not None
         return transfer_cells(rate.compute(), self.targets, white, **about)
+
+
+@contextmanager
+def _named(attack: str, source: str) -> Iterator[None]:
+    """Errors in here say which attack on which network they are about."""
+    try:
+        yield
+    except InputError as error:
+        where = f"attacks.{attack} on {source}, {error.argument}"
+        raise InputError(where, error.got, error.expected) from error
 
 
 def _names(argument: str, names: Any, known: Any) -> list[str]:

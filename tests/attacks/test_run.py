@@ -10,8 +10,7 @@ from torch import nn
 
 from interaction_train.attacks import Ensemble, IRAttack, TransferAttack
 from interaction_train.attacks.jobs import make_attack
-from interaction_train.attacks.run import craft, run_attack, set_epsilon
-from interaction_train.attacks.transfer.crafting import counted_passes
+from interaction_train.attacks.run import counted_passes, craft, run_attack, set_epsilon
 from interaction_train.attacks.transfer.rates import Proportion
 from interaction_train.errors import InputError
 from tests.attacks.transfer.transfer_case import ALPHA, EPS, STEPS, images, network, pgd
