@@ -85,7 +85,8 @@ class TransferAttack(torchattacks.attack.Attack):
         name: str | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
-            expected = "one torch.nn.Module (of several, an Ensemble)"
+            several = isinstance(model, list | tuple)
+            expected = "one network; several as Ensemble([...])" if several else "a torch.nn.Module"
             raise InputError("model", type(model).__name__, expected)
         for part in parts:
             if not isinstance(part, Part):

@@ -79,7 +79,7 @@ def run_attack(
                     weight.requires_grad_(False)
         for part in parts:
             if getattr(part, "targeted", False):
-                chosen = _recorded(part, targets)
+                chosen = _recorded(part.get_target_label, name, targets)
                 stack.callback(vars(part).pop, "get_target_label")
                 vars(part)["get_target_label"] = chosen
         # Clones, because a tensor made under inference mode can take no part in autograd.
@@ -237,13 +237,14 @@ def rounded_inward(adversarial: Tensor, x: Tensor) -> Tensor:
     return (rounded.view(torch.int16) + step.to(torch.int16)).view(x.dtype)
 
 
-def _recorded(attack: Attack, targets: list[Tensor]) -> Callable[..., Tensor]:
-    """Its choice of targets, noted in a list; refused where they are the labels."""
-    choose, name = attack.get_target_label, type(attack).__name__
+def _recorded(
+    choose: Callable[..., Tensor], name: str, targets: list[Tensor]
+) -> Callable[..., Tensor]:
+    """An attack's choice of targets, noted in a list; refused where they are the labels."""
 
     def choice(inputs: Tensor, labels: Tensor | None = None) -> Tensor:
         try:
-            found: Tensor = choose(inputs, labels)
+            found = choose(inputs, labels)
         except (IndexError, RuntimeError) as error:
             got = f"a target that cannot be found ({error})"
             wanted = "other classes than the labels, kth_min below the number of classes"
