@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from interaction_train.errors import (
     refuse_probabilities,
 )
 from interaction_train.game.evaluation import evaluation_mode, without_grad
+from interaction_train.losses.base import show_shared
 from interaction_train.sampling.random import Draws, content_hash
 
 
@@ -35,14 +37,11 @@ class TransferAttack(torchattacks.attack.Attack):
     """Projected gradient ascent on an objective, changed by parts: momentum, diversity, and so on.
 
     Without parts and with the default objective this is PGD. A ``torchattacks`` attack in all its
-    ways: modes, ``set_normalization_used``, ``save``, wrappers such as ``MultiAttack``. Beyond:
-
-    - all random draws are stateless, so a sample's result depends on neither its batch nor the
-      global RNG state, which is left alone;
-    - modes, gradients, statistics and hooks of the network come back as they were, also after an
-      exception; works under ``no_grad`` and ``inference_mode``;
-    - a sample whose gradient was zero in every step is named in a warning, one whose gradient was
-      not finite in an error.
+    ways: modes, ``set_normalization_used``, ``save``, wrappers such as ``MultiAttack``. Beyond,
+    random draws are stateless: a sample's result depends on neither its batch nor the global RNG
+    state, which is left alone. Modes, gradients, statistics and hooks of the network come back as
+    they were, also after an exception; ``no_grad`` and ``inference_mode`` around it do no harm. A
+    sample whose gradient was zero in every step is named in a warning.
 
     Args:
         model: maps ``(B, C, H, W)`` in [0, 1] to logits ``(B, classes)``.
@@ -52,8 +51,7 @@ class TransferAttack(torchattacks.attack.Attack):
         objective: what is maximised; default: the cross entropy.
         parts: changes to the loop, applied in this order.
         norm: ``"Linf"`` or ``"L2"``.
-        random_start: start at a random point instead of the clean image; the same point for every
-            attack with this seed, so that methods can be compared.
+        random_start: start at a random point, the same for every attack with this seed.
         seed: seed of the draws.
         chunk_size: rows sent through the network at once, at least one per sample of the batch;
             default: 64 on a CPU, on CUDA as many as large networks leave memory for.
@@ -63,13 +61,13 @@ class TransferAttack(torchattacks.attack.Attack):
         images ``(B, C, H, W)`` float in [0, 1], labels ``(B,)`` int64 → ``(B, C, H, W)``.
 
     Raises:
-        InputError: arguments out of range; on a call, images that are no floats in [0, 1], labels
-            that do not fit, a model that returns anything but logits, or a gradient that is not
-            finite.
+        InputError: arguments out of range; on a call, images or labels that do not fit, a model
+            that returns anything but logits, or, naming the samples, gradients that are not finite.
     """
 
     on_step: Callable[[int, Tensor], None] | None = None
     """Called with (step number from 1, adversarial images) after every step."""
+    __signature__: inspect.Signature
 
     def __init__(
         self,
@@ -107,6 +105,11 @@ class TransferAttack(torchattacks.attack.Attack):
         self.parts = list(parts)
         self.random_start, self.seed, self.chunk_size = random_start, seed, chunk_size
         warn_of_bound(self)
+
+    def __init_subclass__(cls, sets: Sequence[str] = (), **kwargs: Any) -> None:
+        """Show in the signature what ``**common`` passes on, less what the subclass ``sets``."""
+        super().__init_subclass__(**kwargs)
+        show_shared(cls, sets)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Not torchattacks', which looks for attacks inside of all values and never lets go of them.
@@ -179,18 +182,26 @@ class TransferAttack(torchattacks.attack.Attack):
                 )
                 if self.on_step is not None:
                     self.on_step(number, adversarial)
-        _report(broken, moved)
+        if bool(broken.any()):  # with the next line all that is read back to the host
+            samples = broken.nonzero().flatten().tolist()
+            got = f"NaN or infinite gradients for samples {samples}"
+            raise InputError("model", got, "finite ones")
+        if not bool(moved.all()):
+            samples = (~moved).nonzero().flatten().tolist()
+            warnings.warn(
+                f"the gradient was zero in every step for samples {samples}, which come back as "
+                "they started; the margin as loss, or a random start, may help",
+                stacklevel=3,
+            )
         return adversarial
 
     def get_random_target_label(self, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Random classes other than the labels (or the predicted classes), ``(B,)`` int64."""
         logits, labels = self._outlook(inputs, labels)
         shift = Draws(content_hash(inputs), self.seed, "attack").uniform("target", 1).squeeze(1)
         classes = logits.shape[1]
         return (labels + 1 + (shift * (classes - 1)).long()) % classes
 
     def get_least_likely_label(self, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The classes with the k-th smallest logits, the labels left out, ``(B,)`` int64."""
         logits, labels = self._outlook(inputs, labels)
         if not 1 <= self._kth_min < logits.shape[1]:
             expected = f"1 to {logits.shape[1] - 1}, kth_min below the number of classes"
@@ -205,17 +216,3 @@ class TransferAttack(torchattacks.attack.Attack):
         labels = logits.argmax(1) if labels is None else labels
         checked_classes(labels, logits.shape[1])
         return logits, labels
-
-
-def _report(broken: Tensor, moved: Tensor) -> None:
-    """What happened to samples without a usable gradient; the attack's one host sync at its end."""
-    if bool(broken.any()):
-        samples = broken.nonzero().flatten().tolist()
-        raise InputError("model", f"NaN or infinite gradients for samples {samples}", "finite ones")
-    if not bool(moved.all()):
-        samples = (~moved).nonzero().flatten().tolist()
-        warnings.warn(
-            f"the gradient was zero in every step for samples {samples}, which come back as they "
-            "started; the margin as loss, or a random start, may help",
-            stacklevel=4,
-        )

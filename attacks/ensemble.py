@@ -29,8 +29,7 @@ class Ensemble(nn.Module):
         ``(B, C, H, W)`` → ``(B, classes)``; half precision gives float32.
 
     Raises:
-        InputError: no model, weights that do not fit, another ``average``; in the forward pass,
-            members that do not return logits of equally many classes.
+        InputError: arguments that do not fit; members without logits of equally many classes.
 
     Examples:
         >>> from interaction_train.models import DigitsMLP, DigitsNet

@@ -16,15 +16,10 @@ NORMS = ("Linf", "L2")
 def step_and_project(
     adversarial: Tensor, direction: Tensor, clean: Tensor, norm: Norm, eps: float, alpha: float
 ) -> Tensor:
-    """One step of steepest ascent, kept within ``eps`` of the clean images and within [0, 1].
+    """One step of steepest ascent of images ``(B, ...)``, kept near the clean ones and in [0, 1].
 
-    Args:
-        adversarial: ``(B, ...)``.
-        direction: a gradient of the same shape; a zero gradient leaves the sample where it is.
-        clean: the clean images.
-        norm: L∞: a step of ``alpha`` per pixel; L2: of length ``alpha`` per sample.
-        eps: the bound.
-        alpha: the step size.
+    L∞: a step of ``alpha`` per pixel; L2: of length ``alpha`` per sample. A zero gradient as
+    direction leaves the sample where it is.
     """
     unit = direction.sign() if norm == "Linf" else normalize(direction, "L2")
     return project(adversarial + alpha * unit, clean, norm, eps)

@@ -51,11 +51,8 @@ class Objective:
 class MaskedObjective(Objective):
     """The ablation of the interaction loss: the mean over groups A of the loss at N∖A and at A.
 
-    What :class:`InteractionObjective` gives beyond it is due to interactions (formula sheet, 16).
-
-    Args:
-        loss: as in :class:`Objective`.
-        reduction: where the groups come from; default: the paper's.
+    What :class:`InteractionObjective`, of the same arguments, gives beyond it is due to
+    interactions (formula sheet, 16).
     """
 
     def __init__(

@@ -7,7 +7,6 @@ from typing import Any, Literal
 from torch import nn
 
 from interaction_train.attacks.attack import TransferAttack
-from interaction_train.attacks.norms import Norm
 from interaction_train.attacks.objectives import InteractionObjective, Loss
 from interaction_train.attacks.parts.gradients import Momentum, TranslationInvariance
 from interaction_train.attacks.parts.inputs import GaussianAveraging, InputDiversity
@@ -16,15 +15,14 @@ from interaction_train.game.players import GridPlayers
 from interaction_train.losses.reduction import GroupReduction
 
 
-class IRAttack(TransferAttack):
+class IRAttack(TransferAttack, sets=("objective", "parts")):
     """The interaction-reduced attack (survey, Sec. 5.1, Eq. 18 and 19).
 
     Maximises loss − λ·Î, with Î the interactions inside the perturbation. With the margin as loss
     this is (1 − λ)·v(N) + λ·E_A[v(N∖A) + v(A)] − λ·v(∅): at the default λ = 1 what remains is the
     masked ablation, :class:`~interaction_train.attacks.MaskedObjective` on the margin. Interactions
-    take part for λ ≠ 1, or with ``loss="cross_entropy"``, the published form, in which Î alone
-    decides the first steps on a confident network. The published settings are eps = 16/255, 100
-    steps, a 16 × 16 grid and 32 draws of 32 cells.
+    take part for λ ≠ 1, or with ``loss="cross_entropy"``, the published form. Published settings:
+    eps = 16/255, 100 steps, a 16 × 16 grid and 32 draws of 32 cells.
 
     Args:
         model: this, ``eps``, ``alpha`` and ``steps`` as in :class:`TransferAttack`.
@@ -35,7 +33,7 @@ class IRAttack(TransferAttack):
         loss: ``"margin"`` or ``"cross_entropy"``.
         mix: ``"losses"`` or ``"gradients"``, as in :class:`InteractionObjective`.
         decay: of momentum; None for no momentum.
-        norm: this, ``random_start``, ``seed`` and ``chunk_size`` as in :class:`TransferAttack`.
+        common: the other settings of :class:`TransferAttack`.
 
     Examples:
         >>> import torch
@@ -60,18 +58,12 @@ class IRAttack(TransferAttack):
         loss: Loss = "margin",
         mix: Literal["losses", "gradients"] = "losses",
         decay: float | None = None,
-        norm: Norm = "Linf",
-        random_start: bool = False,
-        seed: int = 0,
-        chunk_size: int | None = None,
+        **common: Any,
     ) -> None:
         reduction = GroupReduction(GridPlayers(grid, grid), draws, size)
         objective = InteractionObjective(loss, weight, mix, reduction)
-        super().__init__(
-            model, eps, alpha, steps, objective=objective,
-            parts=[] if decay is None else [Momentum(decay)],
-            norm=norm, random_start=random_start, seed=seed, chunk_size=chunk_size,
-        )  # fmt: skip
+        parts = [] if decay is None else [Momentum(decay)]
+        super().__init__(model, eps, alpha, steps, objective=objective, parts=parts, **common)
 
 
 class HybridIRAttack(IRAttack):
@@ -84,8 +76,7 @@ class HybridIRAttack(IRAttack):
         decay: of momentum (MI).
         samples: noisy copies per step (VR).
         sigma: standard deviation of their noise (VR).
-        gamma: share of the gradient through residual branches (SGM); 1 leaves it whole, for
-            networks without such branches.
+        gamma: share of the gradient through residual branches (SGM); 1 for networks without them.
         resize_rate: extreme scale (DI).
         probability: that an image is resized in a step (DI).
         kernel_size: width of the smoothing kernel in pixels (TI).

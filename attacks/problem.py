@@ -21,13 +21,9 @@ Logits = list[Tensor]  # (B, k, classes), one per network whose losses are avera
 
 
 class Problem:
-    """One batch under attack: what an objective evaluates.
+    """What an objective evaluates: an attack on clean images, away from labels or to targets.
 
-    Args:
-        attack: a :class:`~interaction_train.attacks.TransferAttack`; of an ensemble that averages
-            losses, the members are evaluated.
-        clean: ``(B, C, H, W)``.
-        labels: ``(B,)`` int64: true classes, or targets.
+    Of an ensemble that averages losses, the members are evaluated.
     """
 
     def __init__(self, attack: Attack, clean: Tensor, labels: Tensor) -> None:

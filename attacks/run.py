@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakSet
 
 import numpy as np
@@ -28,35 +28,29 @@ _SCALE = 1024.0  # of gradients in float16, where those of pixels vanish
 _wrapped: WeakSet[nn.Module] = WeakSet()
 
 
-class Crafted(NamedTuple):
-    """What an attack returned."""
-
-    adversarial: Tensor  # (B, C, H, W), in the dtype of the images
-    targets: Tensor | None  # (B,) int64, the classes that a targeted attack aimed at
-
-
-def run_attack(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Crafted:
+def run_attack(
+    attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0
+) -> tuple[Tensor, Tensor | None]:
     """Attack a batch, with whatever attack and around whatever the caller is doing.
 
     Works under ``no_grad``, ``inference_mode`` and autocast. The random numbers that an attack
     takes from the global states of torch, NumPy and Python are seeded from the batch's content and
     ``seed``, so that a result depends on its batch alone. The random states and all modes are put
-    back, and no gradient reaches a weight; also when the attack fails.
-
-    Attacks work in float32 (or float64). A network in half precision gets its inputs cast, and its
-    result is rounded towards the clean image, so that it stays within the attack's bound.
+    back, and no gradient reaches a weight; also when the attack fails. Attacks work in float32 (or
+    float64); half precision is cast, and the result rounded towards the clean image.
 
     Args:
         attack: built on a network on the device of ``x``.
-        x: images ``(B, C, H, W)`` in [0, 1]; before that normalised, for an attack with
-            ``set_normalization_used``.
+        x: images ``(B, C, H, W)`` in [0, 1], normalised for ``set_normalization_used``.
         y: labels ``(B,)`` int64.
         seed: seed of the random numbers; attacks that draw by themselves have their own.
 
+    Returns:
+        The adversarial images in the dtype of ``x``; of a targeted attack, its targets ``(B,)``.
+
     Raises:
-        InputError: images outside [0, 1], targets equal to labels; or the attack returned another
-            shape, numbers that are not finite, pixels outside [0, 1], or is targeted and does not
-            say at what.
+        InputError: images outside [0, 1], targets equal to labels or not told; or the attack
+            returned another shape, numbers that are not finite or pixels outside [0, 1].
     """
     name = type(attack).__name__
     normalized = getattr(attack, "_normalization_applied", None) is True
@@ -85,7 +79,7 @@ def run_attack(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Crafte
                     weight.requires_grad_(False)
         for part in parts:
             if getattr(part, "targeted", False):
-                chosen = partial(_recorded, part.get_target_label, name, targets)
+                chosen = _recorded(part.get_target_label, name, targets)
                 stack.callback(vars(part).pop, "get_target_label")
                 vars(part)["get_target_label"] = chosen
         # Clones, because a tensor made under inference mode can take no part in autograd.
@@ -101,12 +95,12 @@ def run_attack(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Crafte
     if attack.targeted and not targets:
         raise InputError(name, "a targeted mode", "get_target_label to be called for the targets")
     aims = targets[-1].to(y.device) if attack.targeted else None
-    return Crafted(rounded_inward(adversarial.to(wide), x), aims)
+    return rounded_inward(adversarial.to(wide), x), aims
 
 
 def craft(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Tensor:
     """The adversarial images of :func:`run_attack` alone, ``(B, C, H, W)``."""
-    return run_attack(attack, x, y, seed=seed).adversarial
+    return run_attack(attack, x, y, seed=seed)[0]
 
 
 def norm_of(attack: Attack) -> str:
@@ -128,12 +122,8 @@ def warn_of_bound(attack: Attack) -> None:
 def set_epsilon(attack: Attack, epsilon: float) -> None:
     """Give an attack, and those that it holds, another bound, and a step size in proportion to it.
 
-    Args:
-        attack: an attack, of which at least one part has the attribute ``eps``.
-        epsilon: the bound, in pixel values and in the norm that the attack bounds.
-
     Raises:
-        InputError: an attack without such a bound.
+        InputError: an attack without an attribute ``eps``.
     """
     parts = [part for part in attack_parts(attack) if hasattr(part, "eps")]
     if not parts:
@@ -177,6 +167,28 @@ def attack_parts(attack: Attack) -> list[Attack]:
         elif isinstance(value, list | tuple):
             waiting += value
     return list(found.values())
+
+
+@contextmanager
+def counted_passes(network: nn.Module) -> Iterator[Counter[str]]:
+    """Count the rows ``forwards`` of every call of a network, and ``backwards`` of its logits.
+
+    The members of an :class:`Ensemble` are counted one by one. Calls of a part of the network, and
+    calls under ``torch.compile``, are not seen.
+    """
+    passes: Counter[str] = Counter()
+
+    def count(_: nn.Module, __: Any, logits: Any) -> None:
+        if isinstance(logits, Tensor):
+            rows = len(logits)
+            passes.update(forwards=rows)
+            if logits.requires_grad:
+                logits.register_hook(lambda gradient: passes.update(backwards=rows))
+
+    with ExitStack() as stack:
+        for member in network.members if isinstance(network, Ensemble) else [network]:
+            stack.callback(member.register_forward_hook(count).remove)
+        yield passes
 
 
 @contextmanager
@@ -226,23 +238,25 @@ def rounded_inward(adversarial: Tensor, x: Tensor) -> Tensor:
 
 
 def _recorded(
-    choose: Callable[..., Tensor],
-    name: str,
-    targets: list[Tensor],
-    inputs: Tensor,
-    labels: Tensor | None = None,
-) -> Tensor:
-    """The targets that an attack chooses, noted in a list; refused where they are the labels."""
-    try:
-        found = choose(inputs, labels)
-    except (IndexError, RuntimeError) as error:
-        got = f"a target that cannot be found ({error})"
-        wanted = "other classes than the labels, kth_min below the number of classes"
-        raise InputError(name, got, wanted) from error
-    same = 0 if labels is None else int((found.to(labels.device) == labels).sum())
-    if same:
-        got = f"the label itself for {same} of {len(found)} images"
-        hint = "other classes, such as 'random': targets equal to the labels are reached unmoved"
-        raise InputError("targets", got, hint)
-    targets.append(found)
-    return found
+    choose: Callable[..., Tensor], name: str, targets: list[Tensor]
+) -> Callable[..., Tensor]:
+    """An attack's choice of targets, noted in a list; refused where they are the labels."""
+
+    def choice(inputs: Tensor, labels: Tensor | None = None) -> Tensor:
+        try:
+            found = choose(inputs, labels)
+        except (IndexError, RuntimeError) as error:
+            got = f"a target that cannot be found ({error})"
+            wanted = "other classes than the labels, kth_min below the number of classes"
+            raise InputError(name, got, wanted) from error
+        same = 0 if labels is None else int((found.to(labels.device) == labels).sum())
+        if same:
+            got = f"the label itself for {same} of {len(found)} images"
+            hint = (
+                "other classes, such as 'random': targets equal to the labels are reached unmoved"
+            )
+            raise InputError("targets", got, hint)
+        targets.append(found)
+        return found
+
+    return choice

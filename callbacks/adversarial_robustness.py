@@ -16,9 +16,8 @@ from matplotlib.figure import Figure
 from rich.table import Column, Table
 from torch import Tensor, nn
 
-from interaction_train.attacks.jobs import check_factory
+from interaction_train.attacks.jobs import Targets, check_factory
 from interaction_train.attacks.run import AttackFactory
-from interaction_train.attacks.targets import Targets
 from interaction_train.attacks.transfer.rates import Proportion
 from interaction_train.callbacks.monitor import Monitor, Result, Split
 from interaction_train.callbacks.robust_curve import masking_signs, masking_warnings, robust_curve

@@ -12,9 +12,8 @@ from torch import Tensor
 from torchattacks.attack import Attack
 
 from interaction_train.attacks import TransferAttack
-from interaction_train.attacks.jobs import check_factory, make_attack
+from interaction_train.attacks.jobs import Targets, check_factory, make_attack
 from interaction_train.attacks.run import AttackFactory, craft
-from interaction_train.attacks.targets import Targets
 from interaction_train.callbacks.adapter import Adapter, Keys, Model, Normalization, with_inputs
 from interaction_train.callbacks.step_wrapper import Step, StepCallback
 from interaction_train.errors import InputError, at_least, in_range

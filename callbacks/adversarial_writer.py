@@ -14,13 +14,14 @@ from rich.console import Console
 from torch import Tensor
 
 from interaction_train.attacks.sets.crafter import AdversarialCrafter
-from interaction_train.attacks.sets.manifest import describe_attack, describe_data, describe_network
 from interaction_train.attacks.sets.shards import (
-    Counts,
     begin_set,
     can_go_on,
     check_stored,
     counts_table,
+    describe_attack,
+    describe_data,
+    describe_network,
     finish_set,
     shard_path,
     write_batches,
@@ -65,7 +66,7 @@ class AdversarialWriter(BasePredictionWriter):
         self.folder, self.png = Path(folder), png
         self.batches_per_shard, self.overwrite = batches_per_shard, overwrite
         self._pending: list[dict[str, Tensor]] = []
-        self._shown: tuple[Path, Counts] | None = None
+        self._shown: tuple[Path, dict[str, Any]] | None = None
         self._started = 0.0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -142,13 +143,14 @@ class AdversarialWriter(BasePredictionWriter):
         if isinstance(loader, list):  # of one: Lightning refuses several
             (loader,) = loader
         data = getattr(trainer, "datamodule", None)
+        eps, norm = crafter.bound
         return {
             "attack": describe_attack(crafter.attack),
             "surrogate": describe_network(crafter.model),
             "targets": crafter.targets,
             "seed": crafter.seed,
-            "eps": crafter.eps,
-            "norm": crafter.norm,
+            "eps": eps,
+            "norm": norm,
             "pixels": crafter.pixels,
             "data": {
                 "class": type(loader.dataset if data is None else data).__name__,

@@ -13,9 +13,8 @@ import torchattacks
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
-from interaction_train.attacks.jobs import make_attack
+from interaction_train.attacks.jobs import Targets, make_attack
 from interaction_train.attacks.run import AttackFactory, craft, norm_of, set_epsilon
-from interaction_train.attacks.targets import Targets
 from interaction_train.errors import InputError
 from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.precision import wide, wide_dtype

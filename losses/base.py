@@ -30,6 +30,19 @@ class TermSettings(TypedDict, total=False):
     name: str | None
 
 
+def show_shared(cls: Any, without: Sequence[str] = ()) -> None:
+    """Show in a class's signature what its ``**shared`` passes on to the parent."""
+    shown = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    if shown and shown[-1].kind is inspect.Parameter.VAR_KEYWORD:
+        # Without the annotation, configs get their defaults and help from the parent too.
+        cls.__init__.__annotations__.pop(shown.pop().name, None)
+        names = {*without, *(p.name for p in shown)}
+        above = inspect.signature(cls.__mro__[1]).parameters.values()
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        shown += [p.replace(kind=keyword) for p in above if p.name not in names]
+    cls.__signature__ = inspect.Signature(shown)
+
+
 class InteractionTerm(nn.Module, ABC):
     """A differentiable scalar of a network and a batch, to be added to a training loss.
 
@@ -52,17 +65,8 @@ class InteractionTerm(nn.Module, ABC):
         self._calls = 0
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Show in the signature what ``**shared`` passes on to the parent."""
         super().__init_subclass__(**kwargs)
-        shown = list(inspect.signature(cls.__init__).parameters.values())[1:]
-        if shown and shown[-1].kind is inspect.Parameter.VAR_KEYWORD:
-            # Without the annotation, configs get their defaults and help from the parent too.
-            cls.__init__.__annotations__.pop(shown.pop().name, None)
-            names = {p.name for p in shown}
-            above = inspect.signature(cls.__mro__[1]).parameters.values()
-            keyword = inspect.Parameter.KEYWORD_ONLY
-            shown += [p.replace(kind=keyword) for p in above if p.name not in names]
-        cls.__signature__ = inspect.Signature(shown)
+        show_shared(cls)
 
     @property
     def layers(self) -> tuple[str, ...]:

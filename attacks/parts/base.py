@@ -38,8 +38,7 @@ class Part:
     """A change to one place of the attack's loop; parts apply in the order they are listed.
 
     A subclass overrides the places it changes. It keeps nothing between calls, and what it needs
-    from step to step in ``step.memory[self]``, so that one part may serve several attacks. Settings
-    out of their range raise InputError.
+    from step to step in ``step.memory[self]``. Settings out of their range raise InputError.
     """
 
     copies: int = 1
@@ -64,13 +63,7 @@ class Part:
         return point
 
     def vary(self, rows: Tensor, copy: Tensor, step: Step) -> Tensor:
-        """The copies, differentiable.
-
-        Args:
-            rows: ``(B, k, C, H, W)``.
-            copy: ``(k,)`` int64, which of this part's copies each row is.
-            step: the present step.
-        """
+        """The copies ``(B, k, C, H, W)``, differentiable; ``copy`` ``(k,)``: the number of each."""
         return rows
 
     def transform(self, rows: Tensor, step: Step) -> Tensor:

@@ -96,17 +96,11 @@ def resize_and_pad(
     horizontal: tuple[int, Tensor, Tensor],
     fill: Tensor,
 ) -> Tensor:
-    """Resize (bilinear), place on a canvas, and bring a larger canvas back to the image's size.
+    """Resize rows ``(B, k, C, H, W)``, place them on a canvas, and bring that to the rows' size.
 
     Bilinear resizing is linear along each side, so that every sample has its own matrix per side
-    and the whole batch is two matrix products.
-
-    Args:
-        rows: ``(B, k, C, H, W)``.
-        vertical: the canvas' height, and per sample the image's new height and first row,
-            ``(B,)`` int64.
-        horizontal: the same for widths and columns.
-        fill: what the rest of the canvas shows; broadcasts to the rows.
+    and the whole batch is two matrix products. Each side's plan is the canvas' size, and per sample
+    ``(B,)`` int64 the image's new size and first pixel. ``fill``, what the rest shows, broadcasts.
     """
     up, left = (
         _side(rows, size, *plan)[:, None, None]

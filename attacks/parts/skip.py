@@ -39,8 +39,7 @@ def residual_branches(model: nn.Module) -> list[str]:
     :func:`skip_gradient` finds others besides, by what they do in a forward pass.
 
     Returns:
-        dotted names, in the network's order; one per branch, so that a transformer block gives two.
-        Those of the plain module below ``torch.compile`` and data parallelism.
+        dotted names in the network below ``torch.compile`` and data parallelism, one per branch.
 
     Examples:
         >>> from interaction_train.models import CIFARResNet
@@ -58,8 +57,8 @@ def skip_gradient(
 
     The skip gradient method (SGM; Wu et al., "Skip Connections Matter", ICLR 2020): a block
     x + F(x) passes backwards as x + γF(x) + (1 − γ)·stopgrad(F(x)) would, exactly; forwards nothing
-    changes, to the last bit. Meant for gradients of inputs: those of a branch's parameters are
-    scaled only in part. Compiled parts run eagerly meanwhile.
+    changes. Meant for gradients of inputs: those of a branch's parameters are scaled only in part.
+    Compiled parts run eagerly meanwhile.
 
     Args:
         model: the network.
@@ -69,8 +68,8 @@ def skip_gradient(
             no other, has to pass the module's output (of several, the first tensor).
 
     Raises:
-        InputError: γ out of its range, a name that is no module, no residual block found; or, in
-            the forward pass, a block that looks like a residual one and has no skip connection.
+        InputError: γ out of its range, a name that is no module, no residual block found or, in the
+            forward pass, one without a skip connection.
     """
     in_range("gamma", gamma, 0, 1, above=True)
     network = unwrap(model)
@@ -103,12 +102,7 @@ def skip_gradient(
 
 
 class SkipGradient(Part):
-    """SGM as a part of an attack: :func:`skip_gradient` while it runs.
-
-    Args:
-        gamma: share of the gradient that passes the residual branches, in (0, 1].
-        branches: as in :func:`skip_gradient`.
-    """
+    """SGM as a part of an attack: :func:`skip_gradient`, with its arguments, while it runs."""
 
     def __init__(self, gamma: float = 0.5, branches: Sequence[str] | None = None) -> None:
         in_range("gamma", gamma, 0, 1, above=True)
@@ -121,8 +115,8 @@ class SkipGradient(Part):
 class _Hooks:
     """Forward hooks that scale gradients of residual branches, of known blocks and of other kinds.
 
-    Others are found in the graph of a forward pass: a sum of two values, one of which is computed
-    from the other, is a skip connection and its branch.
+    Others are found in the graph: a sum of two values, one of which is computed from the other, is
+    a skip connection and its branch.
     """
 
     def __init__(self, gamma: float) -> None:

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torchattacks.attack import Attack
 
 from interaction_train.attacks.jobs import (
+    Targets,
     check_factory,
+    check_targets,
     checked_batch,
     class_logits,
     make_attack,
@@ -20,7 +22,6 @@ from interaction_train.attacks.jobs import (
 from interaction_train.attacks.norms import NORMS, Norm
 from interaction_train.attacks.run import AttackFactory, norm_of, run_attack
 from interaction_train.attacks.sets.rounding import exact_bytes, round_to_bytes, to_floats
-from interaction_train.attacks.targets import Targets, check_targets
 from interaction_train.errors import InputError, checked_classes, one_of
 
 Pixels = Literal["uint8", "float32"]
@@ -33,23 +34,20 @@ class AdversarialCrafter(L.LightningModule):
     :mod:`interaction_train.attacks.sets.shards`, which
     :class:`~interaction_train.callbacks.AdversarialWriter` puts on disk. The progress bar shows the
     share that the attack fooled so far, among the images of this process that the surrogate
-    classifies correctly. Attacks run as in :func:`~interaction_train.attacks.run.run_attack`:
-    without a trace, and so that a resumed job gives the same.
+    classifies correctly. Attacks run as in :func:`~interaction_train.attacks.run.run_attack`.
 
     Args:
         model: the surrogate, ``(B, C, H, W)`` in [0, 1] → logits ``(B, classes)``.
         attack: network → attack; in YAML a class path without its ``model``.
-        seed: seed of attacks that draw from the global random states.
+        seed: seed of targets, and of attacks that draw from the global random states.
         pixels: ``"uint8"`` rounds to 8 bits, and the attack's bound holds exactly; ``"float32"``
             keeps what the attack returned. Success is judged on what is kept.
-        targets: classes to aim at: ``"random"`` (any but the label), ``"least_likely"`` (of these,
-            the surrogate's smallest logit), or a list of classes, one of them at random but never
-            the label. Default: as the attack is made, mostly at none.
+        targets: classes to aim at (:data:`~interaction_train.attacks.jobs.Targets`); default: as
+            the attack is made, mostly at none.
 
     Raises:
         InputError: an unknown choice; what makes no attack, or one that cannot aim; on a batch,
-            images or labels that do not fit, a network that does not return logits, or a bad result
-            of the attack.
+            images, labels or logits that do not fit, or a bad result of the attack.
     """
 
     def __init__(
@@ -84,18 +82,15 @@ class AdversarialCrafter(L.LightningModule):
         return self._attack
 
     @property
-    def eps(self) -> float | None:
-        """The attack's bound; None where it has none."""
-        eps = getattr(self.attack, "eps", None)
-        return None if eps is None else float(eps)
-
-    @property
-    def norm(self) -> Norm | None:
-        """The norm that the bound is in; None where it has none."""
-        norm = None if self.eps is None else norm_of(self.attack)
-        if norm not in (None, *NORMS):
+    def bound(self) -> tuple[float | None, Norm | None]:
+        """The attack's bound and the norm that it is in; None where it has none."""
+        eps: float | None = getattr(self.attack, "eps", None)
+        if eps is None:
+            return None, None
+        norm = norm_of(self.attack)
+        if norm not in NORMS:
             raise InputError("attack", f"one bounded in {norm}", "one bounded in 'Linf' or 'L2'")
-        return cast(Norm | None, norm)
+        return float(eps), cast(Norm, norm)
 
     def setup(self, stage: str) -> None:
         self._attack = None  # an earlier run's may be on another device
@@ -115,7 +110,8 @@ class AdversarialCrafter(L.LightningModule):
         adversarial, targets = run_attack(self.attack, x, y, seed=self.seed)
         adversarial = adversarial.clamp(0, 1)
         if self.pixels == "uint8":
-            kept = round_to_bytes(adversarial, x, self.eps, self.norm or "Linf")
+            eps, norm = self.bound
+            kept = round_to_bytes(adversarial, x, eps, norm or "Linf")
         else:
             kept = adversarial.float().cpu()
         correct = logits.argmax(1) == y

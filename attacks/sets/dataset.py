@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,13 @@ from interaction_train.attacks.sets.shards import MANIFEST, joined, read_manifes
 from interaction_train.errors import InputError
 
 
-@dataclass(frozen=True, eq=False)
 class AdversarialSet(Dataset[tuple[Tensor, Tensor]]):
     """Adversarial examples in memory, ordered by their place in the data set, each once.
 
-    As a data set its items are (image ``(C, H, W)`` float32 in [0, 1], label).
+    Its items are (image ``(C, H, W)`` float32 in [0, 1], label). Its attributes, None where not
+    known, are ``images`` and ``clean`` ``(N, C, H, W)`` float32 in [0, 1]; ``labels``, ``indices``
+    (ascending) and ``targets`` ``(N,)`` int64; ``correct`` (the surrogate classifies the clean
+    image correctly) and ``success`` (it is fooled) ``(N,)`` bool.
 
     Args:
         tensors: as stored (:mod:`interaction_train.attacks.sets.shards`); only ``adversarial``,
@@ -28,43 +29,21 @@ class AdversarialSet(Dataset[tuple[Tensor, Tensor]]):
         manifest: how it was made; empty for a file of torchattacks.
     """
 
-    tensors: Mapping[str, Tensor]
-    manifest: Mapping[str, Any] = field(default_factory=dict)
+    def __init__(
+        self, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any] | None = None
+    ) -> None:
+        self.tensors, self.manifest = tensors, manifest or {}
+        self.labels, self.indices = tensors["labels"], tensors["indices"]
+        self.targets, self.correct = tensors.get("targets"), tensors.get("correct")
+        self.success = tensors.get("success")
 
     @property
     def images(self) -> Tensor:
-        """Adversarial images ``(N, C, H, W)`` float32 in [0, 1]."""
         return to_floats(self.tensors["adversarial"])
 
     @property
     def clean(self) -> Tensor | None:
-        """Clean images ``(N, C, H, W)`` float32 in [0, 1], where they are known."""
         return to_floats(self.tensors["clean"]) if "clean" in self.tensors else None
-
-    @property
-    def labels(self) -> Tensor:
-        """``(N,)`` int64."""
-        return self.tensors["labels"]
-
-    @property
-    def indices(self) -> Tensor:
-        """``(N,)`` int64, ascending."""
-        return self.tensors["indices"]
-
-    @property
-    def targets(self) -> Tensor | None:
-        """``(N,)`` int64 for a targeted attack."""
-        return self.tensors.get("targets")
-
-    @property
-    def correct(self) -> Tensor | None:
-        """``(N,)`` bool, where known: the surrogate classifies the clean images correctly."""
-        return self.tensors.get("correct")
-
-    @property
-    def success(self) -> Tensor | None:
-        """``(N,)`` bool, where known: the surrogate is fooled."""
-        return self.tensors.get("success")
 
     def __len__(self) -> int:
         return len(self.labels)

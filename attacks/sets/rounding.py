@@ -37,8 +37,7 @@ def round_to_bytes(
 
     L∞: a pixel that is k/255 in the clean image becomes one of the levels k ± floor(255·eps); any
     other becomes the nearest level within ``eps`` of the clean value. L2: to the nearest levels;
-    where that leaves the ball, the sample's perturbation is first shrunk, in steps of 1/256, until
-    it does not.
+    where that leaves the ball, the sample's perturbation is first shrunk, in steps of 1/256.
 
     Args:
         adversarial: ``(B, ...)`` in [0, 1].
@@ -50,8 +49,8 @@ def round_to_bytes(
         uint8 of the same shape, on the CPU. The distances hold for :func:`to_floats` of it.
 
     Raises:
-        InputError: an unknown norm, values that are not finite, or a bound so small that no 8-bit
-            image is within it (clean images that are 8-bit are always within it).
+        InputError: an unknown norm, values that are not finite, or a bound that no 8-bit image
+            keeps (those that are 8-bit when clean always do).
 
     Examples:
         >>> clean = torch.tensor([[100 / 255]])

@@ -7,38 +7,43 @@ A folder holds ``manifest.json`` (what was crafted, how, and whether that is fin
 - ``labels`` and, where the attack was targeted, ``targets`` ``(n,)`` int64;
 - ``indices`` ``(n,)`` int64, the place of each image in its data set;
 - ``correct`` ``(n,)`` bool, whether the surrogate classifies the clean image correctly;
-- ``success`` ``(n,)`` bool, whether it is wrong about the adversarial one as stored (untargeted),
-  or sees the target in it.
+- ``success`` ``(n,)`` bool, whether it is wrong about the stored image, or sees the target.
 
 Every file is written under another name first and then renamed, so what has its name is whole.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from PIL import Image
 from rich.table import Table
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from torchattacks.attack import Attack
 
-from interaction_train.attacks.sets.manifest import first_difference
 from interaction_train.attacks.sets.rounding import to_floats
 from interaction_train.attacks.transfer.rates import Proportion
 from interaction_train.errors import InputError
+from interaction_train.game.evaluation import unwrap
+from interaction_train.models import weights_tag
 from interaction_train.tracking.provenance import versions
 
 MANIFEST = "manifest.json"
 FORMAT = "interaction-train adversarial set 1"
 _TENSORS = {"adversarial", "clean", "labels", "indices", "correct", "success"}
 _ANEW = "delete the file, and the job's command crafts it anew"
+_HASHED = 256  # samples; reading all of a large folder of images would take minutes
+_NO_PARAMETERS = {"model", "device", "attack", "supported_mode", "targeted", "attack_mode"}
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -104,43 +109,29 @@ def read_shards(folder: Path) -> Iterator[dict[str, Tensor]]:
         yield {name: value[new] for name, value in shard.items()}
 
 
-def write_shard(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write one shard."""
-    content = save({name: value.contiguous() for name, value in tensors.items()})
+def write_batches(path: Path, batches: Sequence[Mapping[str, Tensor]], png: bool = False) -> None:
+    """Write batches as one shard, after their pictures: a whole shard has all of them."""
+    shard = joined(batches)
+    if png:
+        images, folder = shard["adversarial"], path.parent / "png"
+        if images.shape[1] not in (1, 3):
+            raise InputError("png", f"images of {images.shape[1]} channels", "1 or 3 channels")
+        folder.mkdir(exist_ok=True)
+        for image, index in zip(images, shard["indices"].tolist(), strict=True):
+            picture = Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy())
+            _whole(folder / f"{index:06d}.png", partial(picture.save, format="PNG"))
+    content = save({name: value.contiguous() for name, value in shard.items()})
     _whole(path, lambda file: file.write_bytes(content))
 
 
-def write_pngs(folder: Path, images: Tensor, indices: Tensor) -> None:
-    """Write ``png/<index>.png`` for each image, ``(n, C, H, W)`` uint8; indices ``(n,)`` int64."""
-    if images.shape[1] not in (1, 3):
-        raise InputError("png", f"images of {images.shape[1]} channels", "1 or 3 channels")
-    (folder / "png").mkdir(exist_ok=True)
-    for image, index in zip(images, indices.tolist(), strict=True):
-        picture = Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy())
-        _whole(folder / "png" / f"{index:06d}.png", partial(picture.save, format="PNG"))
-
-
 def joined(shards: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Tensors ``(n_k, ...)`` put together: floats where uint8 and floats meet.
-
-    A shard keeps its clean images as bytes where they are; another may not have been able to.
-    """
+    """Tensors ``(n_k, ...)`` put together: floats where uint8 and floats (of other shards) meet."""
     whole = {}
     for name in shards[0]:
         parts = [shard[name] for shard in shards]
         same = len({part.dtype for part in parts}) == 1
         whole[name] = torch.cat(parts if same else [to_floats(part) for part in parts])
     return whole
-
-
-class Counts(NamedTuple):
-    """Of a folder's images: those right when clean, and the attack's successes among these."""
-
-    samples: int
-    correct: int
-    successes: int
-    mean_linf: float
-    max_linf: float
 
 
 def can_go_on(folder: Path, job: Mapping[str, Any], overwrite: bool = False) -> bool:
@@ -172,14 +163,6 @@ def begin_set(folder: Path, job: Mapping[str, Any]) -> None:
     write_manifest(folder, {**new, "versions": versions()})
 
 
-def write_batches(path: Path, batches: Sequence[Mapping[str, Tensor]], png: bool) -> None:
-    """Write crafted batches as one shard, after their pictures: a whole shard has all of them."""
-    shard = joined(batches)
-    if png:
-        write_pngs(path.parent, shard["adversarial"], shard["indices"])
-    write_shard(path, shard)
-
-
 def check_stored(path: Path, indices: Tensor, images: Tensor) -> None:
     """Check that a shard was crafted from these images at these places of the data set."""
     shard = read_shard(path)
@@ -189,23 +172,23 @@ def check_stored(path: Path, indices: Tensor, images: Tensor) -> None:
         raise InputError("folder", f"{str(path)!r} with other images", "those of the data set")
 
 
-def finish_set(folder: Path, seconds: float, device: str) -> Counts:
+def finish_set(folder: Path, seconds: float, device: str) -> dict[str, Any]:
     """Count what is there, and say in the manifest that the set is finished."""
     counts, manifest = count(folder), read_manifest(folder)
     if manifest is not None and not manifest["finished"]:
-        now = {"finished": True, "counts": counts._asdict(), "seconds": seconds, "device": device}
+        now = {"finished": True, "counts": counts, "seconds": seconds, "device": device}
         write_manifest(folder, {**manifest, **now})
-    if not counts.correct:
+    if not counts["correct"]:
         warnings.warn(
-            f"the surrogate classifies none of {counts.samples} clean images in {str(folder)!r} "
-            "correctly, so there is no success rate",
+            f"the surrogate classifies none of {counts['samples']} clean images in "
+            f"{str(folder)!r} correctly, so there is no success rate",
             stacklevel=2,
         )
     return counts
 
 
-def count(folder: Path) -> Counts:
-    """Count what the shards hold, with one shard in memory at a time."""
+def count(folder: Path) -> dict[str, Any]:
+    """Count images, those right when clean, and the successes among these, shard by shard."""
     samples = correct = successes = 0
     sizes: list[float] = []
     for shard in read_shards(folder):
@@ -218,21 +201,26 @@ def count(folder: Path) -> Counts:
         else:
             delta, unit = to_floats(adversarial) - to_floats(clean), 1
         sizes += [size / unit for size in delta.flatten(1).abs().amax(1).tolist()]
-    mean = sum(sizes) / max(1, samples)
-    return Counts(samples, correct, successes, mean, max(sizes, default=0.0))
+    return {
+        "samples": samples,
+        "correct": correct,
+        "successes": successes,
+        "mean_linf": sum(sizes) / max(1, samples),
+        "max_linf": max(sizes, default=0.0),
+    }
 
 
-def counts_table(folder: Path, counts: Counts) -> Table:
+def counts_table(folder: Path, counts: Mapping[str, Any]) -> Table:
     """The counts for people."""
-    clean = Proportion(counts.correct, counts.samples)
-    fooled = Proportion(counts.successes, counts.correct)
+    clean = Proportion(counts["correct"], counts["samples"])
+    fooled = Proportion(counts["successes"], counts["correct"])
     low, high = fooled.interval
     table = Table(title="Adversarial examples", show_header=False)
-    table.add_row("images", str(counts.samples))
+    table.add_row("images", str(counts["samples"]))
     table.add_row("clean accuracy", f"{clean.rate:.4f}")
     interval = f"{fooled.rate:.4f} (95 % interval {low:.4f} to {high:.4f})"
-    table.add_row("white-box success", interval if counts.correct else "– (no image is right)")
-    for name, value in (("mean", counts.mean_linf), ("maximum", counts.max_linf)):
+    table.add_row("white-box success", interval if fooled.total else "– (no image is right)")
+    for name, value in (("mean", counts["mean_linf"]), ("maximum", counts["max_linf"])):
         table.add_row(f"‖δ‖∞, {name}", f"{value:.4f} ({255 * value:.2f}/255)")
     table.add_row("folder", str(folder))
     table.caption = "success among the images that the surrogate classifies correctly"
@@ -243,3 +231,74 @@ def _whole(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     write(temporary)
     os.replace(temporary, path)
+
+
+def describe_attack(attack: Attack) -> dict[str, Any]:
+    """Its class and all its public attributes, parts and inner attacks included."""
+    return {**_described(attack), "mode": attack.attack_mode}
+
+
+def describe_network(model: nn.Module) -> dict[str, str]:
+    """Its class and the tag of its weights."""
+    return {"class": _name(type(unwrap(model))), "weights": weights_tag(model)}
+
+
+def describe_data(dataset: Dataset[Any]) -> dict[str, Any]:
+    """Length and a hash of 256 samples, spread evenly; refuses what has no pairs by index."""
+    data: Any = dataset
+    if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
+        wanted = "a data set with a length and items by index"
+        raise InputError("predict_dataloader", type(data).__name__, wanted)
+    count, digest = min(_HASHED, len(data)), hashlib.blake2b(digest_size=8)
+    with torch.random.fork_rng(devices=[]):
+        for i in range(count):
+            item = data[i * len(data) // count]
+            if not isinstance(item, tuple | list) or not isinstance(item[0], Tensor):
+                raise InputError("predict_dataloader", type(item).__name__, "items (tensor, label)")
+            x, y = item
+            digest.update(f"{tuple(x.shape)} {x.dtype} {int(y)}".encode())
+            digest.update(_bytes(x))
+    return {"samples": len(data), "hash": digest.hexdigest()}
+
+
+def first_difference(old: Any, new: Any, place: str = "") -> tuple[str, Any, Any] | None:
+    """Where descriptions differ first, as (path with dots, old, new); "nothing": one lacks it."""
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        return None if old == new else (place, old, new)
+    pairs = {k: (old.get(k, "nothing"), new.get(k, "nothing")) for k in {**new, **old}}
+    found = (first_difference(*pairs[k], f"{place}.{k}".lstrip(".")) for k in pairs)
+    return next(filter(None, found), None)
+
+
+def _described(value: Any, above: tuple[Any, ...] = ()) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
+        return _name(value)
+    if isinstance(value, Tensor):
+        digest = hashlib.blake2b(_bytes(value), digest_size=8).hexdigest()
+        return {"shape": list(value.shape), "values": digest}
+    if isinstance(value, nn.Module):
+        return describe_network(value)
+    if any(value is outer for outer in above):
+        return "…"
+    above = (*above, value)
+    if isinstance(value, Mapping):
+        return {str(key): _described(inner, above) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_described(inner, above) for inner in value]
+    left_out = _NO_PARAMETERS if isinstance(value, Attack) else ()
+    settings = {
+        name: _described(inner, above)
+        for name, inner in sorted(getattr(value, "__dict__", {}).items())
+        if not name.startswith("_") and name not in left_out
+    }
+    return {"class": _name(type(value)), **settings}
+
+
+def _bytes(value: Tensor) -> bytes:
+    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def _name(kind: Any) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"

@@ -2,37 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
-from interaction_train.attacks.jobs import check_factory, checked_batch
-from interaction_train.attacks.run import AttackFactory
-from interaction_train.attacks.sets.dataset import read_adversarial_set
-from interaction_train.attacks.targets import Targets, check_targets
-from interaction_train.attacks.transfer.crafting import (
-    Row,
-    count_classes,
-    judge_set,
-    predictions,
-    prepared_attack,
+from interaction_train.attacks.jobs import (
+    Targets,
+    check_factory,
+    check_targets,
+    checked_batch,
+    class_logits,
+    make_attack,
+    refuse_normalization,
 )
-from interaction_train.attacks.transfer.rates import TransferCell, TransferRate, transfer_cells
+from interaction_train.attacks.run import AttackFactory, counted_passes, run_attack
+from interaction_train.attacks.sets.dataset import read_adversarial_set
+from interaction_train.attacks.transfer.rates import (
+    Outcome,
+    TransferCell,
+    TransferRate,
+    transfer_cells,
+)
 from interaction_train.attacks.transfer.report import (
     Examples,
     Line,
-    empty_rates,
     print_transfer,
     report_transfer,
 )
-from interaction_train.errors import InputError, at_least, checked_classes
+from interaction_train.errors import (
+    InputError,
+    at_least,
+    checked_classes,
+    checked_images,
+    checked_labels,
+)
 from interaction_train.models import weights_tag
 from interaction_train.sampling.random import sample_hash
 from interaction_train.tracking.folders import run_folder
+
+_SET_BATCH = 128  # images of a set predicted at once
+
+
+class _Row(NamedTuple):
+    """An attack on a source, of which ``steps`` steps are looked at, and its outcomes so far."""
+
+    source: str
+    name: str
+    eps: float | None
+    network: nn.Module
+    attack: Any
+    steps: int
+    rate: TransferRate
 
 
 class TransferEvaluation(L.LightningModule):
@@ -44,7 +70,7 @@ class TransferEvaluation(L.LightningModule):
     loggers, with the scalars ``test/acc/<target>`` and
     ``test/transfer/<source>/<attack>/<target>`` (of several ε, each under ``…/<ε>``): the success
     rate on images that the target classifies correctly when clean or, of a targeted attack, how
-    often the target takes an image for the class aimed at.
+    often the target takes an image for the class aimed at. Then ``cells`` holds the matrix.
 
     Args:
         networks: name → network, values in [0, 1] → logits; all with the same classes.
@@ -52,34 +78,26 @@ class TransferEvaluation(L.LightningModule):
         sources: names of the networks that are attacked; default: all.
         targets: names of the networks that are to be fooled; default: all.
         leave_out: attack → sources that it is not run on.
-        adversarial_sets: name → adversarial examples on disk, measured as rows of their own: a
-            folder written by ``interaction-train predict`` or a file of ``torchattacks``' ``save``.
-        epsilons: bounds to run every attack with; the step size is scaled with the bound, the
-            number of steps stays. Default: each attack's own.
-        steps: number of steps to run every attack with. Default: each its own.
+        adversarial_sets: name → what :func:`~interaction_train.attacks.read_adversarial_set` reads,
+            measured as rows of their own.
+        epsilons: bounds to run every attack with, step sizes in proportion; default: its own.
+        steps: number of steps to run every attack with; default: its own.
         best_step: report success at the best step too, which is chosen for every image on all the
             others, for attacks that have ``on_step``; keeps all steps of a batch in memory.
         only_jointly_correct: make the rates about the images that all targets classify correctly
             when clean, instead of those that the one target does.
-        target_classes: classes that every attack aims at: ``"random"`` (any but the label),
-            ``"least_likely"`` (of these, the source's smallest logit), or a list of classes, one of
-            them at random but never the label. Default: as each attack is made.
-        first_batch: leave out the batches before this one (from 0), of each process: with the
-            Trainer's ``limit_test_batches``, settings can be chosen on other images than those of
-            the final table.
+        target_classes: classes that every attack aims at
+            (:data:`~interaction_train.attacks.jobs.Targets`); default: as it is made.
+        first_batch: leave out each process' batches before this one (from 0), on which settings
+            can be chosen with the Trainer's ``limit_test_batches``.
         examples: number of images to show, of the first batch and each source's last attack.
         folder: where the files go, in place of an earlier evaluation's; default: the logger's
             folder, or without a logger a new ``results_<k>`` in ``default_root_dir``.
         seed: seed of random targets, and of attacks that draw from the global random states.
 
-    Attributes:
-        cells: after ``test``, every cell of the matrix, the same on all processes.
-
     Raises:
-        InputError: nothing to measure, names that do not fit, ε that are not positive or that an
-            attack does not take, attacks that cannot aim; in ``test``, images, adversarial examples
-            or labels out of range, targets that are the labels, and networks that do not return
-            logits of the same classes.
+        InputError: nothing to measure, settings or names that do not fit; in ``test``, images,
+            labels or logits that do not fit, attacks that cannot aim, or aim at the labels.
     """
 
     def __init__(
@@ -122,11 +140,12 @@ class TransferEvaluation(L.LightningModule):
                 raise InputError("networks", f"the name {name!r}", "a name without '.' and '/'")
         self.sources = _names("sources", sources, networks)
         self.targets = _names("targets", targets, networks)
-        leave_out = {} if leave_out is None else leave_out
-        _names("leave_out", list(leave_out), attacks)
-        left_out = {name: _names("leave_out", these, networks) for name, these in leave_out.items()}
+        without = {
+            name: _names("leave_out", these, networks) for name, these in (leave_out or {}).items()
+        }
+        _names("leave_out", list(without), attacks)
         pairs = ((source, name) for source in self.sources for name in attacks)
-        self._pairs = [pair for pair in pairs if pair[0] not in left_out.get(pair[1], [])]
+        self._pairs = [pair for pair in pairs if pair[0] not in without.get(pair[1], [])]
         if not self._pairs and not adversarial_sets:
             raise InputError("leave_out", "every attack on every source", "something to measure")
         bounds = epsilons if isinstance(epsilons, list) else []
@@ -140,8 +159,8 @@ class TransferEvaluation(L.LightningModule):
         self.networks = nn.ModuleDict(networks)
         self.epsilons, self.best_step = epsilons, best_step
         self.only_jointly_correct, self.target_classes = only_jointly_correct, target_classes
-        self._changes: dict[str, Any] = {"steps": steps, "targets": target_classes, "seed": seed}
-        self.first_batch, self.examples, self.seed = first_batch, examples, seed
+        self.steps, self.first_batch = steps, first_batch
+        self.examples, self.seed = examples, seed
         self.folder = None if folder is None else Path(folder)
         self.cells: list[TransferCell] = []
         self._lines: list[Line] = []
@@ -159,19 +178,24 @@ class TransferEvaluation(L.LightningModule):
         self._rows = [self._row(*pair, eps) for pair in self._pairs for eps in bounds]
         self._judges = {name: self.networks[name] for name in self.targets}
 
-    def _row(self, source: str, name: str, eps: float | None) -> Row:
+    def _row(self, source: str, name: str, eps: float | None) -> _Row:
         network, factory = self.networks[source], self.attacks[name]
-        attack = prepared_attack(factory, network, name, source, eps, **self._changes)
+        with _named(name, source):
+            attack = make_attack(factory, network, eps, self.target_classes, self.seed, self.steps)
+            refuse_normalization(attack)
         steps = int(attack.steps) if self.best_step and hasattr(attack, "on_step") else 0
         bound = getattr(attack, "eps", None) if eps is None else eps  # wrappers have none
-        return Row(source, name, bound, network, attack, steps, self._rate(steps))
+        return _Row(source, name, bound, network, attack, steps, self._rate(steps))
 
     def _rate(self, steps: int = 0) -> TransferRate:
         rate = TransferRate(len(self.targets), steps, self.only_jointly_correct)
         return rate.to(self.device)
 
     def _predict(self, x: Tensor) -> Tensor:
-        return predictions(self._judges, x)
+        """Images ``(B, ...)`` → the classes that the T targets predict, ``(B, T)`` int64."""
+        nets = self._judges.items()
+        found = [class_logits(net, x, f"networks.{name}").argmax(1) for name, net in nets]
+        return torch.stack(found, 1)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         if batch_idx < self.first_batch:
@@ -179,12 +203,17 @@ class TransferEvaluation(L.LightningModule):
         x, y = checked_batch(batch)
         if batch_idx == self.first_batch:
             used = dict.fromkeys([*self.sources, *self.targets])
-            self._classes = count_classes({name: self.networks[name] for name in used}, x)
+            logits = [class_logits(self.networks[name], x, f"networks.{name}") for name in used]
+            widths = {name: out.shape[1] for name, out in zip(used, logits, strict=True)}
+            if len(set(widths.values())) > 1:
+                found = ", ".join(f"{name} with {count}" for name, count in widths.items())
+                raise InputError("networks", found, "networks with the same number of classes")
+            self._classes = logits[0].shape[1]
         checked_classes(y, self._classes, "networks")
         content, right = sample_hash(x, y), self._predict(x) == y.unsqueeze(1)
         shown: dict[str, tuple[str, Tensor]] = {}
         for row in self._rows:
-            adversarial, outcome = row.craft(x, y, self._predict, self.seed)
+            adversarial, outcome = self._craft(row, x, y)
             row.rate.update(content, outcome._replace(right=right))
             shown[row.source] = f"{row.name} on {row.source}", adversarial[: self.examples]
         if batch_idx == self.first_batch and self.examples and shown:
@@ -192,13 +221,40 @@ class TransferEvaluation(L.LightningModule):
                 rank_zero_warn(f"examples: no pictures of shape {tuple(x.shape[1:])} are shown")
                 return
             labels = [f"label {label}" for label in y[: self.examples].tolist()]
-            last = {title: (images.cpu(), self._seen(images)) for title, images in shown.values()}
-            self._examples = Examples(x[: self.examples].cpu(), labels, last)
+            self._examples = Examples(x[: self.examples].cpu(), labels, {})
+            for title, images in shown.values():
+                said = [
+                    ", ".join(map("{} {}".format, self.targets, row))
+                    for row in self._predict(images).tolist()
+                ]
+                self._examples.adversarial[title] = images.cpu(), said
 
-    def _seen(self, images: Tensor) -> list[str]:
-        """What the targets take images for, in words."""
-        rows = (zip(self.targets, row, strict=True) for row in self._predict(images).tolist())
-        return [", ".join(f"{name} {label}" for name, label in pairs) for pairs in rows]
+    def _craft(self, row: _Row, x: Tensor, y: Tensor) -> tuple[Tensor, Outcome]:
+        at_step: list[Tensor] = []
+        if row.steps:
+            row.attack.on_step = lambda number, images: at_step.append(images.clone())
+        try:
+            with _named(row.name, row.source), counted_passes(row.network) as passes:
+                adversarial, aims = run_attack(row.attack, x, y, seed=self.seed)
+        finally:
+            if row.steps:
+                row.attack.on_step = None
+        adversarial = checked_images(adversarial, f"attacks.{row.name}, its images")
+        outcome = self._outcome(adversarial, y, aims)
+        steps = [self._outcome(images, y, aims) for images in at_step]
+        success = [step.fooled if step.hit is None else step.hit for step in steps]
+        return adversarial, outcome._replace(
+            at_step=torch.stack(success, 1) if success else None,
+            size=(adversarial.float() - x.float()).abs().flatten(1).amax(1),
+            forwards=passes["forwards"] / len(x),
+            backwards=passes["backwards"] / len(x),
+        )
+
+    def _outcome(self, x: Tensor, y: Tensor, aims: Tensor | None) -> Outcome:
+        """How the targets take adversarial examples."""
+        seen = self._predict(x)
+        hit = None if aims is None else seen == aims.to(y).unsqueeze(1)
+        return Outcome(seen != y.unsqueeze(1), hit=hit)
 
     def on_test_epoch_end(self) -> None:
         lines = [self._line(row) for row in self._rows]
@@ -217,11 +273,9 @@ class TransferEvaluation(L.LightningModule):
         # Printed here, when the progress bar is gone.
         if self.trainer.is_global_zero:
             print_transfer(self._lines, self.only_jointly_correct)
-            for text in empty_rates(self._lines, self.only_jointly_correct):
-                rank_zero_warn(text)
         self._rows = []
 
-    def _line(self, row: Row) -> Line:
+    def _line(self, row: _Row) -> Line:
         parts = set(row.network.modules())
         white = [network in parts for network in self._judges.values()]
         about = {"source": row.source, "attack": row.name, "eps": row.eps}
@@ -230,15 +284,41 @@ class TransferEvaluation(L.LightningModule):
 
     def _set_line(self, name: str, path: str) -> Line:
         """A set's row; every process measures its share of the set."""
-        found, rate = read_adversarial_set(path), self._rate()
-        share = range(self.global_rank, len(found), self.trainer.world_size)
-        judge_set(name, found, self._judges, rate, self._classes, share)
+        found, rate, where = read_adversarial_set(path), self._rate(), f"adversarial_sets.{name}"
+        images, clean, targets = found.images, found.clean, found.targets
+        # As the networks' weights are, which half precision converts.
+        weights = (p.dtype for net in self._judges.values() for p in net.parameters())
+        dtype, share = next(weights, torch.float32), torch.arange(len(found))
+        for piece in share[self.global_rank :: self.trainer.world_size].split(_SET_BATCH):
+            if not len(piece):
+                continue
+            y = checked_labels(found.labels[piece], len(piece), f"{where}, labels").to(self.device)
+            checked_classes(y, self._classes, f"{where}, labels")
+            known = x = checked_images(images[piece].to(self.device, dtype), f"{where}, images")
+            outcome = self._outcome(x, y, None if targets is None else targets[piece])
+            if clean is not None:
+                pixels = clean[piece].to(self.device, dtype)
+                known = checked_images(pixels, f"{where}, clean images")
+                right = self._predict(known) == y.unsqueeze(1)
+                size = (x - known).abs().flatten(1).amax(1)
+                outcome = outcome._replace(right=right, size=size)
+            rate.update(sample_hash(known, y), outcome)
         job = found.manifest.get("job", {})
         surrogate = job.get("surrogate", {}).get("weights")
         white = [weights_tag(network) == surrogate for network in self._judges.values()]
         about = {"source": None, "attack": name, "eps": job.get("eps")}
-        about["is_targeted"] = found.targets is not None
+        about["is_targeted"] = targets is not None
         return transfer_cells(rate.compute(), self.targets, white, **about)
+
+
+@contextmanager
+def _named(attack: str, source: str) -> Iterator[None]:
+    """Errors in here say which attack on which network they are about."""
+    try:
+        yield
+    except InputError as error:
+        where = f"attacks.{attack} on {source}, {error.argument}"
+        raise InputError(where, error.got, error.expected) from error
 
 
 def _names(argument: str, names: Any, known: Any) -> list[str]:

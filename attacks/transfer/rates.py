@@ -43,37 +43,31 @@ class Proportion:
 
 
 class Outcome(NamedTuple):
-    """What became of a batch of B samples at T targets; None and NaN where it is not known.
+    """What became of a batch of B samples at T targets; None and NaN where it is not known."""
 
-    Attributes:
-        fooled: ``(B, T)`` bool, the adversarial example is misclassified.
-        right: ``(B, T)`` bool, the clean image is classified correctly.
-        hit: ``(B, T)`` bool, the adversarial example is taken for the class that was aimed at; None
-            for untargeted attacks.
-        at_step: ``(B, S, T)`` bool, success after each of S steps: ``hit`` of a targeted attack,
-            ``fooled`` of another.
-        size: ``(B,)``, the perturbation's largest absolute pixel value.
-        forwards: rows forward per sample that crafting took.
-        backwards: the same, backward.
-    """
-
-    fooled: Tensor
-    right: Tensor | None = None
-    hit: Tensor | None = None
-    at_step: Tensor | None = None
-    size: Tensor | None = None
-    forwards: float = math.nan
-    backwards: float = math.nan
+    fooled: Tensor  # (B, T) bool, the adversarial example is misclassified
+    right: Tensor | None = None  # (B, T) bool, the clean image is classified correctly
+    hit: Tensor | None = None  # (B, T) bool, it is taken for the class aimed at
+    at_step: Tensor | None = None  # (B, S, T) bool, `hit` (untargeted: `fooled`) after each step
+    size: Tensor | None = None  # (B,), the perturbation's largest absolute pixel value
+    forwards: float = math.nan  # rows forward per sample that crafting took
+    backwards: float = math.nan  # the same, backward
 
 
 class TransferRate(RowMetric):
-    """How often one attack's adversarial examples fool each of several targets.
+    """How often one attack's adversarial examples fool each of several targets, each sample once.
 
-    ``compute()`` returns the counts of :func:`transfer_counts`, each sample once.
+    ``compute()`` returns, per target ``(T,)`` int64: ``fooled``; ``known`` (clean) samples, and
+    ``right`` of these; ``correct``, those that the untargeted rate is about, and ``fooled_correct``
+    of these; ``aimed``, those that the targeted rate is about, and ``hit`` of these; ``best_step``,
+    how many of the correct (untargeted) or aimed ones an attack succeeds with at the step that is
+    best for the others (:func:`best_step`), and ``best_step_at``, that step's mean (NaN without
+    steps). Scalars ``images``, the means ``forwards`` and ``backwards``, and ``linf``, the largest
+    size.
 
     Args:
         targets: the number T of target networks.
-        steps: the number S of steps that :attr:`Outcome.at_step` has; 0 for none.
+        steps: the number S of steps that :class:`Outcome`'s ``at_step`` has; 0 for none.
         only_jointly_correct: count only the samples that all targets get right when clean.
         kwargs: those of ``torchmetrics.Metric``.
     """
@@ -89,16 +83,17 @@ class TransferRate(RowMetric):
 
     @property
     def row_shape(self) -> tuple[int, ...]:
+        # Forwards, backwards, size; per target fooled, right, hit, and success after each step.
         return (3 + (3 + self.steps) * self.targets,)
 
-    def statistics(self, rows: Tensor) -> dict[str, Tensor]:
-        return transfer_counts(rows, self.targets, self.only_jointly_correct)
+    def _parts(self, rows: Tensor) -> Sequence[Tensor]:
+        return rows.tensor_split([3 + k * self.targets for k in range(4)], 1)
 
     def update(self, content: Tensor, outcome: Outcome) -> None:
         """Add the outcomes of a batch with the content hashes ``(B,)`` int64."""
         size, device = (len(content), *self.row_shape), outcome.fooled.device
         rows = torch.full(size, torch.nan, dtype=self.row_dtype, device=device)
-        own, *judged = rows.tensor_split([3 + k * self.targets for k in range(4)], 1)
+        own, *judged = self._parts(rows)
         own[:, 0], own[:, 1] = outcome.forwards, outcome.backwards
         known = [outcome.size, outcome.fooled, outcome.right, outcome.hit, outcome.at_step]
         for part, value in zip([own[:, 2], *judged], known, strict=True):
@@ -106,66 +101,41 @@ class TransferRate(RowMetric):
                 part.copy_(value.flatten(1) if value.dim() > 1 else value)
         self.add(content, rows)
 
-
-def transfer_counts(
-    rows: Tensor, targets: int, only_jointly_correct: bool = False
-) -> dict[str, Tensor]:
-    """Count successes and what they are successes of.
-
-    Args:
-        rows: ``(B, 3 + (3 + S)·T)``: forwards, backwards, size, then per target fooled, right, hit,
-            and success after each of S steps; NaN where unknown.
-        targets: T.
-        only_jointly_correct: count only the samples that all targets get right when clean.
-
-    Returns:
-        per target ``(T,)`` int64: ``fooled``; ``known`` (clean) samples, and ``right`` of these;
-        ``correct``, those that the untargeted rate is about, and ``fooled_correct`` of these;
-        ``aimed``, those that the targeted rate is about, and ``hit`` of these; ``best_step``, how
-        many of the correct (untargeted) or aimed ones an attack succeeds with at the step that is
-        best for the others (:func:`best_step`), and ``best_step_at``, that step's mean (NaN without
-        steps). Scalars ``images``, the means ``forwards`` and ``backwards``, and ``linf``, the
-        largest size.
-    """
-    own, fooled, right, hit, at_step = rows.tensor_split([3 + k * targets for k in range(4)], 1)
-    correct, aimed = right == 1, ~hit.isnan()
-    if only_jointly_correct:
-        correct = correct.all(1, keepdim=True).expand_as(correct)
-        aimed = aimed & correct
-    counts = {
-        "fooled": fooled,
-        "known": ~right.isnan(),
-        "right": right == 1,
-        "correct": correct,
-        "fooled_correct": (fooled == 1) & correct,
-        "aimed": aimed,
-        "hit": (hit == 1) & aimed,
-    }
-    result = {name: value.sum(0).long() for name, value in counts.items()}
-    result["best_step"] = torch.zeros_like(result["fooled"])
-    result["best_step_at"] = rows.new_full((targets,), torch.nan)
-    if at_step.shape[1]:
-        counted = torch.where(hit.isnan(), correct, aimed)
-        success, chosen = best_step(at_step.unflatten(1, (-1, targets)) == 1, counted)
-        result["best_step"] = (success & counted).sum(0)
-        result["best_step_at"] = torch.where(counted, chosen.to(rows), torch.nan).nanmean(0)
-    result["images"] = torch.tensor(len(rows), device=rows.device)
-    result["forwards"], result["backwards"], _ = own.mean(0)
-    result["linf"] = own[:, 2].max() if len(own) else own.new_tensor(torch.nan)
-    return result
+    def statistics(self, rows: Tensor) -> dict[str, Tensor]:
+        own, fooled, right, hit, at_step = self._parts(rows)
+        correct, aimed = right == 1, ~hit.isnan()
+        if self.only_jointly_correct:
+            correct = correct.all(1, keepdim=True).expand_as(correct)
+            aimed = aimed & correct
+        counts = {
+            "fooled": fooled,
+            "known": ~right.isnan(),
+            "right": right == 1,
+            "correct": correct,
+            "fooled_correct": (fooled == 1) & correct,
+            "aimed": aimed,
+            "hit": (hit == 1) & aimed,
+        }
+        result = {name: value.sum(0).long() for name, value in counts.items()}
+        result["best_step"] = torch.zeros_like(result["fooled"])
+        result["best_step_at"] = rows.new_full((self.targets,), torch.nan)
+        if at_step.shape[1]:
+            counted = torch.where(hit.isnan(), correct, aimed)
+            success, chosen = best_step(at_step.unflatten(1, (-1, self.targets)) == 1, counted)
+            result["best_step"] = (success & counted).sum(0)
+            result["best_step_at"] = torch.where(counted, chosen.to(rows), torch.nan).nanmean(0)
+        result["images"] = torch.tensor(len(rows), device=rows.device)
+        result["forwards"], result["backwards"], _ = own.mean(0)
+        result["linf"] = own[:, 2].max() if len(own) else own.new_tensor(torch.nan)
+        return result
 
 
 def best_step(at_step: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
     """Success at the best step, chosen for every sample on all the others (leave one out).
 
-    As Wang et al. (ICLR 2021, Sec. 4) choose it; of equally good steps the last.
-
-    Args:
-        at_step: ``(B, S, T)`` bool, success after every step.
-        counted: ``(B, T)`` bool, the samples that the choice is made on.
-
-    Returns:
-        success ``(B, T)`` bool at the chosen step, and the step ``(B, T)``, from 1.
+    As Wang et al. (ICLR 2021, Sec. 4) choose it; of equally good steps the last. From success
+    ``(B, S, T)`` bool after every step, and the samples ``(B, T)`` bool that the choice is made on:
+    success at the chosen step, and the step from 1, ``(B, T)``.
     """
     own = (at_step & counted.unsqueeze(1)).long()
     others = own.sum(0) - own
@@ -175,46 +145,24 @@ def best_step(at_step: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class TransferCell:
-    """One attack on one source, measured at one target; None is what is not known.
+    """One attack on one source, measured at one target; None is what is not known."""
 
-    Args:
-        source: the attacked network's name; None for adversarial sets from disk.
-        attack: the attack's name, or the set's.
-        eps: bound on the perturbation.
-        target: the name of the network that is to be fooled.
-        white_box: the target is the source, or part of it.
-        is_targeted: whether the attack aims at classes.
-        images: number of samples.
-        clean: correct predictions of the target on clean images.
-        fooled: wrong predictions on adversarial examples, of all samples.
-        fooled_correct: the same of the samples that are classified correctly while clean: the
-            attack success rate.
-        targeted: predictions of the class that was aimed at, of all samples; no trials for
-            untargeted attacks.
-        best_step: like ``success``, at the step that is best for all other samples; no trials where
-            steps were not looked at.
-        best_step_at: that step, in the mean over samples.
-        forwards: rows forward through the source per image.
-        backwards: rows backward through the source per image.
-        linf: the largest absolute pixel value of all perturbations.
-    """
-
-    source: str | None
-    attack: str
-    eps: float | None
-    target: str
-    white_box: bool
-    is_targeted: bool
-    images: int
-    clean: Proportion
-    fooled: Proportion
-    fooled_correct: Proportion
-    targeted: Proportion
-    best_step: Proportion
-    best_step_at: float | None
-    forwards: float | None
-    backwards: float | None
-    linf: float | None
+    source: str | None  # the attacked network's name; None for adversarial sets from disk
+    attack: str  # its name, or the set's
+    eps: float | None  # bound on the perturbation
+    target: str  # the name of the network that is to be fooled
+    white_box: bool  # the target is the source, or part of it
+    is_targeted: bool  # the attack aims at classes
+    images: int  # number of samples
+    clean: Proportion  # correct predictions of the target on clean images
+    fooled: Proportion  # wrong predictions on adversarial examples, of all samples
+    fooled_correct: Proportion  # the same of samples that are classified correctly while clean
+    targeted: Proportion  # predictions of the class aimed at; no trials for untargeted attacks
+    best_step: Proportion  # like `success`, at the step that is best for all other samples
+    best_step_at: float | None  # that step, in the mean over samples
+    forwards: float | None  # rows forward through the source per image
+    backwards: float | None  # the same, backward
+    linf: float | None  # the largest absolute pixel value of all perturbations
 
     @property
     def success(self) -> Proportion:
@@ -242,7 +190,7 @@ class TransferCell:
 def transfer_cells(
     counts: dict[str, Tensor], targets: Sequence[str], white_box: Sequence[bool], **same: Any
 ) -> list[TransferCell]:
-    """The cells of one row, from :func:`transfer_counts` and what they share (``same``)."""
+    """The cells of one row, from a :class:`TransferRate`'s counts and what they share."""
     # torchmetrics turns the counts of a single target into scalars.
     plain = {name: count.reshape(-1).tolist() for name, count in counts.items()}
     images = int(plain["images"][0])

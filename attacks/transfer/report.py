@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ import lightning as L
 import pandas as pd
 import torch
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from rich.console import Console
@@ -24,6 +25,7 @@ from interaction_train.tracking.figures import save_figure
 from interaction_train.tracking.loggers import log_figure, log_images, log_table
 
 _WIDEST = 1000  # columns of text in a file
+_FILES = {"matrix": "transfer", "eps": "transfer_eps"}  # of the figures
 
 Line = list[TransferCell]
 """The cells of one row of the matrix, one per target."""
@@ -38,7 +40,7 @@ class Examples(NamedTuple):
 
 
 def print_transfer(lines: Sequence[Line], jointly: bool) -> None:
-    """Print the matrix, and below it that of the best steps where they were looked at."""
+    """Print the matrix, that of the best steps where they were looked at, and warnings."""
     which = "all targets classify" if jointly else "the target classifies"
     caption = (
         f"attack success in % of the images that {which} correctly when clean, with 95 % Wilson "
@@ -55,6 +57,8 @@ def print_transfer(lines: Sequence[Line], jointly: bool) -> None:
             "is best on all other images; in brackets the interval, after @ the mean step"
         )
         _print(stepped, "best_step", "Transfer at the best step", caption)
+    for text in _empty_rates(lines, jointly):
+        rank_zero_warn(text)
 
 
 def _print(lines: Sequence[Line], value: str, title: str, caption: str) -> None:
@@ -62,7 +66,7 @@ def _print(lines: Sequence[Line], value: str, title: str, caption: str) -> None:
     columns = [Column(name, justify="right", no_wrap=True) for name in numbers]
     table = Table("source", Column("attack", no_wrap=True), *columns, title=title, caption=caption)
     if value == "success":
-        clean = [percent(cell.clean.rate) for cell in lines[0]]
+        clean = [_percent(cell.clean.rate) for cell in lines[0]]
         table.add_row("", "clean accuracy", "", *clean, "", "", end_section=True)
     for source, group in groupby(lines, key=lambda line: line[0].source):
         for line in group:
@@ -85,7 +89,7 @@ def _cell(cell: TransferCell, value: str) -> str:
     low, high = (f"{100 * bound:.0f}" for bound in proportion.interval)
     at = f" @{cell.best_step_at:.1f}" if value == "best_step" else ""
     star = "*" if cell.white_box else " "
-    return f"{percent(proportion.rate)} ({low}–{high}){at}{star}"
+    return f"{_percent(proportion.rate)} ({low}–{high}){at}{star}"
 
 
 def report_transfer(
@@ -98,18 +102,19 @@ def report_transfer(
     """Write the matrix into a folder, where there is one, and send it to the trainer's loggers."""
     crafted = [(line[0].source, line[0].attack) for line in lines if line[0].source]
     several = len(set(crafted)) < len(crafted)
-    figures = {"transfer": matrix_figure(lines)}
+    figures = {"matrix": _matrix_figure(lines)}
     if several:
-        figures["transfer_eps"] = epsilon_figure(lines)
+        figures["eps"] = _epsilon_figure(lines)
     records = [cell.record() for line in lines for cell in line]
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         pd.DataFrame(records).to_csv(folder / "transfer.csv", index=False)
         document = json.dumps({**about, "cells": records}, indent=2)
         (folder / "transfer.json").write_text(document)
-        shown = {} if examples is None else {"examples": examples_figure(examples)}
-        for name, figure in {**figures, **shown}.items():
-            save_figure(figure, folder / f"{name}.png")
+        for name, figure in figures.items():
+            save_figure(figure, folder / f"{_FILES[name]}.png")
+        if examples is not None:
+            save_figure(_examples_figure(examples), folder / "examples.png")
     step = trainer.global_step
     for logger in trainer.loggers:
         logger.log_metrics(_scalars(lines, several), step=step)
@@ -118,8 +123,7 @@ def report_transfer(
     table = [list(record.values()) for record in records]
     log_table(loggers, "test/transfer/table", list(records[0]), table, step)
     for name, figure in figures.items():
-        key = "matrix" if name == "transfer" else "eps"
-        log_figure(loggers, f"test/transfer/{key}", figure, step)
+        log_figure(loggers, f"test/transfer/{name}", figure, step)
     if examples is not None:
         images, captions = [examples.clean], list(examples.captions)
         for title, (adversarial, said) in examples.adversarial.items():
@@ -128,7 +132,7 @@ def report_transfer(
         log_images(loggers, "test/transfer/examples", torch.cat(images), captions, step)
 
 
-def empty_rates(lines: Sequence[Line], jointly: bool) -> Iterator[str]:
+def _empty_rates(lines: Sequence[Line], jointly: bool) -> Iterator[str]:
     """What the rates can say nothing about, in words."""
     if jointly and not any(cell.success.total for line in lines for cell in line):
         names = ", ".join(cell.target for cell in lines[0])
@@ -161,23 +165,21 @@ def _eps(eps: float | None) -> str:
     return f"{round(levels)}/255" if abs(levels - round(levels)) < 1e-4 else f"{eps:.4g}"
 
 
-def matrix_figure(lines: Sequence[Line]) -> Figure:
+def _matrix_figure(lines: Sequence[Line]) -> Figure:
     """The matrix as a heat map, white-box cells framed; of several ε, the largest."""
-    largest: dict[str, Line] = {}
-    for line in sorted(lines, key=lambda line: line[0].eps or 0):
-        largest[_label(line[0])] = line
-    lines = [largest[label] for label in dict.fromkeys(_label(line[0]) for line in lines)]
+    largest = {label: same[-1] for label, same in _by_label(lines).items()}
+    lines = list(largest.values())
     targets = [cell.target for cell in lines[0]]
     rates = [[100 * cell.success.rate for cell in line] for line in lines]
     figure = Figure(figsize=(3.6 + 1.1 * len(targets), 1.6 + 0.3 * len(lines)), layout="tight")
     axes = figure.add_subplot()
     image = axes.imshow(rates, vmin=0, vmax=100, cmap="viridis", aspect="auto")
     axes.set_xticks(range(len(targets)), targets, rotation=20)
-    axes.set_yticks(range(len(lines)), [_label(line[0]) for line in lines])
+    axes.set_yticks(range(len(lines)), list(largest))
     for i, line in enumerate(lines):
         for j, cell in enumerate(line):
             colour = "black" if rates[i][j] > 60 else "white"
-            axes.text(j, i, percent(cell.success.rate), ha="center", va="center", color=colour)
+            axes.text(j, i, _percent(cell.success.rate), ha="center", va="center", color=colour)
             if cell.white_box:
                 frame = Rectangle((j - 0.47, i - 0.4), 0.94, 0.8, fill=False, ec="red", lw=1.5)
                 axes.add_patch(frame)
@@ -186,13 +188,10 @@ def matrix_figure(lines: Sequence[Line]) -> Figure:
     return figure
 
 
-def epsilon_figure(lines: Sequence[Line]) -> Figure:
+def _epsilon_figure(lines: Sequence[Line]) -> Figure:
     """Success against ε, one panel per target and one curve per row, with 95 % intervals."""
     targets = [cell.target for cell in lines[0]]
-    curves: dict[str, list[Line]] = {}
-    for line in sorted(lines, key=lambda line: line[0].eps or 0):
-        if line[0].eps is not None:
-            curves.setdefault(_label(line[0]), []).append(line)
+    curves = _by_label(line for line in lines if line[0].eps is not None)
     figure = Figure(figsize=(1.5 + 3.2 * len(targets), 4), layout="constrained")
     panels = figure.subplots(1, len(targets), sharey=True, squeeze=False)[0]
     for t, (axes, target) in enumerate(zip(panels, targets, strict=True)):
@@ -210,7 +209,7 @@ def epsilon_figure(lines: Sequence[Line]) -> Figure:
     return figure
 
 
-def examples_figure(examples: Examples) -> Figure:
+def _examples_figure(examples: Examples) -> Figure:
     """Clean images, magnified perturbations and adversarial examples side by side."""
     count, extra = len(examples.clean), len(examples.adversarial)
     size = (1.9 * (1 + 2 * extra), 0.4 + 2.1 * count)
@@ -236,10 +235,14 @@ def _show(axes: Any, image: Tensor, caption: str) -> None:
     axes.set_axis_off()
 
 
-def percent(rate: float) -> str:
-    """A rate in percent; a dash where it is one of nothing."""
+def _percent(rate: float) -> str:
     return "–" if math.isnan(rate) else f"{100 * rate:.1f}"
 
 
-def _label(cell: TransferCell) -> str:
-    return f"{cell.source}: {cell.title}" if cell.source else cell.title
+def _by_label(lines: Iterable[Line]) -> dict[str, list[Line]]:
+    """Source and attack → their rows, from the smallest ε to the largest."""
+    found: dict[str, list[Line]] = {}
+    for line in lines:
+        source, title = line[0].source, line[0].title
+        found.setdefault(f"{source}: {title}" if source else title, []).append(line)
+    return {name: sorted(same, key=lambda line: line[0].eps or 0) for name, same in found.items()}

@@ -1,5 +1,6 @@
 """The attack loop: torchattacks' interface and arithmetic, bounds, and leaving no trace."""
 
+import inspect
 import warnings
 
 import pytest
@@ -539,3 +540,11 @@ def test_presets():
         HybridIRAttack(ConvNet(), grid=4, size=3, gamma=1, steps=1)(
             torch.rand(1, 3, 8, 8), torch.tensor([0])
         )
+
+
+@pytest.mark.parametrize("preset", [IRAttack, HybridIRAttack])
+def test_presets_show_all_their_settings(preset):
+    shown = inspect.signature(preset).parameters
+    assert {"norm", "random_start", "seed", "chunk_size", "eps", "grid"} <= shown.keys()
+    assert not {"objective", "parts", "common"} & shown.keys()  # the preset sets these itself
+    assert shown["norm"].default == "Linf"

@@ -10,8 +10,7 @@ from torch import nn
 
 from interaction_train.attacks import Ensemble, IRAttack, TransferAttack
 from interaction_train.attacks.jobs import make_attack
-from interaction_train.attacks.run import craft, run_attack, set_epsilon
-from interaction_train.attacks.transfer.crafting import PassCounter
+from interaction_train.attacks.run import counted_passes, craft, run_attack, set_epsilon
 from interaction_train.attacks.transfer.rates import Proportion
 from interaction_train.errors import InputError
 from tests.attacks.transfer.transfer_case import ALPHA, EPS, STEPS, images, network, pgd
@@ -44,15 +43,15 @@ def same(before, after):
 def test_random_states_neither_matter_nor_change():
     attack, (x, y) = Noise(network(0)), images()
     before = states()
-    first = run_attack(attack, x, y).adversarial
+    first = run_attack(attack, x, y)[0]
     assert same(before, states())
     torch.manual_seed(3)
     np.random.seed(3)  # noqa: NPY002
     random.seed(3)
-    assert torch.equal(run_attack(attack, x, y).adversarial, first)
-    assert not torch.equal(run_attack(attack, x, y, seed=1).adversarial, first)
+    assert torch.equal(run_attack(attack, x, y)[0], first)
+    assert not torch.equal(run_attack(attack, x, y, seed=1)[0], first)
     # Another batch draws other numbers.
-    assert not torch.equal(run_attack(attack, x[1:], y[1:]).adversarial, first[1:])
+    assert not torch.equal(run_attack(attack, x[1:], y[1:])[0], first[1:])
 
 
 def test_nothing_is_left_by_an_attack_that_fails():
@@ -80,17 +79,17 @@ def test_nothing_is_left_by_an_attack_that_fails():
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_without_gradients_around(context):
     net, (x, y) = network(0), images()
-    expected = run_attack(pgd(net), x, y).adversarial
+    expected = run_attack(pgd(net), x, y)[0]
     with context():
         # Images that the loader made under inference mode can take no part in autograd themselves.
-        assert torch.equal(run_attack(pgd(net), x.clone(), y.clone()).adversarial, expected)
+        assert torch.equal(run_attack(pgd(net), x.clone(), y.clone())[0], expected)
     assert (expected - x).abs().max() > 0.5 * EPS
 
 
 def test_targets_are_told():
     net, (x, y) = network(0), images()
     attack = pgd(net)
-    assert run_attack(attack, x, y).targets is None
+    assert run_attack(attack, x, y)[1] is None
     attack.set_mode_targeted_by_function(lambda x, y: (y + 1) % 3, quiet=True)
     adversarial, targets = run_attack(attack, x, y)
     assert torch.equal(targets, (y + 1) % 3)
@@ -123,7 +122,7 @@ def test_images_outside_0_1_are_refused():
         run_attack(pgd(network(0)), 3 * x - 1, y)
     normalized = pgd(network(0))
     normalized.set_normalization_used([0.5], [0.25])
-    found = run_attack(normalized, (x - 0.5) / 0.25, y).adversarial * 0.25 + 0.5
+    found = run_attack(normalized, (x - 0.5) / 0.25, y)[0] * 0.25 + 0.5
     assert (found - x).abs().max() == pytest.approx(EPS, abs=1e-5)
 
 
@@ -153,13 +152,11 @@ def test_targets_that_are_the_labels_are_refused(make):
 def test_targets_by_rule_and_by_list(make):
     net, (x, y) = network(0), images()
     least = net(x).scatter(1, y[:, None], torch.inf).argmin(1)
-    assert torch.equal(
-        run_attack(make_attack(make, net, targets="least_likely"), x, y).targets, least
-    )
-    listed = run_attack(make_attack(make, net, targets=[0, 2]), x, y).targets
+    assert torch.equal(run_attack(make_attack(make, net, targets="least_likely"), x, y)[1], least)
+    listed = run_attack(make_attack(make, net, targets=[0, 2]), x, y)[1]
     assert torch.isin(listed, torch.tensor([0, 2])).all()
     assert (listed != y).all()
-    random = run_attack(make_attack(make, net, targets="random"), x, y).targets
+    random = run_attack(make_attack(make, net, targets="random"), x, y)[1]
     assert (random != y).all()
     with pytest.raises(InputError, match="targets: got 'likely'"):
         make_attack(make, net, targets="likely")
@@ -227,10 +224,10 @@ def test_gradients_of_a_sure_network_do_not_vanish_in_float16():
 
 def passes(net, make):
     x, y = images()
-    with PassCounter(net) as counter:
+    with counted_passes(net) as counter:
         run_attack(make(net), x, y)
     assert not net._forward_hooks
-    return counter.forwards / len(x), counter.backwards / len(x)
+    return counter["forwards"] / len(x), counter["backwards"] / len(x)
 
 
 def ir(model):
@@ -255,12 +252,12 @@ def test_passes_are_the_networks_real_calls(make, expected):
 
 def test_forwards_without_gradient_are_no_backwards():
     net = network(0)
-    with PassCounter(net) as counter:
+    with counted_passes(net) as counter:
         net(torch.rand(5, 1, 4, 4)).argmax(1)
         with torch.no_grad():
             net(torch.rand(2, 1, 4, 4))
     net(torch.rand(2, 1, 4, 4))
-    assert (counter.forwards, counter.backwards) == (7, 0)
+    assert (counter["forwards"], counter["backwards"]) == (7, 0)
 
 
 @pytest.mark.parametrize("average", ["logits", "losses"])
@@ -273,7 +270,7 @@ def test_members_of_an_ensemble_are_counted(average):
 def test_hooks_are_gone_after_an_exception():
     net = network(0)
     kept = net.register_forward_hook(lambda *_: None)
-    with pytest.raises(RuntimeError), PassCounter(net):  # 16 features do not fit 4
+    with pytest.raises(RuntimeError), counted_passes(net):  # 16 features do not fit 4
         net(torch.rand(2, 1, 2, 2))
     assert list(net._forward_hooks) == [kept.id]
 

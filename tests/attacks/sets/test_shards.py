@@ -12,9 +12,8 @@ from interaction_train.attacks import AdversarialSet, read_adversarial_set
 from interaction_train.attacks.sets.shards import (
     count,
     shard_path,
+    write_batches,
     write_manifest,
-    write_pngs,
-    write_shard,
 )
 from interaction_train.errors import InputError
 from interaction_train.models import DigitsNet
@@ -43,7 +42,7 @@ def content(indices: list[int]) -> dict[str, torch.Tensor]:
 def folder_of(path: Path, *shards: list[int], finished: bool = True, samples: int = SIZE) -> Path:
     write_manifest(path, {"finished": finished, "counts": {"samples": samples}, "job": {}})
     for number, indices in enumerate(shards):
-        write_shard(shard_path(path, number), content(indices))
+        write_batches(shard_path(path, number), [content(indices)])
     return path
 
 
@@ -66,16 +65,16 @@ def test_reads_in_order_and_each_image_once(tmp_path):
 
 def test_counts_each_image_once(tmp_path):
     counts = count(folder_of(tmp_path, [0, 2, 4, 6, 8], [1, 3, 5], [7, 9, 0]))
-    assert (counts.samples, counts.correct, counts.successes) == (10, 8, 4)
+    assert (counts["samples"], counts["correct"], counts["successes"]) == (10, 8, 4)
     distance = (pixels(0).double() - pixels(1).double()).abs().flatten(1).amax(1) / 255
-    assert counts.mean_linf == pytest.approx(float(distance.mean()), abs=1e-12)
-    assert counts.max_linf == pytest.approx(float(distance.max()), abs=1e-12)
+    assert counts["mean_linf"] == pytest.approx(float(distance.mean()), abs=1e-12)
+    assert counts["max_linf"] == pytest.approx(float(distance.max()), abs=1e-12)
 
 
 def test_shards_with_and_without_byte_pixels(tmp_path):
     folder_of(tmp_path, [0, 1], samples=4)
     other = {**content([2, 3]), "clean": torch.full((2, 1, 8, 8), 3 / 16)}
-    write_shard(shard_path(tmp_path, 1), other)
+    write_batches(shard_path(tmp_path, 1), [other])
     clean = read_adversarial_set(tmp_path).clean
     assert torch.equal(clean[:2], pixels(1)[:2].float() / 255)
     assert torch.equal(clean[2:], other["clean"])
@@ -84,7 +83,8 @@ def test_shards_with_and_without_byte_pixels(tmp_path):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pictures_hold_the_pixels(channels, tmp_path):
     images = pixels(0).expand(-1, channels, -1, -1).contiguous()
-    write_pngs(tmp_path, images, torch.arange(SIZE) + 5)
+    batch = {"adversarial": images, "indices": torch.arange(SIZE) + 5}
+    write_batches(shard_path(tmp_path, 0), [batch], png=True)
     read = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "png").iterdir())]
     assert sorted(p.name for p in (tmp_path / "png").iterdir())[0] == "000005.png"
     expected = images.permute(0, 2, 3, 1).numpy()
@@ -155,9 +155,9 @@ def test_nothing_half_written_bears_the_name(tmp_path, monkeypatch):
     before = json.loads((tmp_path / "manifest.json").read_text())
     monkeypatch.setattr("os.replace", fail)  # the moment before a file gets its name
     for write in (
-        lambda: write_shard(shard_path(tmp_path, 1), content([2])),
+        lambda: write_batches(shard_path(tmp_path, 1), [content([2])]),
         lambda: write_manifest(tmp_path, {"finished": False}),
-        lambda: write_pngs(tmp_path, pixels(0), torch.arange(SIZE)),
+        lambda: write_batches(shard_path(tmp_path, 1), [content([2])], png=True),
     ):
         with pytest.raises(KeyboardInterrupt):
             write()

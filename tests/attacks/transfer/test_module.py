@@ -12,12 +12,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from interaction_train.attacks import Ensemble, TransferAttack, TransferRate
-from interaction_train.attacks.transfer.crafting import prepared_attack
-from interaction_train.attacks.transfer.rates import (
-    Outcome,
-    best_step,
-    transfer_counts,
-)
+from interaction_train.attacks.jobs import make_attack
+from interaction_train.attacks.transfer.rates import Outcome, best_step
 from interaction_train.errors import InputError
 from interaction_train.sampling.random import sample_hash
 from tests.attacks.transfer.transfer_case import (
@@ -64,7 +60,7 @@ def test_counts_by_hand():
         [3, 2, 0.2,  0, 1,  1, 1,  0, 1],
         [3, 2, 0.2,  1, 1,  1, 0,  0, 1],
     ], dtype=torch.float64)  # fmt: skip
-    counts = {name: value.tolist() for name, value in transfer_counts(rows, 2).items()}
+    counts = {name: value.tolist() for name, value in TransferRate(2).statistics(rows).items()}
     assert counts["images"] == 4
     assert (counts["forwards"], counts["backwards"], counts["linf"]) == (3, 2, 0.3)
     assert counts["fooled"] == [3, 3]
@@ -72,7 +68,7 @@ def test_counts_by_hand():
     assert counts["known"] == counts["aimed"] == [4, 4]
     assert counts["fooled_correct"] == [2, 2]
     assert counts["hit"] == [1, 2]
-    jointly = transfer_counts(rows, 2, only_jointly_correct=True)
+    jointly = TransferRate(2, only_jointly_correct=True).statistics(rows)
     assert jointly["correct"].tolist() == [2, 2]
     assert jointly["fooled_correct"].tolist() == [1, 1]
     assert jointly["right"].tolist() == [3, 3]
@@ -287,10 +283,8 @@ def test_curves_over_epsilon(tmp_path):
 )
 def test_a_changed_attack_is_the_attack_built_so(make):
     x, y = images()
-    attack = prepared_attack(
-        lambda net: make(net, eps=0.1, alpha=0.02, steps=5),
-        network(0), "x", "a", eps=0.2, steps=3,
-    )  # fmt: skip
+    factory = lambda net: make(net, eps=0.1, alpha=0.02, steps=5)  # noqa: E731
+    attack = make_attack(factory, network(0), epsilon=0.2, steps=3)
     built = make(network(0), eps=0.2, alpha=0.04, steps=3)
     torch.manual_seed(0)
     found = attack(x, y)

@@ -9,9 +9,9 @@ import torchattacks
 from lightning.pytorch.loggers import CSVLogger
 
 from interaction_train.attacks import TransferAttack
+from interaction_train.attacks.jobs import aim
 from interaction_train.attacks.sets.dataset import read_adversarial_set
-from interaction_train.attacks.sets.shards import shard_path, write_manifest, write_shard
-from interaction_train.attacks.targets import aim
+from interaction_train.attacks.sets.shards import shard_path, write_batches, write_manifest
 from interaction_train.attacks.transfer.rates import best_step
 from interaction_train.errors import InputError
 from tests.attacks.jobs import crafter, ir_attack, loader as digits, predict
@@ -223,7 +223,7 @@ def test_a_targeted_set_is_judged_by_its_targets(tmp_path):
         "adversarial": adversarial, "clean": x, "labels": y, "targets": wanted,
         "indices": torch.arange(11), "correct": known, "success": ~known,
     }  # fmt: skip
-    write_shard(shard_path(tmp_path / "set", 0), shard)
+    write_batches(shard_path(tmp_path / "set", 0), [shard])
     sets = {"mine": str(tmp_path / "set")}
     cells = run(tmp_path, evaluation(attacks=None, adversarial_sets=sets))
     for target in "abc":
