@@ -209,7 +209,8 @@ def test_settings_are_chosen_by_the_validation_nll():
     part.settings, part.runs = settings, runs
     chosen = dropout.choose(part)
     assert chosen[dropout.DROPOUT] == [{"dropout": 0.5}]
-    assert chosen[dropout.DEFAULT] == [{"weight": 1.0}]
+    assert chosen[dropout.EARLY] == [{"weight": 1.0}]
+    assert chosen[dropout.LATE] == [{"weight": 1.0, "layer": "after"}]
 
 
 def test_p_values_are_those_of_holm():
@@ -225,11 +226,11 @@ def test_p_values_are_those_of_holm():
 def test_dropouts_verdict_follows_from_the_numbers(lower, gain, nll, kind):
     chosen = {
         name: [{}] for name in (dropout.NONE, dropout.DROPOUT, dropout.DECAY, dropout.LOSS)
-    } | {dropout.DEFAULT: [{}]}
+    } | {dropout.EARLY: [{}]}
     found = {}
     for seed in range(5):
         for name in chosen:
-            ours = name in (dropout.LOSS, dropout.DEFAULT)
+            ours = name in (dropout.LOSS, dropout.EARLY)
             noise = 0.001 * seed * (1 if ours else 2)
             found[f"{name}_0/seed_{seed}"] = {
                 "test accuracy": 0.5 + (gain + noise) * ours,
