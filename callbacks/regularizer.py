@@ -66,7 +66,6 @@ class InteractionRegularizer(StepCallback):
         self.log_prefix = log_prefix
         self._network: Any = None  # found on the first batch
         self._recorder: _Recorder | None = None
-        self._first, self._hook_called = True, False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         check_alone(trainer, self, "log_prefix", "log_prefix")
@@ -112,9 +111,8 @@ class InteractionRegularizer(StepCallback):
             weighted.load_state_dict(states.get(name, {}))
 
     def detach(self, pl_module: L.LightningModule) -> None:
-        if self._detach is not None:
-            pl_module.__dict__.pop(_HOOK, None)
-            self._network = None
+        pl_module.__dict__.pop(_HOOK, None)
+        self._network = None
         super().detach(pl_module)
 
     def around(self, trainer: Any, pl_module: L.LightningModule, step: Step, batch: Any) -> Any:
