@@ -65,9 +65,6 @@ class AdversarialWriter(BasePredictionWriter):
         at_least("batches_per_shard", batches_per_shard, 1)
         self.folder, self.png = Path(folder), png
         self.batches_per_shard, self.overwrite = batches_per_shard, overwrite
-        self._pending: list[dict[str, Tensor]] = []
-        self._shown: tuple[Path, dict[str, Any]] | None = None
-        self._started = 0.0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -78,7 +75,8 @@ class AdversarialWriter(BasePredictionWriter):
         if is_fast(trainer):
             return
         crafter = _crafter(pl_module)
-        self._started, self._pending = time.monotonic(), []
+        self._started = time.monotonic()
+        self._pending: list[dict[str, Tensor]] = []
         folder, job = self._folder(trainer), self._job(trainer, crafter)
         # Checked on every process, so that all of them stop or none.
         goes_on = can_go_on(folder, job, self.overwrite)
@@ -114,22 +112,17 @@ class AdversarialWriter(BasePredictionWriter):
             pending, self._pending = self._pending, []
             write_batches(self._shard(trainer, batch_idx), pending, self.png)
 
-    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if is_fast(trainer):
+    # Not at the end of the loop: the table comes below the progress bar.
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage != "predict" or is_fast(trainer):
             return
         _crafter(pl_module).on_disk = ()
         trainer.strategy.barrier("AdversarialWriter: written")
         if trainer.is_global_zero:
-            folder, device = self._folder(trainer), pl_module.device
+            folder, device = self._folder(trainer), trainer.strategy.root_device
             name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-            seconds = round(time.monotonic() - self._started, 3)
-            self._shown = folder, finish_set(folder, seconds, name)
-
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        # Shown here, so that it comes below the progress bar.
-        if stage == "predict" and self._shown is not None:
-            shown, self._shown = self._shown, None
-            Console().print(counts_table(*shown))
+            counts = finish_set(folder, round(time.monotonic() - self._started, 3), name)
+            Console().print(counts_table(folder, counts))
 
     def _folder(self, trainer: L.Trainer) -> Path:
         return Path(trainer.default_root_dir) / self.folder

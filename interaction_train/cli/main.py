@@ -31,12 +31,17 @@ import interaction_train.training.module  # noqa: F401
 from interaction_train import __version__
 from interaction_train.callbacks import OrderReport, RunReport
 from interaction_train.callbacks.monitor import watchers
-from interaction_train.cli.checkpoints import check_optimizer, check_state, read_checkpoint
+from interaction_train.cli.checkpoints import (
+    RunMark,
+    check_optimizer,
+    check_state,
+    continue_wandb,
+    read_checkpoint,
+)
 from interaction_train.cli.configs import with_bases
 from interaction_train.cli.errors import explain
 from interaction_train.errors import InputError, at_least, in_range
 from interaction_train.tracking.provenance import command_line, versions
-from interaction_train.tracking.resume import RunMark, continue_wandb
 
 _SUMMARIES = {  # of a W&B run: the best value of these, beside the last one
     "train/loss": "min",
