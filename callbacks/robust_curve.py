@@ -125,10 +125,7 @@ def masking_signs(
 
 
 def masking_warnings(name: str, signs: Tensor, broken: Tensor) -> list[str]:
-    """What :func:`masking_signs` ``(B, 4)`` shows beyond two standard errors, in words.
-
-    ``broken`` ``(B,)`` bool is what the attack breaks at that ε.
-    """
+    """What signs ``(B, 4)`` show beyond two standard errors; ``broken`` ``(B,)`` by the attack."""
     if not len(signs):
         return []
     half, full, black, large = signs.T

@@ -36,10 +36,9 @@ _ATTACKED = 8  # samples attacked together, on which some attacks' results do de
 class SampledMetric(Monitor):
     """Follows a metric with one value per order, on clean and on adversarial images.
 
-    With an attack the same samples are measured again in their adversarial versions, for their true
-    labels. The defaults are for following a training: many samples, with few contexts each.
-    Absolute values are then biased, equally so in every epoch; a measurement that stands for itself
-    takes some 50 contexts and the reference grid of ratios, as in ``spectrum_cifar10.yaml``.
+    The defaults are for following a training: many samples, with few contexts each. Absolute values
+    are then biased, equally so in every epoch; a measurement that stands for itself takes some 50
+    contexts and the reference grid of ratios, as in ``spectrum_cifar10.yaml``.
 
     Args:
         rows: rows of the grid of players.
@@ -47,17 +46,15 @@ class SampledMetric(Monitor):
         n_samples: number of samples, over all processes.
         every: k, how often in ``fit``; the first validation is one of them.
         contexts: contexts per pair and order, in the mean; at least 2.
-        ratios: orders as parts m/(n−2), ascending; null: the reference grid's, without those that
-            are the same order on this grid.
-        pairs: which pairs; default: 16 pairs per sample of cells at most two rows and columns
-            apart.
+        ratios: orders as parts m/(n−2), ascending; null: the reference grid's, each order once.
+        pairs: which pairs; default: 16 per sample of cells at most two rows and columns apart.
         payoff: what the game reads off the logits.
         baseline: what absent cells show, a number or one per channel; default: the training mean
             of the network's ``Normalize`` layer.
         only_correct: leave out samples that the network gets wrong.
         reading: which reading of an absolute value is logged: ``plug_in`` (biased up),
             ``split_sign`` (biased down) or ``rms``; table and files have all of them.
-        attack: makes an attack on the network, to measure its adversarial images too.
+        attack: makes an attack on the network; its images of the same samples are measured too.
         seed: seed of the draws, and of attacks that draw from the global random states.
         chunk_size: rows sent through the network at once; default: the fastest, timed once.
         common: ``model``, ``batch``, ``normalization`` and ``name`` of
@@ -72,7 +69,6 @@ class SampledMetric(Monitor):
     title: ClassVar[str]  # the figure's
     shown: ClassVar[Mapping[str, str]]  # the table's columns: key of the metric's result → title
     floor: ClassVar[str] = ""  # a note on the least value of a reading
-    readings: ClassVar[Sequence[Reading]] = READINGS  # those there are
 
     def __init__(
         self,
@@ -94,7 +90,7 @@ class SampledMetric(Monitor):
     ) -> None:
         super().__init__(every, **common)
         at_least("n_samples", n_samples, 1)
-        one_of("reading", reading, self.readings)
+        one_of("reading", reading, [r for r in READINGS if f"{self.letter}_{r}" in self.shown])
         if attack is not None:
             check_factory("attack", attack)
         self.n_samples, self.reading, self.attack, self.seed = n_samples, reading, attack, seed
@@ -178,8 +174,7 @@ class SampledMetric(Monitor):
             if "adversarial" in result and key in self._logged.values():
                 columns[f"adv. {name}"] = _with_errors(result["adversarial"], key)
         # How many contexts pairs had, "29 to 33" for instance; end orders have one each.
-        counts = [round(count) for count in result["contexts"] if not math.isnan(count)]
-        inner = [count for count in counts if count > 1] or counts or [0]
+        inner = [round(count) for count in result["contexts"] if count > 1.5] or [1]
         contexts = " to ".join(map(str, sorted({min(inner), max(inner)})))
         title = f"{self.letter}(m) on {result['samples']} samples, {self._grid}"
         table = Table(*(Column(name, justify="right") for name in columns), title=title)
@@ -226,21 +221,16 @@ class SampledMetric(Monitor):
 class SpectrumMonitor(SampledMetric):
     """Measures J(m) (:class:`~interaction_train.metrics.InteractionSpectrum`) on a fixed sample.
 
-    - In ``fit``, after every k-th validation: ``val/interaction/J/<ratio>`` and the signed means
+    - In ``fit``: ``val/interaction/J/<ratio>`` and the signed means
       ``val/interaction/signed/<ratio>``, each with ``…_stderr/<ratio>``, and a figure. At the end
       ``val/interaction/history``, a table of all of them, and a heat map (order × epoch).
     - In ``validate`` and ``test``: a table, ``spectrum.csv``, ``spectrum.json`` and
       ``spectrum.png`` in the run's folder, and the same keys (``test/…``) to the loggers.
 
-    With an attack the same samples are measured in their adversarial versions too (survey,
-    Sec. 5.2: which orders an attack changes): ``val/interaction/adv/…``. J(m) is relative to its
-    own mean over orders; the signed means compare clean and adversarial images in the unit of the
-    payoff. Samples that the attack fools stay in, also with ``only_correct``.
-
-    Args: see :class:`SampledMetric`.
-
-    Raises:
-        InputError: an argument out of its range.
+    With an attack adversarial versions are measured for their true labels (survey, Sec. 5.2: which
+    orders an attack changes): ``val/interaction/adv/…``. J(m) is relative to its own mean over
+    orders; the signed means compare both in the unit of the payoff. Samples that the attack fools
+    stay in, also with ``only_correct``. Arguments are those of :class:`SampledMetric`.
     """
 
     keys_begin, stem, letter, title = ("interaction",), "spectrum", "J", "Interactions"
@@ -270,14 +260,11 @@ class DisentanglementMonitor(SampledMetric):
         payoff: what the game reads off the logits.
         reading: which reading is logged, ``plug_in`` or ``split_sign``.
         more: see :class:`SampledMetric`.
-
-    Raises:
-        InputError: an argument out of its range.
     """
 
     keys_begin, stem, letter = ("disentanglement",), "disentanglement", "D"
     title, floor = "Disentanglement", ", with a floor of about 1/√contexts"
-    metric_class, readings = Disentanglement, READINGS[:2]
+    metric_class = Disentanglement
     shown: ClassVar = {"D_plug_in": "D plug-in", "D_split_sign": "D split"}
 
     def __init__(
