@@ -29,11 +29,8 @@ class AdversarialTraining(StepCallback):
     Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (2018).
 
     What is random depends on the samples, the seed and the step alone, so a resumed run sees the
-    same perturbations; for attacks of this package not on the batch's size or the number of
-    processes either.
-
-    Put it after an ``InteractionRegularizer`` in the list of callbacks, so that its losses take the
-    adversarial images too.
+    same perturbations. Put it after an ``InteractionRegularizer`` in the list of callbacks, so that
+    its losses take the adversarial images too.
 
     Args:
         attack: makes the attack on the network.

@@ -35,11 +35,11 @@ class AdversarialWriter(BasePredictionWriter):
 
     The format is that of :mod:`interaction_train.attacks.sets.shards`. Process r of W writes
     the shards r, r + W, r + 2W and so on, all into one folder (of a shared disk, on several
-    machines). At the end a table of counts is printed.
+    machines). At the end a table of counts is printed; ``fast_dev_run`` writes nothing.
 
     Started again on the folder of a job that was stopped, the same job (attack and its parameters,
-    seed, weights, data, batches, number of processes) keeps the shards that are there, crafts the
-    others, and ends with the files of an uninterrupted one. ``fast_dev_run`` writes nothing.
+    seed, weights, data, batches, number of processes) keeps the shards that are there and ends with
+    the files of an uninterrupted one.
 
     Args:
         folder: where to; a relative path lies in the trainer's ``default_root_dir`` (``runs`` on
@@ -66,15 +66,12 @@ class AdversarialWriter(BasePredictionWriter):
         self.folder, self.png = Path(folder), png
         self.batches_per_shard, self.overwrite = batches_per_shard, overwrite
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        super().setup(trainer, pl_module, stage)
-        if stage == "predict" and _crafter(pl_module).pixels != "uint8" and self.png:
-            raise InputError("png", True, "false, or pixels: uint8")
-
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        crafter = _crafter(pl_module)
+        if self.png and crafter.pixels != "uint8":
+            raise InputError("png", True, "false, or pixels: uint8")
         if is_fast(trainer):
             return
-        crafter = _crafter(pl_module)
         self._started = time.monotonic()
         self._pending: list[dict[str, Tensor]] = []
         folder, job = self._folder(trainer), self._job(trainer, crafter)

@@ -35,7 +35,7 @@ from interaction_train.tracking.folders import run_folder
 class ExactInteractions(Monitor):
     """Measures exact interactions on a coarse grid of the test images, after ``test``.
 
-    Over all pairs of cells and some test images, spread evenly over the test set:
+    Over all pairs of cells and some test images, with standard errors over the images:
 
     - mean |I|: mean of |I^Shap(i,j)| for the payoff ``logit``;
     - strength: the same divided by the mean of |z_y − mean of the other logits| over the images
@@ -44,8 +44,8 @@ class ExactInteractions(Monitor):
       Eq. 21, over all orders; all images, correctly classified or not), also of the network as it
       was before training when ``fit`` ran in the same process.
 
-    All with standard errors over the images. Results go to ``summary.json`` and
-    ``interactions.png`` in the run's folder, to the loggers (``test/interaction/…``), and a table.
+    Results go to ``summary.json`` and ``interactions.png`` in the run's folder, to the loggers
+    (``test/interaction/…``), and a table.
 
     Args:
         rows: rows of the grid; all 2^(rows·cols) coalitions are evaluated.
@@ -112,11 +112,10 @@ class ExactInteractions(Monitor):
         pairs = strength(exact_rows(orders.mean(1, keepdim=True), scale))
         orders = multi_order_interactions(log_odds(logits, y[:, None]), values.dtype)
         found = spectrum(exact_rows(orders, scale))
-        value, stderr = (found[f"J_plug_in{part}"].tolist() for part in ("", "_stderr"))
         return {
             "mean_abs": _told(pairs, "plug_in"),
             "strength": _told(pairs, "strength_plug_in"),
-            "J": {"orders": list(range(game.n - 1)), "value": value, "stderr": stderr},
+            "J": {"orders": list(range(game.n - 1)), **_told(found, "J_plug_in")},
         }
 
     def keys(self, split: Split, result: Result) -> dict[str, float]:
@@ -157,5 +156,5 @@ class ExactInteractions(Monitor):
                 Console().print(f"W&B run: {os.path.relpath(run)}", soft_wrap=True, highlight=False)
 
 
-def _told(result: dict[str, Tensor], key: str) -> dict[str, float]:
-    return {"value": float(result[key]), "stderr": float(result[f"{key}_stderr"])}
+def _told(result: dict[str, Tensor], key: str) -> dict[str, Any]:
+    return {"value": result[key].tolist(), "stderr": result[f"{key}_stderr"].tolist()}

@@ -27,16 +27,15 @@ _BATCH = 64  # no result depends on it
 class GeneralizationGap(Monitor):
     """Loss, accuracy and interaction strength on training samples against validation samples.
 
-    In ``fit`` alone, on a fixed subset of the training set and one of the same size of the (first)
-    validation set, both spread evenly and measured in the same way: in eval mode, with the present
-    weights, by cross entropy. Training samples come without augmentation from this package's data
-    modules; for others a warning says so where the data set changes its samples at random.
+    In ``fit`` alone, on fixed subsets of one size of the training and the (first) validation set,
+    in eval mode with the present weights. Training samples come without augmentation from this
+    package's data modules; others that change at random are warned of.
 
     Logs ``val/gap/train_acc``, ``val/gap/val_acc``, ``val/gap/train_loss``, ``val/gap/val_loss``
-    and, positive where the network has overfitted, ``val/gap/acc`` (training − validation) and
-    ``val/gap/loss`` (validation − training). With ``strength_samples`` the interaction strength too
-    (:class:`~interaction_train.metrics.InteractionStrength`, plug-in) on some of the same
-    samples: ``val/gap/train_strength``, ``val/gap/val_strength``, each with ``_stderr``, and
+    (cross entropy) and, positive where the network has overfitted, ``val/gap/acc`` (training −
+    validation) and ``val/gap/loss`` (validation − training). With ``strength_samples`` the
+    interaction strength too (:class:`~interaction_train.metrics.InteractionStrength`, plug-in):
+    ``val/gap/train_strength``, ``val/gap/val_strength``, each with ``_stderr``, and
     ``val/gap/strength`` (validation − training).
 
     Args:
@@ -141,9 +140,8 @@ class GeneralizationGap(Monitor):
         for seed in (0, 1):
             with isolate_rng():
                 torch.default_generator.manual_seed(seed)
-                x, _ = self.samples(trainer, loader, spread(len(loader.dataset), 4))
-                looks.append(x)
-        if not torch.equal(*looks):
+                looks += self.samples(trainer, loader, spread(len(loader.dataset), 4))
+        if not torch.equal(looks[0], looks[2]):
             rank_zero_warn(
                 "The training data set changes its samples at random, so the generalization gap "
                 "compares augmented training samples with validation samples."

@@ -36,12 +36,11 @@ _TRIED = 8  # samples that show which network the module's is
 class Monitor(L.Callback, ABC):
     """Measures after every k-th validation of ``fit``, and in ``validate`` and ``test``.
 
-    In ``fit`` the values go to the loggers under fixed keys, and into a history that is part of
-    checkpoints and goes to the loggers as a table at the end. In ``validate`` and ``test`` a table
-    is printed and files are written into the run's folder. The sanity check is not measured. Every
-    process measures its share and all get the same result; neither the network nor a random state
-    keeps a trace. Samples are spread evenly over the first loader's data set and come as the loop's
-    batches do, through the batch hooks of module and data module.
+    In ``fit`` the values go to the loggers, and into a history that is part of checkpoints and goes
+    to the loggers as a table at the end. In ``validate`` and ``test`` a table is printed and files
+    are written into the run's folder. The sanity check is not measured. Every process measures its
+    share and all get the same result; neither the network nor a random state keeps a trace. Samples
+    are spread evenly over the first loader's data set and come through the loop's batch hooks.
 
     Between measurements ``trainer.callback_metrics`` does not hold the values; what needs them
     after every validation is refused when ``fit`` starts.
@@ -52,8 +51,7 @@ class Monitor(L.Callback, ABC):
         batch: where inputs and int64 labels lie in a batch: two indices or keys, or a function.
         normalization: ``mean`` and ``std`` per channel that the data set's inputs are normalised
             with; all of this callback (ε, baselines, pictures) is in pixels in [0, 1] then too.
-        name: of this one of several callbacks of one class: ``val/<name>/…``, and a folder of its
-            own in the run's folder.
+        name: of one of several callbacks of a class, in its keys and as a folder in the run's.
 
     Raises:
         InputError: an argument out of its range; in use, a module without a network, a loader

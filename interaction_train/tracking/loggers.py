@@ -6,8 +6,8 @@
 | :func:`log_table` | table | text | ``tables/<key>.csv``, the latest |
 | :func:`log_images` | images | images, captions as text | ``images/<key>.png``, the latest |
 
-(A slash in the key becomes an underscore in a file's name.) Other loggers get nothing. ``step`` is
-the global step. On other processes than the first they do nothing.
+(A slash in the key becomes an underscore in a file's name.) Other loggers, and other processes
+than the first, write nothing. ``step`` is the global step.
 """
 
 from __future__ import annotations
