@@ -14,7 +14,6 @@ import lightning as L
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.table import Column, Table
 from torch import Tensor, nn
 
@@ -29,7 +28,6 @@ from interaction_train.game.precision import wide
 from interaction_train.indices.exact import exact_values, multi_order_interactions
 from interaction_train.metrics.rows import exact_rows, logit_scale, spectrum, strength
 from interaction_train.tracking.figures import spectrum_figure
-from interaction_train.tracking.folders import run_folder
 
 
 class ExactInteractions(Monitor):
@@ -77,7 +75,6 @@ class ExactInteractions(Monitor):
         self.players = GridPlayers(rows, cols)
         self.n_samples, self.compare_to, self.baseline = n_samples, compare_to, baseline
         self._untrained: dict[str, Any] | None = None
-        self._runs: Path | None = None  # folder of the runs' folders
 
     @rank_zero_only
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -130,11 +127,11 @@ class ExactInteractions(Monitor):
 
     def table(self, result: Result) -> Table:
         columns = {"this run": result}
-        if self.compare_to is not None and self._runs is not None:
-            runs = self._runs / self.compare_to
-            found = runs.glob(f"*/{self.name or ''}/summary.json")
-            for path in sorted(found, key=lambda path: path.stat().st_mtime)[-1:]:
-                columns[str(path.parent.relative_to(self._runs))] = json.loads(path.read_text())
+        if self.compare_to is not None and self._folder is not None:
+            runs = self._folder.parent.parent
+            found = (runs / self.compare_to).glob(f"*/{self.name or ''}/summary.json")
+            for path in sorted(found, key=os.path.getmtime)[-1:]:
+                columns[str(path.parent.relative_to(runs))] = json.loads(path.read_text())
         table = Table("", *(Column(title, justify="right") for title in columns), title="Summary")
         table.add_row("test accuracy", *(f"{c['test/acc']:.4f}" for c in columns.values()))
         n = self.players.rows * self.players.cols
@@ -144,16 +141,13 @@ class ExactInteractions(Monitor):
         return table
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if stage != "test" or self._result is None:
+        if self._result is None:
             return
-        folder = run_folder(trainer)  # on every process
-        self._runs = folder and folder.parent.parent
         self._result["test/acc"] = float(trainer.callback_metrics.get("test/acc", math.nan))
         super().teardown(trainer, pl_module, stage)
         for logger in trainer.loggers if trainer.is_global_zero else ():
             if isinstance(logger, WandbLogger):
-                run = Path(logger.experiment.dir).parent
-                Console().print(f"W&B run: {os.path.relpath(run)}", soft_wrap=True, highlight=False)
+                print(f"W&B run: {os.path.relpath(Path(logger.experiment.dir).parent)}")
 
 
 def _told(result: dict[str, Tensor], key: str) -> dict[str, Any]:

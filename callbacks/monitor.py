@@ -79,6 +79,7 @@ class Monitor(L.Callback, ABC):
         self.history: list[dict[str, Any]] = []
         self._validations = 0
         self._result: Result | None = None
+        self._folder: Path | None = None  # of the run
 
     @abstractmethod
     def measure(self, trainer: L.Trainer, loader: Any) -> Result:
@@ -215,7 +216,7 @@ class Monitor(L.Callback, ABC):
         if stage not in ("validate", "test") or self._result is None:
             return
         result, self._result = self._result, None
-        folder = run_folder(trainer)  # on every process: the first one sends it to the others
+        self._folder = run_folder(trainer)  # on every process: the first one sends it to the others
         if not trainer.is_global_zero:
             return
         split: Split = "val" if stage == "validate" else "test"
@@ -223,13 +224,12 @@ class Monitor(L.Callback, ABC):
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
         self.log_media(trainer.loggers, split, result, trainer.global_step)
-        console = Console()
-        console.print(self.table(result))
-        if folder:
-            folder = folder / (self.name or "")
+        Console().print(self.table(result))
+        if self._folder:
+            folder = self._folder / (self.name or "")
             folder.mkdir(parents=True, exist_ok=True)
             for path in self._write(folder, result):
-                console.print(str(path), soft_wrap=True, highlight=False)
+                print(path)
 
     def _write(self, folder: Path, result: Result) -> Iterator[Path]:
         for name, rows in self.csv_rows(result).items():

@@ -9,7 +9,6 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
 
 from interaction_train.tracking.folders import run_folder
 from interaction_train.tracking.history import History, write_whole
@@ -63,8 +62,7 @@ class RunReport(L.Callback):
             return
         for logger in trainer.loggers:
             logger.save()
-        path = write_report(self._folder)
-        Console().print(f"Report: {path}", soft_wrap=True, highlight=False)
+        print(f"Report: {write_report(self._folder)}")
 
     @rank_zero_only
     def on_train_start(self, trainer: Any, pl_module: L.LightningModule) -> None:

@@ -26,9 +26,6 @@ from interaction_train.metrics.orders import OrderMetric
 from interaction_train.sampling.pairs import NeighbourPairs, PairSampler
 from interaction_train.tracking.figures import heat_map_figure, spectrum_figure
 
-FOLLOWED_RATIOS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
-"""Orders m/(n−2) that are followed by default; the reference grid has 13, at twice the cost."""
-
 _BATCH = 16  # samples measured together; no result depends on it
 _ATTACKED = 8  # samples attacked together, on which some attacks' results do depend
 
@@ -46,7 +43,7 @@ class SampledMetric(Monitor):
         n_samples: number of samples, over all processes.
         every: k, how often in ``fit``; the first validation is one of them.
         contexts: contexts per pair and order, in the mean; at least 2.
-        ratios: orders as parts m/(n−2), ascending; null: the reference grid's, each order once.
+        ratios: orders as parts m/(n−2), ascending; null: the reference grid's 13, each order once.
         pairs: which pairs; default: 16 per sample of cells at most two rows and columns apart.
         payoff: what the game reads off the logits.
         baseline: what absent cells show, a number or one per channel; default: the training mean
@@ -77,7 +74,7 @@ class SampledMetric(Monitor):
         n_samples: int = 240,
         every: int = 20,
         contexts: int = 3,
-        ratios: Sequence[float] | None = FOLLOWED_RATIOS,
+        ratios: Sequence[float] | None = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0),
         pairs: PairSampler | None = None,
         payoff: str = "log_odds",
         baseline: float | list[float] | None = None,
@@ -95,10 +92,14 @@ class SampledMetric(Monitor):
             check_factory("attack", attack)
         self.n_samples, self.reading, self.attack, self.seed = n_samples, reading, attack, seed
         self.players = GridPlayers(rows, cols)
+        self._grid = f"{rows} × {cols} grid"
+        if ratios is None:
+            orders = {round(r * (rows * cols - 2)): r for r in reversed(REFERENCE_RATIOS)}
+            ratios = tuple(sorted(orders.values()))
         self.metric = self.metric_class(
             self.players,
             payoff,
-            distinct_ratios(rows * cols) if ratios is None else ratios,
+            ratios,
             NeighbourPairs(2, 16) if pairs is None else pairs,
             contexts,
             baseline=baseline,
@@ -213,10 +214,6 @@ class SampledMetric(Monitor):
         columns = {k: v for k, v in {**result, **attacked}.items() if isinstance(v, list)}
         return {self.stem: [list(columns), *zip(*columns.values(), strict=True)]}
 
-    @property
-    def _grid(self) -> str:
-        return f"{self.players.rows} × {self.players.cols} grid"
-
 
 class SpectrumMonitor(SampledMetric):
     """Measures J(m) (:class:`~interaction_train.metrics.InteractionSpectrum`) on a fixed sample.
@@ -286,12 +283,6 @@ class DisentanglementMonitor(SampledMetric):
         orders, floor = result["orders"], result["floor"]
         bound = {"orders": orders, "value": floor, "stderr": [0.0] * len(floor)}
         return {**super().curves(result), "floor of plug-in, 1/√contexts": bound}
-
-
-def distinct_ratios(n: int) -> tuple[float, ...]:
-    """The reference grid's ratios, without those that are the same order of n players."""
-    orders = {round(ratio * (n - 2)): ratio for ratio in reversed(REFERENCE_RATIOS)}
-    return tuple(sorted(orders.values()))
 
 
 def _plain(metric: OrderMetric) -> Result:

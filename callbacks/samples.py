@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
@@ -18,13 +18,8 @@ from interaction_train.errors import InputError
 
 def first_loader(loaders: Any) -> Any:
     """The first of a trainer's loaders, in lists, mappings and CombinedLoaders, or InputError."""
-    loader = loaders
-    while isinstance(loader, CombinedLoader | Mapping | list | tuple):
-        if isinstance(loader, CombinedLoader):
-            loader = loader.iterables
-        else:
-            parts = loader.values() if isinstance(loader, Mapping) else loader
-            loader = next(iter(parts), None)
+    combined = loaders if isinstance(loaders, CombinedLoader) else CombinedLoader(loaders)
+    loader = next(iter(combined.flattened), None)
     dataset = getattr(loader, "dataset", None)
     indexed = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
     if not indexed or isinstance(dataset, IterableDataset):
