@@ -40,8 +40,7 @@ class AdversarialTraining(StepCallback):
         seed: seed of the draws.
         model: where the network is (:func:`~interaction_train.callbacks.adapter.find_model`).
         batch: two indices or keys, of inputs and labels in a batch.
-        normalization: ``mean`` and ``std`` per channel that the data set's inputs are normalised
-            with; the attack works on pixels in [0, 1] all the same.
+        normalization: ``mean`` and ``std`` per channel of the inputs; attacks work on pixels.
         targets: what the attack aims at, ``random``, ``least_likely`` or the target of every class
             by its number; null: as it is made.
 

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import nn
+from torch import Tensor, nn
 
 from interaction_train.callbacks.monitor import Monitor, Result, Split
-from interaction_train.callbacks.samples import batches, first_loader, gather, is_fast, spread
+from interaction_train.callbacks.samples import first_loader, gather, is_fast, shard, spread
 from interaction_train.errors import at_least, in_range
 from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.players import GridPlayers
@@ -21,7 +21,7 @@ from interaction_train.game.precision import wide
 from interaction_train.metrics import InteractionStrength
 from interaction_train.sampling.pairs import PairSampler, RandomPairs
 
-_BATCH = 64  # no result depends on it
+_BATCH, _MEASURED = 64, 2  # samples together, for loss and strength; no result depends on it
 
 
 class GeneralizationGap(Monitor):
@@ -98,7 +98,7 @@ class GeneralizationGap(Monitor):
         for part, source in (("train", train), ("val", loader)):
             places = spread(len(source.dataset), count)
             found = [torch.zeros(0, 3, device=trainer.strategy.root_device)]
-            for block in batches(places, trainer, _BATCH):
+            for block in shard(places, trainer, _BATCH):
                 x, y = self.samples(trainer, source, block)
                 logits = eval_logits(network, x).float()
                 loss = F.cross_entropy(logits, y, reduction="none")
@@ -125,7 +125,7 @@ class GeneralizationGap(Monitor):
         count = self.strength_samples
         if is_fast(trainer):
             count, metric.contexts, metric.chunk_size = 1, 2, 64
-        for block in batches([places[k] for k in spread(len(places), count)], trainer, _BATCH):
+        for block in shard([places[k] for k in spread(len(places), count)], trainer, _MEASURED):
             metric.update(network, *self.samples(trainer, loader, block))
         found = metric.compute()
         return {
@@ -136,7 +136,7 @@ class GeneralizationGap(Monitor):
     def _warn_of_augmentation(self, trainer: L.Trainer, loader: Any) -> None:
         if self._warned:
             return
-        self._warned, looks = True, []
+        self._warned, looks = True, list[Tensor]()
         for seed in (0, 1):
             with isolate_rng():
                 torch.default_generator.manual_seed(seed)

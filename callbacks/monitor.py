@@ -75,6 +75,8 @@ class Monitor(L.Callback, ABC):
         if name is not None and (not name or "/" in name):
             raise InputError("name", repr(name), "another one, without '/'")
         self.every, self.name = every, name
+        # What the logged keys of ``fit`` begin with.
+        self.begin = tuple(self._named(f"val/{key}/") for key in self.keys_begin)
         self.adapter = Adapter(model, batch, normalization)
         self.history: list[dict[str, Any]] = []
         self._validations = 0
@@ -123,11 +125,6 @@ class Monitor(L.Callback, ABC):
     @property
     def state_key(self) -> str:
         return super().state_key + (f"/{self.name}" if self.name else "")
-
-    @property
-    def begin(self) -> tuple[str, ...]:
-        """What the logged keys of ``fit`` begin with."""
-        return tuple(self._named(f"val/{key}/") for key in self.keys_begin)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         check_alone(trainer, self, "begin", "name")

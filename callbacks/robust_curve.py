@@ -45,10 +45,7 @@ def robust_curve(
     seed: int = 0,
     targets: Targets | None = None,
 ) -> RobustCurve:
-    """Attack with growing ε, each time only what still stands.
-
-    A sample that is broken at some ε counts as broken at every larger one, where its adversarial
-    image is allowed too.
+    """Attack with growing ε, each time only what still stands: broken at one ε, so at larger ones.
 
     Args:
         make: makes the attack; its step size goes with ε.

@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from interaction_train.attacks.jobs import check_factory, make_attack
 from interaction_train.attacks.run import AttackFactory, craft
 from interaction_train.callbacks.monitor import Monitor, Result, Split
-from interaction_train.callbacks.samples import batches, is_fast, shard, spread
+from interaction_train.callbacks.samples import is_fast, shard, spread
 from interaction_train.errors import at_least, one_of
 from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.players import GridPlayers
@@ -26,8 +26,7 @@ from interaction_train.metrics.orders import OrderMetric
 from interaction_train.sampling.pairs import NeighbourPairs, PairSampler
 from interaction_train.tracking.figures import heat_map_figure, spectrum_figure
 
-_BATCH = 16  # samples measured together; no result depends on it
-_ATTACKED = 8  # samples attacked together, on which some attacks' results do depend
+_BATCH = 8  # samples measured and attacked together; some attacks' results depend on it
 
 
 class SampledMetric(Monitor):
@@ -93,6 +92,9 @@ class SampledMetric(Monitor):
         self.n_samples, self.reading, self.attack, self.seed = n_samples, reading, attack, seed
         self.players = GridPlayers(rows, cols)
         self._grid = f"{rows} × {cols} grid"
+        logged = {self.letter: f"{self.letter}_{reading}"}
+        logged |= {"signed": "signed"} if "signed" in self.shown else {}
+        self._logged = logged | {f"{k}_stderr": f"{column}_stderr" for k, column in logged.items()}
         if ratios is None:
             orders = {round(r * (rows * cols - 2)): r for r in reversed(REFERENCE_RATIOS)}
             ratios = tuple(sorted(orders.values()))
@@ -118,8 +120,7 @@ class SampledMetric(Monitor):
         attacked.only_correct = False  # they are chosen by the clean image
         attack = None if self.attack is None else make_attack(self.attack, network)
         places = spread(len(loader.dataset), 1 if is_fast(trainer) else self.n_samples)
-        parts, size = (batches, _BATCH) if attack is None else (shard, _ATTACKED)
-        for block in parts(places, trainer, size):
+        for block in shard(places, trainer, _BATCH):
             x, y = self.samples(trainer, loader, block)
             metric.update(network, x, y)
             if attack is not None:
@@ -145,12 +146,6 @@ class SampledMetric(Monitor):
             for name, column in self._logged.items()
             for ratio, value in zip(result["ratios"], part.get(column, ()), strict=False)
         }
-
-    @property
-    def _logged(self) -> dict[str, str]:
-        logged = {self.letter: f"{self.letter}_{self.reading}"}
-        logged |= {"signed": "signed"} if "signed" in self.shown else {}
-        return logged | {f"{key}_stderr": f"{column}_stderr" for key, column in logged.items()}
 
     def history_figures(self) -> Mapping[str, Figure]:
         points, figures = [point["values"] for point in self.history], {}

@@ -36,16 +36,8 @@ def spread(length: int, count: int) -> list[int]:
 
 def shard(places: Sequence[int], trainer: L.Trainer, block: int = 1) -> list[list[int]]:
     """The blocks of places that this process takes; the same for any number of processes."""
-    return _blocks(places, block)[trainer.global_rank :: trainer.world_size]
-
-
-def batches(places: Sequence[int], trainer: L.Trainer, size: int) -> list[list[int]]:
-    """This process's places, in batches, for what does not depend on who is in a batch."""
-    return _blocks(places[trainer.global_rank :: trainer.world_size], size)
-
-
-def _blocks(places: Sequence[int], size: int) -> list[list[int]]:
-    return [list(places[k : k + size]) for k in range(0, len(places), size)]
+    blocks = [list(places[k : k + block]) for k in range(0, len(places), block)]
+    return blocks[trainer.global_rank :: trainer.world_size]
 
 
 def fetch(trainer: L.Trainer, loader: Any, places: Sequence[int]) -> Any:

@@ -51,8 +51,7 @@ class StepCallback(L.Callback):
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.detach(pl_module)
 
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        self.detach(pl_module)  # Lightning calls no teardown then
+    on_exception: Any = teardown  # Lightning calls only this one then
 
     def detach(self, pl_module: L.LightningModule) -> None:
         """Put the module's own step back."""

@@ -96,10 +96,9 @@ class SaveConfig(SaveConfigCallback):
 
 
 class MonitorCheck(L.Callback):
-    """Refuses a ``monitor`` of validation that the sanity check has not logged.
+    """Refuses a ``monitor`` that the sanity check has not logged, but for ``val/<callback>/…``.
 
-    Only where nothing but this package and Lightning logs, and but for what is measured apart from
-    the sanity check, ``val/<callback>/…``. Lightning refuses the others after the first epoch.
+    Only where nothing but this package and Lightning logs; Lightning refuses others an epoch later.
     """
 
     def on_sanity_check_end(self, trainer: Any, pl_module: L.LightningModule) -> None:
