@@ -58,8 +58,7 @@ class AdversarialRobustness(Monitor):
         seed: seed of attacks that draw from the global random states.
         targets: what the attacks aim at, ``random``, ``least_likely`` or the target of every class
             by its number; null: as they are made. A sample is broken where the network is wrong.
-        common: ``model``, ``batch``, ``normalization`` and ``name`` of
-            :class:`~interaction_train.callbacks.monitor.Monitor`.
+        common: the other arguments of :class:`~interaction_train.callbacks.monitor.Monitor`.
 
     Raises:
         InputError: an argument out of its range; in use, an attack without a bound to set or one

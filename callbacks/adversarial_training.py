@@ -65,9 +65,8 @@ class AdversarialTraining(StepCallback):
         phases = phases or {}
         for factory in (attack, *(f for f in phases.values() if f is not None)):
             check_factory("attack", factory)
-        for epoch in phases:
-            if epoch <= warmup_epochs:
-                raise InputError("phases", f"epoch {epoch}", f"later than {warmup_epochs}")
+        if phases and min(phases) <= warmup_epochs:
+            raise InputError("phases", f"epoch {min(phases)}", f"later than {warmup_epochs}")
         if callable(batch):
             raise InputError("batch", batch, "two indices or keys, of inputs and labels")
         self.phases: Mapping[int, AttackFactory | None] = {0: None, warmup_epochs: attack, **phases}

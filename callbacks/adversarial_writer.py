@@ -67,14 +67,16 @@ class AdversarialWriter(BasePredictionWriter):
         self.batches_per_shard, self.overwrite = batches_per_shard, overwrite
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        crafter = _crafter(pl_module)
-        if self.png and crafter.pixels != "uint8":
+        if not isinstance(pl_module, AdversarialCrafter):
+            got = type(pl_module).__name__
+            raise InputError("AdversarialWriter", got, "an AdversarialCrafter")
+        if self.png and pl_module.pixels != "uint8":
             raise InputError("png", True, "false, or pixels: uint8")
         if is_fast(trainer):
             return
         self._started = time.monotonic()
         self._pending: list[dict[str, Tensor]] = []
-        folder, job = self._folder(trainer), self._job(trainer, crafter)
+        folder, job = self._folder(trainer), self._job(trainer, pl_module)
         # Checked on every process, so that all of them stop or none.
         goes_on = can_go_on(folder, job, self.overwrite)
         trainer.strategy.barrier("AdversarialWriter: checked")
@@ -82,7 +84,7 @@ class AdversarialWriter(BasePredictionWriter):
             begin_set(folder, job)
         trainer.strategy.barrier("AdversarialWriter: begun")
         batches = range(int(trainer.num_predict_batches[0]))
-        crafter.on_disk = {b for b in batches if self._shard(trainer, b).is_file()}
+        pl_module.on_disk = {b for b in batches if self._shard(trainer, b).is_file()}
 
     def write_on_batch_end(
         self,
@@ -110,10 +112,10 @@ class AdversarialWriter(BasePredictionWriter):
             write_batches(self._shard(trainer, batch_idx), pending, self.png)
 
     # Not at the end of the loop: the table comes below the progress bar.
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def teardown(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         if stage != "predict" or is_fast(trainer):
             return
-        _crafter(pl_module).on_disk = ()
+        pl_module.on_disk = ()
         trainer.strategy.barrier("AdversarialWriter: written")
         if trainer.is_global_zero:
             folder, device = self._folder(trainer), trainer.strategy.root_device
@@ -153,9 +155,3 @@ class AdversarialWriter(BasePredictionWriter):
             "processes": trainer.world_size,
             "png": self.png,
         }
-
-
-def _crafter(module: L.LightningModule) -> AdversarialCrafter:
-    if not isinstance(module, AdversarialCrafter):
-        raise InputError("AdversarialWriter", type(module).__name__, "an AdversarialCrafter")
-    return module

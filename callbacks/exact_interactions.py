@@ -42,18 +42,15 @@ class ExactInteractions(Monitor):
       Eq. 21, over all orders; all images, correctly classified or not), also of the network as it
       was before training when ``fit`` ran in the same process.
 
-    Results go to ``summary.json`` and ``interactions.png`` in the run's folder, to the loggers
-    (``test/interaction/…``), and a table.
+    Goes to ``summary.json``, ``interactions.png``, the loggers (``test/interaction/…``), a table.
 
     Args:
         rows: rows of the grid; all 2^(rows·cols) coalitions are evaluated.
         cols: columns of the grid.
         n_samples: number of test images; ``fast_dev_run`` takes two.
         compare_to: name of a run (``runs/<name>``); the newest ``summary.json`` is shown too.
-        baseline: what absent cells show, a number or one per channel; default: the training mean
-            of the network's ``Normalize`` layer.
-        common: ``model``, ``batch``, ``normalization`` and ``name`` of
-            :class:`~interaction_train.callbacks.monitor.Monitor`.
+        baseline: of absent cells, a number or one per channel; default: the mean in ``Normalize``.
+        common: the other arguments of :class:`~interaction_train.callbacks.monitor.Monitor`.
 
     Raises:
         InputError: ``n_samples`` below 2, or no baseline to be found.

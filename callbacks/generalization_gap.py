@@ -46,12 +46,10 @@ class GeneralizationGap(Monitor):
         cols: columns of it.
         contexts: contexts per pair, at least 2.
         pairs: which pairs; default: the 120 of 16 random cells.
-        baseline: what absent cells show, a number or one per channel; default: the training mean
-            of the network's ``Normalize`` layer.
+        baseline: of absent cells, a number or one per channel; default: the mean in ``Normalize``.
         seed: seed of the draws.
         chunk_size: rows sent through the network at once; default: the fastest, timed once.
-        common: ``model``, ``batch``, ``normalization`` and ``name`` of
-            :class:`~interaction_train.callbacks.monitor.Monitor`.
+        common: the other arguments of :class:`~interaction_train.callbacks.monitor.Monitor`.
 
     Raises:
         InputError: an argument out of its range, or a training loader without a data set.
@@ -91,8 +89,8 @@ class GeneralizationGap(Monitor):
     def measure(self, trainer: L.Trainer, loader: Any) -> Result:
         train = first_loader(trainer.train_dataloader)
         self._warn_of_augmentation(trainer, train)
-        count = min(self.n_samples, len(train.dataset), len(loader.dataset))
-        count = min(count, 2) if is_fast(trainer) else count
+        wanted = 2 if is_fast(trainer) else self.n_samples
+        count = min(wanted, len(train.dataset), len(loader.dataset))
         network = self.network(trainer, loader)
         result: Result = {"samples": count}
         for part, source in (("train", train), ("val", loader)):

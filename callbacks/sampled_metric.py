@@ -45,16 +45,14 @@ class SampledMetric(Monitor):
         ratios: orders as parts m/(n−2), ascending; null: the reference grid's 13, each order once.
         pairs: which pairs; default: 16 per sample of cells at most two rows and columns apart.
         payoff: what the game reads off the logits.
-        baseline: what absent cells show, a number or one per channel; default: the training mean
-            of the network's ``Normalize`` layer.
+        baseline: of absent cells, a number or one per channel; default: the mean in ``Normalize``.
         only_correct: leave out samples that the network gets wrong.
         reading: which reading of an absolute value is logged: ``plug_in`` (biased up),
             ``split_sign`` (biased down) or ``rms``; table and files have all of them.
         attack: makes an attack on the network; its images of the same samples are measured too.
         seed: seed of the draws, and of attacks that draw from the global random states.
         chunk_size: rows sent through the network at once; default: the fastest, timed once.
-        common: ``model``, ``batch``, ``normalization`` and ``name`` of
-            :class:`~interaction_train.callbacks.monitor.Monitor`.
+        common: the other arguments of :class:`~interaction_train.callbacks.monitor.Monitor`.
 
     Raises:
         InputError: an argument out of its range.
@@ -219,10 +217,9 @@ class SpectrumMonitor(SampledMetric):
     - In ``validate`` and ``test``: a table, ``spectrum.csv``, ``spectrum.json`` and
       ``spectrum.png`` in the run's folder, and the same keys (``test/…``) to the loggers.
 
-    With an attack adversarial versions are measured for their true labels (survey, Sec. 5.2: which
-    orders an attack changes): ``val/interaction/adv/…``. J(m) is relative to its own mean over
-    orders; the signed means compare both in the unit of the payoff. Samples that the attack fools
-    stay in, also with ``only_correct``. Arguments are those of :class:`SampledMetric`.
+    With an attack adversarial versions are measured for their true labels, fooled or not (survey,
+    Sec. 5.2: which orders an attack changes): ``val/interaction/adv/…``. J(m) is relative to its
+    own mean over orders; the signed means compare both. Arguments: see :class:`SampledMetric`.
     """
 
     keys_begin, stem, letter, title = ("interaction",), "spectrum", "J", "Interactions"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -42,8 +42,7 @@ def shard(places: Sequence[int], trainer: L.Trainer, block: int = 1) -> list[lis
 
 def fetch(trainer: L.Trainer, loader: Any, places: Sequence[int]) -> Any:
     """The samples at some places as a batch as the loop has it; random states stay as they are."""
-    dataset = loader.dataset
-    collate: Callable[[Any], Any] = loader.collate_fn
+    dataset, collate = loader.dataset, loader.collate_fn
     if getattr(loader, "batch_sampler", None) is None:  # its data set gives finished batches
         collate = default_collate
     with isolate_rng():

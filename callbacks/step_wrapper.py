@@ -7,9 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
-
-from interaction_train.errors import InputError
 
 Step = Callable[[Any], Any]
 _STEP = "training_step"
@@ -29,8 +26,6 @@ class StepCallback(L.Callback):
         if stage != "fit" or layers[0] is not self:  # which wraps the step for all of them
             return
         step: Any = pl_module.training_step
-        if is_param_in_hook_signature(step, "dataloader_iter", explicit=True):
-            raise InputError(_STEP, "one that takes dataloader_iter", "one with a batch")
 
         @functools.wraps(step)
         def training_step(*args: Any, **kwargs: Any) -> Any:

@@ -58,7 +58,7 @@ class Chart:
 
 
 def charts(series: Mapping[str, Series]) -> list[Chart]:
-    """All metrics that have a curve, those that belong together in one chart, by section."""
+    """All metrics that have a curve, those that belong together in one chart."""
     groups: dict[str, dict[str, Series]] = {}
     for key, values in series.items():
         if len(set(values.steps)) > 1 and not _LEFT_OUT.search(key):
@@ -66,9 +66,7 @@ def charts(series: Mapping[str, Series]) -> list[Chart]:
             groups.setdefault(group, {})[label] = values
     drawn = [Chart(group, lines) for group, lines in groups.items()]
     rank = {title: i for i, title in enumerate(_TITLES.values())}
-    return sorted(
-        drawn, key=lambda c: (SECTIONS.index(c.section), rank.get(c.title, len(rank)), c.title)
-    )
+    return sorted(drawn, key=lambda chart: (rank.get(chart.title, len(rank)), chart.title))
 
 
 def section_of(name: str) -> str:
