@@ -21,7 +21,7 @@ from interaction_train.game.precision import wide
 from interaction_train.metrics import InteractionStrength
 from interaction_train.sampling.pairs import PairSampler, RandomPairs
 
-_BATCH, _MEASURED = 64, 2  # samples together, for loss and strength; no result depends on it
+_BATCH, _MEASURED = 64, 4  # samples together, for loss and strength; no result depends on it
 
 
 class GeneralizationGap(Monitor):

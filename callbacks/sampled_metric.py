@@ -26,7 +26,7 @@ from interaction_train.metrics.orders import OrderMetric
 from interaction_train.sampling.pairs import NeighbourPairs, PairSampler
 from interaction_train.tracking.figures import heat_map_figure, spectrum_figure
 
-_BATCH = 8  # samples measured and attacked together; some attacks' results depend on it
+_MEASURED, _ATTACKED = 16, 8  # samples together; some attacks' results depend on it
 
 
 class SampledMetric(Monitor):
@@ -118,7 +118,7 @@ class SampledMetric(Monitor):
         attacked.only_correct = False  # they are chosen by the clean image
         attack = None if self.attack is None else make_attack(self.attack, network)
         places = spread(len(loader.dataset), 1 if is_fast(trainer) else self.n_samples)
-        for block in shard(places, trainer, _BATCH):
+        for block in shard(places, trainer, _MEASURED if attack is None else _ATTACKED):
             x, y = self.samples(trainer, loader, block)
             metric.update(network, x, y)
             if attack is not None:
