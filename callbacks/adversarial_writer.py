@@ -26,7 +26,7 @@ from interaction_train.attacks.sets.shards import (
     shard_path,
     write_batches,
 )
-from interaction_train.callbacks.samples import is_fast
+from interaction_train.callbacks.samples import first_loader, is_fast
 from interaction_train.errors import InputError, at_least
 
 
@@ -131,9 +131,7 @@ class AdversarialWriter(BasePredictionWriter):
         return shard_path(self._folder(trainer), number)
 
     def _job(self, trainer: L.Trainer, crafter: AdversarialCrafter) -> dict[str, Any]:
-        loader: Any = trainer.predict_dataloaders
-        if isinstance(loader, list):  # of one: Lightning refuses several
-            (loader,) = loader
+        loader = first_loader(trainer.predict_dataloaders)  # Lightning refuses several
         data = getattr(trainer, "datamodule", None)
         eps, norm = crafter.bound
         return {

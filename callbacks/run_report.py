@@ -49,8 +49,7 @@ class RunReport(L.Callback):
             self._save()
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
-        if trainer.state.fn in ("fit", "validate", "test"):
-            self._write(trainer)  # Lightning calls no teardown then
+        self._write(trainer)  # Lightning calls no teardown then
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage in ("validate", "test") or (stage == "fit" and not self.test_follows):
