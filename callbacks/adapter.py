@@ -23,7 +23,6 @@ Keys = Sequence[int | str]
 Normalization = Mapping[str, Sequence[float]]
 """``{"mean": …, "std": …}``, one number per channel, of inputs that the data set normalises."""
 
-_MODELS = ("model", "net", "network")
 _ROUNDING = 1e-5  # of logits, relative to the largest one, and of pixels
 
 
@@ -51,10 +50,6 @@ def find_model(
             ``x`` as the module's own ``forward``, if it has one; else the module, with a warning.
         x: inputs to try it on, in eval mode without a trace; None: the attribute is taken unseen.
 
-    Returns:
-        the network; around it :func:`~interaction_train.game.evaluation.logits_of` where its output
-        is no tensor, and :class:`BinaryHead` where it is one logit.
-
     Raises:
         InputError: there is none, or one that returns no logits, or probabilities.
     """
@@ -66,9 +61,9 @@ def find_model(
         for name in model.split("."):
             found = getattr(found, name, None)
     else:
-        inner = (getattr(pl_module, name, None) for name in _MODELS)
+        parts = (getattr(pl_module, name, None) for name in ("model", "net", "network"))
         outer = pl_module if own else None
-        found = next((part for part in inner if isinstance(part, nn.Module)), outer)
+        found = next((part for part in parts if isinstance(part, nn.Module)), outer)
     if not isinstance(found, nn.Module):
         names = ", ".join(name for name, _ in pl_module.named_children())
         expected = f"the attribute of {type(pl_module).__name__} that is the network"
@@ -130,8 +125,7 @@ class Adapter:
     Args:
         model: where the network is, as in :func:`find_model`.
         batch: two indices or keys, of inputs and labels in a batch, or a function of it.
-        normalization: mean and standard deviation per channel that the data set's inputs are
-            normalised with; None: they are pixels in [0, 1] already.
+        normalization: ``mean`` and ``std`` per channel of the inputs; None: they are in [0, 1].
 
     Raises:
         InputError: another kind of ``batch``, other keys, or numbers that ``Normalize`` refuses.
@@ -174,8 +168,7 @@ class Adapter:
         """Inputs as pixels."""
         if self.layer is None:
             return inputs
-        layer = self.layer.to(inputs)
-        pixels = inputs * layer.std + layer.mean
+        pixels = inputs * self.layer.to(inputs).std + self.layer.mean
         # Grey levels come back to the bit, so that what is drawn by their content is the same.
         levels = (pixels * 255).round() / 255
         return torch.where((levels - pixels).abs() < _ROUNDING, levels, pixels)

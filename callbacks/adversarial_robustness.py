@@ -35,19 +35,18 @@ _IMAGES = 8
 class AdversarialRobustness(Monitor):
     """Robust accuracy of a network on a fixed sample, under attacks of torchattacks' interface.
 
-    Only those samples are attacked that the network gets right and that still stand: with several
-    ε, the smallest first (:func:`~interaction_train.callbacks.robust_curve.robust_curve`). The step
-    size of an attack goes with its ε.
+    Attacked with growing ε are those samples that the network gets right and that still stand; the
+    step size goes with ε (:func:`~interaction_train.callbacks.robust_curve.robust_curve`).
 
     - In ``fit``: ``val/robust_acc/<attack>`` at the largest ε, ``val/robust_acc/clean`` on the same
-      samples, and with several ε ``…/<attack>/eps_<ε>`` and ``val/robust_eps/<attack>/mean`` and
-      ``…/median`` of the smallest ε that breaks a sample, over the samples that are right without
-      an attack, where one that stands counts with the largest ε; some adversarial images too.
+      samples, some adversarial images, and with several ε ``…/<attack>/eps_<ε>`` and
+      ``val/robust_eps/<attack>/mean`` and ``…/median`` of the smallest ε that breaks a sample, over
+      the samples that are right without an attack (one that stands counts with the largest ε).
     - In ``validate`` and ``test`` the same under ``val/…`` and ``test/…``, a table with 95 %
       intervals, and ``robustness.csv``, ``robustness_samples.csv`` (the smallest ε of every sample;
-      empty where it stands), ``robustness.json`` and ``robustness.png`` in the run's folder. Every
-      attack is also checked for masked gradients, with warnings: the loss must not fall with more
-      steps, a black-box attack must not break more, and the largest ε must break all samples.
+      empty where it stands), ``robustness.json`` and ``robustness.png``. Masked gradients are
+      warned of: where the loss falls with more steps, a black-box attack breaks more, or the
+      largest ε there is does not break all samples.
 
     Args:
         attacks: name → what makes an attack on the network.
@@ -58,10 +57,8 @@ class AdversarialRobustness(Monitor):
         batch_size: samples attacked together.
         seed: seed of attacks that draw from the global random states.
         targets: what the attacks aim at, ``random``, ``least_likely`` or the target of every class
-            by its number; null: as the attacks are made. A sample counts as broken where the
-            network gets it wrong, taken for the target or not.
-        common: ``model``, ``batch``, ``normalization`` and ``name`` of
-            :class:`~interaction_train.callbacks.monitor.Monitor`.
+            by its number; null: as they are made. A sample is broken where the network is wrong.
+        common: the other arguments of :class:`~interaction_train.callbacks.monitor.Monitor`.
 
     Raises:
         InputError: an argument out of its range; in use, an attack without a bound to set or one
@@ -105,7 +102,7 @@ class AdversarialRobustness(Monitor):
         fast = is_fast(trainer)
         checked = self.checks and not fast and trainer.state.fn != "fit"
         places = spread(len(loader.dataset), 2 if fast else self.n_samples)
-        width = 2 + len(self.attacks) * (1 + _SIGNS * checked)
+        width = 2 + len(self.attacks) * (1 + _SIGNS)
         rows = [wide(torch.zeros(0, width, device=trainer.strategy.root_device))]
         self._images = {}
         for block in shard(places, trainer, self.batch_size):
@@ -120,10 +117,10 @@ class AdversarialRobustness(Monitor):
                 "nothing was attacked and every accuracy is 0."
             )
         found: list[str] = []
-        for k, name in enumerate(self.attacks if checked else ()):
-            right = smallest[:, k] > 0
-            own_signs = signs[right, _SIGNS * k : _SIGNS * (k + 1)]
-            found += masking_warnings(name, own_signs, smallest[right, k].isfinite())
+        parts = signs.split(_SIGNS, 1)
+        for name, bounds, part in zip(self.attacks, smallest.T, parts, strict=True):
+            right = bounds > 0
+            found += masking_warnings(name, part[right], bounds[right].isfinite())
         for text in found:
             rank_zero_warn(text)
         return {
@@ -140,17 +137,16 @@ class AdversarialRobustness(Monitor):
 
     def keys(self, split: Split, result: Result) -> dict[str, float]:
         keys: dict[str, float] = {}
-        for name, values in result["smallest"].items():
-            keys[f"{split}/robust_acc/clean"] = _standing(values, 0.0).rate
-            keys[f"{split}/robust_acc/{name}"] = _standing(values, self._largest).rate
-            if self.epsilons is not None and len(self.epsilons) > 1:
-                for epsilon in self.epsilons:
-                    key = f"{split}/robust_acc/{name}/eps_{epsilon:.4g}"
-                    keys[key] = _standing(values, epsilon).rate
-                needed = [self._largest if v is None else v for v in values if v != 0]
-                attacked = torch.tensor(needed or [math.nan])
-                keys[f"{split}/robust_eps/{name}/mean"] = float(attacked.mean())
-                keys[f"{split}/robust_eps/{name}/median"] = float(attacked.median())
+        several = len(self.epsilons or ()) > 1
+        for name, epsilon, rate, *_ in self._curve(result):  # the largest ε comes last
+            keys[f"{split}/robust_acc/{'clean' if epsilon == 0 else name}"] = rate
+            if several and epsilon:
+                keys[f"{split}/robust_acc/{name}/eps_{epsilon:.4g}"] = rate
+        for name, values in result["smallest"].items() if several else ():
+            needed = [self._largest if v is None else v for v in values if v != 0]
+            attacked = torch.tensor(needed or [math.nan])
+            keys[f"{split}/robust_eps/{name}/mean"] = float(attacked.mean())
+            keys[f"{split}/robust_eps/{name}/median"] = float(attacked.median())
         return keys
 
     def figures(self, result: Result) -> Mapping[str, Figure]:
@@ -193,7 +189,7 @@ class AdversarialRobustness(Monitor):
         }
 
     def _attack(self, network: nn.Module, x: Tensor, y: Tensor, checked: bool) -> list[Tensor]:
-        """The smallest ε ``(B, 1)`` of each attack, then the signs ``(B, 4)`` of each."""
+        """The smallest ε ``(B, 1)`` of each attack, then the signs ``(B, 4)``, NaN unchecked."""
         curves, signs = [], []
         for name, make in self.attacks.items():
             smallest, images = robust_curve(
@@ -204,14 +200,13 @@ class AdversarialRobustness(Monitor):
                 images, seen = images[:_IMAGES], eval_logits(network, images[:_IMAGES]).argmax(-1)
                 pairs = zip(y[:_IMAGES].tolist(), seen.tolist(), strict=True)
                 self._images[name] = images.float().cpu(), [f"{a} → {b}" for a, b in pairs]
+            found = wide(torch.full((len(x), _SIGNS), torch.nan, device=x.device))
             if checked:
-                right = smallest > 0
-                found = wide(torch.full((len(x), _SIGNS), torch.nan, device=x.device))
-                bound = None if self.epsilons is None else self._largest
+                right, bound = smallest > 0, None if self.epsilons is None else self._largest
                 found[right] = masking_signs(
                     make, network, x[right], y[right], bound, seed=self.seed
                 )
-                signs.append(found)
+            signs.append(found)
         return [*curves, *signs]
 
     def _curve(self, result: Result) -> list[tuple[Any, ...]]:
@@ -220,12 +215,8 @@ class AdversarialRobustness(Monitor):
         own: Sequence[float | None] = self.epsilons or [None]
         for name, values in result["smallest"].items():
             for epsilon in (0.0, *own):
-                part = _standing(values, self._largest if epsilon is None else epsilon)
+                # Where ε was kept in float32, its rounding must not make it larger than itself.
+                bound = (self._largest if epsilon is None else epsilon) * (1 + 1e-6)
+                part = Proportion(sum(v is None or v > bound for v in values), len(values))
                 rows.append((name, epsilon, part.rate, *part.interval, part.total))
         return rows
-
-
-def _standing(smallest: Sequence[float | None], epsilon: float) -> Proportion:
-    # Where ε was kept in float32, its rounding must not make it larger than itself.
-    bound = epsilon * (1 + 1e-6)
-    return Proportion(sum(v is None or v > bound for v in smallest), len(smallest))

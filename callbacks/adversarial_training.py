@@ -29,11 +29,8 @@ class AdversarialTraining(StepCallback):
     Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (2018).
 
     What is random depends on the samples, the seed and the step alone, so a resumed run sees the
-    same perturbations; for attacks of this package not on the batch's size or the number of
-    processes either.
-
-    Put it after an ``InteractionRegularizer`` in the list of callbacks, so that its losses take the
-    adversarial images too.
+    same perturbations. Put it after an ``InteractionRegularizer`` in the list of callbacks, so that
+    its losses take the adversarial images too.
 
     Args:
         attack: makes the attack on the network.
@@ -43,8 +40,7 @@ class AdversarialTraining(StepCallback):
         seed: seed of the draws.
         model: where the network is (:func:`~interaction_train.callbacks.adapter.find_model`).
         batch: two indices or keys, of inputs and labels in a batch.
-        normalization: ``mean`` and ``std`` per channel that the data set's inputs are normalised
-            with; the attack works on pixels in [0, 1] all the same.
+        normalization: ``mean`` and ``std`` per channel of the inputs; attacks work on pixels.
         targets: what the attack aims at, ``random``, ``least_likely`` or the target of every class
             by its number; null: as it is made.
 
@@ -69,9 +65,8 @@ class AdversarialTraining(StepCallback):
         phases = phases or {}
         for factory in (attack, *(f for f in phases.values() if f is not None)):
             check_factory("attack", factory)
-        for epoch in phases:
-            if epoch <= warmup_epochs:
-                raise InputError("phases", f"epoch {epoch}", f"later than {warmup_epochs}")
+        if phases and min(phases) <= warmup_epochs:
+            raise InputError("phases", f"epoch {min(phases)}", f"later than {warmup_epochs}")
         if callable(batch):
             raise InputError("batch", batch, "two indices or keys, of inputs and labels")
         self.phases: Mapping[int, AttackFactory | None] = {0: None, warmup_epochs: attack, **phases}

@@ -26,7 +26,7 @@ from interaction_train.attacks.sets.shards import (
     shard_path,
     write_batches,
 )
-from interaction_train.callbacks.samples import is_fast
+from interaction_train.callbacks.samples import first_loader, is_fast
 from interaction_train.errors import InputError, at_least
 
 
@@ -35,11 +35,11 @@ class AdversarialWriter(BasePredictionWriter):
 
     The format is that of :mod:`interaction_train.attacks.sets.shards`. Process r of W writes
     the shards r, r + W, r + 2W and so on, all into one folder (of a shared disk, on several
-    machines). At the end a table of counts is printed.
+    machines). At the end a table of counts is printed; ``fast_dev_run`` writes nothing.
 
     Started again on the folder of a job that was stopped, the same job (attack and its parameters,
-    seed, weights, data, batches, number of processes) keeps the shards that are there, crafts the
-    others, and ends with the files of an uninterrupted one. ``fast_dev_run`` writes nothing.
+    seed, weights, data, batches, number of processes) keeps the shards that are there and ends with
+    the files of an uninterrupted one.
 
     Args:
         folder: where to; a relative path lies in the trainer's ``default_root_dir`` (``runs`` on
@@ -65,21 +65,18 @@ class AdversarialWriter(BasePredictionWriter):
         at_least("batches_per_shard", batches_per_shard, 1)
         self.folder, self.png = Path(folder), png
         self.batches_per_shard, self.overwrite = batches_per_shard, overwrite
-        self._pending: list[dict[str, Tensor]] = []
-        self._shown: tuple[Path, dict[str, Any]] | None = None
-        self._started = 0.0
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        super().setup(trainer, pl_module, stage)
-        if stage == "predict" and _crafter(pl_module).pixels != "uint8" and self.png:
-            raise InputError("png", True, "false, or pixels: uint8")
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not isinstance(pl_module, AdversarialCrafter):
+            got = type(pl_module).__name__
+            raise InputError("AdversarialWriter", got, "an AdversarialCrafter")
+        if self.png and pl_module.pixels != "uint8":
+            raise InputError("png", True, "false, or pixels: uint8")
         if is_fast(trainer):
             return
-        crafter = _crafter(pl_module)
-        self._started, self._pending = time.monotonic(), []
-        folder, job = self._folder(trainer), self._job(trainer, crafter)
+        self._started = time.monotonic()
+        self._pending: list[dict[str, Tensor]] = []
+        folder, job = self._folder(trainer), self._job(trainer, pl_module)
         # Checked on every process, so that all of them stop or none.
         goes_on = can_go_on(folder, job, self.overwrite)
         trainer.strategy.barrier("AdversarialWriter: checked")
@@ -87,7 +84,7 @@ class AdversarialWriter(BasePredictionWriter):
             begin_set(folder, job)
         trainer.strategy.barrier("AdversarialWriter: begun")
         batches = range(int(trainer.num_predict_batches[0]))
-        crafter.on_disk = {b for b in batches if self._shard(trainer, b).is_file()}
+        pl_module.on_disk = {b for b in batches if self._shard(trainer, b).is_file()}
 
     def write_on_batch_end(
         self,
@@ -114,22 +111,17 @@ class AdversarialWriter(BasePredictionWriter):
             pending, self._pending = self._pending, []
             write_batches(self._shard(trainer, batch_idx), pending, self.png)
 
-    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if is_fast(trainer):
+    # Not at the end of the loop: the table comes below the progress bar.
+    def teardown(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        if stage != "predict" or is_fast(trainer):
             return
-        _crafter(pl_module).on_disk = ()
+        pl_module.on_disk = ()
         trainer.strategy.barrier("AdversarialWriter: written")
         if trainer.is_global_zero:
-            folder, device = self._folder(trainer), pl_module.device
+            folder, device = self._folder(trainer), trainer.strategy.root_device
             name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-            seconds = round(time.monotonic() - self._started, 3)
-            self._shown = folder, finish_set(folder, seconds, name)
-
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        # Shown here, so that it comes below the progress bar.
-        if stage == "predict" and self._shown is not None:
-            shown, self._shown = self._shown, None
-            Console().print(counts_table(*shown))
+            counts = finish_set(folder, round(time.monotonic() - self._started, 3), name)
+            Console().print(counts_table(folder, counts))
 
     def _folder(self, trainer: L.Trainer) -> Path:
         return Path(trainer.default_root_dir) / self.folder
@@ -139,9 +131,7 @@ class AdversarialWriter(BasePredictionWriter):
         return shard_path(self._folder(trainer), number)
 
     def _job(self, trainer: L.Trainer, crafter: AdversarialCrafter) -> dict[str, Any]:
-        loader: Any = trainer.predict_dataloaders
-        if isinstance(loader, list):  # of one: Lightning refuses several
-            (loader,) = loader
+        loader = first_loader(trainer.predict_dataloaders)  # Lightning refuses several
         data = getattr(trainer, "datamodule", None)
         eps, norm = crafter.bound
         return {
@@ -163,9 +153,3 @@ class AdversarialWriter(BasePredictionWriter):
             "processes": trainer.world_size,
             "png": self.png,
         }
-
-
-def _crafter(module: L.LightningModule) -> AdversarialCrafter:
-    if not isinstance(module, AdversarialCrafter):
-        raise InputError("AdversarialWriter", type(module).__name__, "an AdversarialCrafter")
-    return module

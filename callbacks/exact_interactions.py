@@ -14,7 +14,6 @@ import lightning as L
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.table import Column, Table
 from torch import Tensor, nn
 
@@ -29,13 +28,12 @@ from interaction_train.game.precision import wide
 from interaction_train.indices.exact import exact_values, multi_order_interactions
 from interaction_train.metrics.rows import exact_rows, logit_scale, spectrum, strength
 from interaction_train.tracking.figures import spectrum_figure
-from interaction_train.tracking.folders import run_folder
 
 
 class ExactInteractions(Monitor):
     """Measures exact interactions on a coarse grid of the test images, after ``test``.
 
-    Over all pairs of cells and some test images, spread evenly over the test set:
+    Over all pairs of cells and some test images, with standard errors over the images:
 
     - mean |I|: mean of |I^Shap(i,j)| for the payoff ``logit``;
     - strength: the same divided by the mean of |z_y − mean of the other logits| over the images
@@ -44,18 +42,15 @@ class ExactInteractions(Monitor):
       Eq. 21, over all orders; all images, correctly classified or not), also of the network as it
       was before training when ``fit`` ran in the same process.
 
-    All with standard errors over the images. Results go to ``summary.json`` and
-    ``interactions.png`` in the run's folder, to the loggers (``test/interaction/…``), and a table.
+    Goes to ``summary.json``, ``interactions.png``, the loggers (``test/interaction/…``), a table.
 
     Args:
         rows: rows of the grid; all 2^(rows·cols) coalitions are evaluated.
         cols: columns of the grid.
         n_samples: number of test images; ``fast_dev_run`` takes two.
         compare_to: name of a run (``runs/<name>``); the newest ``summary.json`` is shown too.
-        baseline: what absent cells show, a number or one per channel; default: the training mean
-            of the network's ``Normalize`` layer.
-        common: ``model``, ``batch``, ``normalization`` and ``name`` of
-            :class:`~interaction_train.callbacks.monitor.Monitor`.
+        baseline: of absent cells, a number or one per channel; default: the mean in ``Normalize``.
+        common: the other arguments of :class:`~interaction_train.callbacks.monitor.Monitor`.
 
     Raises:
         InputError: ``n_samples`` below 2, or no baseline to be found.
@@ -77,7 +72,6 @@ class ExactInteractions(Monitor):
         self.players = GridPlayers(rows, cols)
         self.n_samples, self.compare_to, self.baseline = n_samples, compare_to, baseline
         self._untrained: dict[str, Any] | None = None
-        self._runs: Path | None = None  # folder of the runs' folders
 
     @rank_zero_only
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -112,11 +106,10 @@ class ExactInteractions(Monitor):
         pairs = strength(exact_rows(orders.mean(1, keepdim=True), scale))
         orders = multi_order_interactions(log_odds(logits, y[:, None]), values.dtype)
         found = spectrum(exact_rows(orders, scale))
-        value, stderr = (found[f"J_plug_in{part}"].tolist() for part in ("", "_stderr"))
         return {
             "mean_abs": _told(pairs, "plug_in"),
             "strength": _told(pairs, "strength_plug_in"),
-            "J": {"orders": list(range(game.n - 1)), "value": value, "stderr": stderr},
+            "J": {"orders": list(range(game.n - 1)), **_told(found, "J_plug_in")},
         }
 
     def keys(self, split: Split, result: Result) -> dict[str, float]:
@@ -131,11 +124,11 @@ class ExactInteractions(Monitor):
 
     def table(self, result: Result) -> Table:
         columns = {"this run": result}
-        if self.compare_to is not None and self._runs is not None:
-            runs = self._runs / self.compare_to
-            found = runs.glob(f"*/{self.name or ''}/summary.json")
-            for path in sorted(found, key=lambda path: path.stat().st_mtime)[-1:]:
-                columns[str(path.parent.relative_to(self._runs))] = json.loads(path.read_text())
+        if self.compare_to is not None and self._folder is not None:
+            runs = self._folder.parent.parent
+            found = (runs / self.compare_to).glob(f"*/{self.name or ''}/summary.json")
+            for path in sorted(found, key=os.path.getmtime)[-1:]:
+                columns[str(path.parent.relative_to(runs))] = json.loads(path.read_text())
         table = Table("", *(Column(title, justify="right") for title in columns), title="Summary")
         table.add_row("test accuracy", *(f"{c['test/acc']:.4f}" for c in columns.values()))
         n = self.players.rows * self.players.cols
@@ -145,17 +138,14 @@ class ExactInteractions(Monitor):
         return table
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if stage != "test" or self._result is None:
+        if self._result is None:
             return
-        folder = run_folder(trainer)  # on every process
-        self._runs = folder and folder.parent.parent
         self._result["test/acc"] = float(trainer.callback_metrics.get("test/acc", math.nan))
         super().teardown(trainer, pl_module, stage)
         for logger in trainer.loggers if trainer.is_global_zero else ():
             if isinstance(logger, WandbLogger):
-                run = Path(logger.experiment.dir).parent
-                Console().print(f"W&B run: {os.path.relpath(run)}", soft_wrap=True, highlight=False)
+                print(f"W&B run: {os.path.relpath(Path(logger.experiment.dir).parent)}")
 
 
-def _told(result: dict[str, Tensor], key: str) -> dict[str, float]:
-    return {"value": float(result[key]), "stderr": float(result[f"{key}_stderr"])}
+def _told(result: dict[str, Tensor], key: str) -> dict[str, Any]:
+    return {"value": result[key].tolist(), "stderr": result[f"{key}_stderr"].tolist()}

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import nn
+from torch import Tensor, nn
 
 from interaction_train.callbacks.monitor import Monitor, Result, Split
-from interaction_train.callbacks.samples import batches, first_loader, gather, is_fast, spread
+from interaction_train.callbacks.samples import first_loader, gather, is_fast, shard, spread
 from interaction_train.errors import at_least, in_range
 from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.players import GridPlayers
@@ -21,22 +21,21 @@ from interaction_train.game.precision import wide
 from interaction_train.metrics import InteractionStrength
 from interaction_train.sampling.pairs import PairSampler, RandomPairs
 
-_BATCH = 64  # no result depends on it
+_BATCH, _MEASURED = 64, 4  # samples together, for loss and strength; no result depends on it
 
 
 class GeneralizationGap(Monitor):
     """Loss, accuracy and interaction strength on training samples against validation samples.
 
-    In ``fit`` alone, on a fixed subset of the training set and one of the same size of the (first)
-    validation set, both spread evenly and measured in the same way: in eval mode, with the present
-    weights, by cross entropy. Training samples come without augmentation from this package's data
-    modules; for others a warning says so where the data set changes its samples at random.
+    In ``fit`` alone, on fixed subsets of one size of the training and the (first) validation set,
+    in eval mode with the present weights. Training samples come without augmentation from this
+    package's data modules; others that change at random are warned of.
 
     Logs ``val/gap/train_acc``, ``val/gap/val_acc``, ``val/gap/train_loss``, ``val/gap/val_loss``
-    and, positive where the network has overfitted, ``val/gap/acc`` (training − validation) and
-    ``val/gap/loss`` (validation − training). With ``strength_samples`` the interaction strength too
-    (:class:`~interaction_train.metrics.InteractionStrength`, plug-in) on some of the same
-    samples: ``val/gap/train_strength``, ``val/gap/val_strength``, each with ``_stderr``, and
+    (cross entropy) and, positive where the network has overfitted, ``val/gap/acc`` (training −
+    validation) and ``val/gap/loss`` (validation − training). With ``strength_samples`` the
+    interaction strength too (:class:`~interaction_train.metrics.InteractionStrength`, plug-in):
+    ``val/gap/train_strength``, ``val/gap/val_strength``, each with ``_stderr``, and
     ``val/gap/strength`` (validation − training).
 
     Args:
@@ -47,12 +46,10 @@ class GeneralizationGap(Monitor):
         cols: columns of it.
         contexts: contexts per pair, at least 2.
         pairs: which pairs; default: the 120 of 16 random cells.
-        baseline: what absent cells show, a number or one per channel; default: the training mean
-            of the network's ``Normalize`` layer.
+        baseline: of absent cells, a number or one per channel; default: the mean in ``Normalize``.
         seed: seed of the draws.
         chunk_size: rows sent through the network at once; default: the fastest, timed once.
-        common: ``model``, ``batch``, ``normalization`` and ``name`` of
-            :class:`~interaction_train.callbacks.monitor.Monitor`.
+        common: the other arguments of :class:`~interaction_train.callbacks.monitor.Monitor`.
 
     Raises:
         InputError: an argument out of its range, or a training loader without a data set.
@@ -92,14 +89,14 @@ class GeneralizationGap(Monitor):
     def measure(self, trainer: L.Trainer, loader: Any) -> Result:
         train = first_loader(trainer.train_dataloader)
         self._warn_of_augmentation(trainer, train)
-        count = min(self.n_samples, len(train.dataset), len(loader.dataset))
-        count = min(count, 2) if is_fast(trainer) else count
+        wanted = 2 if is_fast(trainer) else self.n_samples
+        count = min(wanted, len(train.dataset), len(loader.dataset))
         network = self.network(trainer, loader)
         result: Result = {"samples": count}
         for part, source in (("train", train), ("val", loader)):
             places = spread(len(source.dataset), count)
             found = [torch.zeros(0, 3, device=trainer.strategy.root_device)]
-            for block in batches(places, trainer, _BATCH):
+            for block in shard(places, trainer, _BATCH):
                 x, y = self.samples(trainer, source, block)
                 logits = eval_logits(network, x).float()
                 loss = F.cross_entropy(logits, y, reduction="none")
@@ -126,7 +123,7 @@ class GeneralizationGap(Monitor):
         count = self.strength_samples
         if is_fast(trainer):
             count, metric.contexts, metric.chunk_size = 1, 2, 64
-        for block in batches([places[k] for k in spread(len(places), count)], trainer, _BATCH):
+        for block in shard([places[k] for k in spread(len(places), count)], trainer, _MEASURED):
             metric.update(network, *self.samples(trainer, loader, block))
         found = metric.compute()
         return {
@@ -137,13 +134,12 @@ class GeneralizationGap(Monitor):
     def _warn_of_augmentation(self, trainer: L.Trainer, loader: Any) -> None:
         if self._warned:
             return
-        self._warned, looks = True, []
+        self._warned, looks = True, list[Tensor]()
         for seed in (0, 1):
             with isolate_rng():
                 torch.default_generator.manual_seed(seed)
-                x, _ = self.samples(trainer, loader, spread(len(loader.dataset), 4))
-                looks.append(x)
-        if not torch.equal(*looks):
+                looks += self.samples(trainer, loader, spread(len(loader.dataset), 4))
+        if not torch.equal(looks[0], looks[2]):
             rank_zero_warn(
                 "The training data set changes its samples at random, so the generalization gap "
                 "compares augmented training samples with validation samples."

@@ -36,12 +36,11 @@ _TRIED = 8  # samples that show which network the module's is
 class Monitor(L.Callback, ABC):
     """Measures after every k-th validation of ``fit``, and in ``validate`` and ``test``.
 
-    In ``fit`` the values go to the loggers under fixed keys, and into a history that is part of
-    checkpoints and goes to the loggers as a table at the end. In ``validate`` and ``test`` a table
-    is printed and files are written into the run's folder. The sanity check is not measured. Every
-    process measures its share and all get the same result; neither the network nor a random state
-    keeps a trace. Samples are spread evenly over the first loader's data set and come as the loop's
-    batches do, through the batch hooks of module and data module.
+    In ``fit`` the values go to the loggers, and into a history that is part of checkpoints and goes
+    to the loggers as a table at the end. In ``validate`` and ``test`` a table is printed and files
+    are written into the run's folder. The sanity check is not measured. Every process measures its
+    share and all get the same result; neither the network nor a random state keeps a trace. Samples
+    are spread evenly over the first loader's data set and come through the loop's batch hooks.
 
     Between measurements ``trainer.callback_metrics`` does not hold the values; what needs them
     after every validation is refused when ``fit`` starts.
@@ -52,8 +51,7 @@ class Monitor(L.Callback, ABC):
         batch: where inputs and int64 labels lie in a batch: two indices or keys, or a function.
         normalization: ``mean`` and ``std`` per channel that the data set's inputs are normalised
             with; all of this callback (ε, baselines, pictures) is in pixels in [0, 1] then too.
-        name: of this one of several callbacks of one class: ``val/<name>/…``, and a folder of its
-            own in the run's folder.
+        name: of one of several callbacks of a class, in its keys and as a folder in the run's.
 
     Raises:
         InputError: an argument out of its range; in use, a module without a network, a loader
@@ -77,10 +75,13 @@ class Monitor(L.Callback, ABC):
         if name is not None and (not name or "/" in name):
             raise InputError("name", repr(name), "another one, without '/'")
         self.every, self.name = every, name
+        # What the logged keys of ``fit`` begin with.
+        self.begin = tuple(self._named(f"val/{key}/") for key in self.keys_begin)
         self.adapter = Adapter(model, batch, normalization)
         self.history: list[dict[str, Any]] = []
         self._validations = 0
         self._result: Result | None = None
+        self._folder: Path | None = None  # of the run
 
     @abstractmethod
     def measure(self, trainer: L.Trainer, loader: Any) -> Result:
@@ -124,11 +125,6 @@ class Monitor(L.Callback, ABC):
     @property
     def state_key(self) -> str:
         return super().state_key + (f"/{self.name}" if self.name else "")
-
-    @property
-    def begin(self) -> tuple[str, ...]:
-        """What the logged keys of ``fit`` begin with."""
-        return tuple(self._named(f"val/{key}/") for key in self.keys_begin)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         check_alone(trainer, self, "begin", "name")
@@ -217,7 +213,7 @@ class Monitor(L.Callback, ABC):
         if stage not in ("validate", "test") or self._result is None:
             return
         result, self._result = self._result, None
-        folder = run_folder(trainer)  # on every process: the first one sends it to the others
+        self._folder = run_folder(trainer)  # on every process: the first one sends it to the others
         if not trainer.is_global_zero:
             return
         split: Split = "val" if stage == "validate" else "test"
@@ -225,13 +221,12 @@ class Monitor(L.Callback, ABC):
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
         self.log_media(trainer.loggers, split, result, trainer.global_step)
-        console = Console()
-        console.print(self.table(result))
-        if folder:
-            folder = folder / (self.name or "")
+        Console().print(self.table(result))
+        if self._folder:
+            folder = self._folder / (self.name or "")
             folder.mkdir(parents=True, exist_ok=True)
             for path in self._write(folder, result):
-                console.print(str(path), soft_wrap=True, highlight=False)
+                print(path)
 
     def _write(self, folder: Path, result: Result) -> Iterator[Path]:
         for name, rows in self.csv_rows(result).items():

@@ -27,15 +27,13 @@ class InteractionRegularizer(StepCallback):
 
     ``training_step`` is wrapped while ``fit`` runs. The loss that it returns, alone or under the
     key ``"loss"``, becomes loss + Σ factor · term, so DDP, accumulation, mixed precision and
-    compiled models work as for the module's own loss. The step's own forward pass is used for the
-    terms where it runs the network once, on the batch's inputs as they are; under ``torch.compile``
-    of the whole LightningModule the terms make their own. Logs ``<prefix>loss/<name>``,
-    ``<prefix>weight/<name>`` where a weight changes in training, and ``<prefix>loss/task``, what
-    the module returned.
+    compiled models work as for the module's own loss. The terms use the step's own forward pass
+    where it runs the network once, on the batch's inputs as they are, and the LightningModule as a
+    whole is not compiled. Logs ``<prefix>loss/<name>``, ``<prefix>weight/<name>`` where a weight
+    changes in training, and ``<prefix>loss/task``, what the module returned.
 
     With manual optimisation ``training_step`` calls the hook that this callback gives the module,
-    before its backward: ``self.manual_backward(self.add_interaction_losses(loss, batch))``; if the
-    first step does not, an error says so.
+    before its backward: ``self.manual_backward(self.add_interaction_losses(loss, batch))``.
 
     Args:
         losses: name → loss term with its weight, warm-up and ramp.
@@ -66,7 +64,6 @@ class InteractionRegularizer(StepCallback):
         self.log_prefix = log_prefix
         self._network: Any = None  # found on the first batch
         self._recorder: _Recorder | None = None
-        self._first, self._hook_called = True, False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         check_alone(trainer, self, "log_prefix", "log_prefix")
@@ -112,9 +109,8 @@ class InteractionRegularizer(StepCallback):
             weighted.load_state_dict(states.get(name, {}))
 
     def detach(self, pl_module: L.LightningModule) -> None:
-        if self._detach is not None:
-            pl_module.__dict__.pop(_HOOK, None)
-            self._network = None
+        pl_module.__dict__.pop(_HOOK, None)
+        self._network = None
         super().detach(pl_module)
 
     def around(self, trainer: Any, pl_module: L.LightningModule, step: Step, batch: Any) -> Any:
@@ -153,9 +149,8 @@ class InteractionRegularizer(StepCallback):
 
 
 class OrderReport(L.Callback):
-    """Tells which orders of interaction the losses of an ``InteractionClassifier`` weigh.
+    """Tells which orders the losses of an ``InteractionClassifier`` weigh, at the first batch.
 
-    It does so at the first training batch, for every loss that has players.
     (``InteractionRegularizer`` does it by itself.)
     """
 
@@ -174,8 +169,8 @@ class OrderReport(L.Callback):
 
 def _report_orders(losses: Mapping[str, WeightedTerm], model: nn.Module, x: Tensor) -> None:
     """Tell, on the first process, which orders each loss with players weighs on inputs ``x``."""
-    for name, term in ((name, weighted.term) for name, weighted in losses.items()):
-        if isinstance(term, PlayerTerm):
+    for name, weighted in losses.items():
+        if isinstance(term := weighted.term, PlayerTerm):
             n = term.count(model, x)
             where = "cells of the input" if term.layer is None else f"units of {term.layer}"
             told = f"Loss {name!r} ({type(term).__name__}, {n} {where}): {term.order_weights(n)}"

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 import torchattacks
 from torch import Tensor, nn
-from torchattacks.attack import Attack
 
 from interaction_train.attacks.jobs import Targets, make_attack
 from interaction_train.attacks.run import AttackFactory, craft, norm_of, set_epsilon
@@ -45,10 +44,7 @@ def robust_curve(
     seed: int = 0,
     targets: Targets | None = None,
 ) -> RobustCurve:
-    """Attack with growing ε, each time only what still stands.
-
-    A sample that is broken at some ε counts as broken at every larger one, where its adversarial
-    image is allowed too.
+    """Attack with growing ε, each time only what still stands: broken at one ε, so at larger ones.
 
     Args:
         make: makes the attack; its step size goes with ε.
@@ -73,7 +69,11 @@ def robust_curve(
         crafted = craft(attack, x[left], y[left], seed=seed)
         sizes = (wide(crafted) - wide(x[left])).flatten(1)
         if epsilon is not None:
-            _check_bound(attack, sizes, epsilon)
+            linf, l2 = float(sizes.abs().amax()), float(sizes.norm(dim=1).amax())
+            if min(linf, l2) > epsilon * 1.001 + 1e-6:
+                size = f"a perturbation of {linf:.4g} (L∞) and {l2:.4g} (L2)"
+                got = f"{type(attack).__name__} with {size}"
+                raise InputError("epsilons", got, f"one within eps = {epsilon:.4g}")
         broken = eval_logits(network, crafted).argmax(-1) != y[left]
         reached = sizes.abs().amax(1) if epsilon is None else torch.full_like(sizes[:, 0], epsilon)
         smallest[left[broken]] = reached[broken]
@@ -93,12 +93,10 @@ def masking_signs(
     """What tells that an attack fails because gradients are masked (Athalye et al., 2018).
 
     Arguments are those of :func:`robust_curve`, with images ``x`` that the network gets right and
-    the bound ``epsilon`` (None: the attack's own).
-
-    Returns:
-        ``(B, 4)``: the cross entropy after half of the steps and after all; whether a black-box
-        attack (Square with 100 queries) breaks the sample at this ε, and the attack itself at the
-        largest ε there is. NaN without such a thing: one-step attacks, attacks without a bound.
+    the bound ``epsilon`` (None: the attack's own). Returns ``(B, 4)``: the cross entropy after half
+    of the steps and after all; whether a black-box attack (Square with 100 queries) breaks the
+    sample at this ε, and the attack itself at the largest ε there is. NaN where an attack has no
+    bound, or one step alone.
     """
     attack = make(network)
     epsilon = getattr(attack, "eps", None) if epsilon is None else epsilon
@@ -125,28 +123,25 @@ def masking_signs(
 
 
 def masking_warnings(name: str, signs: Tensor, broken: Tensor) -> list[str]:
-    """What :func:`masking_signs` ``(B, 4)`` shows beyond two standard errors, in words.
-
-    ``broken`` ``(B,)`` bool is what the attack breaks at that ε.
-    """
+    """What signs ``(B, 4)`` show beyond two standard errors; ``broken`` ``(B,)`` by the attack."""
     if not len(signs):
         return []
     half, full, black, large = signs.T
-    found = []
+    own, found = broken.to(signs), []
     if _clearly_positive(half - full):
         found.append(
-            f"the loss falls with more steps, from {float(half.nanmean()):.3g} to "
-            f"{float(full.nanmean()):.3g}; gradients may be masked, or steps too large."
+            f"the loss falls with more steps, from {half.mean():.3g} to {full.mean():.3g}; "
+            "gradients may be masked, or steps too large."
         )
-    if _clearly_positive(black - broken.to(black)):
+    if _clearly_positive(black - own):
         found.append(
-            f"a black-box attack breaks {float(black.mean()):.1%} of the samples and it "
-            f"{float(broken.to(black).mean()):.1%}; gradients may be masked."
+            f"a black-box attack breaks {black.mean():.1%} of the samples and it {own.mean():.1%}; "
+            "gradients may be masked."
         )
-    if float(large.mean()) < _ENOUGH:  # False for NaN
+    if large.mean() < _ENOUGH:  # False for NaN
         found.append(
-            f"with the largest ε there is it breaks only {float(large.mean()):.1%} of the "
-            "samples; gradients may be masked, or the steps too few."
+            f"with the largest ε there is it breaks only {large.mean():.1%} of the samples; "
+            "gradients may be masked, or the steps too few."
         )
     return [f"{name}: {text}" for text in found]
 
@@ -154,11 +149,3 @@ def masking_warnings(name: str, signs: Tensor, broken: Tensor) -> list[str]:
 def _clearly_positive(differences: Tensor) -> bool:
     mean, spread = float(differences.mean()), float(differences.std(correction=0))
     return mean > max(2 * spread / len(differences) ** 0.5, 1e-6)  # False for NaN
-
-
-def _check_bound(attack: Attack, sizes: Tensor, epsilon: float) -> None:
-    largest = float(sizes.abs().amax()), float(sizes.norm(dim=1).amax())
-    if min(largest) > epsilon * 1.001 + 1e-6:
-        got = f"a perturbation of {largest[0]:.4g} (L∞) and {largest[1]:.4g} (L2)"
-        expected = f"one within eps = {epsilon:.4g}"
-        raise InputError("epsilons", f"{type(attack).__name__} with {got}", expected)

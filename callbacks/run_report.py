@@ -9,7 +9,6 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
 
 from interaction_train.tracking.folders import run_folder
 from interaction_train.tracking.history import History, write_whole
@@ -23,17 +22,15 @@ class RunReport(L.Callback):
 
     The report holds the curves of all logged metrics, the figures and tables of the run's folder,
     the numbers that sum the run up, the configuration, and when, where and with what command and
-    versions the run was started. It is made from the files in the run's folder and in those of the
-    runs that it was resumed from (:func:`~interaction_train.tracking.report.write_report`). What is
-    logged goes to ``history.jsonl`` there, whatever loggers the trainer has; of a run that was
-    killed ``python -m interaction_train.tracking.report FOLDER`` makes the report.
+    versions the run was started (:func:`~interaction_train.tracking.report.write_report`). What is
+    logged goes to ``history.jsonl`` in the folder, whatever loggers the trainer has; of a run that
+    was killed ``python -m interaction_train.tracking.report FOLDER`` makes the report.
 
     Put it last among the callbacks: what those after it write when they end is missing.
-    ``fast_dev_run``, and a trainer without loggers, get no report. Where ``test_follows`` is set,
-    the report of ``fit`` is left to the test.
+    ``fast_dev_run``, and a trainer without loggers, get no report.
     """
 
-    test_follows = False
+    test_follows = False  # whether the report of ``fit`` is left to the test
 
     def __init__(self) -> None:
         self._folder: Path | None = None
@@ -46,24 +43,13 @@ class RunReport(L.Callback):
         if self._folder is not None and not known:
             trainer.loggers = [*trainer.loggers, History(self._folder)]
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._record(trainer, "fit")
-
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn == "validate":
-            self._record(trainer, "validate")
-
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._record(trainer, "test")
-
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         for start in self._starts[-1:]:
             start["finished"] = True
             self._save()
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
-        if trainer.state.fn in ("fit", "validate", "test"):
-            self._write(trainer)  # Lightning calls no teardown then
+        self._write(trainer)  # Lightning calls no teardown then
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage in ("validate", "test") or (stage == "fit" and not self.test_follows):
@@ -75,13 +61,13 @@ class RunReport(L.Callback):
             return
         for logger in trainer.loggers:
             logger.save()
-        path = write_report(self._folder)
-        Console().print(f"Report: {path}", soft_wrap=True, highlight=False)
+        print(f"Report: {write_report(self._folder)}")
 
     @rank_zero_only
-    def _record(self, trainer: L.Trainer, stage: str) -> None:
+    def on_train_start(self, trainer: Any, pl_module: L.LightningModule) -> None:
         """Add this start of the run to those that its folder tells of."""
-        if self._folder is None or stage in self._recorded:
+        stage = trainer.state.fn.value
+        if self._folder is None or trainer.sanity_checking or stage in self._recorded:
             return
         self._recorded.add(stage)
         path = self._folder / STARTS
@@ -102,6 +88,9 @@ class RunReport(L.Callback):
                 start["resumed_from"] = {"folder": str(origin), "step": trainer.global_step}
         self._starts.append(start)
         self._save()
+
+    on_validation_start: Any = on_train_start
+    on_test_start: Any = on_train_start
 
     def _save(self) -> None:
         if self._folder is not None:

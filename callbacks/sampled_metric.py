@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from interaction_train.attacks.jobs import check_factory, make_attack
 from interaction_train.attacks.run import AttackFactory, craft
 from interaction_train.callbacks.monitor import Monitor, Result, Split
-from interaction_train.callbacks.samples import batches, is_fast, shard, spread
+from interaction_train.callbacks.samples import is_fast, shard, spread
 from interaction_train.errors import at_least, one_of
 from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.players import GridPlayers
@@ -26,20 +26,15 @@ from interaction_train.metrics.orders import OrderMetric
 from interaction_train.sampling.pairs import NeighbourPairs, PairSampler
 from interaction_train.tracking.figures import heat_map_figure, spectrum_figure
 
-FOLLOWED_RATIOS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
-"""Orders m/(n−2) that are followed by default; the reference grid has 13, at twice the cost."""
-
-_BATCH = 16  # samples measured together; no result depends on it
-_ATTACKED = 8  # samples attacked together, on which some attacks' results do depend
+_MEASURED, _ATTACKED = 16, 8  # samples together; some attacks' results depend on it
 
 
 class SampledMetric(Monitor):
     """Follows a metric with one value per order, on clean and on adversarial images.
 
-    With an attack the same samples are measured again in their adversarial versions, for their true
-    labels. The defaults are for following a training: many samples, with few contexts each.
-    Absolute values are then biased, equally so in every epoch; a measurement that stands for itself
-    takes some 50 contexts and the reference grid of ratios, as in ``spectrum_cifar10.yaml``.
+    The defaults are for following a training: many samples, with few contexts each. Absolute values
+    are then biased, equally so in every epoch; a measurement that stands for itself takes some 50
+    contexts and the reference grid of ratios, as in ``spectrum_cifar10.yaml``.
 
     Args:
         rows: rows of the grid of players.
@@ -47,21 +42,17 @@ class SampledMetric(Monitor):
         n_samples: number of samples, over all processes.
         every: k, how often in ``fit``; the first validation is one of them.
         contexts: contexts per pair and order, in the mean; at least 2.
-        ratios: orders as parts m/(n−2), ascending; null: the reference grid's, without those that
-            are the same order on this grid.
-        pairs: which pairs; default: 16 pairs per sample of cells at most two rows and columns
-            apart.
+        ratios: orders as parts m/(n−2), ascending; null: the reference grid's 13, each order once.
+        pairs: which pairs; default: 16 per sample of cells at most two rows and columns apart.
         payoff: what the game reads off the logits.
-        baseline: what absent cells show, a number or one per channel; default: the training mean
-            of the network's ``Normalize`` layer.
+        baseline: of absent cells, a number or one per channel; default: the mean in ``Normalize``.
         only_correct: leave out samples that the network gets wrong.
         reading: which reading of an absolute value is logged: ``plug_in`` (biased up),
             ``split_sign`` (biased down) or ``rms``; table and files have all of them.
-        attack: makes an attack on the network, to measure its adversarial images too.
+        attack: makes an attack on the network; its images of the same samples are measured too.
         seed: seed of the draws, and of attacks that draw from the global random states.
         chunk_size: rows sent through the network at once; default: the fastest, timed once.
-        common: ``model``, ``batch``, ``normalization`` and ``name`` of
-            :class:`~interaction_train.callbacks.monitor.Monitor`.
+        common: the other arguments of :class:`~interaction_train.callbacks.monitor.Monitor`.
 
     Raises:
         InputError: an argument out of its range.
@@ -72,7 +63,6 @@ class SampledMetric(Monitor):
     title: ClassVar[str]  # the figure's
     shown: ClassVar[Mapping[str, str]]  # the table's columns: key of the metric's result → title
     floor: ClassVar[str] = ""  # a note on the least value of a reading
-    readings: ClassVar[Sequence[Reading]] = READINGS  # those there are
 
     def __init__(
         self,
@@ -81,7 +71,7 @@ class SampledMetric(Monitor):
         n_samples: int = 240,
         every: int = 20,
         contexts: int = 3,
-        ratios: Sequence[float] | None = FOLLOWED_RATIOS,
+        ratios: Sequence[float] | None = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0),
         pairs: PairSampler | None = None,
         payoff: str = "log_odds",
         baseline: float | list[float] | None = None,
@@ -94,15 +84,22 @@ class SampledMetric(Monitor):
     ) -> None:
         super().__init__(every, **common)
         at_least("n_samples", n_samples, 1)
-        one_of("reading", reading, self.readings)
+        one_of("reading", reading, [r for r in READINGS if f"{self.letter}_{r}" in self.shown])
         if attack is not None:
             check_factory("attack", attack)
         self.n_samples, self.reading, self.attack, self.seed = n_samples, reading, attack, seed
         self.players = GridPlayers(rows, cols)
+        self._grid = f"{rows} × {cols} grid"
+        logged = {self.letter: f"{self.letter}_{reading}"}
+        logged |= {"signed": "signed"} if "signed" in self.shown else {}
+        self._logged = logged | {f"{k}_stderr": f"{column}_stderr" for k, column in logged.items()}
+        if ratios is None:
+            orders = {round(r * (rows * cols - 2)): r for r in reversed(REFERENCE_RATIOS)}
+            ratios = tuple(sorted(orders.values()))
         self.metric = self.metric_class(
             self.players,
             payoff,
-            distinct_ratios(rows * cols) if ratios is None else ratios,
+            ratios,
             NeighbourPairs(2, 16) if pairs is None else pairs,
             contexts,
             baseline=baseline,
@@ -121,8 +118,7 @@ class SampledMetric(Monitor):
         attacked.only_correct = False  # they are chosen by the clean image
         attack = None if self.attack is None else make_attack(self.attack, network)
         places = spread(len(loader.dataset), 1 if is_fast(trainer) else self.n_samples)
-        parts, size = (batches, _BATCH) if attack is None else (shard, _ATTACKED)
-        for block in parts(places, trainer, size):
+        for block in shard(places, trainer, _MEASURED if attack is None else _ATTACKED):
             x, y = self.samples(trainer, loader, block)
             metric.update(network, x, y)
             if attack is not None:
@@ -149,12 +145,6 @@ class SampledMetric(Monitor):
             for ratio, value in zip(result["ratios"], part.get(column, ()), strict=False)
         }
 
-    @property
-    def _logged(self) -> dict[str, str]:
-        logged = {self.letter: f"{self.letter}_{self.reading}"}
-        logged |= {"signed": "signed"} if "signed" in self.shown else {}
-        return logged | {f"{key}_stderr": f"{column}_stderr" for key, column in logged.items()}
-
     def history_figures(self) -> Mapping[str, Figure]:
         points, figures = [point["values"] for point in self.history], {}
         epochs = [point["epoch"] for point in self.history]
@@ -178,8 +168,7 @@ class SampledMetric(Monitor):
             if "adversarial" in result and key in self._logged.values():
                 columns[f"adv. {name}"] = _with_errors(result["adversarial"], key)
         # How many contexts pairs had, "29 to 33" for instance; end orders have one each.
-        counts = [round(count) for count in result["contexts"] if not math.isnan(count)]
-        inner = [count for count in counts if count > 1] or counts or [0]
+        inner = [round(count) for count in result["contexts"] if count > 1.5] or [1]
         contexts = " to ".join(map(str, sorted({min(inner), max(inner)})))
         title = f"{self.letter}(m) on {result['samples']} samples, {self._grid}"
         table = Table(*(Column(name, justify="right") for name in columns), title=title)
@@ -218,29 +207,19 @@ class SampledMetric(Monitor):
         columns = {k: v for k, v in {**result, **attacked}.items() if isinstance(v, list)}
         return {self.stem: [list(columns), *zip(*columns.values(), strict=True)]}
 
-    @property
-    def _grid(self) -> str:
-        return f"{self.players.rows} × {self.players.cols} grid"
-
 
 class SpectrumMonitor(SampledMetric):
     """Measures J(m) (:class:`~interaction_train.metrics.InteractionSpectrum`) on a fixed sample.
 
-    - In ``fit``, after every k-th validation: ``val/interaction/J/<ratio>`` and the signed means
+    - In ``fit``: ``val/interaction/J/<ratio>`` and the signed means
       ``val/interaction/signed/<ratio>``, each with ``…_stderr/<ratio>``, and a figure. At the end
       ``val/interaction/history``, a table of all of them, and a heat map (order × epoch).
     - In ``validate`` and ``test``: a table, ``spectrum.csv``, ``spectrum.json`` and
       ``spectrum.png`` in the run's folder, and the same keys (``test/…``) to the loggers.
 
-    With an attack the same samples are measured in their adversarial versions too (survey,
+    With an attack adversarial versions are measured for their true labels, fooled or not (survey,
     Sec. 5.2: which orders an attack changes): ``val/interaction/adv/…``. J(m) is relative to its
-    own mean over orders; the signed means compare clean and adversarial images in the unit of the
-    payoff. Samples that the attack fools stay in, also with ``only_correct``.
-
-    Args: see :class:`SampledMetric`.
-
-    Raises:
-        InputError: an argument out of its range.
+    own mean over orders; the signed means compare both. Arguments: see :class:`SampledMetric`.
     """
 
     keys_begin, stem, letter, title = ("interaction",), "spectrum", "J", "Interactions"
@@ -270,14 +249,11 @@ class DisentanglementMonitor(SampledMetric):
         payoff: what the game reads off the logits.
         reading: which reading is logged, ``plug_in`` or ``split_sign``.
         more: see :class:`SampledMetric`.
-
-    Raises:
-        InputError: an argument out of its range.
     """
 
     keys_begin, stem, letter = ("disentanglement",), "disentanglement", "D"
     title, floor = "Disentanglement", ", with a floor of about 1/√contexts"
-    metric_class, readings = Disentanglement, READINGS[:2]
+    metric_class = Disentanglement
     shown: ClassVar = {"D_plug_in": "D plug-in", "D_split_sign": "D split"}
 
     def __init__(
@@ -299,12 +275,6 @@ class DisentanglementMonitor(SampledMetric):
         orders, floor = result["orders"], result["floor"]
         bound = {"orders": orders, "value": floor, "stderr": [0.0] * len(floor)}
         return {**super().curves(result), "floor of plug-in, 1/√contexts": bound}
-
-
-def distinct_ratios(n: int) -> tuple[float, ...]:
-    """The reference grid's ratios, without those that are the same order of n players."""
-    orders = {round(ratio * (n - 2)): ratio for ratio in reversed(REFERENCE_RATIOS)}
-    return tuple(sorted(orders.values()))
 
 
 def _plain(metric: OrderMetric) -> Result:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -18,13 +18,8 @@ from interaction_train.errors import InputError
 
 def first_loader(loaders: Any) -> Any:
     """The first of a trainer's loaders, in lists, mappings and CombinedLoaders, or InputError."""
-    loader = loaders
-    while isinstance(loader, CombinedLoader | Mapping | list | tuple):
-        if isinstance(loader, CombinedLoader):
-            loader = loader.iterables
-        else:
-            parts = loader.values() if isinstance(loader, Mapping) else loader
-            loader = next(iter(parts), None)
+    combined = loaders if isinstance(loaders, CombinedLoader) else CombinedLoader(loaders)
+    loader = next(iter(combined.flattened), None)
     dataset = getattr(loader, "dataset", None)
     indexed = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
     if not indexed or isinstance(dataset, IterableDataset):
@@ -41,22 +36,13 @@ def spread(length: int, count: int) -> list[int]:
 
 def shard(places: Sequence[int], trainer: L.Trainer, block: int = 1) -> list[list[int]]:
     """The blocks of places that this process takes; the same for any number of processes."""
-    return _blocks(places, block)[trainer.global_rank :: trainer.world_size]
-
-
-def batches(places: Sequence[int], trainer: L.Trainer, size: int) -> list[list[int]]:
-    """This process's places, in batches, for what does not depend on who is in a batch."""
-    return _blocks(places[trainer.global_rank :: trainer.world_size], size)
-
-
-def _blocks(places: Sequence[int], size: int) -> list[list[int]]:
-    return [list(places[k : k + size]) for k in range(0, len(places), size)]
+    blocks = [list(places[k : k + block]) for k in range(0, len(places), block)]
+    return blocks[trainer.global_rank :: trainer.world_size]
 
 
 def fetch(trainer: L.Trainer, loader: Any, places: Sequence[int]) -> Any:
     """The samples at some places as a batch as the loop has it; random states stay as they are."""
-    dataset = loader.dataset
-    collate: Callable[[Any], Any] = loader.collate_fn
+    dataset, collate = loader.dataset, loader.collate_fn
     if getattr(loader, "batch_sampler", None) is None:  # its data set gives finished batches
         collate = default_collate
     with isolate_rng():

@@ -1,5 +1,1 @@
 """The command line."""
-
-from interaction_train.cli.main import main
-
-__all__ = ["main"]

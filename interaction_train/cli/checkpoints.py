@@ -1,19 +1,26 @@
-"""Checkpoints that the command line names: found, read and compared before anything runs."""
+"""Checkpoints that the command line names: read and compared before anything runs, and resumed.
+
+A resumed run has a folder of its own, Lightning's next version, and the report joins the two. In
+W&B it is the same run: online its curves go on; offline there are two folders of one id, which
+``wandb sync`` joins.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.loggers import WandbLogger
 
 from interaction_train.errors import InputError
 from interaction_train.models.weights import check_entries
 from interaction_train.training.module import InteractionClassifier
 
 _RESUMING = ("epoch", "global_step", "loops", "optimizer_states", "lr_schedulers")
+_RUN = "interaction_train_run"  # in a checkpoint
 
 
 def read_checkpoint(path: str, resume: bool, trusted: bool = False) -> dict[str, Any] | None:
@@ -58,3 +65,21 @@ def check_optimizer(module: L.LightningModule, checkpoint: Mapping[str, Any], pa
     if not (own <= known or known <= own):
         got = f"{path!r}, of another optimizer with {', '.join(sorted(known - own))}"
         raise InputError("ckpt_path", got, f"one of {type(optimizer).__name__}")
+
+
+class RunMark(L.Callback):
+    """Writes into every checkpoint which W&B run it belongs to."""
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        runs = [x._experiment for x in trainer.loggers if isinstance(x, WandbLogger)]
+        if trainer.is_global_zero and runs and runs[0] is not None:
+            checkpoint[_RUN] = {"wandb": runs[0].id}
+
+
+def continue_wandb(loggers: Iterable[object], checkpoint: Mapping[str, Any]) -> None:
+    """Let W&B loggers that have no id and no run yet go on with the run of a checkpoint."""
+    known = checkpoint.get(_RUN, {}).get("wandb")
+    for logger in (x for x in loggers if isinstance(x, WandbLogger)):
+        if known and logger._experiment is None and logger._id in (None, known):
+            logger._id = known
+            logger._wandb_init |= {"id": known, "resume": "allow"}

@@ -14,10 +14,9 @@ _FLAGS = ("--config", "-c")
 
 
 def with_bases(args: list[str]) -> list[str]:
-    """Arguments with each config file as a path, after those that it is based on.
+    """Arguments with each config file as a path, after those that its ``base:`` names.
 
-    A name that is no file is looked up among the package's configs. The ``base:`` of a file names
-    another one, beside it or of the package, which is read before it.
+    A name that is no file, beside the one that names it, is looked up among the package's configs.
     """
     result: list[str] = []
     rest = iter(args)

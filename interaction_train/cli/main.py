@@ -31,12 +31,17 @@ import interaction_train.training.module  # noqa: F401
 from interaction_train import __version__
 from interaction_train.callbacks import OrderReport, RunReport
 from interaction_train.callbacks.monitor import watchers
-from interaction_train.cli.checkpoints import check_optimizer, check_state, read_checkpoint
+from interaction_train.cli.checkpoints import (
+    RunMark,
+    check_optimizer,
+    check_state,
+    continue_wandb,
+    read_checkpoint,
+)
 from interaction_train.cli.configs import with_bases
 from interaction_train.cli.errors import explain
 from interaction_train.errors import InputError, at_least, in_range
 from interaction_train.tracking.provenance import command_line, versions
-from interaction_train.tracking.resume import RunMark, continue_wandb
 
 _SUMMARIES = {  # of a W&B run: the best value of these, beside the last one
     "train/loss": "min",
@@ -91,10 +96,9 @@ class SaveConfig(SaveConfigCallback):
 
 
 class MonitorCheck(L.Callback):
-    """Refuses a ``monitor`` of validation that the sanity check has not logged.
+    """Refuses a ``monitor`` that the sanity check has not logged, but for ``val/<callback>/…``.
 
-    Only where nothing but this package and Lightning logs, and but for what is measured apart from
-    the sanity check, ``val/<callback>/…``. Lightning refuses the others after the first epoch.
+    Only where nothing but this package and Lightning logs; Lightning refuses others an epoch later.
     """
 
     def on_sanity_check_end(self, trainer: Any, pl_module: L.LightningModule) -> None:

@@ -16,10 +16,9 @@ _found: WeakKeyDictionary[L.Trainer, Path] = WeakKeyDictionary()
 def run_folder(trainer: L.Trainer) -> Path | None:
     """The folder of a trainer's run, the same on every process; call it on all of them.
 
-    That of the logger that writes files (CSV before TensorBoard), else the first logger's as
-    ``ModelCheckpoint`` has it, ``<save_dir>/<name>/<version>``; without any logger a fresh
-    ``<default_root_dir>/results_<k>``. So two runs never share it. A logger may not have made it
-    yet; None for ``fast_dev_run``, which leaves nothing.
+    That of the logger that writes files (CSV before TensorBoard), else the first logger's
+    ``<save_dir>/<name>/<version>``, as ``ModelCheckpoint`` has it; without any logger a fresh
+    ``<default_root_dir>/results_<k>``. It may not exist yet; None for ``fast_dev_run``.
     """
     if getattr(trainer, "fast_dev_run", False):
         return None

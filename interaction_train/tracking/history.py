@@ -1,8 +1,7 @@
-"""What a run logged, in a small file of its own that any report can read.
+"""What a run logged, in ``history.jsonl`` in its folder, whatever other loggers it has.
 
-``history.jsonl`` in the run's folder has a line of JSON for each time that metrics were logged, in
-their order: ``step``, ``epoch`` where it is known, and the metrics. Whatever loggers a run has,
-and when it is killed, the lines up to then are there.
+A line of JSON is written at once each time that metrics are logged, with ``step``, ``epoch`` where
+it is known, and the metrics.
 """
 
 from __future__ import annotations

@@ -6,16 +6,16 @@
 | :func:`log_table` | table | text | ``tables/<key>.csv``, the latest |
 | :func:`log_images` | images | images, captions as text | ``images/<key>.png``, the latest |
 
-(A slash in the key becomes an underscore in a file's name.) Other loggers get nothing. ``step`` is
-the global step. On other processes than the first they do nothing.
+(A slash in the key becomes an underscore in a file's name.) Other loggers, and other processes
+than the first, write nothing. ``step`` is the global step.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterable, Sequence
-from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ import numpy as np
 import wandb
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -36,14 +35,15 @@ _DPI = 150
 @rank_zero_only
 def log_figure(loggers: Iterable[Logger], key: str, figure: Figure, step: int) -> None:
     """Send a figure, drawn once for all, to a trainer's loggers under a key at a global step."""
-    pixels = cache(partial(_pixels, figure))
+    figure.savefig(drawn := io.BytesIO(), dpi=_DPI)
+    image = Image.open(drawn).convert("RGB")
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            logger.log_image(key, [pixels()], step=step)
+            logger.log_image(key, [image], step=step)
         elif isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(key, pixels(), step, dataformats="HWC")
+            logger.experiment.add_image(key, np.asarray(image), step, dataformats="HWC")
         elif isinstance(logger, CSVLogger):
-            Image.fromarray(pixels()).save(_file(logger, "figures", key, "png"))
+            image.save(_file(logger, "figures", key, "png"))
 
 
 @rank_zero_only
@@ -107,14 +107,6 @@ def _file(logger: CSVLogger, folder: str, key: str, suffix: str) -> Path:
     path = Path(logger.log_dir, folder, f"{key.strip('/').replace('/', '_')}.{suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def _pixels(figure: Figure) -> Any:
-    """RGB values ``(H, W, 3)``, uint8."""
-    figure.set_dpi(_DPI)
-    canvas: Any = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
 def _mixed(rows: Sequence[Sequence[Any]]) -> bool:

@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -23,10 +23,10 @@ def versions() -> dict[str, str]:
     ``git_commit`` only in a repository, with ``+changes`` where files differ from the commit.
     """
     found = {
-        "interaction-train": _version("interaction-train"),
+        "interaction-train": version("interaction-train"),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        **{name: _version(name) for name in _PACKAGES},
+        **{name: version(name) for name in _PACKAGES},
     }
     with suppress(OSError, subprocess.SubprocessError):  # no git, or no repository
         done = subprocess.run(_COMMIT, capture_output=True, text=True, timeout=10, check=True)
@@ -52,10 +52,3 @@ def machine() -> dict[str, str]:
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         found["accelerator"] = ", ".join(names)
     return found
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

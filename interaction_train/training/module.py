@@ -50,11 +50,9 @@ class InteractionClassifier(L.LightningModule):
         label_smoothing: of the cross entropy, in [0, 1].
 
     Labels are int64 ``(B,)``, or the classes' probabilities ``(B, num_classes)`` (mixup, CutMix),
-    whose largest class counts for the accuracy.
-
-    Checkpoints load with ``weights_only=True``. From one of the CLI
-    ``InteractionClassifier.load_from_checkpoint(path)`` rebuilds everything; one of plain Python
-    carries the weights: pass ``model=`` (and the rest) again.
+    whose largest class counts for the accuracy. Checkpoints load with ``weights_only=True``; from
+    one of the CLI ``InteractionClassifier.load_from_checkpoint(path)`` rebuilds everything, for one
+    of plain Python pass ``model=`` (and the rest) again.
 
     Raises:
         InputError: arguments out of range, an unknown layer, or labels or logits that do not fit.
@@ -102,8 +100,7 @@ class InteractionClassifier(L.LightningModule):
             warn_of_idle_losses(self.losses, self.trainer.max_epochs)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        state = {name: weighted.state_dict() for name, weighted in self.losses.items()}
-        checkpoint["interaction_losses"] = {name: part for name, part in state.items() if part}
+        checkpoint["interaction_losses"] = {k: w.state_dict() for k, w in self.losses.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint.get("interaction_losses", {})

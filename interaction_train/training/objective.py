@@ -33,10 +33,8 @@ class WeightedTerm:
         ramp: after the warm-up, ``"constant"``: the whole weight at once; ``"linear"`` or
             ``"cosine"``: growing from 0, step by step, within ``ramp_epochs``.
         ramp_epochs: length of the ramp; 0 for a constant weight.
-        loss_ratio: hold factor · |term| at ``weight`` · ``loss_ratio`` times the classification
-            loss.
-        max_weight: the most that ``loss_ratio`` may multiply the term by; early in training terms
-            are so small that without a bound they would be all that counts.
+        loss_ratio: hold factor · |term| at ``weight`` · this times the classification loss.
+        max_weight: the most that ``loss_ratio`` may multiply by: early in training terms are tiny.
 
     Raises:
         InputError: an argument out of its range, or a ramp without its length.
@@ -142,12 +140,11 @@ def add_terms(
     step: int,
     epoch: float,
 ) -> tuple[Tensor, dict[str, Tensor | float]]:
-    """The objective of a training step, classification loss + Σ factor · term.
+    """The objective of a training step, classification loss + Σ factor · term, and what to log.
 
-    The terms take the network, inputs ``x``, labels ``y``, the record of the main forward pass on
-    ``x``, and the global micro-batch counter; a fraction of ``epoch`` says how far it has come.
-    Also returns what to log: ``loss/<name>``, the value of every active term, and
-    ``weight/<name>``, its factor where that changes in training.
+    The terms take the record of the main forward pass on ``x``, and the global micro-batch counter.
+    Logged are ``loss/<name>``, the value of every active term, and ``weight/<name>``, its factor
+    where that changes in training.
     """
     total, logs = classification, dict[str, Tensor | float]()
     for name, weighted in losses.items():

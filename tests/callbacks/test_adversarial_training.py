@@ -1,5 +1,7 @@
 """Against the same attack written inside ``training_step``, with resuming and other callbacks."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,7 @@ from torch import nn
 
 from interaction_train.attacks import TransferAttack
 from interaction_train.callbacks import AdversarialTraining, InteractionRegularizer
-from interaction_train.callbacks.step_wrapper import wrap_step
+from interaction_train.callbacks.step_wrapper import StepCallback
 from interaction_train.errors import InputError
 from tests.callbacks.plain import Plain, fit, weighted, weights
 from tests.callbacks.test_regularizer import Save
@@ -134,26 +136,31 @@ def test_with_a_regularizer_and_a_second_fit():
     assert len(module.logged["train/loss/band"]) == 2 * once
 
 
-def test_layers():
+class Noting(StepCallback):
+    def __init__(self, name, calls):
+        self.name, self.calls = name, calls
+
+    def around(self, trainer, pl_module, step, batch):
+        self.calls.append(self.name)
+        return step(batch)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_layers(order):
     module, calls = Plain(), []
-
-    def around(name):
-        def run(step, batch):
-            calls.append(name)
-            return step(batch)
-
-        return run
-
+    layers = [Noting(name, calls) for name in ("inner", "outer")]
+    run = SimpleNamespace(callbacks=layers)
+    for layer in layers:
+        layer.setup(run, module, "fit")
     batch = (torch.rand(2, 1, 4, 4), torch.tensor([0, 1]))
-    inner, outer = (wrap_step(module, around(name)) for name in ("inner", "outer"))
     module.training_step(batch, 0)
     module.training_step(batch=batch, batch_idx=0)
     assert calls == ["outer", "inner"] * 2
-    inner()
-    module.training_step(batch, 0)
-    assert calls[4:] == ["outer"]
-    outer()
+    for layer in layers[::order]:
+        layer.teardown(run, module, "fit")
     assert "training_step" not in module.__dict__
+    module.training_step(batch, 0)
+    assert len(calls) == 4
 
 
 def test_batches_of_other_forms():

@@ -26,7 +26,7 @@ from interaction_train.data import DigitsDataModule
 from interaction_train.models import DigitsNet
 from interaction_train.tracking.history import History, read_history
 from interaction_train.tracking.report import write_report
-from interaction_train.tracking.report.material import read_run
+from interaction_train.tracking.report.material import Run
 from interaction_train.training.module import InteractionClassifier
 from tests.metrics.watch import loader, network, trainer
 
@@ -176,7 +176,7 @@ def test_a_resumed_run_is_joined_with_those_before_and_later_values_win(tmp_path
     (second / "starts.json").write_text(json.dumps([started]))
     with (second / "history.jsonl").open("a") as file:
         file.write('{"step": 60, "train/lo')  # torn by a kill
-    series = read_run(second).series
+    series = Run(second).series
     assert series["train/loss"].steps == [0, 10, 20, 30, 40, 50]
     assert series["train/loss"].values == [1.0, 0.5, 7.0, 7.0, 7.0, 7.0]
     assert series["val/acc"].steps == [0, 10]

@@ -11,7 +11,7 @@ import torch
 
 from interaction_train import __version__
 from interaction_train.tracking.report import write_report
-from interaction_train.tracking.report.material import read_run
+from interaction_train.tracking.report.material import Run
 from interaction_train.training.module import InteractionClassifier
 from tests.testing import (
     run_cli,
@@ -87,7 +87,7 @@ def test_main_job_leaves_everything_in_its_folder(tmp_path, capsys):
 
 def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     """What the report draws. (Spectra may differ in the last digits, as their chunks are timed.)"""
-    series = read_run(run).series
+    series = Run(run).series
     return {
         key: list(zip(line.steps, line.values, strict=True))
         for key, line in series.items()
@@ -185,7 +185,7 @@ def test_killed_in_mid_epoch_no_curve_has_a_point_twice(tmp_path):
     last = run / "checkpoints" / "last.ckpt"
     rest = fit(tmp_path, *offline, "--ckpt_path", str(last))
     assert curves(rest) == curves(whole)
-    for steps in (line.steps for key, line in read_run(rest).series.items() if "train/" in key):
+    for steps in (line.steps for key, line in Run(rest).series.items() if "train/" in key):
         assert len(steps) == len(set(steps))
 
     first, second = wandb_files(tmp_path)

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader
 
 from interaction_train.tracking.history import write_whole
 from interaction_train.tracking.report.charts import SECTIONS, charts, section_of
-from interaction_train.tracking.report.material import Run, Table, number, read_run, words
+from interaction_train.tracking.report.material import Run, Table, number, words
 
 __all__ = ["write_report"]
 
@@ -31,11 +31,10 @@ def write_report(folder: Path) -> Path:
     """Write ``report.html`` into a run's folder.
 
     Curves come from ``history.jsonl`` there and in the folders of the runs that this one was
-    resumed from, figures from ``*.png``, tables from ``*.csv`` and ``*.json``, the configuration
-    from ``config*.yaml``, in the folder itself and in ``figures/``, ``images/`` and ``tables/``;
-    whatever is missing is left out. Returns the path of the report.
+    resumed from, the configuration from ``config*.yaml``, figures from ``*.png`` and tables from
+    ``*.csv`` and ``*.json``, also in ``figures/``, ``images/`` and ``tables/``. Returns its path.
     """
-    run = read_run(folder)
+    run = Run(folder)
     pages = Environment(
         loader=PackageLoader(__name__), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -44,28 +43,30 @@ _STYLE: Any = {
 }
 
 
-@dataclass(frozen=True)
 class Chart:
     """An SVG of curves over the optimizer steps; the summary is for those who do not see it."""
 
-    title: str
-    section: str
-    summary: str
-    drawing: bytes
+    def __init__(self, group: str, lines: dict[str, Series]) -> None:
+        self.title, self.section = _TITLES.get(group) or words(group), section_of(group)
+        lines = {label.replace("_", " "): line for label, line in lines.items()}
+        ends = (
+            f"{label} from {number(line.values[0])} to {number(line.values[-1])}"
+            for label, line in lines.items()
+        )
+        self.summary = f"{self.title} against the step: {'; '.join(ends)}."
+        self.drawing = _draw(lines)
 
 
 def charts(series: Mapping[str, Series]) -> list[Chart]:
-    """All metrics that have a curve, those that belong together in one chart, by section."""
+    """All metrics that have a curve, those that belong together in one chart."""
     groups: dict[str, dict[str, Series]] = {}
     for key, values in series.items():
         if len(set(values.steps)) > 1 and not _LEFT_OUT.search(key):
             group, label = _group(key)
             groups.setdefault(group, {})[label] = values
-    drawn = [_chart(group, lines) for group, lines in groups.items()]
+    drawn = [Chart(group, lines) for group, lines in groups.items()]
     rank = {title: i for i, title in enumerate(_TITLES.values())}
-    return sorted(
-        drawn, key=lambda c: (SECTIONS.index(c.section), rank.get(c.title, len(rank)), c.title)
-    )
+    return sorted(drawn, key=lambda chart: (rank.get(chart.title, len(rank)), chart.title))
 
 
 def section_of(name: str) -> str:
@@ -90,17 +91,6 @@ def _group(key: str) -> tuple[str, str]:
         part, _, quantity = label.rpartition("_")
         return f"{group}/{quantity}", part or "gap"
     return group, label
-
-
-def _chart(group: str, lines: dict[str, Series]) -> Chart:
-    title = _TITLES.get(group) or words(group)
-    lines = {label.replace("_", " "): line for label, line in lines.items()}
-    ends = (
-        f"{label} from {number(line.values[0])} to {number(line.values[-1])}"
-        for label, line in lines.items()
-    )
-    summary = f"{title} against the step: {'; '.join(ends)}."
-    return Chart(title, section_of(group), summary, _draw(lines))
 
 
 def _draw(lines: dict[str, Series]) -> bytes:

@@ -53,43 +53,25 @@ class Table:
     file: str = ""
 
 
-@dataclass(frozen=True)
 class Run:
     """All that a report tells; series, epochs and starts with those of the runs it goes on with."""
 
-    name: str
-    folder: Path
-    series: dict[str, Series]
-    epochs: int
-    tables: list[Table]
-    figures: list[Path]
-    configs: dict[str, str]
-    starts: list[dict[str, Any]]
-
-
-def read_run(folder: Path) -> Run:
-    """Read a run's folder, and the histories of the runs that it goes on with."""
-    folder = folder.resolve()
-    rows, starts = _lineage(folder, math.inf, set())
-    series, epochs = defaultdict[str, Series](Series), set()
-    for row in rows:
-        step, epoch = row.pop("step", None), row.pop("epoch", None)
-        for key, value in row.items():
-            if key.startswith("train/") and epoch is not None:
-                epochs.add(epoch)
-            series[key].steps.append(int(step or 0))
-            series[key].values.append(value)
-    configs = sorted(folder.glob("config*.yaml"))
-    return Run(
-        name=f"{folder.parent.name} / {folder.name}",
-        folder=folder,
-        series=series,
-        epochs=len(epochs),
-        tables=list(_tables(folder)),
-        figures=_figures(folder),
-        configs={path.name: path.read_text(encoding="utf-8") for path in configs},
-        starts=starts,
-    )
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder = folder.resolve()
+        self.name = f"{folder.parent.name} / {folder.name}"
+        rows, self.starts = _lineage(folder, math.inf, set())
+        self.series, epochs = defaultdict[str, Series](Series), set()
+        for row in rows:
+            step, epoch = row.pop("step", None), row.pop("epoch", None)
+            for key, value in row.items():
+                if key.startswith("train/") and epoch is not None:
+                    epochs.add(epoch)
+                self.series[key].steps.append(int(step or 0))
+                self.series[key].values.append(value)
+        self.epochs = len(epochs)
+        self.tables, self.figures = list(_tables(folder)), _figures(folder)
+        configs = sorted(folder.glob("config*.yaml"))
+        self.configs = {path.name: path.read_text(encoding="utf-8") for path in configs}
 
 
 def _lineage(folder: Path, before: float, seen: set[Path]) -> tuple[_Rows, _Rows]:

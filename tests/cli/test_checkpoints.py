@@ -3,7 +3,7 @@
 import pytest
 from lightning.pytorch.loggers import WandbLogger
 
-from interaction_train.tracking.resume import continue_wandb
+from interaction_train.cli.checkpoints import continue_wandb
 
 RUN = {"global_step": 2, "interaction_train_run": {"wandb": "abc"}}
 
