@@ -8,6 +8,8 @@ DOCS := .venv-docs
 .PHONY: train test lint docs studies clean
 
 train: $(INSTALLED)
+	$(BIN)/interaction-train fit --config configs/digits_plain.yaml
+	$(BIN)/interaction-train fit --config configs/digits_dropout.yaml
 	$(BIN)/interaction-train fit --config configs/digits.yaml
 
 test: lint $(DOCS)/.installed

@@ -6,7 +6,7 @@ import copy
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class ExactInteractions(Monitor):
         rows: rows of the grid; all 2^(rows·cols) coalitions are evaluated.
         cols: columns of the grid.
         n_samples: number of test images; ``fast_dev_run`` takes two.
-        compare_to: name of a run (``runs/<name>``); the newest ``summary.json`` is shown too.
+        compare_to: names of runs (``runs/<name>``), whose newest ``summary.json`` is shown too.
         baseline: of absent cells, a number or one per channel; default: the mean in ``Normalize``.
         common: the other arguments of :class:`~interaction_train.callbacks.monitor.Monitor`.
 
@@ -63,14 +63,15 @@ class ExactInteractions(Monitor):
         rows: int = 4,
         cols: int = 4,
         n_samples: int = 16,
-        compare_to: str | None = None,
+        compare_to: str | Sequence[str] = (),
         baseline: float | list[float] | None = None,
         **common: Any,
     ) -> None:
         super().__init__(1, **common)
         at_least("n_samples", n_samples, 2)  # for a standard error
         self.players = GridPlayers(rows, cols)
-        self.n_samples, self.compare_to, self.baseline = n_samples, compare_to, baseline
+        self.compare_to = [compare_to] if isinstance(compare_to, str) else compare_to
+        self.n_samples, self.baseline = n_samples, baseline
         self._untrained: dict[str, Any] | None = None
 
     @rank_zero_only
@@ -83,8 +84,7 @@ class ExactInteractions(Monitor):
             return {}
         places = spread(len(loader.dataset), 2 if is_fast(trainer) else self.n_samples)
         network, (x, y) = self.network(trainer, loader), self.samples(trainer, loader, places)
-        # The accuracy is known at the end of the test.
-        result = {"samples": len(x), "test/acc": math.nan, **self.evaluate(network, x, y)}
+        result = {"samples": len(x), **self.evaluate(network, x, y)}
         if self._untrained is not None:
             module = trainer.lightning_module
             trained = copy.deepcopy(module.state_dict())
@@ -124,13 +124,16 @@ class ExactInteractions(Monitor):
 
     def table(self, result: Result) -> Table:
         columns = {"this run": result}
-        if self.compare_to is not None and self._folder is not None:
+        if self._folder is not None:
             runs = self._folder.parent.parent
-            found = (runs / self.compare_to).glob(f"*/{self.name or ''}/summary.json")
-            for path in sorted(found, key=os.path.getmtime)[-1:]:
-                columns[str(path.parent.relative_to(runs))] = json.loads(path.read_text())
+            for name in self.compare_to:
+                found = (runs / name).glob(f"*/{self.name or ''}/summary.json")
+                for path in sorted(found, key=os.path.getmtime)[-1:]:
+                    title = "\n".join(path.parent.relative_to(runs).parts)
+                    columns[title] = json.loads(path.read_text())
         table = Table("", *(Column(title, justify="right") for title in columns), title="Summary")
-        table.add_row("test accuracy", *(f"{c['test/acc']:.4f}" for c in columns.values()))
+        for key, label in (("test/acc", "test accuracy"), ("test/loss", "test NLL")):
+            table.add_row(label, *(f"{c.get(key, math.nan):.4f}" for c in columns.values()))
         n = self.players.rows * self.players.cols
         for key, label in (("mean_abs", f"mean |I|, {n} cells"), ("strength", "strength")):
             cells = (f"{c[key]['value']:.4f} ± {c[key]['stderr']:.4f}" for c in columns.values())
@@ -140,7 +143,8 @@ class ExactInteractions(Monitor):
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if self._result is None:
             return
-        self._result["test/acc"] = float(trainer.callback_metrics.get("test/acc", math.nan))
+        for key in ("test/acc", "test/loss"):  # known at the end of the test
+            self._result[key] = float(trainer.callback_metrics.get(key, math.nan))
         super().teardown(trainer, pl_module, stage)
         for logger in trainer.loggers if trainer.is_global_zero else ():
             if isinstance(logger, WandbLogger):

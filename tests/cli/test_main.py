@@ -66,17 +66,18 @@ def test_main_job_leaves_everything_in_its_folder(tmp_path, capsys):
     shown = capsys.readouterr().out
     for result in (summary, plain):
         assert f"{result['test/acc']:.4f}" in shown
+        assert f"{result['test/loss']:.4f}" in shown
         assert f"{result['mean_abs']['value']:.4f} ± {result['mean_abs']['stderr']:.4f}" in shown
     for curve in ("J", "J_before"):
         assert len(summary[curve]["value"]) == 15
         assert sum(summary[curve]["value"]) == pytest.approx(15, rel=1e-6)
-    assert "digits_plain/version_0" in shown
+    assert "digits_plain" in shown
     assert shown.splitlines()[-1] == f"Report: {run / 'report.html'}"
     assert shown.count("Report: ") == 1  # of training and test together
 
     checkpoint = run / "checkpoints" / "best.ckpt"
     module = InteractionClassifier.load_from_checkpoint(checkpoint, weights_only=True)
-    assert module.losses["interaction"].term.layer == "features.2"
+    assert module.losses["interaction"].term.layer == "classifier.2"
     torch.testing.assert_close(module.state_dict(), weights(checkpoint))
 
     (stored,) = (tmp_path / "digits" / "wandb").glob("offline-run-*/run-*.wandb")
