@@ -29,16 +29,6 @@ from scipy.stats import binomtest, rankdata
 from torch import Tensor, nn
 
 import interaction_train as it
-from interaction_train.attacks import (
-    GaussianAveraging,
-    InputDiversity,
-    MaskedObjective,
-    Momentum,
-    Objective,
-    SkipGradient,
-    TranslationInvariance,
-    VarianceTuning,
-)
 from interaction_train.attacks.objectives import Loss
 from interaction_train.attacks.run import counted_passes, craft
 from interaction_train.game.payoffs import margin
@@ -73,7 +63,9 @@ class Budget:
     def attack(self, loss: Loss = "cross_entropy", **more: Any) -> Factory:
         """The loop with this bound, ``more`` changing it."""
         settings = {"eps": self.eps, "alpha": self.alpha, "steps": self.steps}
-        return partial(it.TransferAttack, **{**settings, "objective": Objective(loss), **more})
+        return partial(
+            it.TransferAttack, **{**settings, "objective": it.attacks.Objective(loss), **more}
+        )
 
     def reduction(self, kind: Callable[..., it.TransferAttack], **more: Any) -> Factory:
         """IR or its hybrid within the budget."""
@@ -84,21 +76,21 @@ class Budget:
         """Name → attack without a choice."""
         hybrid = {"samples": self.rows, "sigma": self.eps, "kernel_size": self.kernel}
         everything = [
-            SkipGradient(),
-            GaussianAveraging(2 * self.rows, self.eps),
-            InputDiversity(),
-            TranslationInvariance(self.kernel),
-            Momentum(),
+            it.attacks.SkipGradient(),
+            it.attacks.GaussianAveraging(2 * self.rows, self.eps),
+            it.attacks.InputDiversity(),
+            it.attacks.TranslationInvariance(self.kernel),
+            it.attacks.Momentum(),
         ]
         return {
             "FGSM": self.attack(alpha=self.eps, steps=1),
             "PGD": self.attack(),
             "PGD, margin": self.attack("margin"),
-            "MI": self.attack(parts=[Momentum()]),
-            "VR": self.attack(parts=[GaussianAveraging(self.rows, self.eps)]),
-            "SGM": self.attack(parts=[SkipGradient()]),
-            "DI": self.attack(parts=[InputDiversity()]),
-            "TI": self.attack(parts=[TranslationInvariance(self.kernel)]),
+            "MI": self.attack(parts=[it.attacks.Momentum()]),
+            "VR": self.attack(parts=[it.attacks.GaussianAveraging(self.rows, self.eps)]),
+            "SGM": self.attack(parts=[it.attacks.SkipGradient()]),
+            "DI": self.attack(parts=[it.attacks.InputDiversity()]),
+            "TI": self.attack(parts=[it.attacks.TranslationInvariance(self.kernel)]),
             "IR, published": self.reduction(it.IRAttack, loss="cross_entropy"),
             "IR, margin": self.reduction(it.IRAttack, loss="margin"),
             "hybrid without IR": self.attack("margin", parts=everything),
@@ -112,17 +104,21 @@ class Budget:
         values = ((1.0, 1, 0.5, 0.3), (0.25, 2, 1.5, 1.0))
         for loss, (part, times, beta, weight) in product(get_args(Loss), values):
             long: Any = {"steps": self.steps * self.rows, "alpha": part * self.alpha}
-            averaged = GaussianAveraging(self.rows, times * self.eps)
+            averaged = it.attacks.GaussianAveraging(self.rows, times * self.eps)
             masks = it.GroupReduction(grid, self.draws, times * self.size)
-            tuning = [VarianceTuning(self.rows - 1, beta), Momentum()]
+            momentum = [it.attacks.Momentum()]
+            tuning = [it.attacks.VarianceTuning(self.rows - 1, beta), it.attacks.Momentum()]
             tried = {
                 "PGD, long": (f"α × {part:g}", self.attack(loss, **long)),
-                "MI, long": (f"α × {part:g}", self.attack(loss, **long, parts=[Momentum()])),
+                "MI, long": (
+                    f"α × {part:g}",
+                    self.attack(loss, **long, parts=momentum),
+                ),
                 "VR, tuned": (f"σ = {times} ε", self.attack(loss, parts=[averaged])),
                 "VT": (f"β = {beta}", self.attack(loss, parts=tuning)),
                 "masked": (
                     f"{times * self.size} cells",
-                    self.attack(objective=MaskedObjective(loss, masks)),
+                    self.attack(objective=it.attacks.MaskedObjective(loss, masks)),
                 ),
                 "IR": (f"λ = {weight}", self.reduction(it.IRAttack, weight=weight, loss=loss)),
             }
@@ -259,38 +255,36 @@ def correlations(found: Findings) -> list[dict[str, Any]]:
     image's interaction per gain, gains below a tenth of the median count as that.
     """
     measures: tuple[Measure, ...] = ("interaction", "absolute", "gain", "transfer")
-    i, absolute, gain, transfer = (
+    signed, absolute, gain, transfer = (
         np.stack([found.table(attack, measure) for attack in found.attacks], 1)
         for measure in measures
     )  # (runs, attacks, images)
-    floor = np.median(gain, axis=-1, keepdims=True).clip(min=1e-9) / 10
-    generator = np.random.default_rng(0)
-    count, images = gain.shape[1:]
-    drawn = [
-        (generator.integers(count, size=count), generator.integers(images, size=images))
-        for _ in range(RESAMPLED)
-    ]
-    whole = np.arange(count), np.arange(images)
+    generator, sizes = np.random.default_rng(0), gain.shape[1:]
+    draws = [[generator.integers(size, size=size) for size in sizes] for _ in range(RESAMPLED)]
 
-    def between(top: np.ndarray, bottom: np.ndarray | None, rank: bool, a: Any, b: Any) -> float:
-        values = top[:, a][..., b].mean(-1)
-        values = values if bottom is None else values / bottom[:, a][..., b].mean(-1)
-        return _coefficient(values, transfer[:, a][..., b].mean(-1), rank)
+    def between(
+        top: np.ndarray, bottom: np.ndarray, rank: bool, attacks: np.ndarray, images: np.ndarray
+    ) -> float:
+        chosen = [v[:, attacks][..., images].mean(-1) for v in (top, bottom, transfer)]
+        return _coefficient(chosen[0] / chosen[1], chosen[2], rank)
 
-    def within(top: np.ndarray, bottom: np.ndarray | None, rank: bool, a: Any, b: Any) -> float:
-        values = top if bottom is None else top / np.maximum(bottom, floor)
-        return _coefficient(values[..., b], transfer[..., b], rank)
+    def within(
+        top: np.ndarray, bottom: np.ndarray, rank: bool, _: np.ndarray, images: np.ndarray
+    ) -> float:
+        floor = np.median(bottom, axis=-1, keepdims=True).clip(min=1e-9) / 10
+        values = top / np.maximum(bottom, floor)
+        return _coefficient(values[..., images], transfer[..., images], rank)
 
-    rows = []
-    read = ("mean I", i, None), ("mean |I|", absolute, None), ("mean I / gain", i, gain)
+    rows, one = [], np.ones_like(gain)
+    read = ("mean I", signed, one), ("mean |I|", absolute, one), ("mean I / gain", signed, gain)
     for over, statistic in (("attacks", between), ("images of an attack", within)):
         for name, top, bottom in read:
             row: dict[str, Any] = {"over": over, "interaction": name}
             for kind, rank in (("pearson", False), ("spearman", True)):
-                again = [statistic(top, bottom, rank, *draw) for draw in drawn]
-                low, high = np.nanpercentile(again, [2.5, 97.5])
-                row[kind] = statistic(top, bottom, rank, *whole)
-                row[f"{kind}_low"], row[f"{kind}_high"] = float(low), float(high)
+                again = [statistic(top, bottom, rank, *draw) for draw in draws]
+                value = statistic(top, bottom, rank, *map(np.arange, sizes))
+                interval = np.nanpercentile(again, [2.5, 97.5])
+                row |= Mean(value, 0, *map(float, interval)).columns(kind, interval=True)
             rows.append(row)
     return rows
 
@@ -339,23 +333,20 @@ def interaction_rows(found: Findings) -> list[dict[str, Any]]:
 
 def judge(part: Part, found: Findings, correlated: Sequence[Mapping[str, Any]]) -> None:
     """The verdict: IR against what it is to beat, the correlations, and the five methods."""
-
-    def gain(says: str, attack: str, other: str = "PGD") -> Check:
+    checks = []
+    for says, attack, other in (
+        ("IR as published fools the targets more than PGD", "IR, published", "PGD"),
+        ("IR on the margin fools them more than PGD on it", "IR, margin", "PGD, margin"),
+        ("HybridIR fools them more than its parts without IR", "HybridIR", "hybrid without IR"),
+    ):
         gap = found.less(attack, other)
-        return Check(says, gap.clearly(1), gap.points())
-
-    checks = [
-        gain("IR as published fools the targets more than PGD", "IR, published"),
-        gain("IR on the margin fools them more than PGD on it", "IR, margin", "PGD, margin"),
-    ]
+        checks.append(Check(says, gap.clearly(1), gap.points()))
     if "IR" in found.attacks:
         against = {name: found.less("IR", name) for name in COSTLY if name != "IR"}
         shares = (f"{name} {100 * gap.value:+.1f}" for name, gap in against.items())
         best = all(gap.clearly(1) for gap in against.values())
         says = "tuned IR fools them more than all others at equal passes"
-        checks.append(Check(says, best, f"points above the others: {', '.join(shares)}"))
-    says = "HybridIR fools them more than its parts without IR"
-    checks.append(gain(says, "HybridIR", "hybrid without IR"))
+        checks.insert(2, Check(says, best, f"points above the others: {', '.join(shares)}"))
     for row in (correlated[0], correlated[3]):
         says = f"mean I and transfer correlate negatively over {row['over']}"
         low, high = row["spearman_low"], row["spearman_high"]
@@ -378,19 +369,17 @@ def overview(found: Findings) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True)
     names = sorted(found.attacks, key=lambda name: found.success(name).value)
     for place, name in enumerate(names):
-        passes = found.runs[0][name]["passes"]
-        cheap = passes <= found.runs[0]["PGD"]["passes"]
+        cheap = found.runs[0][name]["passes"] <= found.runs[0]["PGD"]["passes"]
         colour = "tab:gray" if cheap else "tab:blue"
         colour = "tab:red" if name.startswith(("IR", "HybridIR")) else colour
         success, inside = found.success(name), Mean.of(found.units(name, "interaction"))
         for axes, mean, factor in ((left, success, 100), (right, inside, 1000)):
             axes.plot([factor * mean.low, factor * mean.high], [place, place], color=colour)
             axes.plot([factor * mean.value], [place], "o", color=colour)
+            axes.grid(axis="y", alpha=0.3)
     left.set_yticks(range(len(names)), names)
     left.set(xlabel="targets fooled, %", title="transfer")
     right.set(xlabel="mean I inside δ, 0.001 logits", title="interactions at the source")
-    for axes in (left, right):
-        axes.grid(axis="y", alpha=0.3)
     figure.supxlabel("grey: one pass per step; red: with IR; bars: 95 % intervals", fontsize=9)
     return figure
 
@@ -399,12 +388,11 @@ def scatter(found: Findings) -> Figure:
     """Every attack as a point: interaction against what it is worth at the targets."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    markers = "osD^v<>Pp*hX8d1234"
-    for k, name in enumerate(found.attacks):
+    for name, marker in zip(found.attacks, "osD^v<>Pp*hX8d1234", strict=False):
         transfer = float(found.table(name, "transfer").mean())
-        style: Any = {"marker": markers[k % len(markers)], "linestyle": "", "label": name}
-        panels[0].plot([1e3 * found.table(name, "interaction").mean()], [transfer], **style)
-        panels[1].plot([1e4 * np.mean(found.relative(name))], [transfer], **style)
+        sizes = 1e3 * found.table(name, "interaction").mean(), 1e4 * np.mean(found.relative(name))
+        for axes, size in zip(panels, sizes, strict=True):
+            axes.plot([size], [transfer], marker=marker, linestyle="", label=name)
     panels[0].set(xlabel="mean I inside δ, 0.001 logits", ylabel="gain at the targets, logits")
     panels[1].set(xlabel="mean I / gain at the source, 0.0001")
     for axes in panels:
