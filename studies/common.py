@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import io
 import json
 import logging
 import math
@@ -43,7 +42,6 @@ import torch
 import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 from safetensors.torch import save_file
 from scipy import stats
 from torch import Tensor, nn
@@ -221,14 +219,11 @@ class Part:
         _write(self._result(".csv", name), text)
 
     def figure(self, figure: Figure, name: str = "") -> None:
-        """Write a figure as PNG, with few colours to keep it small."""
+        """Write a figure as PNG."""
         folder = self.study.out / "docs" / "images" / "studies"
         folder = folder / "full" if self.study.scale == "full" else folder
         folder.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, dpi=110)
-        path = folder / self._result(".png", name).name
-        Image.open(buffer).convert("RGB").quantize(128).save(path, optimize=True)
+        figure.savefig(folder / self._result(".png", name).name, dpi=110)
 
     def verdict(self, checks: Sequence[Check], left: str = "") -> None:
         """Print the verdict, one sentence, and keep it for the sidecar.
@@ -343,20 +338,23 @@ def fit(
         optimizer=lambda p: torch.optim.SGD(p, lr=lr, momentum=0.9, weight_decay=5e-4),
         lr_scheduler=partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=epochs),
     )
-    bare = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-    usual = {"limit_val_batches": 0, "num_sanity_val_steps": 0, "gradient_clip_val": 1.0}
-    trainer = L.Trainer(
-        max_epochs=epochs, devices=1, **dict.fromkeys(bare, False), **usual | options
-    )
-    trainer.fit(module, data)
+    off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    usual: dict[str, Any] = {**dict.fromkeys(off, False), "devices": 1, "gradient_clip_val": 1.0}
+    usual |= {"limit_val_batches": 0, "num_sanity_val_steps": 0, "max_epochs": epochs}
+    L.Trainer(**usual | options).fit(module, data)
     return module.model.eval()
 
 
-def save(network: nn.Module, path: Path) -> Path:
-    """Write a network's weights as safetensors."""
+def train_and_save(
+    network: Callable[[], nn.Module], source: str, path: Path, seed: int = 0, **data: Any
+) -> None:
+    """Train 30 epochs, write the last weights as safetensors, and print the test accuracy."""
+    module = splits(source, seed, **data)
+    trained = fit(network, module, seed=seed, epochs=30, lr=0.05, gradient_clip_val=None)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.contiguous() for key, value in network.state_dict().items()}, path)
-    return path
+    save_file({key: value.contiguous() for key, value in trained.state_dict().items()}, path)
+    found = accuracy(trained, *images(source, "test"))
+    print(f"{path.stem}: test accuracy {found:.4f}, {path.stat().st_size / 1000:.0f} kB")
 
 
 def splits(source: str, seed: int = 0, **more: Any) -> L.LightningDataModule:
@@ -407,7 +405,8 @@ def exact_orders(
     baseline = it.input_baseline(network, None, x)
     v = it.exact_values(it.MaskedGame(network, x, baseline, grid, "log_odds", y)).double()
     interactions = it.multi_order_interactions(v)
-    upper = torch.triu_indices(*interactions.shape[-2:], 1)
+    n = interactions.shape[-1]
+    upper = torch.triu_indices(n, n, 1)
     return v[:, -1], interactions[:, :, upper[0], upper[1]]
 
 

@@ -41,6 +41,7 @@ Measure = Literal["interaction", "absolute", "gain", "transfer", "fooled"]
 LOWERING = ("MI", "VR", "SGM", "DI", "TI")  # what the survey explains by fewer interactions
 COSTLY = ("PGD, long", "MI, long", "VR, tuned", "VT", "masked", "IR")  # tuned, at equal passes
 RESAMPLED = 1000
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def networks(study: Study, source: str, seed: int, epochs: int) -> dict[str, nn.
     if not digits and study.scale != "full":
         files = {depth: study.file(f"cifar_resnet{depth}.safetensors") for depth in (20, 32)}
         return {f"resnet{d}": CIFARThinResNet(d, weights=file).eval() for d, file in files.items()}
-    build = {
+    build: dict[str, Callable[..., nn.Module]] = {
         "resnet18": CIFARResNet,
         "resnet34": partial(CIFARResNet, 34),
         "vgg16": partial(CIFARVGG, 16),
@@ -156,10 +157,11 @@ def attacked(
 ) -> Iterator[tuple[str, Tensor, float]]:
     """Of every attack its name, the adversarial images, and the passes forward per image."""
     for name, factory in attacks.items():
-        attack = factory(network)
-        batches = zip(x.split(256), y.split(256), strict=True)
+        attack = factory(network.to(DEVICE))
+        batches = zip(x.to(DEVICE).split(256), y.to(DEVICE).split(256), strict=True)
         with counted_passes(network) as passes:
-            crafted = torch.cat([craft(attack, *batch) for batch in batches])
+            crafted = torch.cat([craft(attack, *batch).cpu() for batch in batches])
+        network.cpu()
         yield name, crafted, passes["forwards"] / len(x)
 
 
@@ -260,7 +262,9 @@ def correlations(found: Findings) -> list[dict[str, Any]]:
         for measure in measures
     )  # (runs, attacks, images)
     generator, sizes = np.random.default_rng(0), gain.shape[1:]
-    draws = [[generator.integers(size, size=size) for size in sizes] for _ in range(RESAMPLED)]
+    draws: list[list[Any]] = [
+        [generator.integers(size, size=size) for size in sizes] for _ in range(RESAMPLED)
+    ]
 
     def between(
         top: np.ndarray, bottom: np.ndarray, rank: bool, attacks: np.ndarray, images: np.ndarray
@@ -275,6 +279,7 @@ def correlations(found: Findings) -> list[dict[str, Any]]:
         values = top / np.maximum(bottom, floor)
         return _coefficient(values[..., images], transfer[..., images], rank)
 
+    whole = np.arange(sizes[0]), np.arange(sizes[1])
     rows, one = [], np.ones_like(gain)
     read = ("mean I", signed, one), ("mean |I|", absolute, one), ("mean I / gain", signed, gain)
     for over, statistic in (("attacks", between), ("images of an attack", within)):
@@ -282,7 +287,7 @@ def correlations(found: Findings) -> list[dict[str, Any]]:
             row: dict[str, Any] = {"over": over, "interaction": name}
             for kind, rank in (("pearson", False), ("spearman", True)):
                 again = [statistic(top, bottom, rank, *draw) for draw in draws]
-                value = statistic(top, bottom, rank, *map(np.arange, sizes))
+                value = statistic(top, bottom, rank, *whole)
                 interval = np.nanpercentile(again, [2.5, 97.5])
                 row |= Mean(value, 0, *map(float, interval)).columns(kind, interval=True)
             rows.append(row)
