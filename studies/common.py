@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import io
 import json
 import logging
 import math
@@ -42,6 +43,7 @@ import torch
 import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 from safetensors.torch import save_file
 from scipy import stats
 from torch import Tensor, nn
@@ -219,24 +221,26 @@ class Part:
         _write(self._result(".csv", name), text)
 
     def figure(self, figure: Figure, name: str = "") -> None:
-        """Write a figure as PNG."""
+        """Write a figure as PNG, with few colours to keep it small."""
         folder = self.study.out / "docs" / "images" / "studies"
         folder = folder / "full" if self.study.scale == "full" else folder
         folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(folder / self._result(".png", name).name, dpi=110)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, dpi=110)
+        path = folder / self._result(".png", name).name
+        Image.open(buffer).convert("RGB").quantize(128).save(path, optimize=True)
 
     def verdict(self, checks: Sequence[Check], left: str = "") -> None:
         """Print the verdict, one sentence, and keep it for the sidecar.
 
         The claim holds if all checks do, in part if some do, or with something left open.
         """
-        right, wrong = ([c for c in checks if c.holds == holds] for holds in (True, False))
+        right, wrong = ([str(c) for c in checks if c.holds == holds] for holds in (True, False))
         kind = "holds in part" if right else "does not hold here"
-        if not wrong and not left:
-            kind = "holds"
+        kind = kind if wrong or left else "holds"
         sentence = f"{kind.capitalize()}, {len(right)} of {len(checks)} checks"
-        sentence += ": " * bool(right) + "; ".join(map(str, right))
-        sentence += "; these fail: " * bool(wrong) + "; ".join(map(str, wrong))
+        sentence += (": " if right else "") + "; ".join(right)
+        sentence += ("; these fail: " if wrong else "") + "; ".join(wrong)
         sentence += f" ({left})." if left else "."
         self._verdict = {"kind": kind, "verdict": sentence}
         print(f"{self.stem}: {sentence}")
