@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import Unpack
 
 from interaction_train.errors import at_least, one_of
 from interaction_train.game.determinism import forward_agrees
 from interaction_train.game.layers import ForwardRecord
 from interaction_train.game.payoffs import all_logits
 from interaction_train.game.players import Players
-from interaction_train.losses.base import PlayerSettings, PlayerTerm, checked_batch, is_soft
+from interaction_train.losses.base import PlayerTerm, checked_batch, is_soft
 
 Mode = Literal["encourage", "penalize"]
 Expectation = Literal["inside", "outside"]
-
-
-class DifferenceSettings(PlayerSettings, total=False):
-    """What every difference takes by keyword; see :class:`DifferenceLoss`."""
-
-    n_draws: int
-    expectation: Expectation
 
 
 class DifferenceLoss(PlayerTerm):
@@ -58,7 +50,7 @@ class DifferenceLoss(PlayerTerm):
         *,
         n_draws: int = 1,
         expectation: Expectation = "inside",
-        **shared: Unpack[PlayerSettings],
+        **shared: Any,
     ) -> None:
         super().__init__(players, layer, **shared)
         one_of("mode", mode, ("encourage", "penalize"))
