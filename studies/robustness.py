@@ -40,17 +40,13 @@ LOW_ORDER, LOO, SVD = "low-order interactions", "ML-LOO style", "SVD, high ranks
 STATISTICS = (HIGH_ORDER, LOW_ORDER, LOO, SVD, "confidence")
 READINGS = ("plug-in", "split-sign")
 BY_ORDER = ("|I|", "J", "|I| of the change", "change / |I|", "part of the fall")
+EASIER = "adversarial images are easier to recover after adversarial training"
 CLAIMS: tuple[tuple[str, Literal[-1, 1], str, str], ...] = (  # sign, training, measure
     ("attacks change more of high orders than of low ones", 1, "normal", "change / |I| high"),
     ("adversarial training raises low-order D, plug-in", 1, "adversarial", "D low, plug-in"),
     ("adversarial training raises low-order D, split-sign", 1, "adversarial", "D low, split-sign"),
     ("adversarial training keeps high orders under attack", -1, "adversarial", "change / |I| high"),
-    (
-        "adversarial images are easier to recover after adversarial training",
-        1,
-        "adversarial",
-        "perturbation undone",
-    ),
+    (EASIER, 1, "adversarial", "perturbation undone"),
     ("Cutout takes high orders out of J", -1, "cutout", "J high"),
 )
 RESAMPLED = 500
