@@ -149,8 +149,9 @@ class _Slice:
             flips, corners, of_row, t, plan.part[start:stop], edges[e], e
         )
         self.weights: Tensor | None = None
-        if plan.weights is not None:
-            (self.weights,) = there(plan.weights[start:stop].to(wide_dtype(device)))
+        if plan.weights is not None and plan.held is not None:
+            weights = torch.tensor(plan.weights, dtype=wide_dtype(device))
+            (self.weights,) = there(weights[plan.held[start:stop].sum(1)])
         # The player at each place: a new order of the block for every T where any order will do.
         if plan.held is not None and not plan.exact:
             order = draws.bits(f"places {name}", number, span, p).argsort(-1)

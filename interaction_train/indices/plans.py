@@ -32,9 +32,9 @@ class Plan:
     edges: Tensor  # the pairs of the block, int64 (E, 2)
     p: int  # places in the block
     chance: float = 1.0  # the probability that a T serves a given pair
-    # Of each T in means over pairs, (G,): how likely it is to hold so many places, over how often
-    # the host drew it. So what is drawn once for all samples adds no error of its own to them.
-    weights: Tensor | None = None
+    # Of T's that hold 0 … p places, in means over pairs: how likely that is, over how often the
+    # host drew it. So what is drawn once for all samples adds no error of its own to them.
+    weights: tuple[float, ...] | None = None
 
     @property
     def count(self) -> int:
@@ -131,7 +131,7 @@ def _cheapest(
         # Which players are at these places is drawn for each sample.
         held = torch.arange(p) < torch.tensor(drawn)[:, None]
         pairs = torch.tensor(edges)
-        plan = Plan(size, held, touched, parts, pairs, p, chance, torch.tensor(weights[drawn]))
+        plan = Plan(size, held, touched, parts, pairs, p, chance, tuple(weights.tolist()))
         rows, gained = (int(count.sum()) for count in plan.counts())
         if gained > best_yield * rows:
             best, best_yield = plan, gained / rows
