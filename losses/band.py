@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from typing_extensions import Unpack
 
 from interaction_train.errors import InputError
 from interaction_train.game.players import Players
-from interaction_train.losses.difference import DifferenceLoss, DifferenceSettings, Mode
+from interaction_train.losses.difference import DifferenceLoss, Mode
 from interaction_train.losses.groups import check_groups, group_coalitions, group_differences
 from interaction_train.sampling import coalitions
 
@@ -61,7 +62,7 @@ class BandLoss(DifferenceLoss):
         layer: str | None = None,
         *,
         groups: int = 2,
-        **shared: Unpack[DifferenceSettings],
+        **shared: Any,
     ) -> None:
         super().__init__(mode, players, layer, **shared)
         check_groups(groups)
@@ -102,10 +103,7 @@ class BandLoss(DifferenceLoss):
     def difference(self, v: dict[int, Tensor], n: int) -> Tensor:
         middle = self.sizes(n)[0]
         rows = v[middle].unflatten(1, (self.n_draws, -1))
-        parts = {
-            size: v[size].unsqueeze(1).expand(*rows.shape[:2], 1, -1)
-            for size in v.keys() - {middle}
-        }
-        parts[middle] = rows
-        values = torch.cat([parts[size] for size in sorted(parts)], 2)
+        shape = *rows.shape[:2], 1, -1
+        parts = [rows if s == middle else v[s].unsqueeze(1).expand(shape) for s in sorted(v)]
+        values = torch.cat(parts, 2)
         return group_differences(values, self.groups).flatten(1, 2)

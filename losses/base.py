@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import TypedDict, Unpack
 
 from interaction_train.errors import InputError, checked_labels, in_range
 from interaction_train.game.absence import input_baseline
@@ -23,19 +22,11 @@ from interaction_train.losses.order_weights import OrderWeights, order_weights
 from interaction_train.sampling.random import Draws, content_hash
 
 
-class TermSettings(TypedDict, total=False):
-    """What every term takes by keyword; see :class:`InteractionTerm`."""
-
-    seed: int
-    name: str | None
-
-
 def show_shared(cls: Any, without: Sequence[str] = ()) -> None:
     """Show in a class's signature what its ``**shared`` passes on to the parent."""
     shown = list(inspect.signature(cls.__init__).parameters.values())[1:]
     if shown and shown[-1].kind is inspect.Parameter.VAR_KEYWORD:
-        # Without the annotation, configs get their defaults and help from the parent too.
-        cls.__init__.__annotations__.pop(shown.pop().name, None)
+        shown.pop()
         names = {*without, *(p.name for p in shown)}
         above = inspect.signature(cls.__mro__[1]).parameters.values()
         keyword = inspect.Parameter.KEYWORD_ONLY
@@ -121,20 +112,6 @@ class InteractionTerm(nn.Module, ABC):
         return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
-class PlaceSettings(TermSettings, total=False):
-    """What every term over players takes by keyword; see :class:`PlayerTerm`."""
-
-    baseline: float | Sequence[float] | None
-    chunk_size: int | None
-    suffix: Network | None
-
-
-class PlayerSettings(PlaceSettings, total=False):
-    """The same, where the default for the part of the batch is :class:`PlayerTerm`'s."""
-
-    batch_fraction: float
-
-
 class PlayerTerm(InteractionTerm):
     """A term over players at one place of the network.
 
@@ -166,7 +143,7 @@ class PlayerTerm(InteractionTerm):
         batch_fraction: float = 1.0,
         chunk_size: int | None = None,
         suffix: Network | None = None,
-        **shared: Unpack[TermSettings],
+        **shared: Any,
     ) -> None:
         super().__init__(**shared)
         in_range("batch_fraction", batch_fraction, 0, 1, above=True)

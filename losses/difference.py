@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import Unpack
 
 from interaction_train.errors import at_least, one_of
 from interaction_train.game.determinism import forward_agrees
 from interaction_train.game.layers import ForwardRecord
 from interaction_train.game.payoffs import all_logits
 from interaction_train.game.players import Players
-from interaction_train.losses.base import PlayerSettings, PlayerTerm, checked_batch, is_soft
+from interaction_train.losses.base import PlayerTerm, checked_batch, is_soft
 
 Mode = Literal["encourage", "penalize"]
-Expectation = Literal["inside", "outside"]
-
-
-class DifferenceSettings(PlayerSettings, total=False):
-    """What every difference takes by keyword; see :class:`DifferenceLoss`."""
-
-    n_draws: int
-    expectation: Expectation
 
 
 class DifferenceLoss(PlayerTerm):
@@ -41,9 +32,8 @@ class DifferenceLoss(PlayerTerm):
         mode: ``"encourage"`` or ``"penalize"``.
         players: how the input, or the layer's output, splits into players.
         layer: dotted name of the layer whose units are the players; default: the input's parts.
-        n_draws: draws per sample and step.
-        expectation: with several draws, ``"inside"`` classifies by the mean of Δ over them, as the
-            expectation in Eq. 22 says; ``"outside"`` takes the mean of the draws' losses.
+        n_draws: draws per sample and step, whose mean Δ classifies, as the expectation in Eq. 22
+            says.
         **shared: the settings of :class:`PlayerTerm`.
 
     Raises:
@@ -57,14 +47,12 @@ class DifferenceLoss(PlayerTerm):
         layer: str | None = None,
         *,
         n_draws: int = 1,
-        expectation: Expectation = "inside",
-        **shared: Unpack[PlayerSettings],
+        **shared: Any,
     ) -> None:
         super().__init__(players, layer, **shared)
         one_of("mode", mode, ("encourage", "penalize"))
-        one_of("expectation", expectation, ("inside", "outside"))
         at_least("n_draws", n_draws, 1)
-        self.mode, self.n_draws, self.expectation = mode, n_draws, expectation
+        self.mode, self.n_draws = mode, n_draws
 
     @abstractmethod
     def draw(self, keys: Tensor) -> dict[int, Tensor]:
@@ -109,14 +97,12 @@ class DifferenceLoss(PlayerTerm):
         self, model: nn.Module, x: Tensor, y: Tensor, forward: ForwardRecord, step: int
     ) -> Tensor:
         checked_batch(x, y)
-        delta = self.differences(model, x, forward, step)
-        if self.expectation == "inside":
-            delta = delta.mean(1, keepdim=True)
+        delta = self.differences(model, x, forward, step).mean(1)
         log_p = delta.log_softmax(-1)
         if self.mode == "penalize":
             return (log_p.exp() * log_p).sum(-1).mean()
-        y = y[: len(delta)].repeat_interleave(delta.shape[1], 0)
-        return F.cross_entropy(delta.flatten(0, 1), y.to(delta) if is_soft(y) else y)
+        y = y[: len(delta)]
+        return F.cross_entropy(delta, y.to(delta) if is_soft(y) else y)
 
     def _keys(self, x: Tensor, n: int, step: int) -> Tensor:
         return self.draws(x, step).bits("players", self.n_draws, n)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Unpack
 
 from interaction_train.errors import InputError, one_of
 from interaction_train.game.layers import ForwardRecord
 from interaction_train.game.payoffs import Payoff, best_rival, get_payoff, margin
 from interaction_train.game.players import Players
-from interaction_train.losses.base import PlaceSettings, PlayerTerm, checked_batch, hard
+from interaction_train.losses.base import PlayerTerm, checked_batch, hard
 from interaction_train.losses.groups import (
     check_groups,
     group_coalitions,
@@ -82,7 +81,7 @@ class InteractionLoss(PlayerTerm):
         payoff: str | Payoff = "log_odds",
         form: Form = "squared",
         batch_fraction: float = 0.25,
-        **shared: Unpack[PlaceSettings],
+        **shared: Any,
     ) -> None:
         super().__init__(players, layer, batch_fraction=batch_fraction, **shared)
         check_groups(groups)

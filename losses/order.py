@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
-from typing_extensions import Unpack
 
 from interaction_train.errors import InputError
 from interaction_train.game.players import Players
-from interaction_train.losses.difference import DifferenceLoss, DifferenceSettings, Mode
+from interaction_train.losses.difference import DifferenceLoss, Mode
 from interaction_train.sampling import coalitions
 
 
@@ -59,7 +60,7 @@ class OrderLoss(DifferenceLoss):
         mode: Mode = "encourage",
         players: Players | None = None,
         layer: str | None = None,
-        **shared: Unpack[DifferenceSettings],
+        **shared: Any,
     ) -> None:
         super().__init__(mode, players, layer, **shared)
         if not 0 <= r1 < r2 <= 1:

@@ -26,6 +26,7 @@ import logging
 import math
 import os
 import platform
+import re
 import sys
 import time
 import warnings
@@ -48,9 +49,12 @@ from scipy import stats
 from torch import Tensor, nn
 
 import interaction_train as it
+from interaction_train.callbacks.samples import spread
 
 ROOT = Path(__file__).parent.parent
+SETTINGS = yaml.safe_load((Path(__file__).parent / "settings.yaml").read_text())
 DATA_VARIABLE = "INTERACTION_TRAIN_DATA"
+FILES = dict.fromkeys(("mnist_1000", "mnist_5000"), "mnist.npz") | {"cifar10": "cifar10_5k.npz"}
 DIGITS: dict[str, Callable[..., nn.Module]] = {  # the networks whose weights are packaged
     "cnn": it.models.DigitsNet,
     "resnet": partial(
@@ -59,16 +63,26 @@ DIGITS: dict[str, Callable[..., nn.Module]] = {  # the networks whose weights ar
     "mlp": it.models.DigitsMLP,
 }
 
-FILES = dict.fromkeys(("mnist_1000", "mnist_5000"), "mnist.npz") | {"cifar10": "cifar10_5k.npz"}
-
 Scale = Literal["smoke", "quick", "full"]
 Data = Literal["digits", "tabular", "mnist_1000", "mnist_5000", "cifar10"]
+Split = Literal["train", "val", "test"]
 Settings = Mapping[str, Any]
 Summary = dict[str, Any]
 
 
 class PlanOnly(Exception):
     """Ends a part that was to print its plan of runs."""
+
+
+def quiet() -> None:
+    """No lines and warnings of Lightning."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+
+
+def home(scale: Scale) -> Path:
+    """The folder below which results go: the repository, but for a try."""
+    return ROOT / "runs" / "smoke" if scale == "smoke" else ROOT
 
 
 @dataclass(frozen=True)
@@ -82,7 +96,7 @@ class Study:
     name: str
     scale: Scale
     only: tuple[Data, ...]
-    given_seeds: tuple[int, ...] | None
+    given_seeds: Sequence[int] | None
     dry_run: bool
     out: Path
 
@@ -96,41 +110,34 @@ class Study:
         parser.add_argument("--dry_run", action="store_true", help="print the plan of runs")
         parser.add_argument("--out", type=Path, help="write below this folder, not the repository")
         given = parser.parse_args()
-        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", module="lightning")
-        return cls(
-            Path(script).stem,
-            given.scale,
-            (given.only,) if given.only else get_args(Data),
-            tuple(given.seeds) if given.seeds else None,
-            given.dry_run,
-            given.out or (ROOT / "runs" / "smoke" if given.scale == "smoke" else ROOT),
-        )
+        quiet()
+        only = (given.only,) if given.only else get_args(Data)
+        out = given.out or home(given.scale)
+        return cls(Path(script).stem, given.scale, only, given.seeds, given.dry_run, out)
 
     def parts(self) -> Iterator[Part]:
         """The study on each data set; where files are missing a line says what to do."""
-        settings = yaml.safe_load((Path(__file__).parent / "settings.yaml").read_text())
         for data in self.only:
-            wanted = settings.get(self.name, {}).get(data, {}).get(self.scale)
+            wanted = SETTINGS.get(self.name, {}).get(data, {}).get(self.scale)
+            file = FILES.get(data, "")
             if wanted is None:
                 continue
-            file = FILES.get(data, "")
             if file and self.scale != "full" and not self.file(file).is_file():
-                print(
-                    f"{self.name}: {data} is left out. Set {DATA_VARIABLE} to a folder with {file}."
-                )
-            else:
-                seeds = self.given_seeds or tuple(range(wanted.pop("seeds", 1)))
-                yield Part(self, data, seeds, wanted)
+                hint = f"Set {DATA_VARIABLE} to a folder with {file}."
+                print(f"{self.name}: {data} is left out. {hint}")
+                continue
+            seeds = self.given_seeds or range(wanted.get("seeds", 1))
+            asked = {key: value for key, value in wanted.items() if key != "seeds"}
+            yield Part(self, data, tuple(seeds), asked)
 
     def file(self, name: str) -> Path:
         """A file of the folder that INTERACTION_TRAIN_DATA names."""
         return Path(os.environ.get(DATA_VARIABLE, "."), name)
 
-    @property
-    def cifar10(self) -> str:
-        """The source of CIFAR-10 for ``ImageDataModule``: the small file, or torchvision's set."""
-        return "CIFAR10" if self.scale == "full" else str(self.file("cifar10_5k.npz"))
+    def source(self, data: str) -> str:
+        """``digits``, or of CIFAR-10 the small file, at full scale torchvision's set."""
+        full = self.scale == "full"
+        return data if data == "digits" else "CIFAR10" if full else str(self.file(FILES[data]))
 
 
 @dataclass
@@ -149,11 +156,22 @@ class Part:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if error is None:
-            if not self._verdict:
-                raise RuntimeError(f"{self.stem} has no verdict")
-            self._write_sidecar()
-        return isinstance(error, PlanOnly)
+        if error is not None:
+            return isinstance(error, PlanOnly)
+        if not self._verdict:
+            raise RuntimeError(f"{self.stem} has no verdict")
+        record = {
+            **self._verdict,
+            "command": " ".join(["python", f"studies/{self.study.name}.py", *sys.argv[1:]]),
+            "seeds": list(self.seeds),
+            "hardware": hardware(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "wall_time_s": round(time.perf_counter() - self._begin + self._before, 1),
+            "date": datetime.date.today().isoformat(),
+        }
+        _write(self._result(".json"), json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        return False
 
     @property
     def stem(self) -> str:
@@ -180,17 +198,16 @@ class Part:
         for place, (name, settings) in enumerate(plan.items(), 1):
             wanted = json.loads(json.dumps(dict(settings)))
             path = folder / f"{name}.json"
-            record = json.loads(path.read_text()) if path.is_file() else None
-            if record is not None and record["settings"] == wanted:
+            record = json.loads(path.read_text()) if path.is_file() else {}
+            if record.get("settings") == wanted:
                 self._before += record["seconds"]
             else:
                 start = time.perf_counter()
-                summary = work(**settings)
-                seconds = time.perf_counter() - start
-                record = {"settings": wanted, "summary": summary, "seconds": seconds}
+                record = {"settings": wanted, "summary": work(**settings)}
+                record["seconds"] = time.perf_counter() - start
                 _write(path, json.dumps(record))
-                shown = f"{self.stem}, {place} of {len(plan)} runs: {name}, {seconds:.1f} s"
-                print(shown, file=sys.stderr, flush=True)
+                took = f"{name}, {record['seconds']:.1f} s"
+                print(f"{self.stem}, {place} of {len(plan)} runs: {took}", file=sys.stderr)
             found[name] = record["summary"]
         return found
 
@@ -200,18 +217,17 @@ class Part:
         Columns ``a`` and ``a_stderr`` are shown as "a ± stderr" in documents, ``a``, ``a_low`` and
         ``a_high`` as "a [low, high]" (``tables.py``). Further tables of a part have a name.
         """
-        path = self._results / f"{self.stem}{'_' * bool(name)}{name}.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(rows).to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
+        text = pd.DataFrame(rows).to_csv(index=False, float_format="%.4g", lineterminator="\n")
+        _write(self._result(".csv", name), text)
 
     def figure(self, figure: Figure, name: str = "") -> None:
         """Write a figure as PNG, with few colours to keep it small."""
         folder = self.study.out / "docs" / "images" / "studies"
         folder = folder / "full" if self.study.scale == "full" else folder
-        path = folder / f"{self.stem}{'_' * bool(name)}{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
         figure.savefig(buffer, dpi=110)
+        path = folder / self._result(".png", name).name
         Image.open(buffer).convert("RGB").quantize(128).save(path, optimize=True)
 
     def verdict(self, checks: Sequence[Check], left: str = "") -> None:
@@ -219,35 +235,19 @@ class Part:
 
         The claim holds if all checks do, in part if some do, or with something left open.
         """
-        right = [check for check in checks if check.holds]
-        wrong = [check for check in checks if not check.holds]
+        right, wrong = ([str(c) for c in checks if c.holds == holds] for holds in (True, False))
         kind = "holds in part" if right else "does not hold here"
-        if not wrong and not left:
-            kind = "holds"
+        kind = kind if wrong or left else "holds"
         sentence = f"{kind.capitalize()}, {len(right)} of {len(checks)} checks"
-        sentence += ": " * bool(right) + "; ".join(map(str, right))
-        sentence += "; these fail: " * bool(wrong) + "; ".join(map(str, wrong))
+        sentence += (": " if right else "") + "; ".join(right)
+        sentence += ("; these fail: " if wrong else "") + "; ".join(wrong)
         sentence += f" ({left})." if left else "."
         self._verdict = {"kind": kind, "verdict": sentence}
         print(f"{self.stem}: {sentence}")
 
-    @property
-    def _results(self) -> Path:
-        return self.study.out / "studies" / "results" / self.study.scale
-
-    def _write_sidecar(self) -> None:
-        record = {
-            **self._verdict,
-            "command": " ".join(["python", f"studies/{self.study.name}.py", *sys.argv[1:]]),
-            "seeds": list(self.seeds),
-            "hardware": hardware(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "wall_time_s": round(time.perf_counter() - self._begin + self._before, 1),
-            "date": datetime.date.today().isoformat(),
-        }
-        text = json.dumps(record, indent=2, ensure_ascii=False)
-        _write(self._results / f"{self.stem}.json", text + "\n")
+    def _result(self, ending: str, name: str = "") -> Path:
+        folder = self.study.out / "studies" / "results" / self.study.scale
+        return folder / f"{self.stem}{'_' * bool(name)}{name}{ending}"
 
 
 class Check(NamedTuple):
@@ -262,10 +262,7 @@ class Check(NamedTuple):
 
 
 class Mean(NamedTuple):
-    """A mean over seeds or the like, its standard error, and Student's 95 % interval.
-
-    All but the mean are NaN for a single value.
-    """
+    """A mean, its standard error, and Student's 95 % interval; of a single value these are NaN."""
 
     value: float
     stderr: float
@@ -274,18 +271,17 @@ class Mean(NamedTuple):
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Mean:
-        """Of independent values."""
+        """Of independent values, over seeds or the like."""
         data = np.array(list(values), dtype=float)
-        if len(data) < 2:
-            return cls(float(data.mean()), math.nan, math.nan, math.nan)
-        value, stderr = float(data.mean()), float(stats.sem(data))
-        reach = stderr * float(stats.t.ppf(0.975, len(data) - 1))
+        value, stderr, reach = float(data.mean()), math.nan, math.nan
+        if len(data) > 1:
+            stderr = float(stats.sem(data))
+            reach = stderr * float(stats.t.ppf(0.975, len(data) - 1))
         return cls(value, stderr, value - reach, value + reach)
 
     def __str__(self) -> str:
-        if math.isnan(self.stderr):
-            return f"{self.value:.3g}"
-        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+        interval = f" [{self.low:.3g}, {self.high:.3g}]"
+        return f"{self.value:.3g}{'' if math.isnan(self.stderr) else interval}"
 
     def points(self) -> str:
         """A difference of shares, in percentage points, with its interval where there is one."""
@@ -317,9 +313,9 @@ def units(values: Sequence[Any]) -> list[float]:
     return [float(np.mean(value)) for value in values]
 
 
-def columns(values: Mapping[str, Iterable[float]], interval: bool = False) -> dict[str, float]:
+def columns(values: Mapping[str, Iterable[float]]) -> dict[str, float]:
     """Columns of a table: title → independent values, of which the mean is shown."""
-    shown = (Mean.of(v).columns(title, interval) for title, v in values.items())
+    shown = (Mean.of(v).columns(title) for title, v in values.items())
     return {name: value for part in shown for name, value in part.items()}
 
 
@@ -330,69 +326,67 @@ def curve(axes: Axes, x: Sequence[float], means: Sequence[Mean], **style: Any) -
 
 
 def fit(
-    network: Callable[[], nn.Module],
-    data: L.LightningDataModule,
-    *,
-    seed: int,
-    epochs: int,
-    lr: float,
-    losses: dict[str, it.WeightedTerm] | None = None,
-    callbacks: Sequence[L.Callback] = (),
-    validate: bool = False,
-    exponential: bool = False,
-    clip: float | None = 1.0,
-) -> nn.Module:
-    """Train with SGD (momentum .9, weight decay 5e-4); the last weights count.
+    network: Callable[[], nn.Module], data: L.LightningDataModule, *, seed: int, epochs: int,
+    lr: float, losses: dict[str, it.WeightedTerm] | None = None, **options: Any,
+) -> nn.Module:  # fmt: skip
+    """Train with SGD (momentum .9, weight decay 5e-4) along a cosine; the last weights count.
 
-    The network is built after the seed is set; the data's order has a seed of its own. The learning
-    rate falls to 0 along a cosine, or to a hundredth by the same factor in every epoch.
-    ``validate`` is for callbacks that measure then, ``clip`` the gradients' largest norm, as large
-    weights of a loss need it. The network comes in eval mode, on the device that trained it.
+    The network is built after the seed is set; the data's order has a seed of its own. ``options``
+    of the Trainer change those here: no validation, and gradients clipped to norm 1, as large
+    weights of a loss need it. The network comes in eval mode.
     """
     L.seed_everything(seed, verbose=False)
-
-    rates = torch.optim.lr_scheduler
     module = it.InteractionClassifier(
         network(),
         losses=losses,
         optimizer=lambda p: torch.optim.SGD(p, lr=lr, momentum=0.9, weight_decay=5e-4),
-        lr_scheduler=partial(rates.ExponentialLR, gamma=0.01 ** (1 / epochs))
-        if exponential
-        else partial(rates.CosineAnnealingLR, T_max=epochs),
+        lr_scheduler=partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=epochs),
     )
-    trainer = L.Trainer(
-        max_epochs=epochs, devices=1, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, callbacks=list(callbacks),
-        limit_val_batches=1.0 if validate else 0, num_sanity_val_steps=0, gradient_clip_val=clip,
-    )  # fmt: skip
-    trainer.fit(module, data)
+    off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    usual: dict[str, Any] = {**dict.fromkeys(off, False), "devices": 1, "gradient_clip_val": 1.0}
+    usual |= {"limit_val_batches": 0, "num_sanity_val_steps": 0, "max_epochs": epochs}
+    L.Trainer(**usual | options).fit(module, data)
     return module.model.eval()
 
 
-def save(network: nn.Module, path: Path) -> Path:
-    """Write a network's weights as safetensors."""
+def train_and_save(
+    network: Callable[[], nn.Module], source: str, path: Path, seed: int = 0, **data: Any
+) -> None:
+    """Train 30 epochs, write the last weights as safetensors, and print the test accuracy."""
+    module = splits(source, seed, **data)
+    trained = fit(network, module, seed=seed, epochs=30, lr=0.05, gradient_clip_val=None)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.contiguous() for key, value in network.state_dict().items()}, path)
-    return path
+    save_file({key: value.contiguous() for key, value in trained.state_dict().items()}, path)
+    found = accuracy(trained, *images(source, "test"))
+    print(f"{path.stem}: test accuracy {found:.4f}, {path.stat().st_size / 1000:.0f} kB")
 
 
-def splits(data: Mapping[str, Any], seed: int = 0, **more: Any) -> Any:
-    """The data module of some arguments: of images with a ``source``, else of digits."""
-    module = it.ImageDataModule if "source" in data else it.DigitsDataModule
-    return module(**data, seed=seed, **more)
+def splits(source: str, seed: int = 0, **more: Any) -> L.LightningDataModule:
+    """The data module of the digits, or of another source of images."""
+    if source == "digits":
+        return it.DigitsDataModule(seed=seed, **more)
+    return it.ImageDataModule(source, seed=seed, **more)
 
 
 @cache
-def plain(source: str) -> Any:
-    """Digits, or the images of another source, as they are; read once."""
-    return splits({} if source == "digits" else {"source": source, "augment": False})
-
-
-def tensors(data: Any, split: Literal["train", "val", "test"]) -> tuple[Tensor, Tensor]:
-    """All images of a split, not augmented, and their labels."""
+def images(source: str, split: Split) -> tuple[Tensor, Tensor]:
+    """All images of a split, as they are, and their labels; read once."""
+    data = it.ImageDataModule(source, augment=False)
     data.setup()
     x, y = data.parts[split].__getitems__(range(len(data.parts[split])))
     return x, y
+
+
+def right_images(
+    networks: Iterable[nn.Module], source: str, split: Split, count: int, among: int = sys.maxsize
+) -> tuple[Tensor, Tensor]:
+    """Images that all networks get right, spread evenly; looked for among so many."""
+    x, y = images(source, split)
+    some = spread(len(x), among)
+    x, y = x[some], y[some]
+    right = torch.stack([logits(network, x).argmax(1) == y for network in networks]).all(0)
+    places = right.nonzero().flatten()[spread(int(right.sum()), count)]
+    return x[places], y[places]
 
 
 @torch.no_grad()
@@ -403,10 +397,21 @@ def logits(network: nn.Module, x: Tensor, batch: int = 256) -> Tensor:
     return torch.cat([network(part.to(device)).cpu() for part in x.split(batch)])
 
 
-def accuracy(network: nn.Module, data: Any, split: Literal["train", "val", "test"]) -> float:
-    """The share of a split that the network gets right."""
-    x, y = tensors(data, split)
+def accuracy(network: nn.Module, x: Tensor, y: Tensor) -> float:
+    """The share of images that the network gets right."""
     return float((logits(network, x).argmax(1) == y).double().mean())
+
+
+def exact_orders(
+    network: nn.Module, x: Tensor, y: Tensor, grid: it.GridPlayers
+) -> tuple[Tensor, Tensor]:
+    """Exact log-odds of y ``(B,)``, and I(m) ``(B, orders, pairs)`` over a small grid's cells."""
+    baseline = it.input_baseline(network, None, x)
+    v = it.exact_values(it.MaskedGame(network, x, baseline, grid, "log_odds", y)).double()
+    interactions = it.multi_order_interactions(v)
+    n = interactions.shape[-1]
+    upper = torch.triu_indices(n, n, 1)
+    return v[:, -1], interactions[:, :, upper[0], upper[1]]
 
 
 def hardware() -> str:
@@ -414,9 +419,9 @@ def hardware() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{(names or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores"
+    named = re.search(r"model name\s*: (.+)", info.read_text()) if info.is_file() else None
+    name = named[1].strip() if named else platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"
 
 
 def _write(path: Path, text: str) -> None:

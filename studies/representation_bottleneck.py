@@ -14,16 +14,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import common
 import lightning as L
+import numpy as np
 import torch
 import torchattacks
-from common import Check, Mean, Part, Study, Summary, columns, fit, logits, paired, splits, tensors
+from common import Check, Mean, Part, Study, Summary, columns, paired
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.special import gammaln
 from torch import Tensor, nn
 
 import interaction_train as it
@@ -71,35 +73,28 @@ def terms(grid: it.GridPlayers) -> dict[str, Any]:
 
 
 def spectrum(
-    network: nn.Module, x: Tensor, y: Tensor, cells: Sequence[int], images: int, contexts: int,
-    pairs: int,
-) -> Summary:  # fmt: skip
-    """J(m) on some of the images that the network gets right.
+    network: nn.Module, source: str, cells: Sequence[int], images: int, contexts: int, pairs: int
+) -> Summary:
+    """J(m) on some of the test images that the network gets right.
 
     Per reading ``[J, standard errors over images]`` over ``orders``, and mean |I| (``mean``). Exact
     up to 16 cells: all orders, one reading.
     """
-    right = (logits(network, x).argmax(1) == y).nonzero().flatten()
-    some = right[spread(len(right), images)]
     device = next(network.parameters()).device
-    x, y, grid = x[some].to(device), y[some].to(device), it.GridPlayers(*cells)
-    n = grid.rows * grid.cols
+    x, y = (v.to(device) for v in common.right_images([network], source, "test", images))
+    grid, n = it.GridPlayers(*cells), math.prod(cells)
     if n <= 16:
-        baseline = it.input_baseline(network, None, x)
-        game = it.MaskedGame(network, x, baseline, grid, "log_odds", y)
-        orders = it.multi_order_interactions(it.exact_values(game).double())
-        upper = torch.triu_indices(game.n, game.n, 1)
-        strengths = orders[:, :, upper[0], upper[1]].abs().mean(-1).cpu()  # (images, orders)
-        found = {"exact": relative(strengths)}
-        return {"orders": list(range(game.n - 1)), "mean": float(strengths.mean()), **found}
+        strengths = common.exact_orders(network, x, y, grid)[1].abs().mean(-1).cpu()
+        found = {"mean": float(strengths.mean()), "exact": relative(strengths)}
+        return {"orders": list(range(n - 1)), **found}
     metric = it.InteractionSpectrum(
         grid, ratios=RATIOS, pairs=it.NeighbourPairs(2, pairs), contexts=contexts
     ).to(device)
     metric.update(network, x, y)
     result = {key: value.tolist() for key, value in metric.compute().items()}
-    found = {key: [result[f"J_{key}"], result[f"J_{key}_stderr"]] for key in READINGS}
+    readings = {key: [result[f"J_{key}"], result[f"J_{key}_stderr"]] for key in READINGS}
     mean = sum(result["plug_in"]) / len(RATIOS)
-    return {"orders": list(resolve_orders(n, ratios=RATIOS)), "mean": mean, **found}
+    return {"orders": list(resolve_orders(n, ratios=RATIOS)), "mean": mean, **readings}
 
 
 def relative(strengths: Tensor) -> list[list[float]]:
@@ -112,12 +107,9 @@ def relative(strengths: Tensor) -> list[list[float]]:
 
 def theory(n: int, orders: Sequence[int]) -> list[float]:
     """w^(m)/√C(n−2, m), divided by its mean over these orders (Theorem 1)."""
-    logs = [
-        math.log(n - 1 - m) - (math.lgamma(n - 1) - math.lgamma(m + 1) - math.lgamma(n - 1 - m)) / 2
-        for m in orders
-    ]
-    values = [math.exp(value) for value in logs]
-    return [value * len(values) / sum(values) for value in values]
+    m = np.array(orders)
+    values = (n - 1 - m) * np.exp((gammaln(m + 1) + gammaln(n - 1 - m) - gammaln(n - 1)) / 2)
+    return (values / values.mean()).tolist()
 
 
 def measure_trained(network: str, weights: str, data: dict[str, Any], **size: Any) -> Summary:
@@ -125,49 +117,41 @@ def measure_trained(network: str, weights: str, data: dict[str, Any], **size: An
     build = NETWORKS[network]
     published = network.startswith("cifar_")  # in a file with names of its own
     trained = build(weights=weights) if published else it.load_weights(build(), weights)
-    return spectrum(trained.eval(), *tensors(splits(data), "test"), **size)
+    return spectrum(trained.eval(), data["source"], **size)
 
 
 def train(network: str, data: dict[str, Any], seed: int, epochs: int, **more: Any) -> nn.Module:
     """Train at a learning rate that suits the small networks."""
-    lr = 0.03 if "source" in data else 0.05
-    return fit(NETWORKS[network], splits(data, seed), seed=seed, epochs=epochs, lr=lr, **more)
+    lr = 0.05 if data["source"] == "digits" else 0.03
+    splits = common.splits(**data, seed=seed)
+    return common.fit(NETWORKS[network], splits, seed=seed, epochs=epochs, lr=lr, **more)
 
 
 def follow(
-    network: str, data: dict[str, Any], epochs: int, every: int, cells: list[int],
-    images: int, contexts: int, seed: int,
+    network: str, data: dict[str, Any], epochs: int, every: int, cells: list[int], images: int,
+    contexts: int, seed: int,
 ) -> Summary:  # fmt: skip
     """J(m) while a network is trained, on the same validation images, right or wrong, every time.
 
     Epoch 0 is before training.
     """
     L.seed_everything(seed, verbose=False)
-    x, y = tensors(splits(data), "val")
+    how: dict[str, Any] = {"ratios": RATIOS, "contexts": contexts, "only_correct": False}
+    how["pairs"] = it.NeighbourPairs(2, 32)
+    rows, cols = cells
+    before = it.InteractionSpectrum(it.GridPlayers(rows, cols), **how)
+    x, y = common.images(data["source"], "val")
     some = spread(len(x), images)
-    before = it.InteractionSpectrum(
-        it.GridPlayers(*cells), ratios=RATIOS, pairs=it.NeighbourPairs(2, 32), contexts=contexts,
-        only_correct=False,
-    )  # fmt: skip
     before.update(NETWORKS[network]().eval(), x[some], y[some])
-    start = before.compute()
-    monitor = it.SpectrumMonitor(
-        rows=cells[0], cols=cells[1], n_samples=images, every=every, contexts=contexts,
-        ratios=RATIOS, pairs=it.NeighbourPairs(2, 32), only_correct=False,
-    )  # fmt: skip
-    train(network, data, seed, epochs, callbacks=[monitor], validate=True)
-
-    def curves(first: str, name: str) -> list[list[float]]:
+    monitor = it.SpectrumMonitor(rows=rows, cols=cols, n_samples=images, every=every, **how)
+    train(network, data, seed, epochs, callbacks=[monitor], limit_val_batches=1.0)
+    found: Summary = {"epochs": [0, *(point["epoch"] + 1 for point in monitor.history)]}
+    for key, first, name in (("J", "J_plug_in", "J"), ("stderr", "J_plug_in_stderr", "J_stderr")):
         begin = f"val/interaction/{name}/"
         points = [point["values"].items() for point in monitor.history]
         later = [[v for k, v in values if k.startswith(begin)] for values in points]
-        return [start[first].tolist(), *later]
-
-    return {
-        "epochs": [0, *(point["epoch"] + 1 for point in monitor.history)],
-        "J": curves("J_plug_in", "J"),
-        "stderr": curves("J_plug_in_stderr", "J_stderr"),
-    }
+        found[key] = [before.compute()[first].tolist(), *later]
+    return found
 
 
 def train_for_orders(
@@ -178,72 +162,58 @@ def train_for_orders(
     term = terms(it.GridPlayers(*cells))[model]
     losses = {} if term is None else {"orders": it.WeightedTerm(term)}
     trained = train(network, data, seed, epochs, losses=losses)
-    x, y = tensors(splits(data), "test")
-    device = next(trained.parameters()).device
-    right = (logits(trained, x).argmax(1) == y).double().mean()
-    some = spread(len(x), attacked)
-    first = epsilons[0]
-    attacks = {
-        "PGD": partial(torchattacks.PGD, eps=first, alpha=first / 4, steps=steps),
-        # Cross entropy has no gradient where a network is sure; the margin has.
-        "margin": partial(
-            it.TransferAttack, eps=first, alpha=first / 4, steps=steps,
-            objective=it.attacks.Objective("margin"),
-        ),
-    }  # fmt: skip
-    smallest = {
-        name: robust_curve(make, trained, x[some].to(device), y[some].to(device), epsilons).smallest
-        for name, make in attacks.items()
-    }
-    stands = {"PGD": smallest["PGD"], "both": torch.minimum(*smallest.values())}
-    found = spectrum(trained, x, y, cells, images, contexts, 32)
-    found["accuracy"] = float(right)
-    for name, values in stands.items():
-        survives = (values[:, None] > torch.tensor(epsilons)).double()  # (images, ε)
+    x, y = common.images(data["source"], "test")
+    found = spectrum(trained, data["source"], cells, images, contexts, 32)
+    found["accuracy"] = common.accuracy(trained, x, y)
+    device, some = next(trained.parameters()).device, spread(len(x), attacked)
+    size: dict[str, Any] = {"eps": epsilons[0], "alpha": epsilons[0] / 4, "steps": steps}
+    # Cross entropy has no gradient where a network is sure; the margin has.
+    margin = partial(it.TransferAttack, **size, objective=it.attacks.Objective("margin"))
+    pgd, other = (
+        robust_curve(make, trained, x[some].to(device), y[some].to(device), epsilons).smallest
+        for make in (partial(torchattacks.PGD, **size), margin)
+    )
+    for name, smallest in (("PGD", pgd), ("both", torch.minimum(pgd, other))):
+        survives = (smallest[:, None] > torch.tensor(epsilons)).double()  # (images, ε)
         found[name], found[f"{name}, images"] = (survives.mean(d).tolist() for d in (0, 1))
     return found
 
 
-def at_ratios(summary: Summary, n: int) -> dict[str, list[list[float]]]:
-    """J at the seven ratios, relative to the mean over them, per reading."""
+def at_ratios(summary: Summary, n: int) -> dict[str, np.ndarray]:
+    """J at the seven ratios, relative to the mean over them, and its error, per reading."""
     places = [summary["orders"].index(m) for m in resolve_orders(n, ratios=RATIOS)]
-    found = {}
-    for reading in ("exact", *READINGS):
-        if reading in summary:
-            j, error = ([values[p] for p in places] for values in summary[reading])
-            mean = sum(j) / len(j)
-            found[reading] = [[v / mean for v in j], [e / mean for e in error]]
+    found = {k: np.array(summary[k])[:, places] for k in ("exact", *READINGS) if k in summary}
+    return {reading: values / values[0].mean() for reading, values in found.items()}
+
+
+def j_columns(names: Sequence[float], j: Sequence[float], error: Sequence[float]) -> Summary:
+    """Columns of a table: J(m) with its error at every order or ratio."""
+    found: Summary = {}
+    for name, value, deviation in zip(names, j, error, strict=True):
+        found |= Mean(value, deviation, 0, 0).columns(f"J({name:g})")
     return found
 
 
 def spectrum_rows(found: Mapping[str, Summary], cells: Mapping[str, int]) -> list[dict[str, Any]]:
     """A row per network, grid and reading; the theory's curve at the end of each grid."""
-    rows = []
-    for name, summary in found.items():
-        for reading, (j, error) in at_ratios(summary, cells[name]).items():
-            head = {"network": name.split("/")[0], "cells": cells[name], "reading": reading}
-            rows.append(head | _ratio_columns(j, error))
+    curves = [
+        (name.split("/")[0], cells[name], reading, *values)
+        for name, summary in found.items()
+        for reading, values in at_ratios(summary, cells[name]).items()
+    ]
     for n in sorted(set(cells.values())):
-        j = theory(n, resolve_orders(n, ratios=RATIOS))
-        head = {"network": "theory", "cells": n, "reading": ""}
-        rows.append(head | _ratio_columns(j, [math.nan] * len(j)))
-    return rows
+        expected = np.array(theory(n, resolve_orders(n, ratios=RATIOS)))
+        curves.append(("theory", n, "", expected, np.full(len(RATIOS), math.nan)))
+    return [
+        {"network": name, "cells": n, "reading": reading, **j_columns(RATIOS, j, error)}
+        for name, n, reading, j, error in curves
+    ]
 
 
-def _ratio_columns(j: Sequence[float], error: Sequence[float]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for ratio, value, deviation in zip(RATIOS, j, error, strict=True):
-        found |= Mean(value, deviation, 0, 0).columns(f"J({ratio:g})")
-    return found
-
-
-def bowl(j: Sequence[float], error: Sequence[float]) -> tuple[float, float]:
-    """How far J at both ends lies above J in the middle, in standard errors."""
+def bowl(j: Sequence[float], error: Sequence[float]) -> float:
+    """How far J at the lower of both ends lies above the middle, in standard errors."""
     middle = len(j) // 2
-    low, high = (
-        (j[end] - j[middle]) / math.hypot(error[end], error[middle]) for end in (0, len(j) - 1)
-    )
-    return low, high
+    return min((j[end] - j[middle]) / math.hypot(error[end], error[middle]) for end in (0, -1))
 
 
 def depth(j: Sequence[float], error: Sequence[float]) -> tuple[float, float]:
@@ -257,24 +227,25 @@ def order_rows(models: Mapping[str, list[Summary]], epsilons: Sequence[float]) -
     """Two tables, a row per model: J(m), and robustness."""
     spectra, robust = [], []
     for model, runs in models.items():
-        accuracy = columns({"accuracy": [run["accuracy"] for run in runs]})
-        reading = "exact" if "exact" in runs[0] else "plug_in"
-        orders = runs[0]["orders"]
-        mean = Mean.of(run["mean"] for run in runs).value
-        row: dict[str, Any] = {"model": model, **accuracy, "mean |I|": mean}
-        j = torch.tensor([run[reading] for run in runs], dtype=torch.float64)  # (seeds, 2, orders)
-        error = j[:, 1].square().mean(0) / len(runs)
+        head = {"model": model, **columns({"accuracy": [run["accuracy"] for run in runs]})}
+        orders, mean = runs[0]["orders"], Mean.of(run["mean"] for run in runs).value
+        values = j_of(runs)
+        error = np.square(values[:, 1]).mean(0) / len(runs)
         if len(runs) > 1:  # what varies between images, and what varies between seeds
-            error = error + j[:, 0].var(0) / len(runs)
-        for place in range(0, len(orders), 2 if len(orders) > 8 else 1):
-            shown = Mean(float(j[:, 0, place].mean()), float(error[place] ** 0.5), 0, 0)
-            row |= shown.columns(f"J({orders[place]})")
-        spectra.append(row)
+            error = error + values[:, 0].var(0, ddof=1) / len(runs)
+        some = slice(None, None, 2 if len(orders) > 8 else 1)
+        shown = j_columns(orders[some], values[:, 0].mean(0)[some], np.sqrt(error)[some])
+        spectra.append({**head, "mean |I|": mean, **shown})
         stands = {f"PGD ε={e:.3g}": [run["PGD"][k] for run in runs] for k, e in enumerate(epsilons)}
         stands["PGD, mean over ε"] = robustness(runs, "PGD")
         stands["PGD and margin, mean over ε"] = robustness(runs, "both")
-        robust.append({"model": model, **accuracy, **columns(stands)})
+        robust.append({**head, **columns(stands)})
     return spectra, robust
+
+
+def j_of(runs: Sequence[Summary]) -> np.ndarray:
+    """J and its error over all orders, ``(runs, 2, orders)``."""
+    return np.array([run["exact" if "exact" in run else "plug_in"] for run in runs])
 
 
 def robustness(runs: Sequence[Summary], attack: str) -> list[float]:
@@ -288,50 +259,49 @@ def figure(
 ) -> Figure:  # fmt: skip
     """J(m) beside the theory, over training, of the models, and their robustness."""
     drawn = Figure(figsize=(9, 7), layout="constrained")
-    axes = drawn.subplots(2, 2)
-    _draw_networks(axes[0, 0], found, cells)
-    epochs, count = training["epochs"], len(training["epochs"])
-    for place in sorted({0, 1, count // 2, count - 1}):
-        shade = 0.25 + 0.7 * place / max(1, count - 1)
-        axes[0, 1].errorbar(
+    networks, epochs, orders, robust = drawn.subplots(2, 2).flat
+    draw_networks(networks, found, cells)
+    last = len(training["epochs"]) - 1
+    for place in sorted({0, 1, (last + 1) // 2, last}):
+        epochs.errorbar(
             RATIOS, training["J"][place], training["stderr"][place], marker="o", ms=3,
-            color=(0.1, 0.3, 0.6, shade), label=f"epoch {epochs[place]}",
+            color=(0.1, 0.3, 0.6, 0.25 + 0.7 * place / max(1, last)),
+            label=f"epoch {training['epochs'][place]}",
         )  # fmt: skip
-    axes[0, 1].set(xlabel="order m/(n−2)", ylabel="J(m), plug-in", title="over training")
+    epochs.set(xlabel="order m/(n−2)", ylabel="J(m), plug-in", title="over training")
     for model, runs in models.items():
-        reading = "exact" if "exact" in runs[0] else "plug_in"
-        j = torch.tensor([run[reading][0] for run in runs]).mean(0)
         style = "--" if model.startswith("band") else "-"
-        axes[1, 0].plot(runs[0]["orders"], j, style, marker="o", ms=3, label=model)
-        under = zip(*([run["accuracy"], *run["PGD"]] for run in runs), strict=True)
-        means = [Mean.of(values) for values in under]
-        common.curve(axes[1, 1], [0, *epsilons], means, ls=style, label=model)
-    axes[1, 0].set(xlabel="order m", ylabel="J(m)", title="models of chosen orders")
-    axes[1, 1].set(xlabel="ε of PGD (pixel values)", ylabel="accuracy", title="their robustness")
-    for axis in axes.flat:
-        axis.set_ylim(bottom=0)
-        axis.legend(fontsize=8, ncols=2 if axis is axes[0, 0] else 1)
+        j = j_of(runs)[:, 0].mean(0)
+        orders.plot(runs[0]["orders"], j, style, marker="o", ms=3, label=model)
+        under = np.array([[run["accuracy"], *run["PGD"]] for run in runs])
+        common.curve(robust, [0, *epsilons], [Mean.of(v) for v in under.T], ls=style, label=model)
+    orders.set(xlabel="order m", ylabel="J(m)", title="models of chosen orders")
+    robust.set(xlabel="ε of PGD (pixel values)", ylabel="accuracy", title="their robustness")
+    for axes in drawn.axes:
+        axes.set_ylim(bottom=0)
+        axes.legend(fontsize=8, ncols=2 if axes is networks else 1)
     return drawn
 
 
-def _draw_networks(axes: Axes, found: Mapping[str, Summary], cells: Mapping[str, int]) -> None:
-    names = list(dict.fromkeys(name.split("/")[0] for name in found))
-    styles = {"exact": "--", "plug_in": "-", "split_sign": "-."}
-    top, seen = 0.0, []
+def draw_networks(axes: Axes, found: Mapping[str, Summary], cells: Mapping[str, int]) -> None:
+    """J(m) of trained networks by colour, readings and grids by line, and the theory's curve."""
+    colours: dict[str, str] = {}
+    styles, top = {"exact": "--", "plug_in": "-", "split_sign": "-."}, 0.0
+    lines: dict[str, str] = {}
     for name, summary in found.items():
-        colour = f"C{names.index(name.split('/')[0])}"
+        colour = colours.setdefault(name.split("/")[0], f"C{len(colours)}")
         for reading, (j, error) in at_ratios(summary, cells[name]).items():
             axes.errorbar(RATIOS, j, error, ls=styles[reading], marker="o", ms=3, color=colour)
+            lines[f"{cells[name]} cells, {reading.replace('_', '-')}"] = styles[reading]
             top = max(top, *j)
-            if (label := f"{cells[name]} cells, {reading.replace('_', '-')}") not in seen:
-                axes.plot([], [], styles[reading], color="black", label=label)
-                seen.append(label)
-    for place, name in enumerate(names):
-        axes.plot([], [], color=f"C{place}", label=name)
+    for label, style in lines.items():
+        axes.plot([], [], style, color="black", label=label)
+    for label, colour in colours.items():
+        axes.plot([], [], color=colour, label=label)
     n = max(cells.values())
     expected = theory(n, resolve_orders(n, ratios=RATIOS))
     label = f"theory, {n} cells:\n{expected[0]:.2g}, about 0, {expected[-1]:.2g}"
-    axes.plot(RATIOS, [min(v, 1.6 * top) for v in expected], ":", color="black", label=label)
+    axes.plot(RATIOS, np.minimum(expected, 1.6 * top), ":", color="black", label=label)
     axes.set(xlabel="order m/(n−2)", ylabel="J(m)", title="trained networks")
     axes.set_ylim(top=1.6 * top)
 
@@ -342,7 +312,7 @@ def judge(
 ) -> None:  # fmt: skip
     """The verdict over the shape of J(m), what training has to do with it, and robustness."""
     ends = [
-        min(min(bowl(*values)) for values in at_ratios(summary, cells[name]).values())
+        min(bowl(*values) for values in at_ratios(summary, cells[name]).values())
         for name, summary in found.items()
     ]
     deep = sum(end > 2 for end in ends)
@@ -363,26 +333,24 @@ def judge(
     part.verdict(checks)
 
 
-def plans(part: Part) -> dict[str, dict[str, dict[str, Any]]]:
-    """The runs of the three kinds: of trained networks, in training, and for chosen orders."""
-    asked = part.settings
-    data: dict[str, Any] = {}
-    if part.data == "cifar10":
-        full = part.study.scale == "full"
-        data = {"source": part.study.cifar10, "batch_size": 64, "augment": full}
-    networks = {}
-    for name in asked["networks"]:
-        weights = name if part.data == "digits" else str(part.study.file(f"{name}.safetensors"))
-        shared = {"network": name, "weights": weights, "data": data, **asked["measured"]}
-        for rows, cols in asked["grids"]:
-            networks[f"{name}/{rows}x{cols}"] = {**shared, "cells": [rows, cols]}
-    models = {
-        f"{model}/seed_{seed}": {"model": model, "data": data, **asked["orders"], "seed": seed}
-        for seed in part.seeds
-        for model in asked["models"]
-    }
-    training = {"training": {"data": data, "seed": 0, **asked["training"]}}
-    return {"spectrum": networks, "training": training, "orders": models}
+def plans(part: Part) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
+    """The runs, of trained networks, in training and for chosen orders; cells of the first."""
+    asked, digits = part.settings, part.data == "digits"
+    data: dict[str, Any] = {"source": part.study.source(part.data)}
+    if not digits:
+        data |= {"batch_size": 64, "augment": part.study.scale == "full"}
+    plan: dict[str, dict[str, Any]] = {}
+    cells = {}
+    for name, (rows, cols) in product(asked["networks"], asked["grids"]):
+        weights = name if digits else str(part.study.file(f"{name}.safetensors"))
+        run = {"network": name, "weights": weights, **asked["measured"], "cells": [rows, cols]}
+        plan[f"spectrum/{name}/{rows}x{cols}"] = run
+        cells[f"{name}/{rows}x{cols}"] = rows * cols
+    plan["training"] = {"seed": 0, **asked["training"]}
+    for seed, model in product(part.seeds, asked["models"]):
+        plan[f"orders/{model}/seed_{seed}"] = {"model": model, **asked["orders"], "seed": seed}
+    kinds = {name: {"kind": name.split("/")[0], "data": data, **run} for name, run in plan.items()}
+    return kinds, cells
 
 
 def main() -> None:
@@ -392,23 +360,17 @@ def main() -> None:
     kinds = {"spectrum": measure_trained, "training": follow, "orders": train_for_orders}
     for part in study.parts():
         with part:
-            wanted = plans(part)
-            plan = {
-                f"{kind}/{name}": {"kind": kind, **settings}
-                for kind, runs in wanted.items()
-                for name, settings in runs.items()
-            }
+            plan, cells = plans(part)
             done = part.runs(plan, lambda kind, **settings: kinds[kind](**settings))
-            found = {name: done[f"spectrum/{name}"] for name in wanted["spectrum"]}
-            cells = {name: math.prod(run["cells"]) for name, run in wanted["spectrum"].items()}
-            history, epsilons = done["training/training"], part.settings["orders"]["epsilons"]
+            found = {name: done[f"spectrum/{name}"] for name in cells}
+            history, epsilons = done["training"], part.settings["orders"]["epsilons"]
             models = {
                 model: [done[f"orders/{model}/seed_{seed}"] for seed in part.seeds]
                 for model in part.settings["models"]
             }
             part.table(spectrum_rows(found, cells), "spectra")
             epochs = zip(history["epochs"], history["J"], history["stderr"], strict=True)
-            rows = [{"epoch": epoch, **_ratio_columns(*values)} for epoch, *values in epochs]
+            rows = [{"epoch": epoch, **j_columns(RATIOS, *values)} for epoch, *values in epochs]
             part.table(rows, "training")
             spectra, robust = order_rows(models, epsilons)
             part.table(spectra, "orders")

@@ -13,6 +13,7 @@ exactly into the main effects and (n−1−m) times the mean pair of every order
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
@@ -20,11 +21,10 @@ from typing import Any, Literal
 import common
 import numpy as np
 import torch
-from common import Check, Mean, Part, Study, Summary, columns, logits, paired, splits, tensors
+from common import Check, Mean, Part, Study, Summary, columns, logits, paired
 from matplotlib.figure import Figure
 from scipy.stats import rankdata, spearmanr
 from torch import Tensor, nn
-from torchmetrics.functional.classification import binary_auroc
 
 import interaction_train as it
 from interaction_train.attacks.run import craft
@@ -40,58 +40,60 @@ LOW_ORDER, LOO, SVD = "low-order interactions", "ML-LOO style", "SVD, high ranks
 STATISTICS = (HIGH_ORDER, LOW_ORDER, LOO, SVD, "confidence")
 READINGS = ("plug-in", "split-sign")
 BY_ORDER = ("|I|", "J", "|I| of the change", "change / |I|", "part of the fall")
+EASIER = "adversarial images are easier to recover after adversarial training"
+CLAIMS: tuple[tuple[str, Literal[-1, 1], str, str], ...] = (  # sign, training, measure
+    ("attacks change more of high orders than of low ones", 1, "normal", "change / |I| high"),
+    ("adversarial training raises low-order D, plug-in", 1, "adversarial", "D low, plug-in"),
+    ("adversarial training raises low-order D, split-sign", 1, "adversarial", "D low, split-sign"),
+    ("adversarial training keeps high orders under attack", -1, "adversarial", "change / |I| high"),
+    (EASIER, 1, "adversarial", "perturbation undone"),
+    ("Cutout takes high orders out of J", -1, "cutout", "J high"),
+)
 RESAMPLED = 500
 NAMES = {"normal": "normal", "adversarial": "adversarially trained", "cutout": "Cutout"}
 
 
 def trained(
-    study: Study, data: str, training: str, seed: int, epochs: int, eps: float
+    study: Study, source: str, training: str, seed: int, epochs: int, eps: float
 ) -> nn.Module:
     """A network trained normally, on adversarial images or with Cutout."""
-    digits = data == "digits"
+    digits = source == "digits"
     if digits and study.scale == "smoke":
         return it.pretrained(it.models.DigitsNet(), "digits_cnn").eval()
     if not digits and study.scale != "full":
         weights = study.file("cifar_resnet20.safetensors")
         return it.models.CIFARThinResNet(20, weights=weights).eval()
     hardening = partial(it.TransferAttack, eps=eps, alpha=eps / 4, steps=7, random_start=True)
-    callbacks = [it.callbacks.AdversarialTraining(hardening, warmup_epochs=2)]
+    hardener = it.callbacks.AdversarialTraining(hardening, warmup_epochs=2)
     cutout = Cutout(4 if digits else 16) if training == "cutout" else None
     return common.fit(
         it.models.DigitsNet if digits else it.models.CIFARResNet,
-        splits({} if digits else {"source": study.cifar10}, seed, cutout=cutout),
+        common.splits(source, seed, cutout=cutout),
         seed=seed,
         epochs=epochs,
         lr=0.05 if digits else 0.1,
-        callbacks=callbacks if training == "adversarial" else (),
+        callbacks=[hardener] if training == "adversarial" else [],
     )
 
 
 def work(study: Study, data: str, training: str, seed: int, **size: Any) -> Summary:
     """Train or load one network and measure all of it; ``size`` as in ``settings.yaml``."""
-    eps, steps = size["eps"], size["steps"]
-    network = trained(study, data, training, seed, size["epochs"], eps)
-    source = common.plain("digits" if data == "digits" else study.cifar10)
-    x, y = tensors(source, "test")
-    right = logits(network, x).argmax(1) == y
-    x, y = x[right], y[right]
-    places = spread(len(x), size["detected"])
-    x, y = x[places], y[places]
-    pgd = it.TransferAttack(network, eps, eps / 4, steps)
+    source, eps = study.source(data), size["eps"]
+    network = trained(study, source, training, seed, size["epochs"], eps)
+    x, y = common.right_images([network], source, "test", size["detected"])
+    pgd = it.TransferAttack(network, eps, eps / 4, size["steps"])
     bad = craft(pgd, x, y)
+    some = spread(len(x), size["exact"])
     summary: Summary = {
-        "accuracy": common.accuracy(network, source, "test"),
-        "fooled": float((logits(network, bad).argmax(1) != y).double().mean()),
+        "accuracy": common.accuracy(network, *common.images(source, "test")),
+        "fooled": 1 - common.accuracy(network, bad, y),
         "undone": undone(pgd, x, bad, y).tolist(),
         **detection(network, x, bad, it.GridPlayers(4, 4)),
+        **orders(network, x[some], bad[some], y[some], it.GridPlayers(*size["grid"])),
     }
-    some = spread(len(x), size["exact"])
-    summary |= orders(network, x[some], bad[some], y[some], it.GridPlayers(*size["grid"]))
     if size["sampled"]:
-        metric = it.Disentanglement(
-            it.GridPlayers(8, 8), ratios=RATIOS, pairs=it.RandomPairs(1, 12),
-            contexts=size["contexts"],
-        )  # fmt: skip
+        grid, pairs = it.GridPlayers(8, 8), it.RandomPairs(1, 12)
+        metric = it.Disentanglement(grid, ratios=RATIOS, pairs=pairs, contexts=size["contexts"])
         some = spread(len(x), size["sampled"])
         metric.update(network, x[some], y[some])
         found = metric.compute()
@@ -105,15 +107,9 @@ def orders(network: nn.Module, x: Tensor, bad: Tensor, y: Tensor, grid: it.GridP
     ``strength`` E|I(m)| clean, ``change`` E|I(m) adversarial − clean| over pairs, and ``utility``,
     what each order adds to the fall of the log-odds, the main effects first.
     """
-    n = grid.count(x.shape[1:])
-    upper = torch.triu_indices(n, n, 1)
-    both = []
-    for images in (x, bad):
-        baseline = it.input_baseline(network, None, images)
-        v = it.exact_values(it.MaskedGame(network, images, baseline, grid, "log_odds", y)).double()
-        both.append((v[:, -1], it.multi_order_interactions(v)[:, :, upper[0], upper[1]]))
-    (clean_value, clean), (bad_value, changed) = both
-    weight = n - 1 - torch.arange(n - 1)
+    clean_value, clean = common.exact_orders(network, x, y, grid)
+    bad_value, changed = common.exact_orders(network, bad, y, grid)
+    weight = torch.arange(clean.shape[1], 0, -1)  # n − 1 − m
     utility = weight * (clean - changed).mean(-1)
     main = clean_value - bad_value - utility.sum(1)
     return {
@@ -145,11 +141,8 @@ def detection(network: nn.Module, x: Tensor, bad: Tensor, grid: it.GridPlayers) 
 
 def auroc(clean: Any, attacked: Any) -> float:
     """The probability that an adversarial image scores higher than a clean one."""
-    scores = np.concatenate([clean, attacked])
-    # As ranks in [0, 1], since torchmetrics takes other numbers for logits.
-    ranks = torch.from_numpy(rankdata(scores)) / len(scores)
-    target = torch.tensor([0] * len(clean) + [1] * len(attacked))
-    return float(binary_auroc(ranks, target))
+    ranks = rankdata(np.concatenate([clean, attacked]))[len(clean) :]
+    return float((ranks.mean() - (len(attacked) + 1) / 2) / len(clean))
 
 
 def statistics(network: nn.Module, x: Tensor, grid: it.GridPlayers) -> dict[str, Tensor]:
@@ -176,36 +169,35 @@ class Findings:
     """Summaries of ``training/seed_s`` as measures per seed, or per image of a single run."""
 
     def __init__(self, found: Mapping[str, Summary]) -> None:
-        self.runs: dict[str, list[Summary]] = {}
+        self.runs: defaultdict[str, list[Summary]] = defaultdict(list)
         for name, summary in found.items():
-            self.runs.setdefault(name.split("/")[0], []).append(summary)
-        self.measures = {}
+            self.runs[name.split("/")[0]].append(summary)
+        self.measures: defaultdict[str, dict[str, list[float]]] = defaultdict(dict)
         for training, runs in self.runs.items():
             seen = [measures(run) for run in runs]
-            self.measures[training] = {
-                key: common.units([one[key] for one in seen]) for key in seen[0]
-            }
+            self.measures[training] = {k: common.units([one[k] for one in seen]) for k in seen[0]}
 
     def get(self, training: str, measure: str) -> list[float]:
         """One measure (:func:`measures`) of the networks of a training."""
         return self.measures[training][measure]
 
-    def told_better(self, training: str, first: str, second: str) -> Mean:
+    def told_better(self, first: str, second: str) -> Mean:
         """The difference of two AUROCs: Student's interval over seeds, or bootstrap's over images.
 
         Of a single run the directions are those of all images, and a clean image stays with its
         adversarial version.
         """
-        runs = self.runs[training]
-        if len(runs) > 1:
-            return paired(self.get(training, f"told {first}"), self.get(training, f"told {second}"))
-        scores = {name: np.array(runs[0]["scores"][name]) for name in (first, second)}
-        sign = {name: 1 if runs[0]["auroc"][name] >= 0.5 else -1 for name in scores}
-        count = scores[first].shape[1]
-        generator = np.random.default_rng(0)
+        run, *more = self.runs["normal"]
+        if more:
+            return paired(*(self.get("normal", f"told {name}") for name in (first, second)))
+        both = [
+            np.array(run["scores"][name]) * (1 if run["auroc"][name] >= 0.5 else -1)
+            for name in (first, second)
+        ]
+        count, generator = both[0].shape[1], np.random.default_rng(0)
 
         def gap(places: np.ndarray) -> float:
-            told = [auroc(*(sign[name] * scores[name][:, places])) for name in (first, second)]
+            told = [auroc(*scores[:, places]) for scores in both]
             return told[0] - told[1]
 
         again = [gap(generator.integers(0, count, size=(count,))) for _ in range(RESAMPLED)]
@@ -264,49 +256,33 @@ def tables(found: Findings) -> dict[str, list[dict[str, Any]]]:
 
 def judge(part: Part, found: Findings) -> None:
     """The verdict, claim by claim."""
-
-    def check(
-        says: str, sign: Literal[-1, 1], one: tuple[str, str], other: tuple[str, str]
-    ) -> Check:
-        first, second = found.get(*one), found.get(*other)
-        gap = paired(first, second)
-        numbers = f"{np.mean(first):.3g} against {np.mean(second):.3g}, difference {gap}"
-        return Check(says, gap.clearly(sign), numbers)
-
-    def hardened(says: str, sign: Literal[-1, 1], measure: str, training: str) -> Check:
-        return check(says, sign, (training, measure), ("normal", measure))
-
-    says = "attacks change more of high orders than of low ones"
-    changes = ("normal", "change / |I| high"), ("normal", "change / |I| low")
-    checks, everything = [check(says, 1, *changes)], "adversarial" in found.runs
-    if everything:
-        raises, trained = "adversarial training raises low-order D, ", "adversarial"
-        checks += [hardened(f"{raises}{name}", 1, f"D low, {name}", trained) for name in READINGS]
-        keeps = "adversarial training keeps high orders under attack"
-        easier = "adversarial images are easier to recover after adversarial training"
-        checks += [
-            hardened(keeps, -1, "change / |I| high", trained),
-            hardened(easier, 1, "perturbation undone", trained),
-            hardened("Cutout takes high orders out of J", -1, "J high", "cutout"),
-        ]
+    checks = []
+    for says, sign, training, measure in CLAIMS:
+        if training in found.runs:
+            other = "change / |I| low" if training == "normal" else measure
+            first, second = found.get(training, measure), found.get("normal", other)
+            gap = paired(first, second)
+            numbers = f"{np.mean(first):.3g} against {np.mean(second):.3g}, difference {gap}"
+            checks.append(Check(says, gap.clearly(sign), numbers))
     told = [np.mean(found.get("normal", f"told {name}")) for name in (HIGH_ORDER, SVD)]
-    better = found.told_better("normal", HIGH_ORDER, SVD)
+    better = found.told_better(HIGH_ORDER, SVD)
     related = Mean.of(found.get("normal", "related"))
     says = "high orders tell adversarial images better than the SVD"
     numbers = f"AUROC {told[0]:.2f} against {told[1]:.2f}, difference {better}"
     checks.append(Check(says, better.clearly(1), numbers))
     says, numbers = "ML-LOO's statistic goes with high orders", f"rank correlation {related}"
     checks.append(Check(says, related.clearly(1), numbers))
-    part.verdict(checks, "" if everything else "adversarial training and Cutout at full scale only")
+    left = {training for _, _, training, _ in CLAIMS} - found.runs.keys()
+    part.verdict(checks, "adversarial training and Cutout at full scale only" if left else "")
 
 
 def curves(found: Findings) -> Figure:
     """The change by order, J and D by order, and the AUROCs."""
     disentangled = all("D" in run for runs in found.runs.values() for run in runs)
-    count = 4 if disentangled else 2
-    figure = Figure(figsize=(6.4, 5.2 if count == 4 else 2.8), layout="constrained")
-    panels = figure.subplots(count // 2, 2).flatten()
-    for training, runs in found.runs.items():
+    figure = Figure(figsize=(6.4, 5.2 if disentangled else 2.8), layout="constrained")
+    panels = figure.subplots(2 if disentangled else 1, 2).flatten()
+    last, width = panels[-1], 0.8 / len(found.runs)
+    for k, (training, runs) in enumerate(found.runs.items()):
         strength, change = (
             np.array([np.mean(run[key], 0) for run in runs]) for key in ("strength", "change")
         )
@@ -317,18 +293,15 @@ def curves(found: Findings) -> Figure:
             drawn.append((np.array(RATIOS), np.array([run["D"]["plug_in"] for run in runs])))
         for axes, (x, values) in zip(panels, drawn, strict=False):
             common.curve(axes, x, [Mean.of(v) for v in values.T], label=NAMES[training])
-    panels[0].set(ylabel="change of I / |I|", title="what PGD changes", xlabel="m/(n−2)")
-    if disentangled:
-        panels[1].set(ylabel="J(m)", title="strength, clean images", xlabel="m/(n−2)")
-        panels[2].set(ylabel="D(m), plug-in", title="disentanglement", xlabel="m/(n−2)")
-    last, width = panels[-1], 0.8 / len(found.runs)
-    for k, training in enumerate(found.runs):
         means = [Mean.of(found.get(training, f"AUROC {name}")) for name in STATISTICS]
         heights, errors = ([m.value - 0.5 for m in means], np.nan_to_num([m.stderr for m in means]))
         places = np.arange(len(STATISTICS)) + (k - (len(found.runs) - 1) / 2) * width
         last.barh(places, heights, width, xerr=errors, left=0.5, label=NAMES[training])
-    shown = [name.replace(" inter", "\ninter") for name in STATISTICS]
-    last.set_yticks(range(len(STATISTICS)), shown)
+    titles = ("what PGD changes", "strength, clean images", "disentanglement")
+    labels = ("change of I / |I|", "J(m)", "D(m), plug-in")
+    for axes, title, label in zip(panels[:-1], titles, labels, strict=False):
+        axes.set(ylabel=label, title=title, xlabel="m/(n−2)")
+    last.set_yticks(range(len(STATISTICS)), [s.replace(" inter", "\ninter") for s in STATISTICS])
     last.axvline(0.5, color="black", linewidth=0.8)
     last.set(xlabel="AUROC", title="telling adversarial images", xlim=(0, 1))
     last.invert_yaxis()
@@ -342,11 +315,11 @@ def main() -> None:
     study = Study.from_command_line(__file__, __doc__)
     for part in study.parts():
         with part:
-            size = {k: v for k, v in part.settings.items() if k != "trainings"}
+            trainings = part.settings.pop("trainings")
             plan = {
                 f"{training}/seed_{seed}": {"data": part.data, "training": training, "seed": seed}
-                | size
-                for training in part.settings["trainings"]
+                | part.settings
+                for training in trainings
                 for seed in part.seeds
             }
             found = Findings(part.runs(plan, partial(work, study)))

@@ -19,32 +19,28 @@ from itertools import product
 from pathlib import Path
 from typing import get_args
 
-import yaml
-from common import Data
+from common import ROOT, SETTINGS, Data, Scale, home
 from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
-ROOT = HERE.parent
-SIGN = "study = Study.from_command_line("  # what makes a script a study
-STUDIES = sorted(path.stem for path in HERE.glob("*.py") if f"\n    {SIGN}" in path.read_text())
+SIGN = "\n    study = Study.from_command_line("  # what makes a script a study
+STUDIES = sorted(path.stem for path in HERE.glob("*.py") if SIGN in path.read_text())
 
 
 def main() -> None:
     """Run, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--studies", nargs="+", choices=STUDIES, default=STUDIES)
-    parser.add_argument("--scale", choices=("smoke", "quick", "full"), default="quick")
+    parser.add_argument("--scale", choices=get_args(Scale), default="quick")
     parser.add_argument("--only", choices=get_args(Data))
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--dry_run", action="store_true", help="print the plan of runs")
     given = parser.parse_args()
     if given.jobs < 1:
         parser.error(f"--jobs: got {given.jobs}, expected at least 1")
-    root = ROOT / "runs" / "smoke" if given.scale == "smoke" else ROOT
     threads = max(1, (os.cpu_count() or 1) // given.jobs)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-    settings = yaml.safe_load((HERE / "settings.yaml").read_text())
     table = Table("study", "data", "minutes", "verdict", title=f"Studies, scale {given.scale}")
     start = time.time()
 
@@ -54,7 +50,8 @@ def main() -> None:
         command = [sys.executable, HERE / f"{name}.py", "--scale", given.scale, "--only", data]
         command += ["--dry_run"] if given.dry_run else []
         status = subprocess.run(command, env=environment).returncode
-        sidecar = root / "studies" / "results" / given.scale / f"{name}_{data}.json"
+        results = home(given.scale) / "studies" / "results" / given.scale
+        sidecar = results / f"{name}_{data}.json"
         minutes = f"{(time.time() - begin) / 60:.1f}"
         if status:
             table.add_row(name, data, minutes, f"[red]failed with exit status {status}[/red]")
@@ -65,7 +62,7 @@ def main() -> None:
     with ThreadPoolExecutor(given.jobs) as pool:
         wanted = product(given.studies, [given.only] if given.only else get_args(Data))
         # A study without any settings is left to say so itself.
-        tasks = [task for task in wanted if task[1] in settings.get(task[0], get_args(Data))]
+        tasks = [task for task in wanted if task[1] in SETTINGS.get(task[0], get_args(Data))]
         went_well = list(pool.map(run, tasks))
     if not given.dry_run:
         Console().print(table)

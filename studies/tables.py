@@ -66,14 +66,12 @@ def filled(text: str, root: Path = ROOT) -> str:
 
 
 def _cell(name: str, row: dict[Any, str]) -> str:
-    if error := float(row.get(f"{name}_stderr") or 0):
-        digits = max(0, 1 - math.floor(math.log10(error)))
-        return f"{float(row[name]):.{digits}f} ± {error:.{digits}f}"
-    if row.get(f"{name}_stderr"):
-        return f"{row[name]} ± 0"
-    if row.get(f"{name}_low"):
-        return f"{row[name]} [{row[f'{name}_low']}, {row[f'{name}_high']}]"
-    return row[name]
+    error = row.get(f"{name}_stderr")
+    if error and float(error):
+        digits = max(0, 1 - math.floor(math.log10(float(error))))
+        return f"{float(row[name]):.{digits}f} ± {float(error):.{digits}f}"
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    return row[name] + (" ± 0" if error else f" [{low}, {high}]" if low else "")
 
 
 def main() -> None:
@@ -83,9 +81,7 @@ def main() -> None:
     check = parser.parse_args().check
     stale = []
     for path in sorted((ROOT / "docs").glob("*.md")):
-        text = path.read_text()
-        new = filled(text)
-        if new != text:
+        if (new := filled(path.read_text())) != path.read_text():
             stale.append(str(path.relative_to(ROOT)))
             if not check:
                 path.write_text(new)

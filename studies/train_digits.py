@@ -9,11 +9,9 @@ training does not see. The last weights count: nothing is chosen on the test spl
 from __future__ import annotations
 
 import argparse
-import logging
-import warnings
 from pathlib import Path
 
-from common import DIGITS, ROOT, accuracy, fit, save, splits
+from common import DIGITS, ROOT, quiet, train_and_save
 
 
 def main() -> None:
@@ -22,14 +20,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?", default=packaged)
     folder = parser.parse_args().folder
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
+    quiet()
     for seed, (name, build) in enumerate(DIGITS.items()):
-        data = splits({"augment": True}, seed)
-        network = fit(build, data, seed=seed, epochs=30, lr=0.05, clip=None)
-        path = save(network, folder / f"digits_{name}.safetensors")
-        shown = f"test accuracy {accuracy(network, data, 'test'):.4f}"
-        print(f"digits_{name}: {shown}, {path.stat().st_size / 1000:.0f} kB")
+        train_and_save(build, "digits", folder / f"digits_{name}.safetensors", seed, augment=True)
 
 
 if __name__ == "__main__":

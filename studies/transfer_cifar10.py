@@ -13,13 +13,12 @@ arguments go to ``interaction-train test``:
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
-import warnings
+from functools import partial
 from pathlib import Path
 
-from common import accuracy, fit, save, splits
+from common import quiet, train_and_save
 
 from interaction_train.cli.main import main as command_line
 from interaction_train.models import CIFARVGG
@@ -27,28 +26,9 @@ from interaction_train.models import CIFARVGG
 VGG = Path("runs", "transfer_cifar10", "vgg.safetensors")
 
 
-def train_vgg(source: str) -> None:
-    """Train the small VGG; the last weights count. Prints its test accuracy."""
-    data = splits({"source": source, "batch_size": 64})
-    network = fit(lambda: CIFARVGG(7, batch_norm=True), data, seed=0, epochs=30, lr=0.05, clip=None)
-    save(network, VGG)
-    print(f"VGG: test accuracy {accuracy(network, data, 'test'):.3f}")
-
-
-def networks(folder: Path) -> dict[str, object]:
-    """The configuration's networks, trained."""
-
-    def network(name: str, **settings: object) -> dict[str, object]:
-        return {"class_path": f"interaction_train.models.{name}", "init_args": settings}
-
-    def resnet(depth: int) -> dict[str, object]:
-        weights = str(folder / f"cifar_resnet{depth}.safetensors")
-        return network("CIFARThinResNet", depth=depth, weights=weights)
-
-    vgg = network(
-        "pretrained", model=network("CIFARVGG", depth=7, batch_norm=True), weights=str(VGG)
-    )
-    return {"resnet20": resnet(20), "vgg": vgg, "resnet32": resnet(32)}
+def entry(name: str, **settings: object) -> dict[str, object]:
+    """A network of the configuration."""
+    return {"class_path": f"interaction_train.models.{name}", "init_args": settings}
 
 
 def main() -> None:
@@ -57,13 +37,18 @@ def main() -> None:
     source = folder / "cifar10_5k.npz"
     if not source.is_file():
         sys.exit("Set INTERACTION_TRAIN_DATA to a folder with cifar10_5k.npz and the ResNets.")
-    warnings.filterwarnings("ignore", module="lightning")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    quiet()
     if not VGG.is_file():
-        train_vgg(str(source))
+        train_and_save(partial(CIFARVGG, 7, batch_norm=True), str(source), VGG, batch_size=64)
+    resnet20, resnet32 = (
+        entry("CIFARThinResNet", depth=d, weights=str(folder / f"cifar_resnet{d}.safetensors"))
+        for d in (20, 32)
+    )
+    vgg = entry("pretrained", model=entry("CIFARVGG", depth=7, batch_norm=True), weights=str(VGG))
+    networks = {"resnet20": resnet20, "vgg": vgg, "resnet32": resnet32}
     command_line([
         "test", "--config", "transfer_cifar10.yaml", "--data.source", str(source),
-        "--model.networks", json.dumps(networks(folder)), *sys.argv[1:],
+        "--model.networks", json.dumps(networks), *sys.argv[1:],
     ])  # fmt: skip
 
 

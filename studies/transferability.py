@@ -13,39 +13,24 @@ published. Interactions are those inside δ at the source, the players the cells
 
 from __future__ import annotations
 
-import io
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from tempfile import TemporaryDirectory
+from itertools import product
 from typing import Any, Literal, get_args
 
 import common
-import lightning as L
 import numpy as np
 import torch
-from common import Check, Mean, Part, Study, Summary, columns, fit, logits, paired, splits, units
+from common import Check, Mean, Part, Study, Summary, columns, logits, paired
 from matplotlib.figure import Figure
-from scipy.stats import rankdata
+from scipy.stats import binomtest, rankdata
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 
 import interaction_train as it
-from interaction_train.attacks import (
-    GaussianAveraging,
-    InputDiversity,
-    MaskedObjective,
-    Momentum,
-    Objective,
-    SkipGradient,
-    TranslationInvariance,
-    VarianceTuning,
-)
 from interaction_train.attacks.objectives import Loss
-from interaction_train.attacks.transfer.rates import Proportion, TransferCell
-from interaction_train.callbacks.samples import spread
+from interaction_train.attacks.run import counted_passes, craft
 from interaction_train.game.payoffs import margin
 from interaction_train.metrics.rows import column
 from interaction_train.models import CIFARVGG, CIFARResNet, CIFARThinResNet
@@ -56,6 +41,7 @@ Measure = Literal["interaction", "absolute", "gain", "transfer", "fooled"]
 LOWERING = ("MI", "VR", "SGM", "DI", "TI")  # what the survey explains by fewer interactions
 COSTLY = ("PGD, long", "MI, long", "VR, tuned", "VT", "masked", "IR")  # tuned, at equal passes
 RESAMPLED = 1000
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @dataclass(frozen=True)
@@ -78,133 +64,105 @@ class Budget:
     def attack(self, loss: Loss = "cross_entropy", **more: Any) -> Factory:
         """The loop with this bound, ``more`` changing it."""
         settings = {"eps": self.eps, "alpha": self.alpha, "steps": self.steps}
-        return partial(it.TransferAttack, **{**settings, "objective": Objective(loss), **more})
+        return partial(
+            it.TransferAttack, **{**settings, "objective": it.attacks.Objective(loss), **more}
+        )
+
+    def reduction(self, kind: Callable[..., it.TransferAttack], **more: Any) -> Factory:
+        """IR or its hybrid within the budget."""
+        given = {key: value for key, value in vars(self).items() if key != "kernel"}
+        return partial(kind, **given, **more)
 
     def as_published(self) -> dict[str, Factory]:
         """Name → attack without a choice."""
-        ir = {key: value for key, value in vars(self).items() if key != "kernel"}
-        hybrid: Any = {**ir, "samples": self.rows, "sigma": self.eps, "kernel_size": self.kernel}
+        hybrid = {"samples": self.rows, "sigma": self.eps, "kernel_size": self.kernel}
         everything = [
-            SkipGradient(),
-            GaussianAveraging(2 * self.rows, self.eps),
-            InputDiversity(),
-            TranslationInvariance(self.kernel),
-            Momentum(),
+            it.attacks.SkipGradient(),
+            it.attacks.GaussianAveraging(2 * self.rows, self.eps),
+            it.attacks.InputDiversity(),
+            it.attacks.TranslationInvariance(self.kernel),
+            it.attacks.Momentum(),
         ]
         return {
             "FGSM": self.attack(alpha=self.eps, steps=1),
             "PGD": self.attack(),
             "PGD, margin": self.attack("margin"),
-            "MI": self.attack(parts=[Momentum()]),
-            "VR": self.attack(parts=[GaussianAveraging(self.rows, self.eps)]),
-            "SGM": self.attack(parts=[SkipGradient()]),
-            "DI": self.attack(parts=[InputDiversity()]),
-            "TI": self.attack(parts=[TranslationInvariance(self.kernel)]),
-            "IR, published": partial(it.IRAttack, **ir, loss="cross_entropy"),
-            "IR, margin": partial(it.IRAttack, **ir, loss="margin"),
+            "MI": self.attack(parts=[it.attacks.Momentum()]),
+            "VR": self.attack(parts=[it.attacks.GaussianAveraging(self.rows, self.eps)]),
+            "SGM": self.attack(parts=[it.attacks.SkipGradient()]),
+            "DI": self.attack(parts=[it.attacks.InputDiversity()]),
+            "TI": self.attack(parts=[it.attacks.TranslationInvariance(self.kernel)]),
+            "IR, published": self.reduction(it.IRAttack, loss="cross_entropy"),
+            "IR, margin": self.reduction(it.IRAttack, loss="margin"),
             "hybrid without IR": self.attack("margin", parts=everything),
-            "HybridIR": partial(it.HybridIRAttack, **hybrid),
+            "HybridIR": self.reduction(it.HybridIRAttack, **hybrid),
         }
 
     def candidates(self) -> dict[str, dict[str, Factory]]:
         """Method → setting → attack: four settings each, all with the passes of IR."""
         found: dict[str, dict[str, Factory]] = {name: {} for name in COSTLY}
-        many = {"steps": self.steps * self.rows}
-        eps, size, grid = self.eps, self.size, it.GridPlayers(self.grid, self.grid)
-        ir = {key: value for key, value in vars(self).items() if key != "kernel"}
-        for loss in get_args(Loss):
-            text = loss.replace("_", " ")
-            for part in (1.0, 0.25):
-                more: Any = {**many, "alpha": part * self.alpha}
-                found["PGD, long"][f"{text}, α × {part:g}"] = self.attack(loss, **more)
-                found["MI, long"][f"{text}, α × {part:g}"] = self.attack(
-                    loss, **more, parts=[Momentum()]
-                )
-            for part in (1, 2):
-                averaged = GaussianAveraging(self.rows, part * eps)
-                masks = it.GroupReduction(grid, self.draws, part * size)
-                found["VR, tuned"][f"{text}, σ = {part} ε"] = self.attack(loss, parts=[averaged])
-                found["masked"][f"{text}, {part * size} cells"] = self.attack(
-                    objective=MaskedObjective(loss, masks)
-                )
-            for beta in (0.5, 1.5):
-                tuning = [VarianceTuning(self.rows - 1, beta), Momentum()]
-                found["VT"][f"{text}, β = {beta}"] = self.attack(loss, parts=tuning)
-            for weight in (0.3, 1.0):
-                tuned: Any = {**ir, "weight": weight, "loss": loss}
-                found["IR"][f"{text}, λ = {weight}"] = partial(it.IRAttack, **tuned)
+        grid = it.GridPlayers(self.grid, self.grid)
+        values = ((1.0, 1, 0.5, 0.3), (0.25, 2, 1.5, 1.0))
+        for loss, (part, times, beta, weight) in product(get_args(Loss), values):
+            long: Any = {"steps": self.steps * self.rows, "alpha": part * self.alpha}
+            averaged = it.attacks.GaussianAveraging(self.rows, times * self.eps)
+            masks = it.GroupReduction(grid, self.draws, times * self.size)
+            momentum = [it.attacks.Momentum()]
+            tuning = [it.attacks.VarianceTuning(self.rows - 1, beta), it.attacks.Momentum()]
+            tried = {
+                "PGD, long": (f"α × {part:g}", self.attack(loss, **long)),
+                "MI, long": (
+                    f"α × {part:g}",
+                    self.attack(loss, **long, parts=momentum),
+                ),
+                "VR, tuned": (f"σ = {times} ε", self.attack(loss, parts=[averaged])),
+                "VT": (f"β = {beta}", self.attack(loss, parts=tuning)),
+                "masked": (
+                    f"{times * self.size} cells",
+                    self.attack(objective=it.attacks.MaskedObjective(loss, masks)),
+                ),
+                "IR": (f"λ = {weight}", self.reduction(it.IRAttack, weight=weight, loss=loss)),
+            }
+            for method, (setting, attack) in tried.items():
+                found[method][f"{loss.replace('_', ' ')}, {setting}"] = attack
         return found
 
 
-def networks(study: Study, data: str, seed: int, epochs: int) -> dict[str, nn.Module]:
+def networks(study: Study, source: str, seed: int, epochs: int) -> dict[str, nn.Module]:
     """The source first, then the targets."""
-    if data == "cifar10" and study.scale != "full":
+    digits = source == "digits"
+    if not digits and study.scale != "full":
         files = {depth: study.file(f"cifar_resnet{depth}.safetensors") for depth in (20, 32)}
         return {f"resnet{d}": CIFARThinResNet(d, weights=file).eval() for d, file in files.items()}
-    digits = data == "digits"
-    build = {name: common.DIGITS[name] for name in ("resnet", "cnn", "mlp")}
-    if not digits:
-        build = {
-            "resnet18": CIFARResNet,
-            "resnet34": partial(CIFARResNet, 34),
-            "vgg16": partial(CIFARVGG, 16),
-            "alexnet": it.models.CIFARAlexNet,
-        }
+    build: dict[str, Callable[..., nn.Module]] = {
+        "resnet18": CIFARResNet,
+        "resnet34": partial(CIFARResNet, 34),
+        "vgg16": partial(CIFARVGG, 16),
+        "alexnet": it.models.CIFARAlexNet,
+    }
+    if digits:
+        build = {name: common.DIGITS[name] for name in ("resnet", "cnn", "mlp")}
     if study.scale == "smoke":
         return {k: it.pretrained(make(), f"digits_{k}").eval() for k, make in build.items()}
-    images = {"augment": True} if digits else {"source": "CIFAR10"}
     found = {}
     for name, make in build.items():
         lr = 0.05 if digits else 0.1 if name.startswith("resnet") else 0.01
-        found[name] = fit(make, splits(images, seed), seed=seed, epochs=epochs, lr=lr)
+        data = common.splits(source, seed, augment=True)
+        found[name] = common.fit(make, data, seed=seed, epochs=epochs, lr=lr)
     return found
 
 
-def right_images(
-    source: str, found: Mapping[str, nn.Module], split: Literal["val", "test"], count: int
-) -> tuple[Tensor, Tensor]:
-    """Images of a split, spread evenly, that all networks get right."""
-    x, y = common.tensors(common.plain(source), split)
-    x, y = (part[spread(len(part), 8 * count)] for part in (x, y))  # as many as can be needed
-    right = torch.stack([logits(network, x).argmax(1) == y for network in found.values()]).all(0)
-    x, y = x[right], y[right]
-    places = spread(len(x), count)
-    return x[places], y[places]
-
-
-def evaluate(
-    found: Mapping[str, nn.Module], attacks: Mapping[str, Factory], x: Tensor, y: Tensor
-) -> tuple[list[TransferCell], dict[str, Tensor]]:
-    """Attack the first network: the cells of the transfer matrix, and the adversarial images."""
-    crafted: defaultdict[str, list[Tensor]] = defaultdict(list)
-
-    def keeping(name: str, factory: Factory) -> Factory:
-        def build(network: nn.Module) -> it.TransferAttack:
-            attack = factory(network)
-
-            def keep(number: int, adversarial: Tensor) -> None:
-                if number == attack.steps:
-                    crafted[name].append(adversarial.cpu())
-
-            attack.on_step = keep
-            return attack
-
-        return build
-
-    module = it.TransferEvaluation(
-        dict(found),
-        {name: keeping(name, factory) for name, factory in attacks.items()},
-        sources=[next(iter(found))],
-        examples=0,
-    )
-    loader = DataLoader(TensorDataset(x, y), batch_size=256)
-    with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
-        trainer = L.Trainer(
-            devices=1, logger=False, enable_progress_bar=False, default_root_dir=folder
-        )
-        trainer.test(module, loader, verbose=False)
-    module.cpu()
-    return module.cells, {name: torch.cat(parts) for name, parts in crafted.items()}
+def attacked(
+    network: nn.Module, attacks: Mapping[str, Factory], x: Tensor, y: Tensor
+) -> Iterator[tuple[str, Tensor, float]]:
+    """Of every attack its name, the adversarial images, and the passes forward per image."""
+    for name, factory in attacks.items():
+        attack = factory(network.to(DEVICE))
+        batches = zip(x.to(DEVICE).split(256), y.to(DEVICE).split(256), strict=True)
+        with counted_passes(network) as passes:
+            crafted = torch.cat([craft(attack, *batch).cpu() for batch in batches])
+        network.cpu()
+        yield name, crafted, passes["forwards"] / len(x)
 
 
 def utility(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -217,35 +175,33 @@ def work(
     budget: Mapping[str, Any], contexts: int,
 ) -> Summary:  # fmt: skip
     """Train or load the networks, choose settings, attack, and measure; numbers per image."""
-    found, allowed = networks(study, data, seed, epochs), Budget(**budget)
-    source, *targets = found
-    origin = "digits" if data == "digits" else study.cifar10
+    origin, allowed = study.source(data), Budget(**budget)
+    found = networks(study, origin, seed, epochs)
+    first, *targets = found.values()
     attacks, settings = allowed.as_published(), defaultdict[str, str](str)
     if chosen_on:
-        x, y = right_images(origin, found, "val", chosen_on)
+        x, y = common.right_images(found.values(), origin, "val", chosen_on, 8 * chosen_on)
         for method, tried in allowed.candidates().items():
-            _, crafted = evaluate(found, tried, x, y)
             gains = {
-                setting: sum(float(utility(found[target], bad, y).mean()) for target in targets)
-                for setting, bad in crafted.items()
+                setting: sum(float(utility(target, bad, y).mean()) for target in targets)
+                for setting, bad, _ in attacked(first, tried, x, y)
             }
             settings[method] = max(gains, key=lambda setting: gains[setting])
             attacks[method] = tried[settings[method]]
-    x, y = right_images(origin, found, "test", images)
-    cells, crafted = evaluate(found, attacks, x, y)
-    clean = torch.stack([utility(found[target], x, y) for target in targets])
+    x, y = common.right_images(found.values(), origin, "test", images, 8 * images)
+    clean = torch.stack([utility(target, x, y) for target in targets])
     summary: Summary = {}
-    for name, adversarial in crafted.items():
+    for name, bad, passes in attacked(first, attacks, x, y):
         metric = it.PerturbationInteraction(it.GridPlayers(8, 8), it.RandomPairs(1, 6), contexts)
-        metric.update(found[source], x, adversarial, y)
+        metric.update(first, x, bad, y)
         rows = torch.cat(metric.rows)
-        worth = torch.stack([utility(found[target], adversarial, y) for target in targets])
-        mine = [cell for cell in cells if cell.attack == name]
+        worth = torch.stack([utility(target, bad, y) for target in targets])
+        fooled = {k: 1 - common.accuracy(network, bad, y) for k, network in found.items()}
         summary[name] = {
             "setting": settings[name],
-            "passes": mine[0].forwards,
-            "white": next(c.fooled_correct.rate for c in mine if c.white_box),
-            "black": {c.target: c.fooled_correct.rate for c in mine if not c.white_box},
+            "passes": passes,
+            "white": fooled.pop(next(iter(found))),
+            "black": fooled,
             "fooled": worth.gt(0).double().mean(0).tolist(),
             "transfer": (worth - clean).double().mean(0).tolist(),
             "interaction": column(rows, "signed")[:, 0].tolist(),
@@ -272,12 +228,12 @@ class Findings:
 
     def units(self, attack: str, measure: Measure) -> list[float]:
         """One measure of one attack, per run or per image of a single run."""
-        return units(list(self.table(attack, measure)))
+        return common.units(list(self.table(attack, measure)))
 
     def relative(self, attack: str) -> list[float]:
         """Units of the interaction divided by the attack's mean gain."""
         gain = self.table(attack, "gain").mean(1, keepdims=True)
-        return units(list(self.table(attack, "interaction") / gain))
+        return common.units(list(self.table(attack, "interaction") / gain))
 
     def success(self, attack: str) -> Mean:
         """How often the targets are fooled: Student's interval over runs, or Wilson's."""
@@ -285,8 +241,8 @@ class Findings:
         if len(values) > 1:
             return mean
         targets = len(self.runs[0][attack]["black"])
-        share = Proportion(round(float(values.sum()) * targets), values.size * targets)
-        return Mean(mean.value, mean.stderr, *share.interval)
+        share = binomtest(round(float(values.sum()) * targets), values.size * targets)
+        return Mean(mean.value, mean.stderr, *share.proportion_ci(method="wilson"))
 
     def less(self, first: str, second: str, measure: Measure = "fooled") -> Mean:
         """The paired difference of two attacks."""
@@ -301,38 +257,39 @@ def correlations(found: Findings) -> list[dict[str, Any]]:
     image's interaction per gain, gains below a tenth of the median count as that.
     """
     measures: tuple[Measure, ...] = ("interaction", "absolute", "gain", "transfer")
-    i, absolute, gain, transfer = (
+    signed, absolute, gain, transfer = (
         np.stack([found.table(attack, measure) for attack in found.attacks], 1)
         for measure in measures
     )  # (runs, attacks, images)
-    floor = np.median(gain, axis=-1, keepdims=True).clip(min=1e-9) / 10
-    generator = np.random.default_rng(0)
-    count, images = gain.shape[1:]
-    drawn = [
-        (generator.integers(count, size=count), generator.integers(images, size=images))
-        for _ in range(RESAMPLED)
+    generator, sizes = np.random.default_rng(0), gain.shape[1:]
+    draws: list[list[Any]] = [
+        [generator.integers(size, size=size) for size in sizes] for _ in range(RESAMPLED)
     ]
-    whole = np.arange(count), np.arange(images)
 
-    def between(top: np.ndarray, bottom: np.ndarray | None, rank: bool, a: Any, b: Any) -> float:
-        values = top[:, a][..., b].mean(-1)
-        values = values if bottom is None else values / bottom[:, a][..., b].mean(-1)
-        return _coefficient(values, transfer[:, a][..., b].mean(-1), rank)
+    def between(
+        top: np.ndarray, bottom: np.ndarray, rank: bool, attacks: np.ndarray, images: np.ndarray
+    ) -> float:
+        chosen = [v[:, attacks][..., images].mean(-1) for v in (top, bottom, transfer)]
+        return _coefficient(chosen[0] / chosen[1], chosen[2], rank)
 
-    def within(top: np.ndarray, bottom: np.ndarray | None, rank: bool, a: Any, b: Any) -> float:
-        values = top if bottom is None else top / np.maximum(bottom, floor)
-        return _coefficient(values[..., b], transfer[..., b], rank)
+    def within(
+        top: np.ndarray, bottom: np.ndarray, rank: bool, _: np.ndarray, images: np.ndarray
+    ) -> float:
+        floor = np.median(bottom, axis=-1, keepdims=True).clip(min=1e-9) / 10
+        values = top / np.maximum(bottom, floor)
+        return _coefficient(values[..., images], transfer[..., images], rank)
 
-    rows = []
-    read = ("mean I", i, None), ("mean |I|", absolute, None), ("mean I / gain", i, gain)
+    whole = np.arange(sizes[0]), np.arange(sizes[1])
+    rows, one = [], np.ones_like(gain)
+    read = ("mean I", signed, one), ("mean |I|", absolute, one), ("mean I / gain", signed, gain)
     for over, statistic in (("attacks", between), ("images of an attack", within)):
         for name, top, bottom in read:
             row: dict[str, Any] = {"over": over, "interaction": name}
             for kind, rank in (("pearson", False), ("spearman", True)):
-                again = [statistic(top, bottom, rank, *draw) for draw in drawn]
-                low, high = np.nanpercentile(again, [2.5, 97.5])
-                row[kind] = statistic(top, bottom, rank, *whole)
-                row[f"{kind}_low"], row[f"{kind}_high"] = float(low), float(high)
+                again = [statistic(top, bottom, rank, *draw) for draw in draws]
+                value = statistic(top, bottom, rank, *whole)
+                interval = np.nanpercentile(again, [2.5, 97.5])
+                row |= Mean(value, 0, *map(float, interval)).columns(kind, interval=True)
             rows.append(row)
     return rows
 
@@ -381,23 +338,20 @@ def interaction_rows(found: Findings) -> list[dict[str, Any]]:
 
 def judge(part: Part, found: Findings, correlated: Sequence[Mapping[str, Any]]) -> None:
     """The verdict: IR against what it is to beat, the correlations, and the five methods."""
-
-    def gain(says: str, attack: str, other: str = "PGD") -> Check:
+    checks = []
+    for says, attack, other in (
+        ("IR as published fools the targets more than PGD", "IR, published", "PGD"),
+        ("IR on the margin fools them more than PGD on it", "IR, margin", "PGD, margin"),
+        ("HybridIR fools them more than its parts without IR", "HybridIR", "hybrid without IR"),
+    ):
         gap = found.less(attack, other)
-        return Check(says, gap.clearly(1), gap.points())
-
-    checks = [
-        gain("IR as published fools the targets more than PGD", "IR, published"),
-        gain("IR on the margin fools them more than PGD on it", "IR, margin", "PGD, margin"),
-    ]
+        checks.append(Check(says, gap.clearly(1), gap.points()))
     if "IR" in found.attacks:
         against = {name: found.less("IR", name) for name in COSTLY if name != "IR"}
         shares = (f"{name} {100 * gap.value:+.1f}" for name, gap in against.items())
         best = all(gap.clearly(1) for gap in against.values())
         says = "tuned IR fools them more than all others at equal passes"
-        checks.append(Check(says, best, f"points above the others: {', '.join(shares)}"))
-    says = "HybridIR fools them more than its parts without IR"
-    checks.append(gain(says, "HybridIR", "hybrid without IR"))
+        checks.insert(2, Check(says, best, f"points above the others: {', '.join(shares)}"))
     for row in (correlated[0], correlated[3]):
         says = f"mean I and transfer correlate negatively over {row['over']}"
         low, high = row["spearman_low"], row["spearman_high"]
@@ -420,19 +374,17 @@ def overview(found: Findings) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True)
     names = sorted(found.attacks, key=lambda name: found.success(name).value)
     for place, name in enumerate(names):
-        passes = found.runs[0][name]["passes"]
-        cheap = passes <= found.runs[0]["PGD"]["passes"]
+        cheap = found.runs[0][name]["passes"] <= found.runs[0]["PGD"]["passes"]
         colour = "tab:gray" if cheap else "tab:blue"
         colour = "tab:red" if name.startswith(("IR", "HybridIR")) else colour
         success, inside = found.success(name), Mean.of(found.units(name, "interaction"))
         for axes, mean, factor in ((left, success, 100), (right, inside, 1000)):
             axes.plot([factor * mean.low, factor * mean.high], [place, place], color=colour)
             axes.plot([factor * mean.value], [place], "o", color=colour)
+            axes.grid(axis="y", alpha=0.3)
     left.set_yticks(range(len(names)), names)
     left.set(xlabel="targets fooled, %", title="transfer")
     right.set(xlabel="mean I inside δ, 0.001 logits", title="interactions at the source")
-    for axes in (left, right):
-        axes.grid(axis="y", alpha=0.3)
     figure.supxlabel("grey: one pass per step; red: with IR; bars: 95 % intervals", fontsize=9)
     return figure
 
@@ -441,12 +393,11 @@ def scatter(found: Findings) -> Figure:
     """Every attack as a point: interaction against what it is worth at the targets."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    markers = "osD^v<>Pp*hX8d1234"
-    for k, name in enumerate(found.attacks):
+    for name, marker in zip(found.attacks, "osD^v<>Pp*hX8d1234", strict=False):
         transfer = float(found.table(name, "transfer").mean())
-        style: Any = {"marker": markers[k % len(markers)], "linestyle": "", "label": name}
-        panels[0].plot([1e3 * found.table(name, "interaction").mean()], [transfer], **style)
-        panels[1].plot([1e4 * np.mean(found.relative(name))], [transfer], **style)
+        sizes = 1e3 * found.table(name, "interaction").mean(), 1e4 * np.mean(found.relative(name))
+        for axes, size in zip(panels, sizes, strict=True):
+            axes.plot([size], [transfer], marker=marker, linestyle="", label=name)
     panels[0].set(xlabel="mean I inside δ, 0.001 logits", ylabel="gain at the targets, logits")
     panels[1].set(xlabel="mean I / gain at the source, 0.0001")
     for axes in panels:

@@ -69,13 +69,10 @@ def _per_row(network: Network, sample: Tensor, rows: int) -> float:
 
 def _seconds(network: Network, batch: Tensor) -> float:
     with without_grad():
-        _synchronize(batch.device)
+        if batch.is_cuda:
+            torch.cuda.synchronize(batch.device)
         start = time.perf_counter()
         network(batch)
-        _synchronize(batch.device)
+        if batch.is_cuda:
+            torch.cuda.synchronize(batch.device)
     return time.perf_counter() - start
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

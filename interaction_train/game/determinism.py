@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache, partial
-from types import CodeType, FunctionType, ModuleType
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 from torch import nn
@@ -93,18 +93,13 @@ def _names(function: FunctionType, owners: tuple[type, ...]) -> frozenset[str]:
         found |= here
         scope = {name: one.__globals__[name] for name in here & one.__globals__.keys()}
         modules = [value for value in scope.values() if isinstance(value, ModuleType)]
-        cells = [cell.cell_contents for cell in one.__closure__ or () if _filled(cell)]
+        # A cell whose name is not bound yet is equal to an empty one.
+        filled = (cell for cell in one.__closure__ or () if cell != CellType())
+        cells = [cell.cell_contents for cell in filled]
         places = dict.fromkeys([*(kind for owner in owners for kind in owner.__mro__), *modules])
         members = [vars(place).get(name) for place in places for name in here]
         waiting += [f for f in map(_function, [*scope.values(), *cells, *members]) if f is not None]
     return frozenset(found)
-
-
-def _filled(cell: Any) -> bool:
-    try:
-        return cell.cell_contents is not None
-    except ValueError:  # of a name that is not bound yet
-        return False
 
 
 def _names_in(code: CodeType) -> set[str]:

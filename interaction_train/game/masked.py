@@ -17,6 +17,8 @@ from interaction_train.game.layers import LayerSuffix
 from interaction_train.game.payoffs import Payoff, all_logits, get_payoff, margin
 from interaction_train.game.players import Players
 
+ROWS = 8192  # coalitions × samples of one call, where a job comes in several
+
 
 def masked_rows(present: Tensor, absent: Tensor, players: Players, coalitions: Tensor) -> Tensor:
     """Copies ``(B, K, ...)`` of samples that show ``absent`` where a player is not in a coalition.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from interaction_train.errors import InputError, at_least
-from interaction_train.game.masked import MaskedGame
+from interaction_train.game.masked import ROWS, MaskedGame
 from interaction_train.game.precision import wide, wide_dtype
 from interaction_train.sampling.random import Draws, content_hash
 
@@ -82,7 +82,7 @@ def sample_order_curve(game: MaskedGame, chains: int = 100, *, seed: int = 0) ->
     first, last = _finite(game, end_coalitions(game)).split(1, -1)
     sizes = torch.arange(1, n, device=device)
     sums = torch.zeros(2, batch, 2 * n, dtype=wide_dtype(device), device=device)
-    block = max(1, 8192 // (batch * n))
+    block = max(1, ROWS // (batch * n))
     for start in range(0, chains, block):
         span = range(start, min(start + block, chains))
         rank = draws.bits("chains", span, n).argsort(-1).argsort(-1)

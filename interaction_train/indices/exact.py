@@ -19,10 +19,9 @@ import torch
 from torch import Tensor
 
 from interaction_train.errors import InputError
-from interaction_train.game.masked import MaskedGame
+from interaction_train.game.masked import ROWS, MaskedGame
 from interaction_train.game.precision import wide, wide_dtype
 
-_ROWS = 8192  # coalitions × samples that go to the game in one call
 CELLS = 2**21  # numbers in one block of a sum over coalitions
 _NOISE = 16  # units in the last place that four values and what a network does before may be off by
 
@@ -53,7 +52,7 @@ def exact_values(game: MaskedGame, max_coalitions: int = 2**20) -> Tensor:
         most = f"at most max_coalitions = {max_coalitions}; fewer players (a coarser grid) will do"
         raise InputError("game", f"{n} players, which have 2^{n}{count} coalitions", most)
     device = game.present.device
-    block = max(1, _ROWS // len(game.present))
+    block = max(1, ROWS // len(game.present))
     result = torch.empty(0)
     for start in range(0, 1 << n, block):
         stop = min(start + block, 1 << n)

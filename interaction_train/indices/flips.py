@@ -24,15 +24,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from interaction_train.game.masked import MaskedGame
+from interaction_train.game.masked import ROWS, MaskedGame
 from interaction_train.game.precision import wide, wide_dtype
 from interaction_train.indices.curve import coalition_values
 from interaction_train.indices.plans import Plan
 from interaction_train.sampling import coalitions
 from interaction_train.sampling.pairs import PairBlocks
 from interaction_train.sampling.random import Draws
-
-_ROWS = 8192  # coalitions × samples that go to the game in one call
 
 
 @dataclass
@@ -115,7 +113,7 @@ def _ranges(counts: Tensor, copies: int) -> Iterator[tuple[int, int]]:
     """(start, stop): ranges of T's whose evaluations fit one call of the game."""
     rows, start, before = counts.cumsum(0).tolist(), 0, 0
     while start < len(rows):
-        stop = max(start + 1, bisect_right(rows, before + _ROWS // copies))
+        stop = max(start + 1, bisect_right(rows, before + ROWS // copies))
         yield start, stop
         start, before = stop, rows[stop - 1]
 

@@ -9,15 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from interaction_train.errors import at_least, in_range
-from interaction_train.game.masked import MaskedGame
+from interaction_train.game.masked import ROWS, MaskedGame
 from interaction_train.game.precision import wide, wide_dtype
 from interaction_train.indices.curve import coalition_values, require_finite
 from interaction_train.indices.exact import all_coalitions
 from interaction_train.indices.exact_sets import best_partition, checked_subset
 from interaction_train.sampling.coalitions import bernoulli
 from interaction_train.sampling.random import Draws, content_hash
-
-_ROWS = 8192  # coalitions × samples that go to the game in one call
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ class _Subset:
         """
         batch, count, _ = parts.shape
         coefficients = coefficients.to(self.players.device, self.dtype).unsqueeze(-3)
-        block = max(1, _ROWS // (batch * count))
+        block = max(1, ROWS // (batch * count))
         total, last = coefficients.new_zeros(()), None
         self.game.choose_chunk(batch * count * self.contexts)
         for start in range(0, self.contexts, block):

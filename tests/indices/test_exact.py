@@ -823,7 +823,7 @@ class TestExactValues:
     @pytest.mark.parametrize("rows", [1, 7, 100, 10_000])
     def test_blocks_do_not_change_values(self, rows, monkeypatch):
         expected = exact_values(self.game())
-        monkeypatch.setattr("interaction_train.indices.exact._ROWS", rows)
+        monkeypatch.setattr("interaction_train.indices.exact.ROWS", rows)
         torch.testing.assert_close(exact_values(self.game()), expected, rtol=0, atol=1e-12)
 
     def test_memory_beyond_the_result_is_flat(self, monkeypatch):
@@ -835,7 +835,7 @@ class TestExactValues:
             return call(game, coalitions, **kwargs)
 
         monkeypatch.setattr(MaskedGame, "__call__", spy)
-        monkeypatch.setattr("interaction_train.indices.exact._ROWS", 128)
+        monkeypatch.setattr("interaction_train.indices.exact.ROWS", 128)
         exact_values(self.game())
         assert max(largest) <= 128
         assert sum(largest) == 3 * 256
@@ -863,6 +863,6 @@ class TestExactValues:
         labels = torch.zeros(4, dtype=torch.int64)
         game = MaskedGame(Oracle(planted), x, 2.0, UnitPlayers(), "logit", labels)
         for rows in (1000, 4):  # all coalitions in one block, and one by one
-            monkeypatch.setattr("interaction_train.indices.exact._ROWS", rows)
+            monkeypatch.setattr("interaction_train.indices.exact.ROWS", rows)
             with pytest.raises(InputError, match=rf"payoff {planted} for sample 2 \(coalition 2\)"):
                 exact_values(game)

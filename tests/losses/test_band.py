@@ -93,7 +93,7 @@ def test_zero_in_every_draw_of_an_additive_network(center, half_width, groups):
 def test_each_draw_equals_a_loop_over_the_rows_that_were_evaluated(groups, mode):
     n, draws = 12, 5
     model, (x, y) = Spy(Game(n).double()), images(3, n)
-    loss = band_loss(0.4, 0.15, n, groups=groups, n_draws=draws, mode=mode, expectation="outside")
+    loss = band_loss(0.4, 0.15, n, groups=groups, n_draws=draws, mode=mode)
     result = loss(model, x, y, step=2)
     rows = torch.cat(model.calls)
     count = 1 + groups + groups * (groups - 1) // 2
@@ -112,12 +112,15 @@ def test_each_draw_equals_a_loop_over_the_rows_that_were_evaluated(groups, mode)
         v = logits[b, k]
         for d, (i, j) in enumerate(itertools.combinations(range(groups), 2)):
             assert torch.equal(both[d], singles[i] | singles[j])
-            delta = v[1 + groups + d] - v[1 + i] - v[1 + j] + v[0]
-            if mode == "encourage":
-                parts.append(F.cross_entropy(delta, y[b]))
-            else:
-                parts.append(-torch.distributions.Categorical(logits=delta).entropy())
-    torch.testing.assert_close(result, torch.stack(parts).mean())
+            parts.append(v[1 + groups + d] - v[1 + i] - v[1 + j] + v[0])
+    delta = torch.stack(parts).unflatten(0, (len(x), -1))
+    torch.testing.assert_close(loss.differences(model, x, ForwardRecord(), step=2), delta)
+    mean = delta.mean(1)
+    if mode == "encourage":
+        expected = F.cross_entropy(mean, y)
+    else:
+        expected = -torch.distributions.Categorical(logits=mean).entropy().mean()
+    torch.testing.assert_close(result, expected)
 
 
 @pytest.mark.parametrize("norm", [False, True])
