@@ -12,8 +12,6 @@ from interaction_train.attacks.norms import normalize
 from interaction_train.attacks.parts.base import Part, Step
 from interaction_train.errors import InputError, at_least, one_of
 
-Kernel = Literal["gaussian", "linear", "uniform"]
-
 
 class Momentum(Part):
     """MI: normalised gradients added up (Dong et al., CVPR 2018).
@@ -75,37 +73,31 @@ class VarianceTuning(Part):
 
 
 class TranslationInvariance(Part):
-    """TI: the gradient smoothed by a kernel, for any number of channels (Dong et al., CVPR 2019).
+    """TI: the gradient smoothed by a Gaussian, in any number of channels (Dong et al., CVPR 2019).
 
     Args:
         size: width of the kernel in pixels, odd.
-        sigma: how many standard deviations the half width of a gaussian kernel spans.
-        kernel: ``"gaussian"``, ``"linear"`` (a pyramid) or ``"uniform"``.
+        sigma: how many standard deviations the kernel's half width spans.
 
     Examples:
-        >>> TranslationInvariance(3, kernel="linear").weights()
-        [0.25, 0.5, 0.25]
+        >>> [round(weight, 2) for weight in TranslationInvariance(3, sigma=1).weights()]
+        [0.27, 0.45, 0.27]
     """
 
     spatial = True
 
-    def __init__(self, size: int = 15, sigma: float = 3.0, kernel: Kernel = "gaussian") -> None:
+    def __init__(self, size: int = 15, sigma: float = 3.0) -> None:
         if size < 1 or size % 2 == 0:
             raise InputError("size", size, "a positive odd number")
         if not sigma > 0:
             raise InputError("sigma", sigma, "a positive number")
-        one_of("kernel", kernel, ("gaussian", "linear", "uniform"))
-        self.size, self.sigma, self.kernel = size, sigma, kernel
+        self.size, self.sigma = size, sigma
 
     def weights(self) -> list[float]:
         """The kernel along one axis, with sum 1; the whole is its square."""
         half = (self.size - 1) / 2
-        places = [abs(i - half) for i in range(self.size)]
-        line = [1.0] * self.size
-        if self.kernel == "gaussian":
-            line = [math.exp(-((place * self.sigma / max(half, 1)) ** 2) / 2) for place in places]
-        elif self.kernel == "linear":
-            line = [1 - place / (half + 1) for place in places]
+        places = [(i - half) * self.sigma / max(half, 1) for i in range(self.size)]
+        line = [math.exp(-(place**2) / 2) for place in places]
         return [value / math.fsum(line) for value in line]
 
     def update(self, gradient: Tensor, step: Step) -> Tensor:

@@ -84,8 +84,6 @@ class TransferEvaluation(L.LightningModule):
         steps: number of steps to run every attack with; default: its own.
         best_step: report success at the best step too, which is chosen for every image on all the
             others, for attacks that have ``on_step``; keeps all steps of a batch in memory.
-        only_jointly_correct: make the rates about the images that all targets classify correctly
-            when clean, instead of those that the one target does.
         target_classes: classes that every attack aims at
             (:data:`~interaction_train.attacks.jobs.Targets`); default: as it is made.
         first_batch: leave out each process' batches before this one (from 0), on which settings
@@ -111,7 +109,6 @@ class TransferEvaluation(L.LightningModule):
         epsilons: list[float] | None = None,
         steps: int | None = None,
         best_step: bool = False,
-        only_jointly_correct: bool = False,
         target_classes: Targets | None = None,
         first_batch: int = 0,
         examples: int = 4,
@@ -157,9 +154,8 @@ class TransferEvaluation(L.LightningModule):
         at_least("first_batch", first_batch, 0)
         at_least("examples", examples, 0)
         self.networks = nn.ModuleDict(networks)
-        self.epsilons, self.best_step = epsilons, best_step
-        self.only_jointly_correct, self.target_classes = only_jointly_correct, target_classes
-        self.steps, self.first_batch = steps, first_batch
+        self.epsilons, self.steps, self.best_step = epsilons, steps, best_step
+        self.target_classes, self.first_batch = target_classes, first_batch
         self.examples, self.seed = examples, seed
         self.folder = None if folder is None else Path(folder)
         self.cells: list[TransferCell] = []
@@ -185,11 +181,8 @@ class TransferEvaluation(L.LightningModule):
             refuse_normalization(attack)
         steps = int(attack.steps) if self.best_step and hasattr(attack, "on_step") else 0
         bound = getattr(attack, "eps", None) if eps is None else eps  # wrappers have none
-        return _Row(source, name, bound, network, attack, steps, self._rate(steps))
-
-    def _rate(self, steps: int = 0) -> TransferRate:
-        rate = TransferRate(len(self.targets), steps, self.only_jointly_correct)
-        return rate.to(self.device)
+        rate = TransferRate(len(self.targets), steps).to(self.device)
+        return _Row(source, name, bound, network, attack, steps, rate)
 
     def _predict(self, x: Tensor) -> Tensor:
         """Images ``(B, ...)`` → the classes that the T targets predict, ``(B, T)`` int64."""
@@ -262,7 +255,7 @@ class TransferEvaluation(L.LightningModule):
         self._lines, self.cells = lines, [cell for line in lines for cell in line]
         folder = run_folder(self.trainer) if self.folder is None else self.folder
         if self.trainer.is_global_zero:
-            said = ("targets", "only_jointly_correct", "target_classes", "first_batch", "seed")
+            said = ("targets", "target_classes", "first_batch", "seed")
             about = {name: getattr(self, name) for name in said}
             if folder is not None:  # a relative one lies below the root, as all of a run does
                 folder = Path(self.trainer.default_root_dir) / folder
@@ -272,7 +265,7 @@ class TransferEvaluation(L.LightningModule):
     def on_test_end(self) -> None:
         # Printed here, when the progress bar is gone.
         if self.trainer.is_global_zero:
-            print_transfer(self._lines, self.only_jointly_correct)
+            print_transfer(self._lines)
         self._rows = []
 
     def _line(self, row: _Row) -> Line:
@@ -284,7 +277,8 @@ class TransferEvaluation(L.LightningModule):
 
     def _set_line(self, name: str, path: str) -> Line:
         """A set's row; every process measures its share of the set."""
-        found, rate, where = read_adversarial_set(path), self._rate(), f"adversarial_sets.{name}"
+        found, where = read_adversarial_set(path), f"adversarial_sets.{name}"
+        rate = TransferRate(len(self.targets)).to(self.device)
         images, clean, targets = found.images, found.clean, found.targets
         # As the networks' weights are, which half precision converts.
         weights = (p.dtype for net in self._judges.values() for p in net.parameters())

@@ -39,16 +39,14 @@ class Examples(NamedTuple):
     adversarial: dict[str, tuple[Tensor, list[str]]]
 
 
-def print_transfer(lines: Sequence[Line], jointly: bool) -> None:
+def print_transfer(lines: Sequence[Line]) -> None:
     """Print the matrix, that of the best steps where they were looked at, and warnings."""
-    which = "all targets classify" if jointly else "the target classifies"
     caption = (
-        f"attack success in % of the images that {which} correctly when clean, with 95 % Wilson "
-        "intervals; * white box; passes: rows through the source per image"
+        "attack success in % of the images that the target classifies correctly when clean, with "
+        "95 % Wilson intervals; * white box; passes: rows through the source per image"
     )
     if any(line[0].is_targeted for line in lines):
-        which = "the images that all targets get right when clean" if jointly else "all images"
-        caption += f"; (targeted): taken for the class aimed at, in % of {which}"
+        caption += "; (targeted): taken for the class aimed at, in % of all images"
     _print(lines, "success", "Transfer at the last step", caption)
     stepped = [line for line in lines if any(cell.best_step.total for cell in line)]
     if stepped:
@@ -57,7 +55,7 @@ def print_transfer(lines: Sequence[Line], jointly: bool) -> None:
             "is best on all other images; in brackets the interval, after @ the mean step"
         )
         _print(stepped, "best_step", "Transfer at the best step", caption)
-    for text in _empty_rates(lines, jointly):
+    for text in _empty_rates(lines):
         rank_zero_warn(text)
 
 
@@ -132,12 +130,8 @@ def report_transfer(
         log_images(loggers, "test/transfer/examples", torch.cat(images), captions, step)
 
 
-def _empty_rates(lines: Sequence[Line], jointly: bool) -> Iterator[str]:
+def _empty_rates(lines: Sequence[Line]) -> Iterator[str]:
     """What the rates can say nothing about, in words."""
-    if jointly and not any(cell.success.total for line in lines for cell in line):
-        names = ", ".join(cell.target for cell in lines[0])
-        yield f"no image is classified correctly by all of {names}: no rate says anything"
-        return
     clean = {cell.target: cell.clean for line in lines for cell in line if cell.clean.total}
     for target, share in clean.items():
         if not share.successes:
