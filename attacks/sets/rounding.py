@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,9 +21,6 @@ def to_floats(pixels: Tensor) -> Tensor:
     On the CPU, because CUDA divides by 255 another way, which differs in the last bit.
     """
     return pixels.cpu().float().div_(255) if pixels.dtype == torch.uint8 else pixels
-
-
-_LEVELS = to_floats(torch.arange(256, dtype=torch.uint8)).double()  # on the CPU, as all below
 
 
 def exact_bytes(images: Tensor) -> Tensor | None:
@@ -60,34 +60,35 @@ def round_to_bytes(
     one_of("norm", norm, NORMS)
     if not bool(adversarial.isfinite().all()):
         raise InputError("adversarial", "NaN or infinite values", "values in [0, 1]")
-    wanted, origin = (
-        images.detach().cpu().double().contiguous() for images in (adversarial, clean.float())
-    )
+    wanted, origin = _doubles(adversarial), _doubles(clean.float())
     if eps is None:
-        result: Tensor | None = _nearest(wanted)
+        result = _nearest(wanted)
     else:
         result = (_in_box if norm == "Linf" else _in_ball)(wanted, origin, eps)
     if result is None:
         wider = "a bound that 8-bit images can keep, or pixels kept as float32"
         raise InputError("eps", eps, wider)
-    return result.to(torch.uint8)
+    return torch.from_numpy(result.astype(np.uint8))
 
 
-def _in_box(wanted: Tensor, origin: Tensor, eps: float) -> Tensor | None:
+# In NumPy's float64, which devices may lack; arrays have the images' shape.
+
+
+def _in_box(wanted: Any, origin: Any, eps: float) -> Any:
     at, count = _nearest(origin), int(255 * (eps + _SNAP))
     on_level = _LEVELS[at] == origin
-    first_inside = torch.searchsorted(_LEVELS, origin - eps)
-    last_inside = torch.searchsorted(_LEVELS, origin + eps, right=True) - 1
-    lowest = torch.where(on_level, at - count, first_inside).clamp(min=0)
-    highest = torch.where(on_level, at + count, last_inside).clamp(max=255)
-    return None if bool((lowest > highest).any()) else _nearest(wanted).clamp(lowest, highest)
+    first_inside = np.searchsorted(_LEVELS, origin - eps)
+    last_inside = np.searchsorted(_LEVELS, origin + eps, side="right") - 1
+    lowest = np.where(on_level, at - count, first_inside).clip(min=0)
+    highest = np.where(on_level, at + count, last_inside).clip(max=255)
+    return None if (lowest > highest).any() else _nearest(wanted).clip(lowest, highest)
 
 
-def _in_ball(wanted: Tensor, origin: Tensor, eps: float) -> Tensor | None:
-    result, outside = _nearest(wanted), torch.arange(len(wanted))
+def _in_ball(wanted: Any, origin: Any, eps: float) -> Any:
+    result, outside = _nearest(wanted), np.arange(len(wanted))
     for shrunk in range(1, _SHRINKS + 2):
         delta = _LEVELS[result[outside]] - origin[outside]
-        outside = outside[delta.flatten(1).norm(dim=1) > eps]
+        outside = outside[np.linalg.norm(delta.reshape(len(outside), -1), axis=1) > eps]
         if not len(outside):
             return result
         near = origin[outside]
@@ -95,5 +96,13 @@ def _in_ball(wanted: Tensor, origin: Tensor, eps: float) -> Tensor | None:
     return None
 
 
-def _nearest(images: Tensor) -> Tensor:
-    return (images * 255).round().clamp(0, 255).long()
+def _doubles(images: Tensor) -> Any:
+    images = images.detach().cpu()
+    return (images.float() if images.dtype.itemsize < 4 else images).numpy().astype(np.float64)
+
+
+def _nearest(images: Any) -> Any:
+    return np.rint(images * 255).clip(0, 255).astype(np.int64)
+
+
+_LEVELS = _doubles(to_floats(torch.arange(256, dtype=torch.uint8)))

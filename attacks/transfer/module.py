@@ -29,12 +29,7 @@ from interaction_train.attacks.transfer.rates import (
     TransferRate,
     transfer_cells,
 )
-from interaction_train.attacks.transfer.report import (
-    Examples,
-    Line,
-    print_transfer,
-    report_transfer,
-)
+from interaction_train.attacks.transfer.report import Line, print_transfer, report_transfer
 from interaction_train.errors import (
     InputError,
     at_least,
@@ -50,14 +45,12 @@ _SET_BATCH = 128  # images of a set predicted at once
 
 
 class _Row(NamedTuple):
-    """An attack on a source, of which ``steps`` steps are looked at, and its outcomes so far."""
+    """An attack on a source, and its outcomes so far."""
 
     source: str
     name: str
     eps: float | None
-    network: nn.Module
     attack: Any
-    steps: int
     rate: TransferRate
 
 
@@ -169,20 +162,20 @@ class TransferEvaluation(L.LightningModule):
         for path in self.adversarial_sets.values():  # now, not after hours of crafting
             read_adversarial_set(path)
         # Attacks are built here: they take their device from the network, which is on it now.
-        self._examples: Examples | None = None
+        self._examples: dict[str, tuple[Tensor, list[str]]] = {}
         bounds: Sequence[float | None] = self.epsilons or [None]
         self._rows = [self._row(*pair, eps) for pair in self._pairs for eps in bounds]
         self._judges = {name: self.networks[name] for name in self.targets}
 
     def _row(self, source: str, name: str, eps: float | None) -> _Row:
-        network, factory = self.networks[source], self.attacks[name]
+        made = self.attacks[name], self.networks[source], eps, self.target_classes, self.seed
         with _named(name, source):
-            attack = make_attack(factory, network, eps, self.target_classes, self.seed, self.steps)
+            attack = make_attack(*made, self.steps)
             refuse_normalization(attack)
         steps = int(attack.steps) if self.best_step and hasattr(attack, "on_step") else 0
         bound = getattr(attack, "eps", None) if eps is None else eps  # wrappers have none
         rate = TransferRate(len(self.targets), steps).to(self.device)
-        return _Row(source, name, bound, network, attack, steps, rate)
+        return _Row(source, name, bound, attack, rate)
 
     def _predict(self, x: Tensor) -> Tensor:
         """Images ``(B, ...)`` → the classes that the T targets predict, ``(B, T)`` int64."""
@@ -214,24 +207,23 @@ class TransferEvaluation(L.LightningModule):
                 rank_zero_warn(f"examples: no pictures of shape {tuple(x.shape[1:])} are shown")
                 return
             labels = [f"label {label}" for label in y[: self.examples].tolist()]
-            self._examples = Examples(x[: self.examples].cpu(), labels, {})
+            self._examples[""] = x[: self.examples].cpu(), labels
             for title, images in shown.values():
                 said = [
                     ", ".join(map("{} {}".format, self.targets, row))
                     for row in self._predict(images).tolist()
                 ]
-                self._examples.adversarial[title] = images.cpu(), said
+                self._examples[title] = images.cpu(), said
 
     def _craft(self, row: _Row, x: Tensor, y: Tensor) -> tuple[Tensor, Outcome]:
         at_step: list[Tensor] = []
-        if row.steps:
+        if row.rate.steps:
             row.attack.on_step = lambda number, images: at_step.append(images.clone())
-        try:
-            with _named(row.name, row.source), counted_passes(row.network) as passes:
-                adversarial, aims = run_attack(row.attack, x, y, seed=self.seed)
-        finally:
-            if row.steps:
-                row.attack.on_step = None
+        network = self.networks[row.source]
+        with _named(row.name, row.source), counted_passes(network) as passes:
+            adversarial, aims = run_attack(row.attack, x, y, seed=self.seed)
+        if row.rate.steps:
+            row.attack.on_step = None
         adversarial = checked_images(adversarial, f"attacks.{row.name}, its images")
         outcome = self._outcome(adversarial, y, aims)
         steps = [self._outcome(images, y, aims) for images in at_step]
@@ -269,7 +261,7 @@ class TransferEvaluation(L.LightningModule):
         self._rows = []
 
     def _line(self, row: _Row) -> Line:
-        parts = set(row.network.modules())
+        parts = set(self.networks[row.source].modules())
         white = [network in parts for network in self._judges.values()]
         about = {"source": row.source, "attack": row.name, "eps": row.eps}
         about["is_targeted"] = bool(row.attack.targeted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,7 +22,7 @@ from interaction_train.indices.sampled_pairs import (
 from interaction_train.metrics.base import PairMetric
 from interaction_train.metrics.rows import COLUMNS, Statistics, disentanglement, spectrum, strength
 from interaction_train.sampling.pairs import NeighbourPairs, PairSampler
-from interaction_train.tracking.figures import draw_spectrum
+from interaction_train.tracking.figures import draw_spectrum, new_figure
 
 
 class OrderMetric(PairMetric):
@@ -72,7 +72,7 @@ class OrderMetric(PairMetric):
         """Draw the curve of one reading of |I|, with a band of one standard error."""
         one_of("reading", reading, self.readings)
         value = self.compute() if val is None else val
-        figure, axes = self._axes(ax)
+        figure, axes = new_figure() if ax is None else (cast(Figure, ax.figure), ax)
         curve = {
             "orders": list(self.ratios),
             "value": value[f"{self.letter}_{reading}"].tolist(),
@@ -125,11 +125,8 @@ class InteractionStrength(PairMetric):
     :class:`~interaction_train.metrics.base.PairMetric`.
     """
 
+    bars, ylabel = tuple(f"strength_{reading}" for reading in READINGS), "interaction strength"
     statistics = staticmethod(strength)
 
     def estimate(self, game: MaskedGame) -> PairEstimates:
         return sample_shapley_pairs(game, self.pairs, self.contexts, seed=self.seed)
-
-    def plot(self, val: Statistics | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
-        keys = [f"strength_{reading}" for reading in READINGS]
-        return self._bars(val, ax, keys, "interaction strength")

@@ -10,8 +10,6 @@ Transferability", ICLR 2021.
 from __future__ import annotations
 
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from interaction_train.errors import InputError, checked_labels
@@ -143,6 +141,8 @@ class PerturbationInteraction(InteractionMetric):
     Args: see :class:`~interaction_train.metrics.base.InteractionMetric`.
     """
 
+    bars, ylabel = ("mean", *READINGS), "interactions inside the perturbation"
+
     def update(
         self,
         model: nn.Module,
@@ -169,9 +169,3 @@ class PerturbationInteraction(InteractionMetric):
         means = {key: (values.mean(0), values) for key, values in known.items()}
         means |= {reading: strengths(rows, reading) for reading in READINGS}
         return {key: value.squeeze() for key, value in with_errors(means, rows).items()}
-
-    def plot(self, val: Statistics | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
-        title = "interactions inside the perturbation"
-        figure, axes = self._bars(val, ax, ("mean", *READINGS), title)
-        axes.axhline(0, color="black", linewidth=0.8)
-        return figure, axes
