@@ -15,9 +15,8 @@ import torchattacks
 from torch import Tensor, nn
 
 from interaction_train.attacks.norms import NORMS, Norm, random_start, step_and_project
-from interaction_train.attacks.objectives import Objective
+from interaction_train.attacks.objectives import Objective, Problem
 from interaction_train.attacks.parts.base import Part, Step
-from interaction_train.attacks.problem import Problem
 from interaction_train.attacks.run import float32_outside, rounded_inward, warn_of_bound
 from interaction_train.errors import (
     InputError,

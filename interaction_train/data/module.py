@@ -13,9 +13,18 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from interaction_train.data.keyed import Batch, KeyedDataset, KeyedLoader, KeyedSampler, as_is
+from interaction_train.data.keyed import (
+    Augmentation,
+    Batch,
+    Cutout,
+    KeyedDataset,
+    KeyedLoader,
+    KeyedSampler,
+    PerSample,
+    RandomCropFlip,
+    as_is,
+)
 from interaction_train.data.sources import NAMES, Split, exists, images, labels, load, resize
-from interaction_train.data.transforms import Augmentation, Cutout, PerSample, RandomCropFlip
 from interaction_train.errors import InputError, at_least, one_of
 
 _LEAST = {"batch_size": 1, "num_workers": 0, "padding": 0, "image_size": 1, "num_classes": 1}
