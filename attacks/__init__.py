@@ -7,22 +7,16 @@ from interaction_train.attacks.objectives import (
     MaskedObjective as MaskedObjective,
     Objective as Objective,
 )
-from interaction_train.attacks.parts.base import Part as Part, Step as Step
-from interaction_train.attacks.parts.gradients import (
-    Momentum as Momentum,
-    Nesterov as Nesterov,
-    TranslationInvariance as TranslationInvariance,
-    VarianceTuning as VarianceTuning,
-)
-from interaction_train.attacks.parts.inputs import (
+from interaction_train.attacks.parts import (
     GaussianAveraging as GaussianAveraging,
     InputDiversity as InputDiversity,
+    Momentum as Momentum,
+    Nesterov as Nesterov,
+    Part as Part,
     ScaleInvariance as ScaleInvariance,
-)
-from interaction_train.attacks.parts.skip import (
-    SkipGradient as SkipGradient,
-    residual_branches as residual_branches,
-    skip_gradient as skip_gradient,
+    Step as Step,
+    TranslationInvariance as TranslationInvariance,
+    VarianceTuning as VarianceTuning,
 )
 from interaction_train.attacks.presets import HybridIRAttack as HybridIRAttack, IRAttack as IRAttack
 from interaction_train.attacks.sets.crafter import AdversarialCrafter as AdversarialCrafter
@@ -31,6 +25,11 @@ from interaction_train.attacks.sets.dataset import (
     read_adversarial_set as read_adversarial_set,
 )
 from interaction_train.attacks.sets.rounding import round_to_bytes as round_to_bytes
+from interaction_train.attacks.skip import (
+    SkipGradient as SkipGradient,
+    residual_branches as residual_branches,
+    skip_gradient as skip_gradient,
+)
 from interaction_train.attacks.transfer.module import TransferEvaluation as TransferEvaluation
 from interaction_train.attacks.transfer.rates import TransferRate as TransferRate
 from interaction_train.metrics.perturbation import (

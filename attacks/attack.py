@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from interaction_train.attacks.norms import NORMS, Norm, random_start, step_and_project
 from interaction_train.attacks.objectives import Objective, Problem
-from interaction_train.attacks.parts.base import Part, Step
+from interaction_train.attacks.parts import Part, Step
 from interaction_train.attacks.run import float32_outside, rounded_inward, warn_of_bound
 from interaction_train.errors import (
     InputError,
@@ -36,11 +36,10 @@ class TransferAttack(torchattacks.attack.Attack):
     """Projected gradient ascent on an objective, changed by parts: momentum, diversity, and so on.
 
     Without parts and with the default objective this is PGD. A ``torchattacks`` attack in all its
-    ways: modes, ``set_normalization_used``, ``save``, wrappers such as ``MultiAttack``. Beyond,
-    random draws are stateless: a sample's result depends on neither its batch nor the global RNG
-    state, which is left alone. Modes, gradients, statistics and hooks of the network come back as
-    they were, also after an exception; ``no_grad`` and ``inference_mode`` around it do no harm. A
-    sample whose gradient was zero in every step is named in a warning.
+    ways: modes, ``set_normalization_used``, ``save``, wrappers such as ``MultiAttack``. Random
+    draws are stateless: a sample's result depends on neither its batch nor the global RNG state.
+    The network comes back as it was, also after an exception; ``no_grad`` and ``inference_mode``
+    around it do no harm. A sample whose gradient was zero in every step is named in a warning.
 
     Args:
         model: maps ``(B, C, H, W)`` in [0, 1] to logits ``(B, classes)``.

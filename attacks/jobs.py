@@ -67,13 +67,8 @@ def make_attack(
 ) -> Attack:
     """An attack on a network; what is None stays as the factory makes it.
 
-    Args:
-        factory: what makes it.
-        network: the network.
-        epsilon: its bound (:func:`~interaction_train.attacks.run.set_epsilon`).
-        targets: what it aims at.
-        seed: seed of the targets' draws.
-        steps: of it and of attacks inside of it, where they have steps.
+    ``epsilon`` as in :func:`~interaction_train.attacks.run.set_epsilon`; ``targets`` are drawn by
+    ``seed``; ``steps`` are those of it and of attacks inside of it, where they have steps.
 
     Raises:
         InputError: no attack is made, or one without a bound or targets to set.

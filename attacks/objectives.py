@@ -13,7 +13,7 @@ from torchattacks.attack import Attack
 
 from interaction_train.attacks.ensemble import Ensemble
 from interaction_train.attacks.norms import normalize
-from interaction_train.attacks.parts.base import Step, settings_repr
+from interaction_train.attacks.parts import Step, settings_repr
 from interaction_train.errors import (
     InputError,
     checked_classes,

@@ -8,9 +8,13 @@ from torch import nn
 
 from interaction_train.attacks.attack import TransferAttack
 from interaction_train.attacks.objectives import InteractionObjective, Loss
-from interaction_train.attacks.parts.gradients import Momentum, TranslationInvariance
-from interaction_train.attacks.parts.inputs import GaussianAveraging, InputDiversity
-from interaction_train.attacks.parts.skip import SkipGradient
+from interaction_train.attacks.parts import (
+    GaussianAveraging,
+    InputDiversity,
+    Momentum,
+    TranslationInvariance,
+)
+from interaction_train.attacks.skip import SkipGradient
 from interaction_train.game.players import GridPlayers
 from interaction_train.losses.reduction import GroupReduction
 

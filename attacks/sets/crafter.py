@@ -46,7 +46,7 @@ class AdversarialCrafter(L.LightningModule):
             the attack is made, mostly at none.
 
     Raises:
-        InputError: an unknown choice; what makes no attack, or one that cannot aim; on a batch,
+        InputError: an unknown choice, what makes no attack or one that cannot aim; on a batch,
             images, labels or logits that do not fit, or a bad result of the attack.
     """
 
@@ -64,12 +64,11 @@ class AdversarialCrafter(L.LightningModule):
             raise InputError("model", type(model).__name__, wanted)
         one_of("pixels", pixels, ("uint8", "float32"))
         check_targets("targets", targets)
-        self.model = model
+        check_factory("attack", attack)
+        self.model, self._factory = model, attack
         self.seed, self.pixels, self.targets = seed, pixels, targets
         self.on_disk: Container[int] = ()
         """Numbers of batches that need no crafting; their step gives an empty dictionary."""
-        check_factory("attack", attack)
-        self._factory = attack
         self._attack: Attack | None = None
         self._correct = self._successes = 0
 
@@ -84,10 +83,9 @@ class AdversarialCrafter(L.LightningModule):
     @property
     def bound(self) -> tuple[float | None, Norm | None]:
         """The attack's bound and the norm that it is in; None where it has none."""
-        eps: float | None = getattr(self.attack, "eps", None)
+        eps, norm = getattr(self.attack, "eps", None), norm_of(self.attack)
         if eps is None:
             return None, None
-        norm = norm_of(self.attack)
         if norm not in NORMS:
             raise InputError("attack", f"one bounded in {norm}", "one bounded in 'Linf' or 'L2'")
         return float(eps), cast(Norm, norm)
@@ -121,14 +119,10 @@ class AdversarialCrafter(L.LightningModule):
         self._successes += int((correct & success).sum())
         shown = x.float().cpu()
         clean = exact_bytes(shown)
-        crafted = {
-            "adversarial": kept,
-            "clean": shown if clean is None else clean,
-            "labels": y.cpu(),
-            "correct": correct.cpu(),
-            "success": success.cpu(),
-        }
-        return crafted if targets is None else {**crafted, "targets": targets.cpu()}
+        crafted = {"adversarial": kept, "clean": shown if clean is None else clean, "labels": y}
+        crafted |= {"correct": correct, "success": success}
+        crafted |= {} if targets is None else {"targets": targets}
+        return {name: value.cpu() for name, value in crafted.items()}
 
     def on_predict_batch_end(self, *_: Any) -> None:
         # Lightning's bars show no metrics in predict, so the description says it.

@@ -25,7 +25,7 @@ from interaction_train.attacks import (
     TranslationInvariance,
     VarianceTuning,
 )
-from interaction_train.attacks.parts.inputs import resize_and_pad
+from interaction_train.attacks.parts import resize_and_pad
 from interaction_train.errors import InputError
 from interaction_train.game.players import GridPlayers
 from interaction_train.losses.reduction import GroupReduction, PartitionReduction
