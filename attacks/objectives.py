@@ -63,8 +63,7 @@ class Objective:
 class MaskedObjective(Objective):
     """The ablation of the interaction loss: the mean over groups A of the loss at N∖A and at A.
 
-    What :class:`InteractionObjective`, of the same arguments, gives beyond it is due to
-    interactions (formula sheet, 16).
+    What :class:`InteractionObjective` gives beyond it is due to interactions (formula sheet, 16).
     """
 
     def __init__(

@@ -82,19 +82,15 @@ def skip_gradient(
         yield
         return
     if not any(blocks.values()):
-        known = "residual blocks of a known kind, or the names of branches"
-        raise InputError("model", kind, known)
-    hooks = _Hooks(gamma)
+        raise InputError("model", kind, "residual blocks of a known kind, or the names of branches")
+    on = _Hooks(gamma)
+    hooks: list[tuple[nn.Module, Any]] = [(network, on.scale_rest)] if branches is None else []
+    for block, inside in blocks.items():
+        hooks += [(modules[branch], partial(on.scale, block)) for branch in inside]
+        hooks += [(modules[block], partial(on.check, block))] if block else []
     with ExitStack() as stack:
-        if branches is None:
-            stack.callback(network.register_forward_hook(hooks.scale_rest).remove)
-        for block, inside in blocks.items():
-            for branch in inside:
-                hook = partial(hooks.scale, block)
-                stack.callback(modules[branch].register_forward_hook(hook).remove)
-            if block:
-                hook = partial(hooks.check, block)
-                stack.callback(modules[block].register_forward_hook(hook).remove)
+        for module, hook in hooks:
+            stack.callback(module.register_forward_hook(hook).remove)
         compiled = (hasattr(m, "_orig_mod") or m._compiled_call_impl for m in model.modules())
         if any(compiled):  # hooks do not reach into compiled graphs
             stack.enter_context(torch.compiler.set_stance("force_eager"))
@@ -130,19 +126,16 @@ class _Hooks:
         first = _tensor(output)
         if first is None or not first.requires_grad:
             return None
-        scaled = first
-        if first._is_view() or any(first is value for value in inputs):
-            # The gradient of a view loses its hooks when the view is changed in place, and a tensor
-            # that is passed on as it came may go elsewhere too.
-            scaled = first.clone()
+        # The gradient of a view loses its hooks when the view is changed in place, and a tensor
+        # that is passed on as it came may go elsewhere too.
+        shared = first._is_view() or any(first is value for value in inputs)
+        scaled = first.clone() if shared else first
         # In-place changes that follow do not matter: a hook belongs to the value at this point.
         scaled.register_hook(lambda gradient: gradient * self.gamma)
         if block:
             self.ends[block].append(get_gradient_edge(scaled).node)
-        if scaled is first:
-            return None
-        if first is output:
-            return scaled
+        if scaled is first or first is output:
+            return scaled if first is output else None
         return type(output)(scaled if part is first else part for part in output)
 
     def check(self, block: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -150,15 +143,13 @@ class _Hooks:
         source, result = _tensor(inputs), _tensor(output)
         if block in self.checked or not self.ends[block] or source is None or result is None:
             return
-        if not source.requires_grad or not result.requires_grad:
+        if not (source.requires_grad and result.requires_grad):
             return
         start = get_gradient_edge(source).node
         if start not in _ancestors(get_gradient_edge(result).node, {start, *self.ends[block]}):
-            raise InputError(
-                "model",
-                f"{block!r}, a {type(module).__name__} without a skip connection",
-                "a residual block; name the branches where the skip connection is outside",
-            )
+            got = f"{block!r}, a {type(module).__name__} without a skip connection"
+            wanted = "a residual block; name the branches where the skip connection is outside"
+            raise InputError("model", got, wanted)
         self.checked.add(block)
 
     def scale_rest(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:

@@ -59,9 +59,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     if found != FORMAT:
         raise InputError("folder", f"{str(path)!r} of the format {found!r}", repr(FORMAT))
     match manifest:
-        case {"job": dict(), "finished": False}:
-            return manifest
         case {"job": dict(), "finished": True, "counts": {"samples": int()}}:
+            return manifest
+        case {"job": dict(), "finished": False}:
             return manifest
     got = f"{str(path)!r} without one of its entries"
     raise InputError("folder", got, "a manifest with 'job', 'finished' and 'counts'")
@@ -146,11 +146,9 @@ def can_go_on(folder: Path, job: Mapping[str, Any], overwrite: bool = False) -> 
     difference = first_difference(manifest["job"], job)
     if difference is not None and not overwrite and next(folder.glob("shard_*"), None):
         place, old, new = difference
-        raise InputError(
-            "folder",
-            f"{str(folder)!r}, crafted with {place} = {old}",
-            f"{place} = {new}; or another folder, or overwrite: true",
-        )
+        got = f"{str(folder)!r}, crafted with {place} = {old}"
+        wanted = f"{place} = {new}; or another folder, or overwrite: true"
+        raise InputError("folder", got, wanted)
     return difference is None
 
 
@@ -179,11 +177,8 @@ def finish_set(folder: Path, seconds: float, device: str) -> dict[str, Any]:
         now = {"finished": True, "counts": counts, "seconds": seconds, "device": device}
         write_manifest(folder, {**manifest, **now})
     if not counts["correct"]:
-        warnings.warn(
-            f"the surrogate classifies none of {counts['samples']} clean images in "
-            f"{str(folder)!r} correctly, so there is no success rate",
-            stacklevel=2,
-        )
+        of = f"none of {counts['samples']} clean images in {str(folder)!r} correctly"
+        warnings.warn(f"the surrogate classifies {of}, so there is no success rate", stacklevel=2)
     return counts
 
 
@@ -201,13 +196,9 @@ def count(folder: Path) -> dict[str, Any]:
         else:
             delta, unit = to_floats(adversarial) - to_floats(clean), 1
         sizes += [size / unit for size in delta.flatten(1).abs().amax(1).tolist()]
-    return {
-        "samples": samples,
-        "correct": correct,
-        "successes": successes,
-        "mean_linf": sum(sizes) / max(1, samples),
-        "max_linf": max(sizes, default=0.0),
-    }
+    mean, most = sum(sizes) / max(1, samples), max(sizes, default=0.0)
+    counts = {"samples": samples, "correct": correct, "successes": successes}
+    return {**counts, "mean_linf": mean, "max_linf": most}
 
 
 def counts_table(folder: Path, counts: Mapping[str, Any]) -> Table:
