@@ -1,12 +1,14 @@
-"""Small reference networks, with normalisation of pixels in [0, 1] as their first layer."""
+"""Reference networks, with normalisation of pixels in [0, 1] as their first layer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock
@@ -14,9 +16,11 @@ from torchvision.models.vgg import cfgs
 
 from interaction_train.errors import InputError, at_least, one_of
 from interaction_train.game.normalize import Normalize
+from interaction_train.models.weights import load_weights
 
 DIGITS_MEAN, DIGITS_STD = (0.3053,), (0.3760,)
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 Layer = int | str | tuple[int, int]
 """Channels of a 3x3 convolution; or (channels, kernel size); or "M", a max-pooling."""
@@ -92,15 +96,10 @@ class DigitsNet(_FeatureNet):
 
 
 class DigitsMLP(_FeatureNet):
-    """A multilayer perceptron for 8x8 digits; shapes as of :class:`DigitsNet`.
+    """A multilayer perceptron for 8x8 digits; shapes and other arguments as of :class:`DigitsNet`.
 
     Args:
-        num_classes: number of logits.
-        in_channels: channels C of the images.
         hidden: units of each hidden layer.
-        image_size: height and width of the images.
-        mean: training mean per channel.
-        std: standard deviation per channel.
     """
 
     def __init__(
@@ -154,14 +153,9 @@ class CIFARAlexNet(_CIFARNet):
     ``features.3`` and in the first layer, which has stride 1; pools are 2x2.
 
     Args:
-        num_classes: number of logits.
+        num_classes: this, ``mean`` and ``std`` as of :class:`DigitsNet`.
         dropout: probability before each of the two hidden linear layers; 0 for none.
         hidden: units of the two hidden linear layers.
-        mean: training mean per channel.
-        std: standard deviation per channel.
-
-    Raises:
-        InputError: an argument out of its range, or inputs of another shape.
     """
 
     def __init__(
@@ -184,11 +178,9 @@ class CIFARVGG(_CIFARNet):
         depth: 11, 13 or 16, which counts the three linear layers of the original; or 7, a small
             one with five convolutions of 32 to 128 channels.
         batch_norm: whether a BatchNorm follows every convolution.
-        num_classes: number of logits.
+        num_classes: this, ``mean`` and ``std`` as of :class:`DigitsNet`.
         dropout: probability before each of the two linear layers; 0 for none.
         hidden: units of the hidden linear layer.
-        mean: training mean per channel.
-        std: standard deviation per channel.
     """
 
     def __init__(
@@ -213,12 +205,7 @@ class CIFARResNet(ResNet):
 
     Args:
         depth: 18 or 34.
-        num_classes: number of logits.
-        mean: training mean per channel.
-        std: standard deviation per channel.
-
-    Raises:
-        InputError: an argument out of its range, or inputs with other channels.
+        num_classes: this, ``mean`` and ``std`` as of :class:`DigitsNet`.
     """
 
     def __init__(
@@ -240,6 +227,69 @@ class CIFARResNet(ResNet):
 
     def forward(self, x: Tensor) -> Tensor:
         return self._forward_impl(self.normalize(x))
+
+
+class _Shortcut(nn.Module):
+    """Skips every second pixel and pads channels with zeros."""
+
+    def __init__(self, padding: int) -> None:
+        super().__init__()
+        self.padding = padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[..., ::2, ::2], (0, 0, 0, 0, self.padding, self.padding))
+
+
+class CIFARThinResNet(nn.Module):
+    """ResNet-20, -32, -44, … for small images: 16, 32 and 64 channels, no downsampling stem.
+
+    ``(B, C, H, W)`` in [0, 1] → ``(B, num_classes)``, where ``mean`` has C numbers. The default
+    normalisation is ImageNet's, as of the published weights.
+
+    Args:
+        depth: 6k + 2 layers, k blocks in each of three stages.
+        num_classes: number of logits.
+        weights: what :func:`load_weights` takes: ``conv1``, ``bn1``, ``layerL.B.conv1`` … ``bn2``
+            (L from 1, B from 0) and ``linear``. Default: random.
+        mean: training mean per channel.
+        std: standard deviation per channel.
+        width: channels of the first stage, even; the others have twice and four times as many.
+
+    Raises:
+        InputError: another depth, an odd width, or weights that do not fit.
+    """
+
+    def __init__(
+        self,
+        depth: int = 20,
+        num_classes: int = 10,
+        weights: str | Path | None = None,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        width: int = 16,
+    ) -> None:
+        super().__init__()
+        if depth < 8 or depth % 6 != 2:
+            raise InputError("depth", depth, "8, 14, 20, 26, 32 … (18 and 34: CIFARResNet)")
+        at_least("num_classes", num_classes, 1)
+        if width < 2 or width % 2:  # the shortcut pads as many channels before as after
+            raise InputError("width", width, "an even number from 2 on")
+        self.normalize = Normalize(mean, std)
+        self.conv1 = nn.Conv2d(len(self.normalize.mean), width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = _stage(width, width, 1, depth // 6)
+        self.layer2 = _stage(width, 2 * width, 2, depth // 6)
+        self.layer3 = _stage(2 * width, 4 * width, 2, depth // 6)
+        self.linear = nn.Linear(4 * width, num_classes)
+        for convolution in (m for m in self.modules() if isinstance(m, nn.Conv2d)):
+            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+        if weights is not None:
+            load_weights(self, weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.bn1(self.conv1(self.normalize(x))))
+        h = self.layer3(self.layer2(self.layer1(h)))
+        return self.linear(h.mean((-2, -1)))
 
 
 def _check_channels(in_channels: int, mean: Sequence[float]) -> None:
@@ -276,3 +326,9 @@ def _classifier(sizes: Sequence[int], dropouts: Sequence[float | None]) -> nn.Se
             layers.append(nn.Dropout(p) if p > 0 else nn.Identity())
         layers += [nn.Linear(before, after), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers[:-1])
+
+
+def _stage(inputs: int, outputs: int, stride: int, blocks: int) -> nn.Sequential:
+    shortcut = _Shortcut((outputs - inputs) // 2) if stride > 1 else None
+    first = BasicBlock(inputs, outputs, stride, shortcut)
+    return nn.Sequential(first, *(BasicBlock(outputs, outputs) for _ in range(blocks - 1)))
