@@ -2,6 +2,7 @@
 
 from interaction_train.attacks.attack import TransferAttack as TransferAttack
 from interaction_train.attacks.ensemble import Ensemble as Ensemble
+from interaction_train.attacks.norms import round_to_bytes as round_to_bytes
 from interaction_train.attacks.objectives import (
     InteractionObjective as InteractionObjective,
     MaskedObjective as MaskedObjective,
@@ -24,7 +25,6 @@ from interaction_train.attacks.sets.dataset import (
     AdversarialSet as AdversarialSet,
     read_adversarial_set as read_adversarial_set,
 )
-from interaction_train.attacks.sets.rounding import round_to_bytes as round_to_bytes
 from interaction_train.attacks.skip import (
     SkipGradient as SkipGradient,
     residual_branches as residual_branches,

@@ -53,7 +53,6 @@ class TransferAttack(torchattacks.attack.Attack):
         seed: seed of the draws.
         chunk_size: rows sent through the network at once, at least one per sample of the batch;
             default: 64 on a CPU, on CUDA as many as large networks leave memory for.
-        name: shown by torchattacks' representation.
 
     Shapes:
         images ``(B, C, H, W)`` float in [0, 1], labels ``(B,)`` int64 → ``(B, C, H, W)``.
@@ -80,7 +79,6 @@ class TransferAttack(torchattacks.attack.Attack):
         random_start: bool = False,
         seed: int = 0,
         chunk_size: int | None = None,
-        name: str | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             several = isinstance(model, list | tuple)
@@ -96,7 +94,7 @@ class TransferAttack(torchattacks.attack.Attack):
         if chunk_size is not None:
             at_least("chunk_size", chunk_size, 1)
         one_of("norm", norm, NORMS)
-        super().__init__(name or type(self).__name__, model)
+        super().__init__(type(self).__name__, model)
         self.supported_mode = ["default", "targeted"]
         self.eps, self.alpha, self.steps, self.norm = eps, alpha, steps, norm
         self.objective = Objective() if objective is None else objective

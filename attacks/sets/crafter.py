@@ -19,9 +19,8 @@ from interaction_train.attacks.jobs import (
     make_attack,
     refuse_normalization,
 )
-from interaction_train.attacks.norms import NORMS, Norm
+from interaction_train.attacks.norms import NORMS, Norm, exact_bytes, round_to_bytes, to_floats
 from interaction_train.attacks.run import AttackFactory, norm_of, run_attack
-from interaction_train.attacks.sets.rounding import exact_bytes, round_to_bytes, to_floats
 from interaction_train.errors import InputError, checked_classes, one_of
 
 Pixels = Literal["uint8", "float32"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from interaction_train.attacks.sets.rounding import to_floats
+from interaction_train.attacks.norms import to_floats
 from interaction_train.attacks.sets.shards import MANIFEST, joined, read_manifest, read_shards
 from interaction_train.errors import InputError
 

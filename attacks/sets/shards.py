@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchattacks.attack import Attack
 
-from interaction_train.attacks.sets.rounding import to_floats
+from interaction_train.attacks.norms import to_floats
 from interaction_train.attacks.transfer.rates import Proportion
 from interaction_train.errors import InputError
 from interaction_train.game.evaluation import unwrap
