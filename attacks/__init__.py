@@ -1,6 +1,10 @@
 """Perturbation crafting and transfer evaluation."""
 
-from interaction_train.attacks.attack import TransferAttack as TransferAttack
+from interaction_train.attacks.attack import (
+    HybridIRAttack as HybridIRAttack,
+    IRAttack as IRAttack,
+    TransferAttack as TransferAttack,
+)
 from interaction_train.attacks.ensemble import Ensemble as Ensemble
 from interaction_train.attacks.norms import round_to_bytes as round_to_bytes
 from interaction_train.attacks.objectives import (
@@ -19,7 +23,6 @@ from interaction_train.attacks.parts import (
     TranslationInvariance as TranslationInvariance,
     VarianceTuning as VarianceTuning,
 )
-from interaction_train.attacks.presets import HybridIRAttack as HybridIRAttack, IRAttack as IRAttack
 from interaction_train.attacks.sets.crafter import AdversarialCrafter as AdversarialCrafter
 from interaction_train.attacks.sets.dataset import (
     AdversarialSet as AdversarialSet,

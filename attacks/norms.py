@@ -102,8 +102,7 @@ def round_to_bytes(
         uint8 of the same shape, on the CPU. The distances hold for :func:`to_floats` of it.
 
     Raises:
-        InputError: an unknown norm, values that are not finite, or a bound that no 8-bit image
-            keeps (those that are 8-bit when clean always do).
+        InputError: an unknown norm, values that are not finite, or a bound that 8 bits cannot keep.
 
     Examples:
         >>> clean = torch.tensor([[100 / 255]])

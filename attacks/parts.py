@@ -42,8 +42,8 @@ def settings_repr(self: object) -> str:
 class Part:
     """A change to one place of the attack's loop; parts apply in the order they are listed.
 
-    A subclass overrides the places it changes. It keeps nothing between calls, and what it needs
-    from step to step in ``step.memory[self]``. Settings out of their range raise InputError.
+    A subclass overrides the places it changes, and keeps what it needs from step to step in
+    ``step.memory[self]``. Settings out of their range raise InputError.
     """
 
     copies: int = 1
@@ -118,7 +118,7 @@ class VarianceTuning(Part):
     """VT: corrects the gradient by its variation in a neighbourhood (Wang & He, CVPR 2021).
 
     g + v, where v is the mean gradient of the classification loss at random neighbours of the image
-    one step earlier, less the gradient there. Costs ``samples`` more passes per step.
+    one step earlier, less the gradient there.
 
     Args:
         samples: number of neighbours.
@@ -216,16 +216,14 @@ class ScaleInvariance(Part):
 class InputDiversity(Part):
     """DI: images resized and padded at random, each sample its own way (Xie et al., CVPR 2019).
 
-    A size is drawn between ``resize_rate`` and 1 times the image's (above 1: between 1 and
-    ``resize_rate`` times, and the padded image is brought back to its own size, as in the authors'
-    code), the same along both sides, then a place for it on the canvas. All rows of a sample share
-    the draws of a step, so that differences between coalitions keep their meaning.
+    A size is drawn between ``resize_rate`` and 1 times the image's (above 1, as in the authors'
+    code, the padded image is brought back to its own size), then a place for it on the canvas. All
+    rows of a sample share the draws of a step, so that coalitions stay comparable.
 
     Args:
         resize_rate: the extreme scale.
         probability: that an image is changed in a step.
-        fill: what the padding shows: a number, one per channel, or None for the image's own mean
-            per channel.
+        fill: what the padding shows: a number, one per channel, or None for the image's means.
     """
 
     spatial = True
@@ -248,9 +246,8 @@ class InputDiversity(Part):
         fill = rows.mean((-2, -1), keepdim=True)
         if self.fill is not None:
             fill = torch.as_tensor(self.fill).to(rows).view(-1, 1, 1)
-            if len(fill) not in (1, rows.shape[-3]):
-                wanted = f"one number, or {rows.shape[-3]}, one per channel"
-                raise InputError("fill", self.fill, wanted)
+            if len(fill) not in (1, channels := rows.shape[-3]):
+                raise InputError("fill", self.fill, f"one number, or {channels}, one per channel")
         changed = resize_and_pad(rows, vertical, horizontal, fill)
         return torch.where((change < self.probability).view(-1, 1, 1, 1, 1), changed, rows)
 
@@ -269,9 +266,8 @@ def resize_and_pad(
 ) -> Tensor:
     """Resize rows ``(B, k, C, H, W)``, place them on a canvas, and bring that to the rows' size.
 
-    Bilinear resizing is linear along each side, so that every sample has its own matrix per side
-    and the whole batch is two matrix products. Each side's plan is the canvas' size, and per sample
-    ``(B,)`` int64 the image's new size and first pixel. ``fill``, what the rest shows, broadcasts.
+    A matrix per side and sample does it, as bilinear resizing is linear. Each side's plan is the
+    canvas' size, and per sample ``(B,)`` int64 the image's new size and first pixel.
     """
     up, left = (
         _side(rows, size, *plan)[:, None, None]

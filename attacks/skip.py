@@ -34,12 +34,10 @@ _BLOCKS: tuple[tuple[frozenset[str], tuple[str, ...]], ...] = (
 def residual_branches(model: nn.Module) -> list[str]:
     """The modules that the residual branches of a network run through, found by its structure.
 
-    Known blocks, told by the names of their children, are those of torchvision's, timm's and this
-    project's ResNets (also SE, ResNeXt, Res2Net, pre-activation), of ConvNeXt, ViT and Swin.
-    :func:`skip_gradient` finds others besides, by what they do in a forward pass.
-
-    Returns:
-        dotted names in the network below ``torch.compile`` and data parallelism, one per branch.
+    Known, by the names of their children, are blocks of torchvision's, timm's and this project's
+    ResNets (also SE, ResNeXt, Res2Net, pre-activation), of ConvNeXt, ViT and Swin;
+    :func:`skip_gradient` finds others by what they do in a forward pass. Names are dotted, in the
+    network below ``torch.compile`` and data parallelism, one per branch.
 
     Examples:
         >>> from interaction_train.models import CIFARResNet
@@ -58,14 +56,13 @@ def skip_gradient(
     The skip gradient method (SGM; Wu et al., "Skip Connections Matter", ICLR 2020): a block
     x + F(x) passes backwards as x + γF(x) + (1 − γ)·stopgrad(F(x)) would, exactly; forwards nothing
     changes. Meant for gradients of inputs: those of a branch's parameters are scaled only in part.
-    Compiled parts run eagerly meanwhile.
 
     Args:
-        model: the network.
+        model: the network; compiled parts run eagerly meanwhile.
         gamma: γ in (0, 1]; 1 changes nothing, whatever the network. The paper takes 0.2 to 0.8.
-        branches: dotted names of the modules that branches run through, for blocks that
-            :func:`residual_branches` (the default) does not know. All of a branch's gradient, and
-            no other, has to pass the module's output (of several, the first tensor).
+        branches: dotted names of the modules that branches run through; default:
+            :func:`residual_branches`. All of a branch's gradient, and no other, has to pass the
+            module's output (of several, the first tensor).
 
     Raises:
         InputError: γ out of its range, a name that is no module, no residual block found or, in the
@@ -111,8 +108,7 @@ class SkipGradient(Part):
 class _Hooks:
     """Forward hooks that scale gradients of residual branches, of known blocks and of other kinds.
 
-    Others are found in the graph: a sum of two values, one of which is computed from the other, is
-    a skip connection and its branch.
+    Others are sums of two values in the graph, of which the branch is computed from the other one.
     """
 
     def __init__(self, gamma: float) -> None:

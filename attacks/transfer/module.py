@@ -188,13 +188,14 @@ class TransferEvaluation(L.LightningModule):
             return
         x, y = checked_batch(batch)
         if batch_idx == self.first_batch:
-            used = dict.fromkeys([*self.sources, *self.targets])
-            logits = [class_logits(self.networks[name], x, f"networks.{name}") for name in used]
-            widths = {name: out.shape[1] for name, out in zip(used, logits, strict=True)}
-            if len(set(widths.values())) > 1:
+            widths = {
+                name: class_logits(self.networks[name], x, f"networks.{name}").shape[1]
+                for name in dict.fromkeys([*self.sources, *self.targets])
+            }
+            self._classes, *others = set(widths.values())
+            if others:
                 found = ", ".join(f"{name} with {count}" for name, count in widths.items())
                 raise InputError("networks", found, "networks with the same number of classes")
-            self._classes = logits[0].shape[1]
         checked_classes(y, self._classes, "networks")
         content, right = sample_hash(x, y), self._predict(x) == y.unsqueeze(1)
         shown: dict[str, tuple[str, Tensor]] = {}
@@ -225,10 +226,9 @@ class TransferEvaluation(L.LightningModule):
         if row.rate.steps:
             row.attack.on_step = None
         adversarial = checked_images(adversarial, f"attacks.{row.name}, its images")
-        outcome = self._outcome(adversarial, y, aims)
         steps = [self._outcome(images, y, aims) for images in at_step]
         success = [step.fooled if step.hit is None else step.hit for step in steps]
-        return adversarial, outcome._replace(
+        return adversarial, self._outcome(adversarial, y, aims)._replace(
             at_step=torch.stack(success, 1) if success else None,
             size=(adversarial.float() - x.float()).abs().flatten(1).amax(1),
             forwards=passes["forwards"] / len(x),

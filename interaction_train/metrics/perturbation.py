@@ -21,7 +21,13 @@ from interaction_train.indices.curve import coalition_values, end_coalitions, me
 from interaction_train.indices.readings import READINGS
 from interaction_train.indices.sampled_pairs import PairEstimates, sample_shapley_pairs
 from interaction_train.metrics.base import InteractionMetric
-from interaction_train.metrics.rows import Statistics, column, estimate_rows, strengths, with_errors
+from interaction_train.metrics.rows import (
+    Statistics,
+    estimate_rows,
+    mean_of,
+    strengths,
+    with_errors,
+)
 from interaction_train.sampling.pairs import PairSampler, RandomPairs
 from interaction_train.sampling.random import content_hash
 
@@ -165,7 +171,6 @@ class PerturbationInteraction(InteractionMetric):
         self.add(content, estimate_rows(sampled, gain, exact[:, None]))
 
     def statistics(self, rows: Tensor) -> Statistics:
-        known = {key: column(rows, name) for key, name in (("mean", "signed"), ("gain", "scale"))}
-        means = {key: (values.mean(0), values) for key, values in known.items()}
+        means = {"mean": mean_of(rows, "signed"), "gain": mean_of(rows, "scale")}
         means |= {reading: strengths(rows, reading) for reading in READINGS}
         return {key: value.squeeze() for key, value in with_errors(means, rows).items()}
