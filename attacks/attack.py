@@ -277,7 +277,7 @@ class IRAttack(TransferAttack, sets=("objective", "parts")):
 class HybridIRAttack(IRAttack):
     """MI + VR + SGM + DI + TI + IR, the survey's strongest combination (Table 2).
 
-    Costs ``samples`` forward passes for VR, 2·draws + 1 for IR, and none for the others.
+    A step costs ``samples`` forward passes for VR and 2·draws + 1 for IR.
 
     Args:
         model: a network with residual blocks, for SGM.

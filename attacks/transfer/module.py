@@ -58,12 +58,11 @@ class TransferEvaluation(L.LightningModule):
     """Attacks source networks and measures at target networks how often they are fooled.
 
     For the ``test`` of a Trainer, with batches of images ``(B, C, H, W)`` in [0, 1] and labels
-    ``(B,)``. Writes ``transfer.csv``, ``transfer.json``, ``transfer.png``, ``transfer_eps.png``
-    (with several ε) and ``examples.png``, prints a table, and sends table and pictures to the
-    loggers, with the scalars ``test/acc/<target>`` and
-    ``test/transfer/<source>/<attack>/<target>`` (of several ε, each under ``…/<ε>``): the success
-    rate on images that the target classifies correctly when clean or, of a targeted attack, how
-    often the target takes an image for the class aimed at. Then ``cells`` holds the matrix.
+    ``(B,)``. Writes ``transfer.csv``, ``.json``, ``.png``, ``transfer_eps.png`` (with several ε)
+    and ``examples.png``, prints a table, and sends table and pictures to the loggers, with the
+    scalars ``test/acc/<target>`` and ``test/transfer/<source>/<attack>/<target>`` (of several ε,
+    ``…/<ε>``): the success rate on images that the target classifies correctly when clean or, of a
+    targeted attack, how often it sees the class aimed at. Then ``cells`` holds the matrix.
 
     Args:
         networks: name → network, values in [0, 1] → logits; all with the same classes.
@@ -71,12 +70,11 @@ class TransferEvaluation(L.LightningModule):
         sources: names of the networks that are attacked; default: all.
         targets: names of the networks that are to be fooled; default: all.
         leave_out: attack → sources that it is not run on.
-        adversarial_sets: name → what :func:`~interaction_train.attacks.read_adversarial_set` reads,
-            measured as rows of their own.
+        adversarial_sets: name → what :func:`~interaction_train.attacks.read_adversarial_set` reads.
         epsilons: bounds to run every attack with, step sizes in proportion; default: its own.
         steps: number of steps to run every attack with; default: its own.
-        best_step: report success at the best step too, which is chosen for every image on all the
-            others, for attacks that have ``on_step``; keeps all steps of a batch in memory.
+        best_step: report success at the best step too, chosen for every image on all the others,
+            for attacks that have ``on_step``; keeps all steps of a batch in memory.
         target_classes: classes that every attack aims at
             (:data:`~interaction_train.attacks.jobs.Targets`); default: as it is made.
         first_batch: leave out each process' batches before this one (from 0), on which settings

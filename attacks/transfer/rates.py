@@ -124,8 +124,8 @@ class TransferRate(RowMetric):
 def best_step(at_step: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
     """Success at the best step, chosen for every sample on all the others (leave one out).
 
-    As Wang et al. (ICLR 2021, Sec. 4) choose it; of equally good steps the last. From success
-    ``(B, S, T)`` bool after every step, and the samples ``(B, T)`` bool that the choice is made on:
+    As in Wang et al. (ICLR 2021, Sec. 4); of equally good steps the last. From success
+    ``(B, S, T)`` bool after every step and the samples ``(B, T)`` bool that the choice is made on:
     success at the chosen step, and the step from 1, ``(B, T)``.
     """
     own = (at_step & counted.unsqueeze(1)).long()

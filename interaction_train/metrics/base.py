@@ -41,9 +41,9 @@ _NOISE = 8  # units in the last place of the logits that a mean |Δ| may be off 
 class RowMetric(Metric):
     """A metric with one row of numbers per sample; ``kwargs`` are those of ``torchmetrics.Metric``.
 
-    Rows carry the hash of their sample, so that samples which a distributed sampler repeats count
-    once, and no result depends on batches, their order or the number of processes. Metrics merge by
-    joining their rows; after ``metric.persistent(True)`` the rows are part of the state dict.
+    Rows carry the hash of their sample, so that repeated samples count once, and no result depends
+    on batches, their order or the number of processes. After ``metric.persistent(True)`` the rows
+    are part of the state dict.
     """
 
     is_differentiable = False

@@ -31,8 +31,7 @@ class OrderMetric(PairMetric):
     Args:
         payoff: what the game reads off the logits; default: log-odds of the true class for J(m) and
             its log-probability for D(m).
-        ratios: orders as parts m/(n−2), ascending; ratios that are one order of the players at
-            hand are refused.
+        ratios: orders as parts m/(n−2), ascending; two of one order are refused.
         pairs: which pairs; default: 64 of cells at most two rows and columns apart.
         more: this, ``players`` and ``contexts`` are those of
             :class:`~interaction_train.metrics.base.PairMetric`.
@@ -86,10 +85,9 @@ class OrderMetric(PairMetric):
 class InteractionSpectrum(OrderMetric):
     """J^(m) = E_x E_ij |I^(m)(i,j|x)| / E_m [same] (survey, Eq. 21), with strengths and signs.
 
-    The denominator is the mean over ``ratios``, so spectra compare only over the same ones. The
-    defaults are the reference protocol, but 64 pairs per sample, where it has 200. ``compute()``
-    returns what :func:`~interaction_train.metrics.rows.spectrum` does. Args: see
-    :class:`OrderMetric`.
+    Spectra compare only over the same ``ratios``, of which the denominator is the mean. Defaults
+    are the reference protocol, but 64 pairs per sample, where it has 200. ``compute()`` returns
+    what :func:`~interaction_train.metrics.rows.spectrum` does. Args: see :class:`OrderMetric`.
 
     Examples:
         >>> import interaction_train as it, torch

@@ -3,8 +3,7 @@
 A present player, such as a cell of a grid, shows the adversarial image, an absent one the clean
 image. The payoff is the attack's utility, v(S) = max_{y'≠y} h_{y'} − h_y with y' frozen to the best
 other class of the full adversarial image, and for a targeted attack h_t − max_{y'≠t} h_{y'}
-likewise. From Wang et al., "A Unified Approach to Interpreting and Boosting Adversarial
-Transferability", ICLR 2021.
+likewise (Wang et al., "A Unified Approach to … Adversarial Transferability", ICLR 2021).
 """
 
 from __future__ import annotations
@@ -21,13 +20,7 @@ from interaction_train.indices.curve import coalition_values, end_coalitions, me
 from interaction_train.indices.readings import READINGS
 from interaction_train.indices.sampled_pairs import PairEstimates, sample_shapley_pairs
 from interaction_train.metrics.base import InteractionMetric
-from interaction_train.metrics.rows import (
-    Statistics,
-    estimate_rows,
-    mean_of,
-    strengths,
-    with_errors,
-)
+from interaction_train.metrics.rows import estimate_rows, perturbation_statistics
 from interaction_train.sampling.pairs import PairSampler, RandomPairs
 from interaction_train.sampling.random import content_hash
 
@@ -125,8 +118,8 @@ def sampled_interactions(
 
     ``estimates.over_pairs(plug_in(estimates))`` is the mean of |I| in one of the three readings of
     :mod:`interaction_train.indices.readings`. ``pairs`` are random by default, with at least 2
-    ``contexts`` each; the draws depend on ``seed`` and the adversarial image alone. The other
-    arguments as in :func:`perturbation_game`, with its errors.
+    ``contexts`` each; draws depend on ``seed`` and the adversarial image. Else as
+    :func:`perturbation_game`.
     """
     images = model, clean, adversarial, labels, players
     game = perturbation_game(*images, targets=targets, chunk_size=chunk_size)
@@ -140,14 +133,14 @@ class PerturbationInteraction(InteractionMetric):
     over all pairs, exact for every image; E_x E_ij |I^Shap(i,j|x)| over sampled pairs in the
     readings ``plug_in`` and ``split_sign``, which bracket it, and ``rms``; ``gain``, the mean of
     v(N) − v(∅), what the whole perturbation adds to the attack's utility; each with ``_stderr``
-    over images; ``contexts`` per pair, and ``samples``. NaN without samples.
-
-    An image costs 2n + 5 forward passes and those of the sampled pairs: by default 517 and 27 400.
+    over images; ``contexts`` per pair, and ``samples``. An image costs 2n + 5 forward passes and
+    those of the sampled pairs, by default 517 and 27 400.
 
     Args: see :class:`~interaction_train.metrics.base.InteractionMetric`.
     """
 
     bars, ylabel = ("mean", *READINGS), "interactions inside the perturbation"
+    statistics = staticmethod(perturbation_statistics)
 
     def update(
         self,
@@ -169,8 +162,3 @@ class PerturbationInteraction(InteractionMetric):
         parts = [content_hash(clean), content_hash(adversarial), labels, aims]
         content = content_hash(torch.stack(parts, 1))
         self.add(content, estimate_rows(sampled, gain, exact[:, None]))
-
-    def statistics(self, rows: Tensor) -> Statistics:
-        means = {"mean": mean_of(rows, "signed"), "gain": mean_of(rows, "scale")}
-        means |= {reading: strengths(rows, reading) for reading in READINGS}
-        return {key: value.squeeze() for key, value in with_errors(means, rows).items()}

@@ -140,3 +140,10 @@ def strength(rows: Tensor) -> Statistics:
         means[f"strength_{reading}"] = ratio(means[reading], scale)
     result = {"scale": scale[0], **with_errors(means, rows)}
     return {key: value.squeeze() for key, value in result.items()}
+
+
+def perturbation_statistics(rows: Tensor) -> Statistics:
+    """What :class:`~interaction_train.metrics.PerturbationInteraction` returns, as scalars."""
+    means = {"mean": mean_of(rows, "signed"), "gain": mean_of(rows, "scale")}
+    means |= {reading: strengths(rows, reading) for reading in READINGS}
+    return {key: value.squeeze() for key, value in with_errors(means, rows).items()}
