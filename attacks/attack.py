@@ -68,8 +68,7 @@ class TransferAttack(torchattacks.attack.Attack):
         images ``(B, C, H, W)`` float in [0, 1], labels ``(B,)`` int64 → ``(B, C, H, W)``.
 
     Raises:
-        InputError: arguments out of range; on a call, images or labels that do not fit, a model
-            that returns anything but logits, or, naming the samples, gradients that are not finite.
+        InputError: arguments out of range; on a call, inputs, logits or gradients that do not fit.
     """
 
     on_step: Callable[[int, Tensor], None] | None = None

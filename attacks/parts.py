@@ -213,6 +213,10 @@ class ScaleInvariance(Part):
         return rows / (2**copy).to(rows).view(-1, *(1 for _ in rows.shape[2:]))
 
 
+Plan = tuple[int, Tensor, Tensor]
+"""Of one side: the canvas' size and, ``(B,)`` int64, the image's new size and first pixel."""
+
+
 class InputDiversity(Part):
     """DI: images resized and padded at random, each sample its own way (Xie et al., CVPR 2019).
 
@@ -251,23 +255,16 @@ class InputDiversity(Part):
         changed = resize_and_pad(rows, vertical, horizontal, fill)
         return torch.where((change < self.probability).view(-1, 1, 1, 1, 1), changed, rows)
 
-    def _plan(self, size: int, scale: Tensor, place: Tensor) -> tuple[int, Tensor, Tensor]:
-        """Of one side: the canvas, the image's new size and its first pixel, ``(B,)`` each."""
+    def _plan(self, size: int, scale: Tensor, place: Tensor) -> Plan:
         low, canvas = sorted((size, max(1, int(size * self.resize_rate))))
         new = low + (scale * (canvas - low)).long()
         return canvas, new, (place * (canvas - new + 1)).long()
 
 
-def resize_and_pad(
-    rows: Tensor,
-    vertical: tuple[int, Tensor, Tensor],
-    horizontal: tuple[int, Tensor, Tensor],
-    fill: Tensor,
-) -> Tensor:
+def resize_and_pad(rows: Tensor, vertical: Plan, horizontal: Plan, fill: Tensor) -> Tensor:
     """Resize rows ``(B, k, C, H, W)``, place them on a canvas, and bring that to the rows' size.
 
-    A matrix per side and sample does it, as bilinear resizing is linear. Each side's plan is the
-    canvas' size, and per sample ``(B,)`` int64 the image's new size and first pixel.
+    A matrix per side and sample does it, as bilinear resizing is linear.
     """
     up, left = (
         _side(rows, size, *plan)[:, None, None]

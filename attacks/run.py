@@ -49,8 +49,7 @@ def run_attack(
         The adversarial images in the dtype of ``x``; of a targeted attack, its targets ``(B,)``.
 
     Raises:
-        InputError: images outside [0, 1], targets equal to labels or not told; or the attack
-            returned another shape, numbers that are not finite or pixels outside [0, 1].
+        InputError: images, given or returned, that do not fit; targets equal to labels or not told.
     """
     name = type(attack).__name__
     normalized = getattr(attack, "_normalization_applied", None) is True

@@ -65,8 +65,7 @@ def skip_gradient(
             module's output (of several, the first tensor).
 
     Raises:
-        InputError: γ out of its range, a name that is no module, no residual block found or, in the
-            forward pass, one without a skip connection.
+        InputError: γ out of its range, an unknown name, no residual block, or one without a skip.
     """
     in_range("gamma", gamma, 0, 1, above=True)
     network = unwrap(model)

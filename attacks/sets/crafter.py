@@ -45,8 +45,7 @@ class AdversarialCrafter(L.LightningModule):
             the attack is made, mostly at none.
 
     Raises:
-        InputError: an unknown choice, what makes no attack or one that cannot aim; on a batch,
-            images, labels or logits that do not fit, or a bad result of the attack.
+        InputError: an unknown choice, what makes no attack, or batches or results that do not fit.
     """
 
     def __init__(

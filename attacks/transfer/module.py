@@ -85,8 +85,7 @@ class TransferEvaluation(L.LightningModule):
         seed: seed of random targets, and of attacks that draw from the global random states.
 
     Raises:
-        InputError: nothing to measure, settings or names that do not fit; in ``test``, images,
-            labels or logits that do not fit, attacks that cannot aim, or aim at the labels.
+        InputError: nothing to measure, or settings, batches, logits or targets that do not fit.
     """
 
     def __init__(

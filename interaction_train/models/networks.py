@@ -111,16 +111,13 @@ class DigitsMLP(_FeatureNet):
         mean: Sequence[float] = DIGITS_MEAN,
         std: Sequence[float] = DIGITS_STD,
     ) -> None:
-        at_least("num_classes", num_classes, 1)
         at_least("image_size", image_size, 1)
         if not hidden or min(hidden) < 1:
             raise InputError("hidden", hidden, "one size per hidden layer, each at least 1")
         _check_channels(in_channels, mean)
-        layers: list[nn.Module] = [nn.Flatten()]
-        for before, after in pairwise([in_channels * image_size**2, *hidden]):
-            layers += [nn.Linear(before, after), nn.ReLU(inplace=True)]
-        classifier = nn.Sequential(nn.Linear(hidden[-1], num_classes))
-        super().__init__(nn.Sequential(*layers), classifier, mean, std, image_size)
+        sizes = [in_channels * image_size**2, *hidden, num_classes]
+        *features, last = _classifier(sizes, [None] * (len(sizes) - 1))
+        super().__init__(nn.Sequential(*features), nn.Sequential(last), mean, std, image_size)
 
 
 class _CIFARNet(_FeatureNet):
@@ -229,17 +226,6 @@ class CIFARResNet(ResNet):
         return self._forward_impl(self.normalize(x))
 
 
-class _Shortcut(nn.Module):
-    """Skips every second pixel and pads channels with zeros."""
-
-    def __init__(self, padding: int) -> None:
-        super().__init__()
-        self.padding = padding
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x[..., ::2, ::2], (0, 0, 0, 0, self.padding, self.padding))
-
-
 class CIFARThinResNet(nn.Module):
     """ResNet-20, -32, -44, … for small images: 16, 32 and 64 channels, no downsampling stem.
 
@@ -329,6 +315,9 @@ def _classifier(sizes: Sequence[int], dropouts: Sequence[float | None]) -> nn.Se
 
 
 def _stage(inputs: int, outputs: int, stride: int, blocks: int) -> nn.Sequential:
-    shortcut = _Shortcut((outputs - inputs) // 2) if stride > 1 else None
+    # Every second pixel, with zeros for the new channels.
+    new = (outputs - inputs) // 2
+    pad = nn.ConstantPad3d((0, 0, 0, 0, new, new), 0.0)
+    shortcut = nn.Sequential(nn.AvgPool2d(1, stride), pad) if stride > 1 else None
     first = BasicBlock(inputs, outputs, stride, shortcut)
     return nn.Sequential(first, *(BasicBlock(outputs, outputs) for _ in range(blocks - 1)))
