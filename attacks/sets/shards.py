@@ -35,7 +35,7 @@ from interaction_train.attacks.norms import to_floats
 from interaction_train.attacks.transfer.rates import Proportion
 from interaction_train.errors import InputError
 from interaction_train.game.evaluation import unwrap
-from interaction_train.models import weights_tag
+from interaction_train.models.weights import content, weights_tag
 from interaction_train.tracking.provenance import versions
 
 MANIFEST = "manifest.json"
@@ -120,8 +120,8 @@ def write_batches(path: Path, batches: Sequence[Mapping[str, Tensor]], png: bool
         for image, index in zip(images, shard["indices"].tolist(), strict=True):
             picture = Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy())
             _whole(folder / f"{index:06d}.png", partial(picture.save, format="PNG"))
-    content = save({name: value.contiguous() for name, value in shard.items()})
-    _whole(path, lambda file: file.write_bytes(content))
+    written = save({name: value.contiguous() for name, value in shard.items()})
+    _whole(path, lambda file: file.write_bytes(written))
 
 
 def joined(shards: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -248,7 +248,7 @@ def describe_data(dataset: Dataset[Any]) -> dict[str, Any]:
                 raise InputError("predict_dataloader", type(item).__name__, "items (tensor, label)")
             x, y = item
             digest.update(f"{tuple(x.shape)} {x.dtype} {int(y)}".encode())
-            digest.update(_bytes(x))
+            digest.update(content(x))
     return {"samples": len(data), "hash": digest.hexdigest()}
 
 
@@ -267,7 +267,7 @@ def _described(value: Any, above: tuple[Any, ...] = ()) -> Any:
     if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
         return _name(value)
     if isinstance(value, Tensor):
-        digest = hashlib.blake2b(_bytes(value), digest_size=8).hexdigest()
+        digest = hashlib.blake2b(content(value), digest_size=8).hexdigest()
         return {"shape": list(value.shape), "values": digest}
     if isinstance(value, nn.Module):
         return describe_network(value)
@@ -285,10 +285,6 @@ def _described(value: Any, above: tuple[Any, ...] = ()) -> Any:
         if not name.startswith("_") and name not in left_out
     }
     return {"class": _name(type(value)), **settings}
-
-
-def _bytes(value: Tensor) -> bytes:
-    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def _name(kind: Any) -> str:

@@ -140,23 +140,18 @@ class RandomCropFlip:
         return torch.where((side < 1)[:, None, None, None], x.flip(-1), x) if self.flip else x
 
 
-@dataclass(frozen=True)
-class PerSample:
+def per_sample(transform: nn.Module, x: Tensor, draws: Draws) -> Tensor:
     """A transform of ``(C, H, W)``; torch's generator is seeded for each sample and put back."""
-
-    transform: nn.Module
-
-    def __call__(self, x: Tensor, draws: Draws) -> Tensor:
-        out = []
-        with torch.random.fork_rng(devices=[]):
-            for sample, seed in zip(x, draws.bits("transform").tolist(), strict=True):
-                # torch.manual_seed would reseed the accelerators too.
-                torch.default_generator.manual_seed(seed)
-                out.append(self.transform(sample))
-        kinds = {tuple(o.shape) if isinstance(o, Tensor) else type(o).__name__ for o in out}
-        if len(kinds) > 1 or not isinstance(out[0], Tensor):
-            raise InputError("transform", f"outputs of {kinds}", "tensors of one shape")
-        return torch.stack(out)
+    out = []
+    with torch.random.fork_rng(devices=[]):
+        for sample, seed in zip(x, draws.bits("transform").tolist(), strict=True):
+            # torch.manual_seed would reseed the accelerators too.
+            torch.default_generator.manual_seed(seed)
+            out.append(transform(sample))
+    kinds = {tuple(o.shape) if isinstance(o, Tensor) else type(o).__name__ for o in out}
+    if len(kinds) > 1 or not isinstance(out[0], Tensor):
+        raise InputError("transform", f"outputs of {kinds}", "tensors of one shape")
+    return torch.stack(out)
 
 
 class Cutout(v2.Transform):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,9 +22,9 @@ from interaction_train.data.keyed import (
     KeyedDataset,
     KeyedLoader,
     KeyedSampler,
-    PerSample,
     RandomCropFlip,
     as_is,
+    per_sample,
 )
 from interaction_train.data.sources import NAMES, Split, images, labels, load, resize
 from interaction_train.errors import InputError, at_least, one_of
@@ -96,9 +98,8 @@ class ImageDataModule(LightningDataModule):
             raise InputError("seed", self.seed, "an integer from 0 to 2^32 - 1")
         one_of("predict_split", self.predict_split, ("train", "val", "test"))
         self.source, self.root = str(self.source), str(self.root)
-        path = Path(self.source)
-        is_file = path.suffix == ".npz" and path.is_file()
-        if not (self.source in NAMES or path.is_dir() or is_file):
+        is_file = self.source.endswith(".npz") and os.path.isfile(self.source)
+        if not (self.source in NAMES or os.path.isdir(self.source) or is_file):
             expected = f"one of {', '.join(NAMES)}, an existing folder or an existing .npz file"
             raise InputError("source", repr(self.source), expected)
         self.num_classes = self.num_classes or NAMES.get(self.source)
@@ -135,7 +136,7 @@ class ImageDataModule(LightningDataModule):
     def _augmentations(self, channels: int) -> list[Augmentation]:
         found: list[Augmentation] = []
         if self.augment and self.transform is not None:
-            found.append(PerSample(self.transform))
+            found.append(partial(per_sample, self.transform))
         elif self.augment:
             likely = self.source == "FashionMNIST" or (channels > 1 and self.source != "SVHN")
             found.append(RandomCropFlip(self.padding, likely if self.flip is None else self.flip))
