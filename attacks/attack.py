@@ -211,8 +211,7 @@ class TransferAttack(torchattacks.attack.Attack):
         if not 1 <= self._kth_min < logits.shape[1]:
             expected = f"1 to {logits.shape[1] - 1}, kth_min below the number of classes"
             raise InputError("kth_min", self._kth_min, expected)
-        others = logits.scatter(1, labels.unsqueeze(1), torch.inf)
-        return others.argsort(1)[:, self._kth_min - 1]
+        return logits.scatter(1, labels.unsqueeze(1), torch.inf).argsort(1)[:, self._kth_min - 1]
 
     def _outlook(self, inputs: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         with without_grad():
@@ -304,8 +303,8 @@ class HybridIRAttack(IRAttack):
         **common: Any,
     ) -> None:
         super().__init__(model, decay=None, **common)
-        self.parts = [] if gamma == 1 else [SkipGradient(gamma)]
-        self.parts += [
+        self.parts = [
+            SkipGradient(gamma),
             GaussianAveraging(samples, sigma),
             InputDiversity(resize_rate, probability),
             TranslationInvariance(kernel_size),

@@ -52,8 +52,7 @@ def random_start(clean: Tensor, norm: Norm, eps: float, draws: Draws) -> Tensor:
     if norm == "Linf":
         delta = (2 * draws.uniform("start", size) - 1) * eps
     else:
-        direction = normalize(draws.normal("start", size), "L2")
-        delta = direction * eps * draws.uniform("radius", 1)
+        delta = normalize(draws.normal("start", size), "L2") * eps * draws.uniform("radius", 1)
     return project(clean + delta.view_as(clean).to(clean), clean, norm, eps)
 
 

@@ -136,8 +136,7 @@ class Problem:
         self.attack, self.parts, self.clean, self.labels = attack, attack.parts, clean, labels
         self.networks: list[tuple[nn.Module, float]] = [(attack.model, 1.0)]
         if isinstance(attack.model, Ensemble) and attack.model.average == "losses":
-            members = attack.model.members
-            self.networks = list(zip(members, attack.model.weights, strict=True))
+            self.networks = list(zip(attack.model.members, attack.model.weights, strict=True))
         self._checked = False
 
     def at_copies(self, points: Tensor, step: Step) -> Tensor:
@@ -180,8 +179,7 @@ class Problem:
 
         values = [self.loss_values, utility] if alone else [utility]
         found = self._gradients(point, 1, lambda leaf, _: leaf.unsqueeze(1), values, step)
-        loss = found[0] if alone else self.at_copies(point, step)
-        return loss, found[-1], rivals
+        return found[0] if alone else self.at_copies(point, step), found[-1], rivals
 
     def at_masks(
         self,

@@ -104,8 +104,7 @@ def craft(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Tensor:
 
 def norm_of(attack: Attack) -> str:
     """The norm that an attack bounds, mostly ``"Linf"`` or ``"L2"``, by its attribute or name."""
-    named = "L2" if "L2" in type(attack).__name__ else "Linf"
-    return str(getattr(attack, "norm", None) or named)
+    return getattr(attack, "norm", None) or ("L2" if "L2" in type(attack).__name__ else "Linf")
 
 
 def warn_of_bound(attack: Attack) -> None:

@@ -147,8 +147,7 @@ def can_go_on(folder: Path, job: Mapping[str, Any], overwrite: bool = False) -> 
     if difference is not None and not overwrite and next(folder.glob("shard_*"), None):
         place, old, new = difference
         got = f"{str(folder)!r}, crafted with {place} = {old}"
-        wanted = f"{place} = {new}; or another folder, or overwrite: true"
-        raise InputError("folder", got, wanted)
+        raise InputError("folder", got, f"{place} = {new}; or another folder, or overwrite: true")
     return difference is None
 
 

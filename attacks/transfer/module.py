@@ -217,8 +217,7 @@ class TransferEvaluation(L.LightningModule):
         at_step: list[Tensor] = []
         if row.rate.steps:
             row.attack.on_step = lambda number, images: at_step.append(images.clone())
-        network = self.networks[row.source]
-        with _named(row.name, row.source), counted_passes(network) as passes:
+        with _named(row.name, row.source), counted_passes(self.networks[row.source]) as passes:
             adversarial, aims = run_attack(row.attack, x, y, seed=self.seed)
         if row.rate.steps:
             row.attack.on_step = None

@@ -160,5 +160,5 @@ class PerturbationInteraction(InteractionMetric):
         sampled = sample_shapley_pairs(game, self.pairs, self.contexts, seed=self.seed)
         aims = torch.full_like(labels, -1) if targets is None else targets
         parts = [content_hash(clean), content_hash(adversarial), labels, aims]
-        content = content_hash(torch.stack(parts, 1))
-        self.add(content, estimate_rows(sampled, gain, exact[:, None]))
+        rows = estimate_rows(sampled, gain, exact[:, None])
+        self.add(content_hash(torch.stack(parts, 1)), rows)

@@ -38,16 +38,11 @@ class _FeatureNet(nn.Module):
     """normalize → features → classifier, for images of one size."""
 
     def __init__(
-        self,
-        features: nn.Sequential,
-        classifier: nn.Sequential,
-        mean: Sequence[float],
-        std: Sequence[float],
-        image_size: int,
+        self, normalize: Normalize, features: nn.Module, classifier: nn.Module, image_size: int
     ) -> None:
         super().__init__()
-        self.normalize = Normalize(mean, std)
-        self.features, self.classifier, self.image_size = features, classifier, image_size
+        self.normalize, self.features, self.classifier = normalize, features, classifier
+        self.image_size = image_size
 
     def forward(self, x: Tensor) -> Tensor:
         size = self.image_size
@@ -90,7 +85,7 @@ class DigitsNet(_FeatureNet):
         features = _convolutions(in_channels, [width, "M", 2 * width, "M"])
         units = 2 * width * (image_size // 4) ** 2
         classifier = _classifier([units, 4 * width, num_classes], [None, dropout])
-        super().__init__(features, classifier, mean, std, image_size)
+        super().__init__(Normalize(mean, std), features, classifier, image_size)
         # On a CPU, max-pooling 8x8 images is several times faster with the channels last.
         self.features.to(memory_format=torch.channels_last)
 
@@ -116,8 +111,9 @@ class DigitsMLP(_FeatureNet):
             raise InputError("hidden", hidden, "one size per hidden layer, each at least 1")
         _check_channels(in_channels, mean)
         sizes = [in_channels * image_size**2, *hidden, num_classes]
-        *features, last = _classifier(sizes, [None] * (len(sizes) - 1))
-        super().__init__(nn.Sequential(*features), nn.Sequential(last), mean, std, image_size)
+        *hidden_layers, last = _classifier(sizes, [None] * (len(sizes) - 1))
+        features, classifier = nn.Sequential(*hidden_layers), nn.Sequential(last)
+        super().__init__(Normalize(mean, std), features, classifier, image_size)
 
 
 class _CIFARNet(_FeatureNet):
@@ -128,14 +124,13 @@ class _CIFARNet(_FeatureNet):
         config: Sequence[Layer],
         sizes: Sequence[int],
         dropouts: Sequence[float | None],
-        mean: Sequence[float],
-        std: Sequence[float],
+        normalize: Normalize,
         batch_norm: bool = False,
     ) -> None:
         features = _convolutions(3, config, batch_norm)
         channels = next(size for size in reversed(config) if isinstance(size, int))
         units = channels * (32 >> config.count("M")) ** 2
-        super().__init__(features, _classifier([units, *sizes], dropouts), mean, std, 32)
+        super().__init__(normalize, features, _classifier([units, *sizes], dropouts), 32)
         # For all layers that a ReLU follows: torch's default shrinks the signal at every layer.
         layers = [m for m in self.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
         for layer in layers[:-1]:
@@ -165,7 +160,7 @@ class CIFARAlexNet(_CIFARNet):
     ) -> None:
         config: list[Layer] = [64, "M", (192, 5), "M", 384, 256, 256, "M"]
         sizes, dropouts = [hidden, hidden, num_classes], [dropout, dropout, None]
-        super().__init__(config, sizes, dropouts, mean, std)
+        super().__init__(config, sizes, dropouts, Normalize(mean, std))
 
 
 class CIFARVGG(_CIFARNet):
@@ -191,8 +186,8 @@ class CIFARVGG(_CIFARNet):
         std: Sequence[float] = CIFAR10_STD,
     ) -> None:
         one_of("depth", depth, _VGG_CONFIGS)
-        config, sizes = _VGG_CONFIGS[depth], [hidden, num_classes]
-        super().__init__(config, sizes, [dropout, dropout], mean, std, batch_norm)
+        config, sizes, normalize = _VGG_CONFIGS[depth], [hidden, num_classes], Normalize(mean, std)
+        super().__init__(config, sizes, [dropout, dropout], normalize, batch_norm)
 
 
 class CIFARResNet(ResNet):
