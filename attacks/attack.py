@@ -1,4 +1,4 @@
-"""One loop for all transferable attacks, in torchattacks' interface."""
+"""One loop for all transferable attacks, in torchattacks' interface, and short names for two."""
 
 from __future__ import annotations
 
@@ -8,17 +8,24 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torchattacks
 from torch import Tensor, nn
 
 from interaction_train.attacks.norms import NORMS, Norm, random_start, step_and_project
-from interaction_train.attacks.objectives import Objective
-from interaction_train.attacks.parts.base import Part, Step
-from interaction_train.attacks.problem import Problem
+from interaction_train.attacks.objectives import InteractionObjective, Loss, Objective, Problem
+from interaction_train.attacks.parts import (
+    GaussianAveraging,
+    InputDiversity,
+    Momentum,
+    Part,
+    Step,
+    TranslationInvariance,
+)
 from interaction_train.attacks.run import float32_outside, rounded_inward, warn_of_bound
+from interaction_train.attacks.skip import SkipGradient
 from interaction_train.errors import (
     InputError,
     at_least,
@@ -29,7 +36,9 @@ from interaction_train.errors import (
     refuse_probabilities,
 )
 from interaction_train.game.evaluation import evaluation_mode, without_grad
+from interaction_train.game.players import GridPlayers
 from interaction_train.losses.base import show_shared
+from interaction_train.losses.reduction import GroupReduction
 from interaction_train.sampling.random import Draws, content_hash
 
 
@@ -37,11 +46,10 @@ class TransferAttack(torchattacks.attack.Attack):
     """Projected gradient ascent on an objective, changed by parts: momentum, diversity, and so on.
 
     Without parts and with the default objective this is PGD. A ``torchattacks`` attack in all its
-    ways: modes, ``set_normalization_used``, ``save``, wrappers such as ``MultiAttack``. Beyond,
-    random draws are stateless: a sample's result depends on neither its batch nor the global RNG
-    state, which is left alone. Modes, gradients, statistics and hooks of the network come back as
-    they were, also after an exception; ``no_grad`` and ``inference_mode`` around it do no harm. A
-    sample whose gradient was zero in every step is named in a warning.
+    ways: modes, ``set_normalization_used``, ``save``, wrappers such as ``MultiAttack``. Random
+    draws are stateless: a sample's result depends on neither its batch nor the global RNG state.
+    The network comes back as it was, also after an exception; ``no_grad`` and ``inference_mode``
+    around it do no harm. A sample whose gradient was zero in every step is named in a warning.
 
     Args:
         model: maps ``(B, C, H, W)`` in [0, 1] to logits ``(B, classes)``.
@@ -55,14 +63,12 @@ class TransferAttack(torchattacks.attack.Attack):
         seed: seed of the draws.
         chunk_size: rows sent through the network at once, at least one per sample of the batch;
             default: 64 on a CPU, on CUDA as many as large networks leave memory for.
-        name: shown by torchattacks' representation.
 
     Shapes:
         images ``(B, C, H, W)`` float in [0, 1], labels ``(B,)`` int64 → ``(B, C, H, W)``.
 
     Raises:
-        InputError: arguments out of range; on a call, images or labels that do not fit, a model
-            that returns anything but logits, or, naming the samples, gradients that are not finite.
+        InputError: arguments out of range; on a call, inputs, logits or gradients that do not fit.
     """
 
     on_step: Callable[[int, Tensor], None] | None = None
@@ -82,7 +88,6 @@ class TransferAttack(torchattacks.attack.Attack):
         random_start: bool = False,
         seed: int = 0,
         chunk_size: int | None = None,
-        name: str | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             several = isinstance(model, list | tuple)
@@ -98,7 +103,7 @@ class TransferAttack(torchattacks.attack.Attack):
         if chunk_size is not None:
             at_least("chunk_size", chunk_size, 1)
         one_of("norm", norm, NORMS)
-        super().__init__(name or type(self).__name__, model)
+        super().__init__(type(self).__name__, model)
         self.supported_mode = ["default", "targeted"]
         self.eps, self.alpha, self.steps, self.norm = eps, alpha, steps, norm
         self.objective = Objective() if objective is None else objective
@@ -206,8 +211,7 @@ class TransferAttack(torchattacks.attack.Attack):
         if not 1 <= self._kth_min < logits.shape[1]:
             expected = f"1 to {logits.shape[1] - 1}, kth_min below the number of classes"
             raise InputError("kth_min", self._kth_min, expected)
-        others = logits.scatter(1, labels.unsqueeze(1), torch.inf)
-        return others.argsort(1)[:, self._kth_min - 1]
+        return logits.scatter(1, labels.unsqueeze(1), torch.inf).argsort(1)[:, self._kth_min - 1]
 
     def _outlook(self, inputs: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         with without_grad():
@@ -216,3 +220,93 @@ class TransferAttack(torchattacks.attack.Attack):
         labels = logits.argmax(1) if labels is None else labels
         checked_classes(labels, logits.shape[1])
         return logits, labels
+
+
+class IRAttack(TransferAttack, sets=("objective", "parts")):
+    """The interaction-reduced attack (survey, Sec. 5.1, Eq. 18 and 19).
+
+    Maximises loss − λ·Î, with Î the interactions inside the perturbation. With the margin as loss
+    this is (1 − λ)·v(N) + λ·E_A[v(N∖A) + v(A)] − λ·v(∅): at the default λ = 1 what remains is the
+    masked ablation, :class:`~interaction_train.attacks.MaskedObjective` on the margin. Published:
+    ``loss="cross_entropy"``, eps = 16/255, 100 steps, a 16 × 16 grid and 32 draws of 32 cells.
+
+    Args:
+        model: this, ``eps``, ``alpha`` and ``steps`` as in :class:`TransferAttack`.
+        weight: λ.
+        grid: cells along each side of the image.
+        draws: groups per step; a step costs 2·draws + 1 forward passes.
+        size: cells in a group.
+        loss: ``"margin"`` or ``"cross_entropy"``.
+        mix: ``"losses"`` or ``"gradients"``, as in :class:`InteractionObjective`.
+        decay: of momentum; None for no momentum.
+        common: the other settings of :class:`TransferAttack`.
+
+    Examples:
+        >>> import torch
+        >>> from interaction_train.models import DigitsNet, pretrained
+        >>> model = pretrained(DigitsNet(), "digits_cnn")
+        >>> attack = IRAttack(model, eps=0.1, alpha=0.02, steps=3, grid=4, draws=4, size=4)
+        >>> images, labels = torch.rand(2, 1, 8, 8), torch.tensor([3, 8])
+        >>> float((attack(images, labels) - images).abs().max()) <= 0.1 + 1e-6
+        True
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        eps: float = 8 / 255,
+        alpha: float = 2 / 255,
+        steps: int = 20,
+        weight: float = 1.0,
+        grid: int = 16,
+        draws: int = 32,
+        size: int = 32,
+        loss: Loss = "margin",
+        mix: Literal["losses", "gradients"] = "losses",
+        decay: float | None = None,
+        **common: Any,
+    ) -> None:
+        reduction = GroupReduction(GridPlayers(grid, grid), draws, size)
+        objective = InteractionObjective(loss, weight, mix, reduction)
+        parts = [] if decay is None else [Momentum(decay)]
+        super().__init__(model, eps, alpha, steps, objective=objective, parts=parts, **common)
+
+
+class HybridIRAttack(IRAttack):
+    """MI + VR + SGM + DI + TI + IR, the survey's strongest combination (Table 2).
+
+    A step costs ``samples`` forward passes for VR and 2·draws + 1 for IR.
+
+    Args:
+        model: a network with residual blocks, for SGM.
+        decay: of momentum (MI).
+        samples: noisy copies per step (VR).
+        sigma: standard deviation of their noise (VR).
+        gamma: share of the gradient through residual branches (SGM); 1 for networks without them.
+        resize_rate: extreme scale (DI).
+        probability: that an image is resized in a step (DI).
+        kernel_size: width of the smoothing kernel in pixels (TI).
+        common: the other arguments of :class:`IRAttack`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        decay: float = 1.0,
+        samples: int = 20,
+        sigma: float = 15 / 255,
+        gamma: float = 0.5,
+        resize_rate: float = 0.9,
+        probability: float = 0.5,
+        kernel_size: int = 15,
+        **common: Any,
+    ) -> None:
+        super().__init__(model, decay=None, **common)
+        self.parts = [
+            SkipGradient(gamma),
+            GaussianAveraging(samples, sigma),
+            InputDiversity(resize_rate, probability),
+            TranslationInvariance(kernel_size),
+            Momentum(decay),
+        ]

@@ -20,9 +20,8 @@ class Ensemble(nn.Module):
 
     Args:
         models: the members, each ``(B, C, H, W)`` in [0, 1] → logits ``(B, classes)``.
-        average: what is averaged: ``"logits"``; ``"probabilities"``, so that the output is
-            log Σ_k w_k p_k, whose softmax is the mean probability; or ``"losses"``, which an attack
-            averages itself (the forward pass then gives the mean logits).
+        average: ``"logits"``; ``"probabilities"``, then the output is log Σ_k w_k p_k; or
+            ``"losses"``, which an attack averages itself (forward then gives the mean logits).
         weights: positive numbers, one per model, kept relative to their sum; default: all equal.
 
     Shapes:

@@ -16,12 +16,7 @@ from interaction_train.errors import (
     checked_labels,
     refuse_probabilities,
 )
-from interaction_train.game.evaluation import (
-    Network,
-    eval_logits,
-    evaluation_mode,
-    without_grad,
-)
+from interaction_train.game.evaluation import Network, eval_logits, evaluation_mode, without_grad
 from interaction_train.sampling.random import Draws, sample_hash
 
 Targets = Literal["random", "least_likely"] | list[int]
@@ -67,13 +62,8 @@ def make_attack(
 ) -> Attack:
     """An attack on a network; what is None stays as the factory makes it.
 
-    Args:
-        factory: what makes it.
-        network: the network.
-        epsilon: its bound (:func:`~interaction_train.attacks.run.set_epsilon`).
-        targets: what it aims at.
-        seed: seed of the targets' draws.
-        steps: of it and of attacks inside of it, where they have steps.
+    ``epsilon`` as in :func:`~interaction_train.attacks.run.set_epsilon`; ``targets`` are drawn by
+    ``seed``; ``steps`` are those of it and of attacks inside of it, where they have steps.
 
     Raises:
         InputError: no attack is made, or one without a bound or targets to set.
@@ -114,8 +104,7 @@ def aim(attack: Attack, targets: Targets | None, seed: int = 0) -> None:
     A sample's target depends on its content and the seed alone; choosing takes one forward pass.
 
     Raises:
-        InputError: an attack that cannot aim; on a call, classes that the network does not have, or
-            a list of one class and a sample of that class.
+        InputError: an attack that cannot aim; on a call, unknown classes, or none but the label.
     """
     if targets is None:
         return

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torchattacks.attack import Attack
 
+from interaction_train.attacks.ensemble import Ensemble
 from interaction_train.attacks.norms import normalize
-from interaction_train.attacks.parts.base import Step, settings_repr
-from interaction_train.attacks.problem import Problem
-from interaction_train.errors import InputError, one_of
-from interaction_train.game.payoffs import margin
+from interaction_train.attacks.parts import Step, settings_repr
+from interaction_train.errors import (
+    InputError,
+    checked_classes,
+    checked_logits,
+    one_of,
+    refuse_probabilities,
+)
+from interaction_train.game.chunks import gradient_rows
+from interaction_train.game.masked import masked_rows
+from interaction_train.game.payoffs import best_rival, margin
 from interaction_train.losses.reduction import GroupReduction, InteractionReduction
 
 Loss = Literal["cross_entropy", "margin"]
+Logits = list[Tensor]  # (B, k, classes), one per network whose losses are averaged
 
 _ROUNDING = 1e-4
 
@@ -51,8 +63,7 @@ class Objective:
 class MaskedObjective(Objective):
     """The ablation of the interaction loss: the mean over groups A of the loss at N∖A and at A.
 
-    What :class:`InteractionObjective`, of the same arguments, gives beyond it is due to
-    interactions (formula sheet, 16).
+    What :class:`InteractionObjective` gives beyond it is due to interactions (formula sheet, 16).
     """
 
     def __init__(
@@ -113,3 +124,141 @@ class InteractionObjective(Objective):
             interaction = torch.where(real, interaction, 0)
             loss, interaction = normalize(loss, "L1"), normalize(interaction, "L1")
         return loss - self.weight * interaction
+
+
+class Problem:
+    """What an objective evaluates: an attack on clean images, away from labels or to targets.
+
+    Of an ensemble that averages losses, the members are evaluated.
+    """
+
+    def __init__(self, attack: Attack, clean: Tensor, labels: Tensor) -> None:
+        self.attack, self.parts, self.clean, self.labels = attack, attack.parts, clean, labels
+        self.networks: list[tuple[nn.Module, float]] = [(attack.model, 1.0)]
+        if isinstance(attack.model, Ensemble) and attack.model.average == "losses":
+            self.networks = list(zip(attack.model.members, attack.model.weights, strict=True))
+        self._checked = False
+
+    def at_copies(self, points: Tensor, step: Step) -> Tensor:
+        """The loss's gradient ``(B, C, H, W)``, meaned over the parts' copies of each point.
+
+        ``points`` is ``(B, C, H, W)``, or ``(B, P, C, H, W)`` for the mean over P points.
+        """
+        parts = [part for part in self.parts if part.varies]
+        several = points.dim() > self.clean.dim()
+        shift = points - self.clean.unsqueeze(1) if several else None
+        copies = [points.shape[1] if several else 1, *(part.copies for part in parts)]
+
+        def rows(leaf: Tensor, wanted: range) -> Tensor:
+            index = torch.arange(wanted.start, wanted.stop, device=leaf.device)
+            made = leaf.unsqueeze(1).expand(-1, len(wanted), *leaf.shape[1:])
+            if shift is not None:
+                made = made + shift[:, index % copies[0]]
+            index = index // copies[0]
+            for part in parts:
+                made = part.vary(made, index % part.copies, step)
+                index = index // part.copies
+            return made
+
+        point, count = self.clean if several else points, math.prod(copies)
+        (gradient,) = self._gradients(point, count, rows, [self.loss_values], step)
+        return gradient / count
+
+    def at_full(self, point: Tensor, step: Step) -> tuple[Tensor, Tensor, Logits]:
+        """At the full adversarial images: the loss's gradient, v(N)'s, and the frozen rivals.
+
+        Without copies, over which the loss's is meaned, both come from one forward pass.
+        """
+        rivals: Logits = []
+        alone = not any(part.varies for part in self.parts)
+
+        def utility(logits: Logits) -> Tensor:
+            labels = self.labels.unsqueeze(1)
+            rivals.extend(best_rival(out.detach(), labels) for out in logits)
+            return self.utilities(logits, rivals)
+
+        values = [self.loss_values, utility] if alone else [utility]
+        found = self._gradients(point, 1, lambda leaf, _: leaf.unsqueeze(1), values, step)
+        return found[0] if alone else self.at_copies(point, step), found[-1], rivals
+
+    def at_masks(
+        self,
+        point: Tensor,
+        reduction: InteractionReduction,
+        step: Step,
+        value: Callable[[Logits], Tensor],
+    ) -> tuple[Tensor, int]:
+        """The gradient of ``value`` summed over the rows N∖A and A of all groups; their number."""
+        inside = reduction.groups(step.draws, reduction.players.count(self.clean.shape[1:]))
+        present = torch.cat([~inside, inside], 1)
+
+        def rows(leaf: Tensor, wanted: range) -> Tensor:
+            cells = present[:, wanted.start : wanted.stop]
+            return masked_rows(leaf, self.clean, reduction.players, cells)
+
+        count = present.shape[1]
+        (gradient,) = self._gradients(point, count, rows, [value], step)
+        return gradient, count
+
+    def refined(self, gradient: Tensor, step: Step) -> Tensor:
+        """The loss's gradient after the parts that refine it."""
+        for part in self.parts:
+            gradient = part.refine(gradient, step)
+        return gradient
+
+    def loss_values(self, logits: Logits) -> Tensor:
+        """The classification loss, summed over rows and divided by the batch size."""
+        value, targeted = self.attack.objective.value, self.attack.targeted
+        return self._mean([value(out, self.labels, targeted) for out in logits])
+
+    def utilities(self, logits: Logits, rivals: Logits) -> Tensor:
+        """v(S), summed over rows and divided by the batch size."""
+        labels = self.labels.unsqueeze(1)
+        sums = [margin(out, labels, rival).sum() for out, rival in zip(logits, rivals, strict=True)]
+        return self._mean(sums) if self.attack.targeted else -self._mean(sums)
+
+    def _mean(self, sums: Sequence[Tensor]) -> Tensor:
+        pairs = zip(self.networks, sums, strict=True)
+        first, *others = [share * value for (_, share), value in pairs]
+        return sum(others, first) / len(self.labels)
+
+    def _logits(self, rows: Tensor, step: Step) -> Logits:
+        """Of rows ``(B, k, C, H, W)``."""
+        for part in self.parts:
+            rows = part.transform(rows, step)
+        flat = rows.flatten(0, 1)
+        if self.attack._normalization_applied is False:  # the network takes normalised images
+            flat = self.attack.normalize(flat)
+        found = [checked_logits(network(flat), len(flat)) for network, _ in self.networks]
+        for logits in () if self._checked else found:  # once, as it reads values back to the host
+            refuse_probabilities(logits)
+            checked_classes(self.labels, logits.shape[1])
+        self._checked = True
+        return [logits.unflatten(0, rows.shape[:2]) for logits in found]
+
+    def _gradients(
+        self,
+        point: Tensor,
+        count: int,
+        rows: Callable[[Tensor, range], Tensor],
+        values: Sequence[Callable[[Logits], Tensor]],
+        step: Step,
+    ) -> list[Tensor]:
+        """Per scalar value of the logits, its gradient with respect to a point ``(B, C, H, W)``.
+
+        ``rows`` makes the wanted ones of ``count`` rows per sample, ``(B, k, C, H, W)``, out of the
+        point: chunk by chunk, so that memory is flat in their number.
+        """
+        limit = self.attack.chunk_size or gradient_rows(point[0], len(point) * count)
+        width = max(1, limit // len(point))
+        totals: list[Tensor] = []
+        for first in range(0, count, width):
+            leaf = point.detach().requires_grad_()
+            logits = self._logits(rows(leaf, range(count)[first : first + width]), step)
+            scalars = [value(logits) for value in values]
+            found = [
+                torch.autograd.grad(scalar, leaf, retain_graph=scalar is not scalars[-1])[0]
+                for scalar in scalars
+            ]
+            totals = [t + f for t, f in zip(totals, found, strict=True)] if totals else found
+        return totals

@@ -33,11 +33,11 @@ def run_attack(
 ) -> tuple[Tensor, Tensor | None]:
     """Attack a batch, with whatever attack and around whatever the caller is doing.
 
-    Works under ``no_grad``, ``inference_mode`` and autocast. The random numbers that an attack
-    takes from the global states of torch, NumPy and Python are seeded from the batch's content and
-    ``seed``, so that a result depends on its batch alone. The random states and all modes are put
-    back, and no gradient reaches a weight; also when the attack fails. Attacks work in float32 (or
-    float64); half precision is cast, and the result rounded towards the clean image.
+    Works under ``no_grad``, ``inference_mode`` and autocast. The global random states of torch,
+    NumPy and Python are seeded from the batch's content and ``seed``, so that a result depends on
+    its batch alone; they and all modes are put back, and no gradient reaches a weight, also when
+    the attack fails. Half precision is cast to float32, and the result rounded towards the clean
+    image.
 
     Args:
         attack: built on a network on the device of ``x``.
@@ -49,8 +49,7 @@ def run_attack(
         The adversarial images in the dtype of ``x``; of a targeted attack, its targets ``(B,)``.
 
     Raises:
-        InputError: images outside [0, 1], targets equal to labels or not told; or the attack
-            returned another shape, numbers that are not finite or pixels outside [0, 1].
+        InputError: images, given or returned, that do not fit; targets equal to labels or not told.
     """
     name = type(attack).__name__
     normalized = getattr(attack, "_normalization_applied", None) is True
@@ -105,8 +104,7 @@ def craft(attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Tensor:
 
 def norm_of(attack: Attack) -> str:
     """The norm that an attack bounds, mostly ``"Linf"`` or ``"L2"``, by its attribute or name."""
-    named = "L2" if "L2" in type(attack).__name__ else "Linf"
-    return str(getattr(attack, "norm", None) or named)
+    return getattr(attack, "norm", None) or ("L2" if "L2" in type(attack).__name__ else "Linf")
 
 
 def warn_of_bound(attack: Attack) -> None:
@@ -120,10 +118,9 @@ def warn_of_bound(attack: Attack) -> None:
 
 
 def set_epsilon(attack: Attack, epsilon: float) -> None:
-    """Give an attack, and those that it holds, another bound, and a step size in proportion to it.
+    """Give an attack, and those that it holds, another bound, and step sizes in proportion.
 
-    Raises:
-        InputError: an attack without an attribute ``eps``.
+    Raises InputError for an attack without an attribute ``eps``.
     """
     parts = [part for part in attack_parts(attack) if hasattr(part, "eps")]
     if not parts:
@@ -137,15 +134,15 @@ def set_epsilon(attack: Attack, epsilon: float) -> None:
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed the random states of torch (CPU, CUDA ``device``), NumPy and Python for a while."""
-    cuda = device.type == "cuda"
+    cuda = [device] if device.type == "cuda" else []
     with ExitStack() as stack:
         stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
         stack.callback(random.setstate, random.getstate())
-        stack.enter_context(torch.random.fork_rng([device] if cuda else []))
+        stack.enter_context(torch.random.fork_rng(cuda))
         # torch.manual_seed would reseed all accelerators, of which one is put back.
         torch.default_generator.manual_seed(seed)
-        if cuda:
-            with torch.cuda.device(device):
+        for index in cuda:
+            with torch.cuda.device(index):
                 torch.cuda.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002
         random.seed(seed)
@@ -173,8 +170,7 @@ def attack_parts(attack: Attack) -> list[Attack]:
 def counted_passes(network: nn.Module) -> Iterator[Counter[str]]:
     """Count the rows ``forwards`` of every call of a network, and ``backwards`` of its logits.
 
-    The members of an :class:`Ensemble` are counted one by one. Calls of a part of the network, and
-    calls under ``torch.compile``, are not seen.
+    Members of an :class:`Ensemble` count one by one; calls under ``torch.compile`` are not seen.
     """
     passes: Counter[str] = Counter()
 
@@ -252,10 +248,8 @@ def _recorded(
         same = 0 if labels is None else int((found.to(labels.device) == labels).sum())
         if same:
             got = f"the label itself for {same} of {len(found)} images"
-            hint = (
-                "other classes, such as 'random': targets equal to the labels are reached unmoved"
-            )
-            raise InputError("targets", got, hint)
+            hint = "targets equal to the labels are reached unmoved"
+            raise InputError("targets", got, f"other classes, such as 'random': {hint}")
         targets.append(found)
         return found
 

@@ -19,9 +19,8 @@ from interaction_train.attacks.jobs import (
     make_attack,
     refuse_normalization,
 )
-from interaction_train.attacks.norms import NORMS, Norm
+from interaction_train.attacks.norms import NORMS, Norm, exact_bytes, round_to_bytes, to_floats
 from interaction_train.attacks.run import AttackFactory, norm_of, run_attack
-from interaction_train.attacks.sets.rounding import exact_bytes, round_to_bytes, to_floats
 from interaction_train.errors import InputError, checked_classes, one_of
 
 Pixels = Literal["uint8", "float32"]
@@ -46,8 +45,7 @@ class AdversarialCrafter(L.LightningModule):
             the attack is made, mostly at none.
 
     Raises:
-        InputError: an unknown choice; what makes no attack, or one that cannot aim; on a batch,
-            images, labels or logits that do not fit, or a bad result of the attack.
+        InputError: an unknown choice, what makes no attack, or batches or results that do not fit.
     """
 
     def __init__(
@@ -64,12 +62,11 @@ class AdversarialCrafter(L.LightningModule):
             raise InputError("model", type(model).__name__, wanted)
         one_of("pixels", pixels, ("uint8", "float32"))
         check_targets("targets", targets)
-        self.model = model
+        check_factory("attack", attack)
+        self.model, self._factory = model, attack
         self.seed, self.pixels, self.targets = seed, pixels, targets
         self.on_disk: Container[int] = ()
         """Numbers of batches that need no crafting; their step gives an empty dictionary."""
-        check_factory("attack", attack)
-        self._factory = attack
         self._attack: Attack | None = None
         self._correct = self._successes = 0
 
@@ -84,10 +81,9 @@ class AdversarialCrafter(L.LightningModule):
     @property
     def bound(self) -> tuple[float | None, Norm | None]:
         """The attack's bound and the norm that it is in; None where it has none."""
-        eps: float | None = getattr(self.attack, "eps", None)
+        eps, norm = getattr(self.attack, "eps", None), norm_of(self.attack)
         if eps is None:
             return None, None
-        norm = norm_of(self.attack)
         if norm not in NORMS:
             raise InputError("attack", f"one bounded in {norm}", "one bounded in 'Linf' or 'L2'")
         return float(eps), cast(Norm, norm)
@@ -121,14 +117,10 @@ class AdversarialCrafter(L.LightningModule):
         self._successes += int((correct & success).sum())
         shown = x.float().cpu()
         clean = exact_bytes(shown)
-        crafted = {
-            "adversarial": kept,
-            "clean": shown if clean is None else clean,
-            "labels": y.cpu(),
-            "correct": correct.cpu(),
-            "success": success.cpu(),
-        }
-        return crafted if targets is None else {**crafted, "targets": targets.cpu()}
+        crafted = {"adversarial": kept, "clean": shown if clean is None else clean, "labels": y}
+        crafted |= {"correct": correct, "success": success}
+        crafted |= {} if targets is None else {"targets": targets}
+        return {name: value.cpu() for name, value in crafted.items()}
 
     def on_predict_batch_end(self, *_: Any) -> None:
         # Lightning's bars show no metrics in predict, so the description says it.

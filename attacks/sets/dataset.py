@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from interaction_train.attacks.sets.rounding import to_floats
+from interaction_train.attacks.norms import to_floats
 from interaction_train.attacks.sets.shards import MANIFEST, joined, read_manifest, read_shards
 from interaction_train.errors import InputError
 
@@ -18,10 +18,10 @@ from interaction_train.errors import InputError
 class AdversarialSet(Dataset[tuple[Tensor, Tensor]]):
     """Adversarial examples in memory, ordered by their place in the data set, each once.
 
-    Its items are (image ``(C, H, W)`` float32 in [0, 1], label). Its attributes, None where not
-    known, are ``images`` and ``clean`` ``(N, C, H, W)`` float32 in [0, 1]; ``labels``, ``indices``
-    (ascending) and ``targets`` ``(N,)`` int64; ``correct`` (the surrogate classifies the clean
-    image correctly) and ``success`` (it is fooled) ``(N,)`` bool.
+    Its items are (image ``(C, H, W)``, label). Its attributes, None where not known, are ``images``
+    and ``clean`` ``(N, C, H, W)`` float32 in [0, 1]; ``labels``, ``indices`` (ascending) and
+    ``targets`` ``(N,)`` int64; ``correct`` (the surrogate is right about the clean image) and
+    ``success`` (it is fooled) ``(N,)`` bool.
 
     Args:
         tensors: as stored (:mod:`interaction_train.attacks.sets.shards`); only ``adversarial``,

@@ -31,11 +31,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchattacks.attack import Attack
 
-from interaction_train.attacks.sets.rounding import to_floats
+from interaction_train.attacks.norms import to_floats
 from interaction_train.attacks.transfer.rates import Proportion
 from interaction_train.errors import InputError
 from interaction_train.game.evaluation import unwrap
-from interaction_train.models import weights_tag
+from interaction_train.models.weights import content, weights_tag
 from interaction_train.tracking.provenance import versions
 
 MANIFEST = "manifest.json"
@@ -59,9 +59,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     if found != FORMAT:
         raise InputError("folder", f"{str(path)!r} of the format {found!r}", repr(FORMAT))
     match manifest:
-        case {"job": dict(), "finished": False}:
-            return manifest
         case {"job": dict(), "finished": True, "counts": {"samples": int()}}:
+            return manifest
+        case {"job": dict(), "finished": False}:
             return manifest
     got = f"{str(path)!r} without one of its entries"
     raise InputError("folder", got, "a manifest with 'job', 'finished' and 'counts'")
@@ -120,8 +120,8 @@ def write_batches(path: Path, batches: Sequence[Mapping[str, Tensor]], png: bool
         for image, index in zip(images, shard["indices"].tolist(), strict=True):
             picture = Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy())
             _whole(folder / f"{index:06d}.png", partial(picture.save, format="PNG"))
-    content = save({name: value.contiguous() for name, value in shard.items()})
-    _whole(path, lambda file: file.write_bytes(content))
+    written = save({name: value.contiguous() for name, value in shard.items()})
+    _whole(path, lambda file: file.write_bytes(written))
 
 
 def joined(shards: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -146,11 +146,8 @@ def can_go_on(folder: Path, job: Mapping[str, Any], overwrite: bool = False) -> 
     difference = first_difference(manifest["job"], job)
     if difference is not None and not overwrite and next(folder.glob("shard_*"), None):
         place, old, new = difference
-        raise InputError(
-            "folder",
-            f"{str(folder)!r}, crafted with {place} = {old}",
-            f"{place} = {new}; or another folder, or overwrite: true",
-        )
+        got = f"{str(folder)!r}, crafted with {place} = {old}"
+        raise InputError("folder", got, f"{place} = {new}; or another folder, or overwrite: true")
     return difference is None
 
 
@@ -179,11 +176,8 @@ def finish_set(folder: Path, seconds: float, device: str) -> dict[str, Any]:
         now = {"finished": True, "counts": counts, "seconds": seconds, "device": device}
         write_manifest(folder, {**manifest, **now})
     if not counts["correct"]:
-        warnings.warn(
-            f"the surrogate classifies none of {counts['samples']} clean images in "
-            f"{str(folder)!r} correctly, so there is no success rate",
-            stacklevel=2,
-        )
+        of = f"none of {counts['samples']} clean images in {str(folder)!r} correctly"
+        warnings.warn(f"the surrogate classifies {of}, so there is no success rate", stacklevel=2)
     return counts
 
 
@@ -201,13 +195,9 @@ def count(folder: Path) -> dict[str, Any]:
         else:
             delta, unit = to_floats(adversarial) - to_floats(clean), 1
         sizes += [size / unit for size in delta.flatten(1).abs().amax(1).tolist()]
-    return {
-        "samples": samples,
-        "correct": correct,
-        "successes": successes,
-        "mean_linf": sum(sizes) / max(1, samples),
-        "max_linf": max(sizes, default=0.0),
-    }
+    mean, most = sum(sizes) / max(1, samples), max(sizes, default=0.0)
+    counts = {"samples": samples, "correct": correct, "successes": successes}
+    return {**counts, "mean_linf": mean, "max_linf": most}
 
 
 def counts_table(folder: Path, counts: Mapping[str, Any]) -> Table:
@@ -257,7 +247,7 @@ def describe_data(dataset: Dataset[Any]) -> dict[str, Any]:
                 raise InputError("predict_dataloader", type(item).__name__, "items (tensor, label)")
             x, y = item
             digest.update(f"{tuple(x.shape)} {x.dtype} {int(y)}".encode())
-            digest.update(_bytes(x))
+            digest.update(content(x))
     return {"samples": len(data), "hash": digest.hexdigest()}
 
 
@@ -276,7 +266,7 @@ def _described(value: Any, above: tuple[Any, ...] = ()) -> Any:
     if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
         return _name(value)
     if isinstance(value, Tensor):
-        digest = hashlib.blake2b(_bytes(value), digest_size=8).hexdigest()
+        digest = hashlib.blake2b(content(value), digest_size=8).hexdigest()
         return {"shape": list(value.shape), "values": digest}
     if isinstance(value, nn.Module):
         return describe_network(value)
@@ -294,10 +284,6 @@ def _described(value: Any, above: tuple[Any, ...] = ()) -> Any:
         if not name.startswith("_") and name not in left_out
     }
     return {"class": _name(type(value)), **settings}
-
-
-def _bytes(value: Tensor) -> bytes:
-    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def _name(kind: Any) -> str:

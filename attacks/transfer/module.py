@@ -29,12 +29,7 @@ from interaction_train.attacks.transfer.rates import (
     TransferRate,
     transfer_cells,
 )
-from interaction_train.attacks.transfer.report import (
-    Examples,
-    Line,
-    print_transfer,
-    report_transfer,
-)
+from interaction_train.attacks.transfer.report import Line, print_transfer, report_transfer
 from interaction_train.errors import (
     InputError,
     at_least,
@@ -50,14 +45,12 @@ _SET_BATCH = 128  # images of a set predicted at once
 
 
 class _Row(NamedTuple):
-    """An attack on a source, of which ``steps`` steps are looked at, and its outcomes so far."""
+    """An attack on a source, and its outcomes so far."""
 
     source: str
     name: str
     eps: float | None
-    network: nn.Module
     attack: Any
-    steps: int
     rate: TransferRate
 
 
@@ -65,12 +58,11 @@ class TransferEvaluation(L.LightningModule):
     """Attacks source networks and measures at target networks how often they are fooled.
 
     For the ``test`` of a Trainer, with batches of images ``(B, C, H, W)`` in [0, 1] and labels
-    ``(B,)``. Writes ``transfer.csv``, ``transfer.json``, ``transfer.png``, ``transfer_eps.png``
-    (with several ε) and ``examples.png``, prints a table, and sends table and pictures to the
-    loggers, with the scalars ``test/acc/<target>`` and
-    ``test/transfer/<source>/<attack>/<target>`` (of several ε, each under ``…/<ε>``): the success
-    rate on images that the target classifies correctly when clean or, of a targeted attack, how
-    often the target takes an image for the class aimed at. Then ``cells`` holds the matrix.
+    ``(B,)``. Writes ``transfer.csv``, ``.json``, ``.png``, ``transfer_eps.png`` (with several ε)
+    and ``examples.png``, prints a table, and sends table and pictures to the loggers, with the
+    scalars ``test/acc/<target>`` and ``test/transfer/<source>/<attack>/<target>`` (of several ε,
+    ``…/<ε>``): the success rate on images that the target classifies correctly when clean or, of a
+    targeted attack, how often it sees the class aimed at. Then ``cells`` holds the matrix.
 
     Args:
         networks: name → network, values in [0, 1] → logits; all with the same classes.
@@ -78,14 +70,11 @@ class TransferEvaluation(L.LightningModule):
         sources: names of the networks that are attacked; default: all.
         targets: names of the networks that are to be fooled; default: all.
         leave_out: attack → sources that it is not run on.
-        adversarial_sets: name → what :func:`~interaction_train.attacks.read_adversarial_set` reads,
-            measured as rows of their own.
+        adversarial_sets: name → what :func:`~interaction_train.attacks.read_adversarial_set` reads.
         epsilons: bounds to run every attack with, step sizes in proportion; default: its own.
         steps: number of steps to run every attack with; default: its own.
-        best_step: report success at the best step too, which is chosen for every image on all the
-            others, for attacks that have ``on_step``; keeps all steps of a batch in memory.
-        only_jointly_correct: make the rates about the images that all targets classify correctly
-            when clean, instead of those that the one target does.
+        best_step: report success at the best step too, chosen for every image on all the others,
+            for attacks that have ``on_step``; keeps all steps of a batch in memory.
         target_classes: classes that every attack aims at
             (:data:`~interaction_train.attacks.jobs.Targets`); default: as it is made.
         first_batch: leave out each process' batches before this one (from 0), on which settings
@@ -96,8 +85,7 @@ class TransferEvaluation(L.LightningModule):
         seed: seed of random targets, and of attacks that draw from the global random states.
 
     Raises:
-        InputError: nothing to measure, settings or names that do not fit; in ``test``, images,
-            labels or logits that do not fit, attacks that cannot aim, or aim at the labels.
+        InputError: nothing to measure, or settings, batches, logits or targets that do not fit.
     """
 
     def __init__(
@@ -111,7 +99,6 @@ class TransferEvaluation(L.LightningModule):
         epsilons: list[float] | None = None,
         steps: int | None = None,
         best_step: bool = False,
-        only_jointly_correct: bool = False,
         target_classes: Targets | None = None,
         first_batch: int = 0,
         examples: int = 4,
@@ -157,9 +144,8 @@ class TransferEvaluation(L.LightningModule):
         at_least("first_batch", first_batch, 0)
         at_least("examples", examples, 0)
         self.networks = nn.ModuleDict(networks)
-        self.epsilons, self.best_step = epsilons, best_step
-        self.only_jointly_correct, self.target_classes = only_jointly_correct, target_classes
-        self.steps, self.first_batch = steps, first_batch
+        self.epsilons, self.steps, self.best_step = epsilons, steps, best_step
+        self.target_classes, self.first_batch = target_classes, first_batch
         self.examples, self.seed = examples, seed
         self.folder = None if folder is None else Path(folder)
         self.cells: list[TransferCell] = []
@@ -173,23 +159,20 @@ class TransferEvaluation(L.LightningModule):
         for path in self.adversarial_sets.values():  # now, not after hours of crafting
             read_adversarial_set(path)
         # Attacks are built here: they take their device from the network, which is on it now.
-        self._examples: Examples | None = None
+        self._examples: dict[str, tuple[Tensor, list[str]]] = {}
         bounds: Sequence[float | None] = self.epsilons or [None]
         self._rows = [self._row(*pair, eps) for pair in self._pairs for eps in bounds]
         self._judges = {name: self.networks[name] for name in self.targets}
 
     def _row(self, source: str, name: str, eps: float | None) -> _Row:
-        network, factory = self.networks[source], self.attacks[name]
+        made = self.attacks[name], self.networks[source], eps, self.target_classes, self.seed
         with _named(name, source):
-            attack = make_attack(factory, network, eps, self.target_classes, self.seed, self.steps)
+            attack = make_attack(*made, self.steps)
             refuse_normalization(attack)
         steps = int(attack.steps) if self.best_step and hasattr(attack, "on_step") else 0
         bound = getattr(attack, "eps", None) if eps is None else eps  # wrappers have none
-        return _Row(source, name, bound, network, attack, steps, self._rate(steps))
-
-    def _rate(self, steps: int = 0) -> TransferRate:
-        rate = TransferRate(len(self.targets), steps, self.only_jointly_correct)
-        return rate.to(self.device)
+        rate = TransferRate(len(self.targets), steps).to(self.device)
+        return _Row(source, name, bound, attack, rate)
 
     def _predict(self, x: Tensor) -> Tensor:
         """Images ``(B, ...)`` → the classes that the T targets predict, ``(B, T)`` int64."""
@@ -202,13 +185,14 @@ class TransferEvaluation(L.LightningModule):
             return
         x, y = checked_batch(batch)
         if batch_idx == self.first_batch:
-            used = dict.fromkeys([*self.sources, *self.targets])
-            logits = [class_logits(self.networks[name], x, f"networks.{name}") for name in used]
-            widths = {name: out.shape[1] for name, out in zip(used, logits, strict=True)}
-            if len(set(widths.values())) > 1:
+            widths = {
+                name: class_logits(self.networks[name], x, f"networks.{name}").shape[1]
+                for name in dict.fromkeys([*self.sources, *self.targets])
+            }
+            self._classes, *others = set(widths.values())
+            if others:
                 found = ", ".join(f"{name} with {count}" for name, count in widths.items())
                 raise InputError("networks", found, "networks with the same number of classes")
-            self._classes = logits[0].shape[1]
         checked_classes(y, self._classes, "networks")
         content, right = sample_hash(x, y), self._predict(x) == y.unsqueeze(1)
         shown: dict[str, tuple[str, Tensor]] = {}
@@ -221,29 +205,26 @@ class TransferEvaluation(L.LightningModule):
                 rank_zero_warn(f"examples: no pictures of shape {tuple(x.shape[1:])} are shown")
                 return
             labels = [f"label {label}" for label in y[: self.examples].tolist()]
-            self._examples = Examples(x[: self.examples].cpu(), labels, {})
+            self._examples[""] = x[: self.examples].cpu(), labels
             for title, images in shown.values():
                 said = [
                     ", ".join(map("{} {}".format, self.targets, row))
                     for row in self._predict(images).tolist()
                 ]
-                self._examples.adversarial[title] = images.cpu(), said
+                self._examples[title] = images.cpu(), said
 
     def _craft(self, row: _Row, x: Tensor, y: Tensor) -> tuple[Tensor, Outcome]:
         at_step: list[Tensor] = []
-        if row.steps:
+        if row.rate.steps:
             row.attack.on_step = lambda number, images: at_step.append(images.clone())
-        try:
-            with _named(row.name, row.source), counted_passes(row.network) as passes:
-                adversarial, aims = run_attack(row.attack, x, y, seed=self.seed)
-        finally:
-            if row.steps:
-                row.attack.on_step = None
+        with _named(row.name, row.source), counted_passes(self.networks[row.source]) as passes:
+            adversarial, aims = run_attack(row.attack, x, y, seed=self.seed)
+        if row.rate.steps:
+            row.attack.on_step = None
         adversarial = checked_images(adversarial, f"attacks.{row.name}, its images")
-        outcome = self._outcome(adversarial, y, aims)
         steps = [self._outcome(images, y, aims) for images in at_step]
         success = [step.fooled if step.hit is None else step.hit for step in steps]
-        return adversarial, outcome._replace(
+        return adversarial, self._outcome(adversarial, y, aims)._replace(
             at_step=torch.stack(success, 1) if success else None,
             size=(adversarial.float() - x.float()).abs().flatten(1).amax(1),
             forwards=passes["forwards"] / len(x),
@@ -262,7 +243,7 @@ class TransferEvaluation(L.LightningModule):
         self._lines, self.cells = lines, [cell for line in lines for cell in line]
         folder = run_folder(self.trainer) if self.folder is None else self.folder
         if self.trainer.is_global_zero:
-            said = ("targets", "only_jointly_correct", "target_classes", "first_batch", "seed")
+            said = ("targets", "target_classes", "first_batch", "seed")
             about = {name: getattr(self, name) for name in said}
             if folder is not None:  # a relative one lies below the root, as all of a run does
                 folder = Path(self.trainer.default_root_dir) / folder
@@ -272,11 +253,11 @@ class TransferEvaluation(L.LightningModule):
     def on_test_end(self) -> None:
         # Printed here, when the progress bar is gone.
         if self.trainer.is_global_zero:
-            print_transfer(self._lines, self.only_jointly_correct)
+            print_transfer(self._lines)
         self._rows = []
 
     def _line(self, row: _Row) -> Line:
-        parts = set(row.network.modules())
+        parts = set(self.networks[row.source].modules())
         white = [network in parts for network in self._judges.values()]
         about = {"source": row.source, "attack": row.name, "eps": row.eps}
         about["is_targeted"] = bool(row.attack.targeted)
@@ -284,7 +265,8 @@ class TransferEvaluation(L.LightningModule):
 
     def _set_line(self, name: str, path: str) -> Line:
         """A set's row; every process measures its share of the set."""
-        found, rate, where = read_adversarial_set(path), self._rate(), f"adversarial_sets.{name}"
+        found, where = read_adversarial_set(path), f"adversarial_sets.{name}"
+        rate = TransferRate(len(self.targets)).to(self.device)
         images, clean, targets = found.images, found.clean, found.targets
         # As the networks' weights are, which half precision converts.
         weights = (p.dtype for net in self._judges.values() for p in net.parameters())

@@ -57,29 +57,24 @@ class Outcome(NamedTuple):
 class TransferRate(RowMetric):
     """How often one attack's adversarial examples fool each of several targets, each sample once.
 
-    ``compute()`` returns, per target ``(T,)`` int64: ``fooled``; ``known`` (clean) samples, and
-    ``right`` of these; ``correct``, those that the untargeted rate is about, and ``fooled_correct``
-    of these; ``aimed``, those that the targeted rate is about, and ``hit`` of these; ``best_step``,
-    how many of the correct (untargeted) or aimed ones an attack succeeds with at the step that is
-    best for the others (:func:`best_step`), and ``best_step_at``, that step's mean (NaN without
-    steps). Scalars ``images``, the means ``forwards`` and ``backwards``, and ``linf``, the largest
-    size.
+    ``compute()`` returns, per target ``(T,)`` int64: ``fooled``; ``known`` (clean) samples,
+    ``correct`` of these and ``fooled_correct`` of those; ``aimed``, those with a class aimed at,
+    and ``hit`` of these; ``best_step``, how many of the correct (untargeted) or aimed ones an
+    attack succeeds with at the step that is best for the others (:func:`best_step`), and
+    ``best_step_at``, that step's mean (NaN without steps). Scalars ``images``, the means
+    ``forwards`` and ``backwards``, and ``linf``, the largest size.
 
     Args:
         targets: the number T of target networks.
         steps: the number S of steps that :class:`Outcome`'s ``at_step`` has; 0 for none.
-        only_jointly_correct: count only the samples that all targets get right when clean.
         kwargs: those of ``torchmetrics.Metric``.
     """
 
     row_dtype = torch.float32  # devices may lack more, and the rows hold 0, 1 and counts
 
-    def __init__(
-        self, targets: int, steps: int = 0, only_jointly_correct: bool = False, **kwargs: Any
-    ) -> None:
+    def __init__(self, targets: int, steps: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.targets, self.steps = targets, steps
-        self.only_jointly_correct = only_jointly_correct
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -104,17 +99,13 @@ class TransferRate(RowMetric):
     def statistics(self, rows: Tensor) -> dict[str, Tensor]:
         own, fooled, right, hit, at_step = self._parts(rows)
         correct, aimed = right == 1, ~hit.isnan()
-        if self.only_jointly_correct:
-            correct = correct.all(1, keepdim=True).expand_as(correct)
-            aimed = aimed & correct
         counts = {
             "fooled": fooled,
             "known": ~right.isnan(),
-            "right": right == 1,
             "correct": correct,
             "fooled_correct": (fooled == 1) & correct,
             "aimed": aimed,
-            "hit": (hit == 1) & aimed,
+            "hit": hit == 1,
         }
         result = {name: value.sum(0).long() for name, value in counts.items()}
         result["best_step"] = torch.zeros_like(result["fooled"])
@@ -133,8 +124,8 @@ class TransferRate(RowMetric):
 def best_step(at_step: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
     """Success at the best step, chosen for every sample on all the others (leave one out).
 
-    As Wang et al. (ICLR 2021, Sec. 4) choose it; of equally good steps the last. From success
-    ``(B, S, T)`` bool after every step, and the samples ``(B, T)`` bool that the choice is made on:
+    As in Wang et al. (ICLR 2021, Sec. 4); of equally good steps the last. From success
+    ``(B, S, T)`` bool after every step and the samples ``(B, T)`` bool that the choice is made on:
     success at the chosen step, and the step from 1, ``(B, T)``.
     """
     own = (at_step & counted.unsqueeze(1)).long()
@@ -193,11 +184,11 @@ def transfer_cells(
     """The cells of one row, from a :class:`TransferRate`'s counts and what they share."""
     # torchmetrics turns the counts of a single target into scalars.
     plain = {name: count.reshape(-1).tolist() for name, count in counts.items()}
-    images = int(plain["images"][0])
-    same |= {name: _known(plain[name][0]) for name in ("forwards", "backwards", "linf")}
+    images = int(plain.pop("images")[0])
+    same |= {name: _known(plain.pop(name)[0]) for name in ("forwards", "backwards", "linf")}
     cells = []
-    for t, (target, white) in enumerate(zip(targets, white_box, strict=True)):
-        at = {name: values[t] for name, values in plain.items() if len(values) == len(targets)}
+    for target, white, *values in zip(targets, white_box, *plain.values(), strict=True):
+        at = dict(zip(plain, values, strict=True))
         best_at = _known(at["best_step_at"])
         trials = 0 if best_at is None else at["aimed" if same["is_targeted"] else "correct"]
         cells.append(
@@ -205,7 +196,7 @@ def transfer_cells(
                 target=target,
                 white_box=white,
                 images=images,
-                clean=Proportion(at["right"], at["known"]),
+                clean=Proportion(at["correct"], at["known"]),
                 fooled=Proportion(at["fooled"], images),
                 fooled_correct=Proportion(at["fooled_correct"], at["correct"]),
                 targeted=Proportion(at["hit"], at["aimed"]),

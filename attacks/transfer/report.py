@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning as L
 import pandas as pd
@@ -25,30 +25,21 @@ from interaction_train.tracking.figures import save_figure
 from interaction_train.tracking.loggers import log_figure, log_images, log_table
 
 _WIDEST = 1000  # columns of text in a file
-_FILES = {"matrix": "transfer", "eps": "transfer_eps"}  # of the figures
 
 Line = list[TransferCell]
 """The cells of one row of the matrix, one per target."""
+Examples = Mapping[str, tuple[Tensor, list[str]]]
+"""Title → images ``(n, C, H, W)`` with a caption each; the first, without a title, are clean."""
 
 
-class Examples(NamedTuple):
-    """Images ``(n, C, H, W)`` with a caption each: clean ones, and by title adversarial ones."""
-
-    clean: Tensor
-    captions: list[str]
-    adversarial: dict[str, tuple[Tensor, list[str]]]
-
-
-def print_transfer(lines: Sequence[Line], jointly: bool) -> None:
+def print_transfer(lines: Sequence[Line]) -> None:
     """Print the matrix, that of the best steps where they were looked at, and warnings."""
-    which = "all targets classify" if jointly else "the target classifies"
     caption = (
-        f"attack success in % of the images that {which} correctly when clean, with 95 % Wilson "
-        "intervals; * white box; passes: rows through the source per image"
+        "attack success in % of the images that the target classifies correctly when clean, with "
+        "95 % Wilson intervals; * white box; passes: rows through the source per image"
     )
     if any(line[0].is_targeted for line in lines):
-        which = "the images that all targets get right when clean" if jointly else "all images"
-        caption += f"; (targeted): taken for the class aimed at, in % of {which}"
+        caption += "; (targeted): taken for the class aimed at, in % of all images"
     _print(lines, "success", "Transfer at the last step", caption)
     stepped = [line for line in lines if any(cell.best_step.total for cell in line)]
     if stepped:
@@ -57,8 +48,14 @@ def print_transfer(lines: Sequence[Line], jointly: bool) -> None:
             "is best on all other images; in brackets the interval, after @ the mean step"
         )
         _print(stepped, "best_step", "Transfer at the best step", caption)
-    for text in _empty_rates(lines, jointly):
-        rank_zero_warn(text)
+    clean = {cell.target: cell.clean for line in lines for cell in line if cell.clean.total}
+    for target, share in clean.items():
+        if not share.successes:
+            rank_zero_warn(f"{target} classifies none of {share.total} clean images correctly")
+    for line in lines:
+        if not any(cell.clean.total or cell.success.total for cell in line):
+            name = line[0].attack
+            rank_zero_warn(f"{name} holds no clean images, so its success rates are of nothing")
 
 
 def _print(lines: Sequence[Line], value: str, title: str, caption: str) -> None:
@@ -96,24 +93,24 @@ def report_transfer(
     trainer: L.Trainer,
     folder: Path | None,
     lines: Sequence[Line],
-    examples: Examples | None,
+    examples: Examples,
     about: dict[str, Any],
 ) -> None:
     """Write the matrix into a folder, where there is one, and send it to the trainer's loggers."""
     crafted = [(line[0].source, line[0].attack) for line in lines if line[0].source]
     several = len(set(crafted)) < len(crafted)
-    figures = {"matrix": _matrix_figure(lines)}
+    figures = [("transfer", "matrix", _matrix_figure(lines))]
     if several:
-        figures["eps"] = _epsilon_figure(lines)
+        figures.append(("transfer_eps", "eps", _epsilon_figure(lines)))
     records = [cell.record() for line in lines for cell in line]
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         pd.DataFrame(records).to_csv(folder / "transfer.csv", index=False)
         document = json.dumps({**about, "cells": records}, indent=2)
         (folder / "transfer.json").write_text(document)
-        for name, figure in figures.items():
-            save_figure(figure, folder / f"{_FILES[name]}.png")
-        if examples is not None:
+        for name, _, figure in figures:
+            save_figure(figure, folder / f"{name}.png")
+        if examples:
             save_figure(_examples_figure(examples), folder / "examples.png")
     step = trainer.global_step
     for logger in trainer.loggers:
@@ -122,29 +119,13 @@ def report_transfer(
     loggers = [logger for logger in trainer.loggers if not isinstance(logger, CSVLogger)]
     table = [list(record.values()) for record in records]
     log_table(loggers, "test/transfer/table", list(records[0]), table, step)
-    for name, figure in figures.items():
-        log_figure(loggers, f"test/transfer/{name}", figure, step)
-    if examples is not None:
-        images, captions = [examples.clean], list(examples.captions)
-        for title, (adversarial, said) in examples.adversarial.items():
-            images.append(adversarial)
-            captions += [f"{title}: {text}" for text in said]
-        log_images(loggers, "test/transfer/examples", torch.cat(images), captions, step)
-
-
-def _empty_rates(lines: Sequence[Line], jointly: bool) -> Iterator[str]:
-    """What the rates can say nothing about, in words."""
-    if jointly and not any(cell.success.total for line in lines for cell in line):
-        names = ", ".join(cell.target for cell in lines[0])
-        yield f"no image is classified correctly by all of {names}: no rate says anything"
-        return
-    clean = {cell.target: cell.clean for line in lines for cell in line if cell.clean.total}
-    for target, share in clean.items():
-        if not share.successes:
-            yield f"{target} classifies none of {share.total} clean images correctly"
-    for line in lines:
-        if not any(cell.clean.total or cell.success.total for cell in line):
-            yield f"{line[0].attack} holds no clean images, so its success rates are of nothing"
+    for _, key, figure in figures:
+        log_figure(loggers, f"test/transfer/{key}", figure, step)
+    if examples:
+        captions = [f"{title}: {text}" for title, (_, said) in examples.items() for text in said]
+        captions = [caption.removeprefix(": ") for caption in captions]
+        images = torch.cat([images for images, _ in examples.values()])
+        log_images(loggers, "test/transfer/examples", images, captions, step)
 
 
 def _scalars(lines: Sequence[Line], several: bool) -> dict[str, float]:
@@ -211,20 +192,19 @@ def _epsilon_figure(lines: Sequence[Line]) -> Figure:
 
 def _examples_figure(examples: Examples) -> Figure:
     """Clean images, magnified perturbations and adversarial examples side by side."""
-    count, extra = len(examples.clean), len(examples.adversarial)
-    size = (1.9 * (1 + 2 * extra), 0.4 + 2.1 * count)
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(count, 1 + 2 * extra, squeeze=False)
-    for i, (clean, caption) in enumerate(zip(*examples[:2], strict=True)):
-        _show(panels[i][0], clean, caption)
-        for k, (title, (images, captions)) in enumerate(examples.adversarial.items()):
-            shift = images[i] - clean
-            factor = 0.5 / (float(shift.abs().max()) or 0.5)
-            axes = panels[i][1 + 2 * k]
-            _show(axes, 0.5 + factor * shift, f"perturbation × {factor:.3g}")
-            _show(panels[i][2 + 2 * k], images[i], captions[i])
-            if i == 0:
-                axes.text(0, 1.2, title, transform=axes.transAxes)
+    clean, _ = examples[""]
+    rows, columns = len(clean), 2 * len(examples) - 1
+    figure = Figure(figsize=(1.9 * columns, 0.4 + 2.1 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for k, (title, (images, captions)) in enumerate(examples.items()):
+        for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
+            _show(panels[i, 2 * k], image, caption)
+            if title:
+                shift, axes = image - clean[i], panels[i, 2 * k - 1]
+                factor = 0.5 / (float(shift.abs().max()) or 0.5)
+                _show(axes, 0.5 + factor * shift, f"perturbation × {factor:.3g}")
+                if i == 0:
+                    axes.text(0, 1.2, title, transform=axes.transAxes)
     return figure
 
 

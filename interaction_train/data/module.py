@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,9 +15,18 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from interaction_train.data.keyed import Batch, KeyedDataset, KeyedLoader, KeyedSampler, as_is
-from interaction_train.data.sources import NAMES, Split, exists, images, labels, load, resize
-from interaction_train.data.transforms import Augmentation, Cutout, PerSample, RandomCropFlip
+from interaction_train.data.keyed import (
+    Augmentation,
+    Batch,
+    Cutout,
+    KeyedDataset,
+    KeyedLoader,
+    KeyedSampler,
+    RandomCropFlip,
+    as_is,
+    per_sample,
+)
+from interaction_train.data.sources import NAMES, Split, images, labels, load, resize
 from interaction_train.errors import InputError, at_least, one_of
 
 _LEAST = {"batch_size": 1, "num_workers": 0, "padding": 0, "image_size": 1, "num_classes": 1}
@@ -29,17 +40,17 @@ class ImageDataModule(LightningDataModule):
     Args:
         source: digits, MNIST, FashionMNIST, CIFAR10, CIFAR100 or SVHN (torchvision's, downloaded
             into ``root`` if they are not there); or a folder with ``train`` and ``test`` (or
-            ``val`` in its place), which hold one folder of images per class, read when needed and
-            always as RGB; or an .npz file with ``x_train``, ``y_train``, ``x_test`` and ``y_test``,
-            images ``(N, H, W)`` or ``(N, H, W, C)``, uint8 or float in [0, 1].
+            ``val`` in its place), which hold one folder of images per class, read as RGB; or an
+            .npz file with ``x_train``, ``y_train``, ``x_test`` and ``y_test``, images ``(N, H, W)``
+            or ``(N, H, W, C)``, uint8 or float in [0, 1].
         root: folder for downloads.
         batch_size: samples per batch and process.
         val_fraction: part of the training samples held out for validation, stratified by class; not
             used for a folder that has all of ``train``, ``val`` and ``test``.
         train_fraction: part of the remaining training samples that is used, stratified too.
         augment: whether training images are cropped at random after zero padding, and flipped.
-        flip: whether they are flipped; by default they are, except for digits, MNIST, SVHN and .npz
-            files of one channel, which are likely to hold digits.
+        flip: whether they are flipped; default: except for digits, MNIST, SVHN and .npz files of
+            one channel, which are likely to hold digits.
         padding: zeros on each side before the crop.
         transform: in place of crop and flip: a transform of each image ``(C, H, W)``, of v2 say.
         cutout: a square of training images that is covered, also without ``augment``.
@@ -87,7 +98,8 @@ class ImageDataModule(LightningDataModule):
             raise InputError("seed", self.seed, "an integer from 0 to 2^32 - 1")
         one_of("predict_split", self.predict_split, ("train", "val", "test"))
         self.source, self.root = str(self.source), str(self.root)
-        if not exists(self.source):
+        is_file = self.source.endswith(".npz") and os.path.isfile(self.source)
+        if not (self.source in NAMES or os.path.isdir(self.source) or is_file):
             expected = f"one of {', '.join(NAMES)}, an existing folder or an existing .npz file"
             raise InputError("source", repr(self.source), expected)
         self.num_classes = self.num_classes or NAMES.get(self.source)
@@ -98,11 +110,7 @@ class ImageDataModule(LightningDataModule):
             load(str(self.source), str(self.root), self.image_size, download=True)
 
     def setup(self, stage: str | None = None) -> None:
-        """Load everything, once.
-
-        Raises:
-            InputError: data that is missing or malformed, or too small for the splits.
-        """
+        """Load everything, once; InputError for data that is malformed or too small to split."""
         if self.parts:
             return
         found = load(str(self.source), str(self.root), self.image_size)
@@ -128,7 +136,7 @@ class ImageDataModule(LightningDataModule):
     def _augmentations(self, channels: int) -> list[Augmentation]:
         found: list[Augmentation] = []
         if self.augment and self.transform is not None:
-            found.append(PerSample(self.transform))
+            found.append(partial(per_sample, self.transform))
         elif self.augment:
             likely = self.source == "FashionMNIST" or (channels > 1 and self.source != "SVHN")
             found.append(RandomCropFlip(self.padding, likely if self.flip is None else self.flip))
@@ -153,7 +161,7 @@ class ImageDataModule(LightningDataModule):
 
     def _loader(self, name: Split, sampler: KeyedSampler | None = None) -> DataLoader[Batch]:
         self.setup()
-        pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return KeyedLoader(
             self.parts[name],
             batch_size=self.batch_size,
@@ -161,7 +169,7 @@ class ImageDataModule(LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             collate_fn=cast(Any, as_is),
-            pin_memory=pin,
+            pin_memory=cuda,
             # Otherwise each pass over the loader takes a number from the global generator.
             generator=torch.Generator().manual_seed(self.seed),
         )

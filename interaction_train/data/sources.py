@@ -40,12 +40,6 @@ def resize(size: int | None) -> v2.Transform:
     return v2.Identity() if size is None else v2.Compose([v2.Resize([size]), v2.CenterCrop(size)])
 
 
-def exists(source: str) -> bool:
-    """Whether :func:`load` knows the name, or there is a folder or an .npz file of that path."""
-    is_file = source.endswith(".npz") and os.path.isfile(source)
-    return source in NAMES or os.path.isdir(source) or is_file
-
-
 def load(source: str, root: str, size: int | None, download: bool = False) -> dict[Split, Source]:
     """The parts of a source: "train" alone, or with "test", or with "test" and "val".
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -32,6 +32,7 @@ from interaction_train.metrics.rows import (
 )
 from interaction_train.sampling.pairs import PairSampler, RandomPairs
 from interaction_train.sampling.random import sample_hash
+from interaction_train.tracking.figures import new_figure
 
 _MEASURED = COLUMNS.index("size") + 1  # the columns before are measured interactions
 _NOISE = 8  # units in the last place of the logits that a mean |Δ| may be off by
@@ -40,9 +41,9 @@ _NOISE = 8  # units in the last place of the logits that a mean |Δ| may be off 
 class RowMetric(Metric):
     """A metric with one row of numbers per sample; ``kwargs`` are those of ``torchmetrics.Metric``.
 
-    Rows carry the hash of their sample, so that samples which a distributed sampler repeats count
-    once, and no result depends on batches, their order or the number of processes. Metrics merge by
-    joining their rows; after ``metric.persistent(True)`` the rows are part of the state dict.
+    Rows carry the hash of their sample, so that repeated samples count once, and no result depends
+    on batches, their order or the number of processes. After ``metric.persistent(True)`` the rows
+    are part of the state dict.
     """
 
     is_differentiable = False
@@ -104,6 +105,8 @@ class InteractionMetric(RowMetric):
 
     only_correct = False
     row_shape: tuple[int, ...] = (len(COLUMNS), 1)
+    bars: ClassVar[tuple[str, ...]]  # the results that are drawn, of one value each
+    ylabel: ClassVar[str]
 
     def __init__(
         self,
@@ -126,26 +129,15 @@ class InteractionMetric(RowMetric):
             rank_zero_warn(f"{type(self).__name__} has no sample to measure: {why}")
         return result
 
-    @abstractmethod
     def plot(self, val: Statistics | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
         """Draw ``val``, by default the present result, with one standard error."""
-
-    def _axes(self, axes: Axes | None) -> tuple[Figure, Axes]:
-        if axes is not None:
-            return cast(Figure, axes.figure), axes
-        figure = Figure(figsize=(6, 4), layout="constrained")
-        return figure, figure.add_subplot()
-
-    def _bars(
-        self, value: Statistics | None, axes: Axes | None, keys: Sequence[str], title: str
-    ) -> tuple[Figure, Axes]:
-        """A bar for each of these results."""
-        value = self.compute() if value is None else value
-        figure, axes = self._axes(axes)
-        names = [key.removeprefix("strength_") for key in keys]
-        errors = [float(value[f"{key}_stderr"]) for key in keys]
-        axes.bar(names, [float(value[key]) for key in keys], yerr=errors)
-        axes.set(ylabel=title)
+        value = self.compute() if val is None else val
+        figure, axes = new_figure() if ax is None else (cast(Figure, ax.figure), ax)
+        names = [key.removeprefix("strength_") for key in self.bars]
+        errors = [float(value[f"{key}_stderr"]) for key in self.bars]
+        axes.bar(names, [float(value[key]) for key in self.bars], yerr=errors)
+        axes.axhline(0, color="black", linewidth=0.8)
+        axes.set(ylabel=self.ylabel)
         return figure, axes
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,7 +22,7 @@ from interaction_train.indices.sampled_pairs import (
 from interaction_train.metrics.base import PairMetric
 from interaction_train.metrics.rows import COLUMNS, Statistics, disentanglement, spectrum, strength
 from interaction_train.sampling.pairs import NeighbourPairs, PairSampler
-from interaction_train.tracking.figures import draw_spectrum
+from interaction_train.tracking.figures import draw_spectrum, new_figure
 
 
 class OrderMetric(PairMetric):
@@ -31,8 +31,7 @@ class OrderMetric(PairMetric):
     Args:
         payoff: what the game reads off the logits; default: log-odds of the true class for J(m) and
             its log-probability for D(m).
-        ratios: orders as parts m/(n−2), ascending; ratios that are one order of the players at
-            hand are refused.
+        ratios: orders as parts m/(n−2), ascending; two of one order are refused.
         pairs: which pairs; default: 64 of cells at most two rows and columns apart.
         more: this, ``players`` and ``contexts`` are those of
             :class:`~interaction_train.metrics.base.PairMetric`.
@@ -72,7 +71,7 @@ class OrderMetric(PairMetric):
         """Draw the curve of one reading of |I|, with a band of one standard error."""
         one_of("reading", reading, self.readings)
         value = self.compute() if val is None else val
-        figure, axes = self._axes(ax)
+        figure, axes = new_figure() if ax is None else (cast(Figure, ax.figure), ax)
         curve = {
             "orders": list(self.ratios),
             "value": value[f"{self.letter}_{reading}"].tolist(),
@@ -86,10 +85,9 @@ class OrderMetric(PairMetric):
 class InteractionSpectrum(OrderMetric):
     """J^(m) = E_x E_ij |I^(m)(i,j|x)| / E_m [same] (survey, Eq. 21), with strengths and signs.
 
-    The denominator is the mean over ``ratios``, so spectra compare only over the same ones. The
-    defaults are the reference protocol, but 64 pairs per sample, where it has 200. ``compute()``
-    returns what :func:`~interaction_train.metrics.rows.spectrum` does. Args: see
-    :class:`OrderMetric`.
+    Spectra compare only over the same ``ratios``, of which the denominator is the mean. Defaults
+    are the reference protocol, but 64 pairs per sample, where it has 200. ``compute()`` returns
+    what :func:`~interaction_train.metrics.rows.spectrum` does. Args: see :class:`OrderMetric`.
 
     Examples:
         >>> import interaction_train as it, torch
@@ -125,11 +123,8 @@ class InteractionStrength(PairMetric):
     :class:`~interaction_train.metrics.base.PairMetric`.
     """
 
+    bars, ylabel = tuple(f"strength_{reading}" for reading in READINGS), "interaction strength"
     statistics = staticmethod(strength)
 
     def estimate(self, game: MaskedGame) -> PairEstimates:
         return sample_shapley_pairs(game, self.pairs, self.contexts, seed=self.seed)
-
-    def plot(self, val: Statistics | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
-        keys = [f"strength_{reading}" for reading in READINGS]
-        return self._bars(val, ax, keys, "interaction strength")

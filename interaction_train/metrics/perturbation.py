@@ -3,15 +3,12 @@
 A present player, such as a cell of a grid, shows the adversarial image, an absent one the clean
 image. The payoff is the attack's utility, v(S) = max_{y'≠y} h_{y'} − h_y with y' frozen to the best
 other class of the full adversarial image, and for a targeted attack h_t − max_{y'≠t} h_{y'}
-likewise. From Wang et al., "A Unified Approach to Interpreting and Boosting Adversarial
-Transferability", ICLR 2021.
+likewise (Wang et al., "A Unified Approach to … Adversarial Transferability", ICLR 2021).
 """
 
 from __future__ import annotations
 
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from interaction_train.errors import InputError, checked_labels
@@ -23,7 +20,7 @@ from interaction_train.indices.curve import coalition_values, end_coalitions, me
 from interaction_train.indices.readings import READINGS
 from interaction_train.indices.sampled_pairs import PairEstimates, sample_shapley_pairs
 from interaction_train.metrics.base import InteractionMetric
-from interaction_train.metrics.rows import Statistics, column, estimate_rows, strengths, with_errors
+from interaction_train.metrics.rows import estimate_rows, perturbation_statistics
 from interaction_train.sampling.pairs import PairSampler, RandomPairs
 from interaction_train.sampling.random import content_hash
 
@@ -121,8 +118,8 @@ def sampled_interactions(
 
     ``estimates.over_pairs(plug_in(estimates))`` is the mean of |I| in one of the three readings of
     :mod:`interaction_train.indices.readings`. ``pairs`` are random by default, with at least 2
-    ``contexts`` each; the draws depend on ``seed`` and the adversarial image alone. The other
-    arguments as in :func:`perturbation_game`, with its errors.
+    ``contexts`` each; draws depend on ``seed`` and the adversarial image. Else as
+    :func:`perturbation_game`.
     """
     images = model, clean, adversarial, labels, players
     game = perturbation_game(*images, targets=targets, chunk_size=chunk_size)
@@ -136,12 +133,14 @@ class PerturbationInteraction(InteractionMetric):
     over all pairs, exact for every image; E_x E_ij |I^Shap(i,j|x)| over sampled pairs in the
     readings ``plug_in`` and ``split_sign``, which bracket it, and ``rms``; ``gain``, the mean of
     v(N) − v(∅), what the whole perturbation adds to the attack's utility; each with ``_stderr``
-    over images; ``contexts`` per pair, and ``samples``. NaN without samples.
-
-    An image costs 2n + 5 forward passes and those of the sampled pairs: by default 517 and 27 400.
+    over images; ``contexts`` per pair, and ``samples``. An image costs 2n + 5 forward passes and
+    those of the sampled pairs, by default 517 and 27 400.
 
     Args: see :class:`~interaction_train.metrics.base.InteractionMetric`.
     """
+
+    bars, ylabel = ("mean", *READINGS), "interactions inside the perturbation"
+    statistics = staticmethod(perturbation_statistics)
 
     def update(
         self,
@@ -161,17 +160,5 @@ class PerturbationInteraction(InteractionMetric):
         sampled = sample_shapley_pairs(game, self.pairs, self.contexts, seed=self.seed)
         aims = torch.full_like(labels, -1) if targets is None else targets
         parts = [content_hash(clean), content_hash(adversarial), labels, aims]
-        content = content_hash(torch.stack(parts, 1))
-        self.add(content, estimate_rows(sampled, gain, exact[:, None]))
-
-    def statistics(self, rows: Tensor) -> Statistics:
-        known = {key: column(rows, name) for key, name in (("mean", "signed"), ("gain", "scale"))}
-        means = {key: (values.mean(0), values) for key, values in known.items()}
-        means |= {reading: strengths(rows, reading) for reading in READINGS}
-        return {key: value.squeeze() for key, value in with_errors(means, rows).items()}
-
-    def plot(self, val: Statistics | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
-        title = "interactions inside the perturbation"
-        figure, axes = self._bars(val, ax, ("mean", *READINGS), title)
-        axes.axhline(0, color="black", linewidth=0.8)
-        return figure, axes
+        rows = estimate_rows(sampled, gain, exact[:, None])
+        self.add(content_hash(torch.stack(parts, 1)), rows)

@@ -66,7 +66,7 @@ def column(rows: Tensor, name: str) -> Tensor:
     return rows[:, COLUMNS.index(name)]
 
 
-def column_mean(rows: Tensor, name: str) -> Mean:
+def mean_of(rows: Tensor, name: str) -> Mean:
     """The mean of a column."""
     values = column(rows, name)
     return values.mean(0), values - values.mean(0)
@@ -75,8 +75,8 @@ def column_mean(rows: Tensor, name: str) -> Mean:
 def strengths(rows: Tensor, reading: Reading) -> Mean:
     """Absolute strength E_x E_ij |I| per order; ``"rms"`` is √max(0, E_x E_ij m1·m2)."""
     if reading != "rms":
-        return column_mean(rows, reading)
-    value, deviations = column_mean(rows, "product")
+        return mean_of(rows, reading)
+    value, deviations = mean_of(rows, "product")
     root = value.clamp(min=0).sqrt()
     return root, deviations / (2 * root)
 
@@ -108,8 +108,7 @@ def spectrum(rows: Tensor) -> Statistics:
         ``<key>_stderr``; ``contexts``, the mean number per pair; all ``(M,)``; and ``samples``, a
         scalar. NaN without samples.
     """
-    signed = column(rows, "signed")
-    means = {"signed": (signed.mean(0), signed)}
+    means = {"signed": mean_of(rows, "signed")}
     for reading in READINGS:
         means[reading] = strengths(rows, reading)
         overall = [part.mean(-1, keepdim=True) for part in means[reading]]
@@ -123,7 +122,7 @@ def disentanglement(rows: Tensor) -> Statistics:
     1 at the end orders, which have one context. ``D_plug_in``, an upper reading with a floor of
     about 1/√K, and ``D_split_sign``, a lower one; the rest as in :func:`spectrum`.
     """
-    size = column_mean(rows, "size")
+    size = mean_of(rows, "size")
     means = {f"D_{key}": ratio(strengths(rows, key), size) for key in READINGS[:2]}
     return with_errors(means, rows)
 
@@ -134,10 +133,17 @@ def strength(rows: Tensor) -> Statistics:
     As scalars ``strength_<reading>``, its numerator ``<reading>`` and its denominator ``scale``
     (formula sheet, 12); the rest as in :func:`spectrum`.
     """
-    scale = column_mean(rows, "scale")
+    scale = mean_of(rows, "scale")
     means: dict[str, Mean] = {}
     for reading in READINGS:
         means[reading] = strengths(rows, reading)
         means[f"strength_{reading}"] = ratio(means[reading], scale)
     result = {"scale": scale[0], **with_errors(means, rows)}
     return {key: value.squeeze() for key, value in result.items()}
+
+
+def perturbation_statistics(rows: Tensor) -> Statistics:
+    """What :class:`~interaction_train.metrics.PerturbationInteraction` returns, as scalars."""
+    means = {"mean": mean_of(rows, "signed"), "gain": mean_of(rows, "scale")}
+    means |= {reading: strengths(rows, reading) for reading in READINGS}
+    return {key: value.squeeze() for key, value in with_errors(means, rows).items()}

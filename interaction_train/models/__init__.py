@@ -1,7 +1,6 @@
 """Reference networks, normalisation as a first layer, and weights."""
 
 from interaction_train.game.normalize import Normalize as Normalize, normalized as normalized
-from interaction_train.models.cifar_resnet import CIFARThinResNet as CIFARThinResNet
 from interaction_train.models.networks import (
     CIFAR10_MEAN as CIFAR10_MEAN,
     CIFAR10_STD as CIFAR10_STD,
@@ -10,6 +9,7 @@ from interaction_train.models.networks import (
     DIGITS_STD as DIGITS_STD,
     CIFARAlexNet as CIFARAlexNet,
     CIFARResNet as CIFARResNet,
+    CIFARThinResNet as CIFARThinResNet,
     DigitsMLP as DigitsMLP,
     DigitsNet as DigitsNet,
 )

@@ -1,12 +1,14 @@
-"""Small reference networks, with normalisation of pixels in [0, 1] as their first layer."""
+"""Reference networks, with normalisation of pixels in [0, 1] as their first layer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock
@@ -14,9 +16,11 @@ from torchvision.models.vgg import cfgs
 
 from interaction_train.errors import InputError, at_least, one_of
 from interaction_train.game.normalize import Normalize
+from interaction_train.models.weights import load_weights
 
 DIGITS_MEAN, DIGITS_STD = (0.3053,), (0.3760,)
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 Layer = int | str | tuple[int, int]
 """Channels of a 3x3 convolution; or (channels, kernel size); or "M", a max-pooling."""
@@ -34,16 +38,11 @@ class _FeatureNet(nn.Module):
     """normalize → features → classifier, for images of one size."""
 
     def __init__(
-        self,
-        features: nn.Sequential,
-        classifier: nn.Sequential,
-        mean: Sequence[float],
-        std: Sequence[float],
-        image_size: int,
+        self, normalize: Normalize, features: nn.Module, classifier: nn.Module, image_size: int
     ) -> None:
         super().__init__()
-        self.normalize = Normalize(mean, std)
-        self.features, self.classifier, self.image_size = features, classifier, image_size
+        self.normalize, self.features, self.classifier = normalize, features, classifier
+        self.image_size = image_size
 
     def forward(self, x: Tensor) -> Tensor:
         size = self.image_size
@@ -86,21 +85,16 @@ class DigitsNet(_FeatureNet):
         features = _convolutions(in_channels, [width, "M", 2 * width, "M"])
         units = 2 * width * (image_size // 4) ** 2
         classifier = _classifier([units, 4 * width, num_classes], [None, dropout])
-        super().__init__(features, classifier, mean, std, image_size)
+        super().__init__(Normalize(mean, std), features, classifier, image_size)
         # On a CPU, max-pooling 8x8 images is several times faster with the channels last.
         self.features.to(memory_format=torch.channels_last)
 
 
 class DigitsMLP(_FeatureNet):
-    """A multilayer perceptron for 8x8 digits; shapes as of :class:`DigitsNet`.
+    """A multilayer perceptron for 8x8 digits; shapes and other arguments as of :class:`DigitsNet`.
 
     Args:
-        num_classes: number of logits.
-        in_channels: channels C of the images.
         hidden: units of each hidden layer.
-        image_size: height and width of the images.
-        mean: training mean per channel.
-        std: standard deviation per channel.
     """
 
     def __init__(
@@ -112,16 +106,14 @@ class DigitsMLP(_FeatureNet):
         mean: Sequence[float] = DIGITS_MEAN,
         std: Sequence[float] = DIGITS_STD,
     ) -> None:
-        at_least("num_classes", num_classes, 1)
         at_least("image_size", image_size, 1)
         if not hidden or min(hidden) < 1:
             raise InputError("hidden", hidden, "one size per hidden layer, each at least 1")
         _check_channels(in_channels, mean)
-        layers: list[nn.Module] = [nn.Flatten()]
-        for before, after in pairwise([in_channels * image_size**2, *hidden]):
-            layers += [nn.Linear(before, after), nn.ReLU(inplace=True)]
-        classifier = nn.Sequential(nn.Linear(hidden[-1], num_classes))
-        super().__init__(nn.Sequential(*layers), classifier, mean, std, image_size)
+        sizes = [in_channels * image_size**2, *hidden, num_classes]
+        *hidden_layers, last = _classifier(sizes, [None] * (len(sizes) - 1))
+        features, classifier = nn.Sequential(*hidden_layers), nn.Sequential(last)
+        super().__init__(Normalize(mean, std), features, classifier, image_size)
 
 
 class _CIFARNet(_FeatureNet):
@@ -132,14 +124,13 @@ class _CIFARNet(_FeatureNet):
         config: Sequence[Layer],
         sizes: Sequence[int],
         dropouts: Sequence[float | None],
-        mean: Sequence[float],
-        std: Sequence[float],
+        normalize: Normalize,
         batch_norm: bool = False,
     ) -> None:
         features = _convolutions(3, config, batch_norm)
         channels = next(size for size in reversed(config) if isinstance(size, int))
         units = channels * (32 >> config.count("M")) ** 2
-        super().__init__(features, _classifier([units, *sizes], dropouts), mean, std, 32)
+        super().__init__(normalize, features, _classifier([units, *sizes], dropouts), 32)
         # For all layers that a ReLU follows: torch's default shrinks the signal at every layer.
         layers = [m for m in self.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
         for layer in layers[:-1]:
@@ -154,14 +145,9 @@ class CIFARAlexNet(_CIFARNet):
     ``features.3`` and in the first layer, which has stride 1; pools are 2x2.
 
     Args:
-        num_classes: number of logits.
+        num_classes: this, ``mean`` and ``std`` as of :class:`DigitsNet`.
         dropout: probability before each of the two hidden linear layers; 0 for none.
         hidden: units of the two hidden linear layers.
-        mean: training mean per channel.
-        std: standard deviation per channel.
-
-    Raises:
-        InputError: an argument out of its range, or inputs of another shape.
     """
 
     def __init__(
@@ -174,7 +160,7 @@ class CIFARAlexNet(_CIFARNet):
     ) -> None:
         config: list[Layer] = [64, "M", (192, 5), "M", 384, 256, 256, "M"]
         sizes, dropouts = [hidden, hidden, num_classes], [dropout, dropout, None]
-        super().__init__(config, sizes, dropouts, mean, std)
+        super().__init__(config, sizes, dropouts, Normalize(mean, std))
 
 
 class CIFARVGG(_CIFARNet):
@@ -184,11 +170,9 @@ class CIFARVGG(_CIFARNet):
         depth: 11, 13 or 16, which counts the three linear layers of the original; or 7, a small
             one with five convolutions of 32 to 128 channels.
         batch_norm: whether a BatchNorm follows every convolution.
-        num_classes: number of logits.
+        num_classes: this, ``mean`` and ``std`` as of :class:`DigitsNet`.
         dropout: probability before each of the two linear layers; 0 for none.
         hidden: units of the hidden linear layer.
-        mean: training mean per channel.
-        std: standard deviation per channel.
     """
 
     def __init__(
@@ -202,8 +186,8 @@ class CIFARVGG(_CIFARNet):
         std: Sequence[float] = CIFAR10_STD,
     ) -> None:
         one_of("depth", depth, _VGG_CONFIGS)
-        config, sizes = _VGG_CONFIGS[depth], [hidden, num_classes]
-        super().__init__(config, sizes, [dropout, dropout], mean, std, batch_norm)
+        config, sizes, normalize = _VGG_CONFIGS[depth], [hidden, num_classes], Normalize(mean, std)
+        super().__init__(config, sizes, [dropout, dropout], normalize, batch_norm)
 
 
 class CIFARResNet(ResNet):
@@ -213,12 +197,7 @@ class CIFARResNet(ResNet):
 
     Args:
         depth: 18 or 34.
-        num_classes: number of logits.
-        mean: training mean per channel.
-        std: standard deviation per channel.
-
-    Raises:
-        InputError: an argument out of its range, or inputs with other channels.
+        num_classes: this, ``mean`` and ``std`` as of :class:`DigitsNet`.
     """
 
     def __init__(
@@ -240,6 +219,58 @@ class CIFARResNet(ResNet):
 
     def forward(self, x: Tensor) -> Tensor:
         return self._forward_impl(self.normalize(x))
+
+
+class CIFARThinResNet(nn.Module):
+    """ResNet-20, -32, -44, … for small images: 16, 32 and 64 channels, no downsampling stem.
+
+    ``(B, C, H, W)`` in [0, 1] → ``(B, num_classes)``, where ``mean`` has C numbers. The default
+    normalisation is ImageNet's, as of the published weights.
+
+    Args:
+        depth: 6k + 2 layers, k blocks in each of three stages.
+        num_classes: number of logits.
+        weights: what :func:`load_weights` takes: ``conv1``, ``bn1``, ``layerL.B.conv1`` … ``bn2``
+            (L from 1, B from 0) and ``linear``. Default: random.
+        mean: training mean per channel.
+        std: standard deviation per channel.
+        width: channels of the first stage, even; the others have twice and four times as many.
+
+    Raises:
+        InputError: another depth, an odd width, or weights that do not fit.
+    """
+
+    def __init__(
+        self,
+        depth: int = 20,
+        num_classes: int = 10,
+        weights: str | Path | None = None,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        width: int = 16,
+    ) -> None:
+        super().__init__()
+        if depth < 8 or depth % 6 != 2:
+            raise InputError("depth", depth, "8, 14, 20, 26, 32 … (18 and 34: CIFARResNet)")
+        at_least("num_classes", num_classes, 1)
+        if width < 2 or width % 2:  # the shortcut pads as many channels before as after
+            raise InputError("width", width, "an even number from 2 on")
+        self.normalize = Normalize(mean, std)
+        self.conv1 = nn.Conv2d(len(self.normalize.mean), width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = _stage(width, width, 1, depth // 6)
+        self.layer2 = _stage(width, 2 * width, 2, depth // 6)
+        self.layer3 = _stage(2 * width, 4 * width, 2, depth // 6)
+        self.linear = nn.Linear(4 * width, num_classes)
+        for convolution in (m for m in self.modules() if isinstance(m, nn.Conv2d)):
+            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+        if weights is not None:
+            load_weights(self, weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.bn1(self.conv1(self.normalize(x))))
+        h = self.layer3(self.layer2(self.layer1(h)))
+        return self.linear(h.mean((-2, -1)))
 
 
 def _check_channels(in_channels: int, mean: Sequence[float]) -> None:
@@ -276,3 +307,12 @@ def _classifier(sizes: Sequence[int], dropouts: Sequence[float | None]) -> nn.Se
             layers.append(nn.Dropout(p) if p > 0 else nn.Identity())
         layers += [nn.Linear(before, after), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers[:-1])
+
+
+def _stage(inputs: int, outputs: int, stride: int, blocks: int) -> nn.Sequential:
+    # Every second pixel, with zeros for the new channels.
+    new = (outputs - inputs) // 2
+    pad = nn.ConstantPad3d((0, 0, 0, 0, new, new), 0.0)
+    shortcut = nn.Sequential(nn.AvgPool2d(1, stride), pad) if stride > 1 else None
+    first = BasicBlock(inputs, outputs, stride, shortcut)
+    return nn.Sequential(first, *(BasicBlock(outputs, outputs) for _ in range(blocks - 1)))

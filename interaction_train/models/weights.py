@@ -67,9 +67,13 @@ def weights_tag(model: nn.Module) -> str:
     for name, value in sorted(unwrap(model).state_dict().items()):
         if isinstance(value, Tensor):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            flat = value.detach().cpu().contiguous().flatten()
-            digest.update(flat.view(torch.uint8).numpy().tobytes())
+            digest.update(content(value))
     return digest.hexdigest()
+
+
+def content(value: Tensor) -> bytes:
+    """The bytes of a tensor's elements."""
+    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def _find(path: str | Path) -> Any:

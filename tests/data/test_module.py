@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
 from interaction_train.data import Cutout, DigitsDataModule, ImageDataModule
-from interaction_train.data.transforms import RandomCropFlip
+from interaction_train.data.keyed import RandomCropFlip
 from interaction_train.errors import InputError
 from interaction_train.models import DigitsNet
 from tests.data.files import epoch_of, raises, rows, write_npz

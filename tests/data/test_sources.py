@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchvision import datasets
 
 from interaction_train.data import DigitsDataModule, ImageDataModule
-from interaction_train.data.transforms import RandomCropFlip
+from interaction_train.data.keyed import RandomCropFlip
 from tests.data.files import epoch_of, raises, write_folder, write_npz
 from tests.testing import run_cli
 

@@ -5,7 +5,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from interaction_train.data import Cutout, DigitsDataModule, ImageDataModule
-from interaction_train.data.transforms import RandomCropFlip
+from interaction_train.data.keyed import RandomCropFlip
 from interaction_train.errors import InputError
 from interaction_train.sampling.random import Draws
 from tests.data.files import epoch_of, raises, write_npz

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, TensorDataset
 
 from interaction_train.attacks import IRAttack, read_adversarial_set
-from interaction_train.attacks.sets.rounding import round_to_bytes
+from interaction_train.attacks.norms import round_to_bytes
 from interaction_train.attacks.transfer.rates import Proportion
 from interaction_train.data import DigitsDataModule
 from interaction_train.errors import InputError

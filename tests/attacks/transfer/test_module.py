@@ -64,14 +64,10 @@ def test_counts_by_hand():
     assert counts["images"] == 4
     assert (counts["forwards"], counts["backwards"], counts["linf"]) == (3, 2, 0.3)
     assert counts["fooled"] == [3, 3]
-    assert counts["right"] == counts["correct"] == [3, 3]
+    assert counts["correct"] == [3, 3]
     assert counts["known"] == counts["aimed"] == [4, 4]
     assert counts["fooled_correct"] == [2, 2]
     assert counts["hit"] == [1, 2]
-    jointly = TransferRate(2, only_jointly_correct=True).statistics(rows)
-    assert jointly["correct"].tolist() == [2, 2]
-    assert jointly["fooled_correct"].tolist() == [1, 1]
-    assert jointly["right"].tolist() == [3, 3]
 
 
 def test_what_is_not_known_counts_nowhere():
@@ -296,15 +292,6 @@ def test_steps_for_a_quick_look(tmp_path):
     cells = evaluate(evaluation(steps=2, attacks={"PGD": pgd, "noise": torchattacks.GN}), tmp_path)
     assert cell(cells, "a", "PGD", "b").forwards == 2
     assert cell(cells, "a", "noise", "b").forwards == 0
-
-
-def test_jointly_correct(tmp_path):
-    cells = evaluate(evaluation(only_jointly_correct=True), tmp_path)
-    nets, (x, y) = networks(), images()
-    right = torch.stack([net(x).argmax(1) == y for net in nets.values()]).all(0)
-    assert {c.fooled_correct.total for c in cells} == {int(right.sum())}
-    fooled = nets["b"](pgd(nets["a"])(x, y)).argmax(1) != y
-    assert cell(cells, "a", "PGD", "b").fooled_correct.successes == int((fooled & right).sum())
 
 
 def test_targeted(tmp_path):

@@ -94,17 +94,6 @@ def test_rates_tables_files_and_keys_say_how_often_the_target_was_hit(tmp_path, 
     assert different  # else the two kinds of rate could be mixed up unseen
 
 
-def test_jointly_correct_images_alone(tmp_path):
-    cells = run(tmp_path, evaluation(attacks={"aimed": aimed}, only_jointly_correct=True))
-    nets, (x, y) = networks(), images()
-    right = torch.stack([net(x).argmax(1) == y for net in nets.values()]).all(0)
-    assert 0 < int(right.sum()) < 11
-    for target in "abc":
-        found = cells["aimed", target].success
-        count = int((hits(aimed, target) & right).sum())
-        assert (found.successes, found.total) == (count, int(right.sum()))
-
-
 def test_the_best_step_hits_the_target(tmp_path):
     def ours(model, steps=STEPS):
         attack = TransferAttack(model, EPS, ALPHA, steps)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
-from interaction_train.attacks.parts.base import Part
+from interaction_train.attacks.parts import Part
 from interaction_train.errors import InputError, in_range
 from interaction_train.game.evaluation import unwrap
 
@@ -34,12 +34,10 @@ _BLOCKS: tuple[tuple[frozenset[str], tuple[str, ...]], ...] = (
 def residual_branches(model: nn.Module) -> list[str]:
     """The modules that the residual branches of a network run through, found by its structure.
 
-    Known blocks, told by the names of their children, are those of torchvision's, timm's and this
-    project's ResNets (also SE, ResNeXt, Res2Net, pre-activation), of ConvNeXt, ViT and Swin.
-    :func:`skip_gradient` finds others besides, by what they do in a forward pass.
-
-    Returns:
-        dotted names in the network below ``torch.compile`` and data parallelism, one per branch.
+    Known, by the names of their children, are blocks of torchvision's, timm's and this project's
+    ResNets (also SE, ResNeXt, Res2Net, pre-activation), of ConvNeXt, ViT and Swin;
+    :func:`skip_gradient` finds others by what they do in a forward pass. Names are dotted, in the
+    network below ``torch.compile`` and data parallelism, one per branch.
 
     Examples:
         >>> from interaction_train.models import CIFARResNet
@@ -58,18 +56,16 @@ def skip_gradient(
     The skip gradient method (SGM; Wu et al., "Skip Connections Matter", ICLR 2020): a block
     x + F(x) passes backwards as x + γF(x) + (1 − γ)·stopgrad(F(x)) would, exactly; forwards nothing
     changes. Meant for gradients of inputs: those of a branch's parameters are scaled only in part.
-    Compiled parts run eagerly meanwhile.
 
     Args:
-        model: the network.
+        model: the network; compiled parts run eagerly meanwhile.
         gamma: γ in (0, 1]; 1 changes nothing, whatever the network. The paper takes 0.2 to 0.8.
-        branches: dotted names of the modules that branches run through, for blocks that
-            :func:`residual_branches` (the default) does not know. All of a branch's gradient, and
-            no other, has to pass the module's output (of several, the first tensor).
+        branches: dotted names of the modules that branches run through; default:
+            :func:`residual_branches`. All of a branch's gradient, and no other, has to pass the
+            module's output (of several, the first tensor).
 
     Raises:
-        InputError: γ out of its range, a name that is no module, no residual block found or, in the
-            forward pass, one without a skip connection.
+        InputError: γ out of its range, an unknown name, no residual block, or one without a skip.
     """
     in_range("gamma", gamma, 0, 1, above=True)
     network = unwrap(model)
@@ -82,19 +78,15 @@ def skip_gradient(
         yield
         return
     if not any(blocks.values()):
-        known = "residual blocks of a known kind, or the names of branches"
-        raise InputError("model", kind, known)
-    hooks = _Hooks(gamma)
+        raise InputError("model", kind, "residual blocks of a known kind, or the names of branches")
+    on = _Hooks(gamma)
+    hooks: list[tuple[nn.Module, Any]] = [(network, on.scale_rest)] if branches is None else []
+    for block, inside in blocks.items():
+        hooks += [(modules[branch], partial(on.scale, block)) for branch in inside]
+        hooks += [(modules[block], partial(on.check, block))] if block else []
     with ExitStack() as stack:
-        if branches is None:
-            stack.callback(network.register_forward_hook(hooks.scale_rest).remove)
-        for block, inside in blocks.items():
-            for branch in inside:
-                hook = partial(hooks.scale, block)
-                stack.callback(modules[branch].register_forward_hook(hook).remove)
-            if block:
-                hook = partial(hooks.check, block)
-                stack.callback(modules[block].register_forward_hook(hook).remove)
+        for module, hook in hooks:
+            stack.callback(module.register_forward_hook(hook).remove)
         compiled = (hasattr(m, "_orig_mod") or m._compiled_call_impl for m in model.modules())
         if any(compiled):  # hooks do not reach into compiled graphs
             stack.enter_context(torch.compiler.set_stance("force_eager"))
@@ -115,8 +107,7 @@ class SkipGradient(Part):
 class _Hooks:
     """Forward hooks that scale gradients of residual branches, of known blocks and of other kinds.
 
-    Others are found in the graph: a sum of two values, one of which is computed from the other, is
-    a skip connection and its branch.
+    Others are sums of two values in the graph, of which the branch is computed from the other one.
     """
 
     def __init__(self, gamma: float) -> None:
@@ -130,19 +121,16 @@ class _Hooks:
         first = _tensor(output)
         if first is None or not first.requires_grad:
             return None
-        scaled = first
-        if first._is_view() or any(first is value for value in inputs):
-            # The gradient of a view loses its hooks when the view is changed in place, and a tensor
-            # that is passed on as it came may go elsewhere too.
-            scaled = first.clone()
+        # The gradient of a view loses its hooks when the view is changed in place, and a tensor
+        # that is passed on as it came may go elsewhere too.
+        shared = first._is_view() or any(first is value for value in inputs)
+        scaled = first.clone() if shared else first
         # In-place changes that follow do not matter: a hook belongs to the value at this point.
         scaled.register_hook(lambda gradient: gradient * self.gamma)
         if block:
             self.ends[block].append(get_gradient_edge(scaled).node)
-        if scaled is first:
-            return None
-        if first is output:
-            return scaled
+        if scaled is first or first is output:
+            return scaled if first is output else None
         return type(output)(scaled if part is first else part for part in output)
 
     def check(self, block: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -150,15 +138,13 @@ class _Hooks:
         source, result = _tensor(inputs), _tensor(output)
         if block in self.checked or not self.ends[block] or source is None or result is None:
             return
-        if not source.requires_grad or not result.requires_grad:
+        if not (source.requires_grad and result.requires_grad):
             return
         start = get_gradient_edge(source).node
         if start not in _ancestors(get_gradient_edge(result).node, {start, *self.ends[block]}):
-            raise InputError(
-                "model",
-                f"{block!r}, a {type(module).__name__} without a skip connection",
-                "a residual block; name the branches where the skip connection is outside",
-            )
+            got = f"{block!r}, a {type(module).__name__} without a skip connection"
+            wanted = "a residual block; name the branches where the skip connection is outside"
+            raise InputError("model", got, wanted)
         self.checked.add(block)
 
     def scale_rest(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:

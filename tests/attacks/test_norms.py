@@ -6,7 +6,7 @@ import torch
 from hypothesis import assume, given, settings, strategies as st
 from torch import Tensor
 
-from interaction_train.attacks.sets.rounding import exact_bytes, round_to_bytes, to_floats
+from interaction_train.attacks.norms import exact_bytes, round_to_bytes, to_floats
 from interaction_train.errors import InputError
 
 LEVELS = (torch.arange(256) / 255).double()  # what a reader of 8-bit files sees, float32

@@ -1,1 +1,0 @@
-"""Parts of an attack: what a step does to inputs, gradients and the model."""
