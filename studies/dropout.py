@@ -295,7 +295,8 @@ def report(
         table.append({"trained with": kind, "setting": shown, **columns(values)})
     part.table(table)
     others = [(LOSS, kind) for kind in chosen if kind not in (LOSS, *DEFAULTS)]
-    pairs = [*others, (BOTH, DROPOUT), *((kind, NONE) for kind in DEFAULTS)]
+    both = [(BOTH, kind) for kind in (DROPOUT, DECAY, NONE)]
+    pairs = [*others, *both, *((kind, NONE) for kind in DEFAULTS)]
     compared = compare(frame, [pair for pair in pairs if {*pair} <= {*chosen}])
     part.table(compared, "gains")
     part.figure(figure(frame, part.settings["title"]))
