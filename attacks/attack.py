@@ -227,8 +227,9 @@ class IRAttack(TransferAttack, sets=("objective", "parts")):
 
     Maximises loss − λ·Î, with Î the interactions inside the perturbation. With the margin as loss
     this is (1 − λ)·v(N) + λ·E_A[v(N∖A) + v(A)] − λ·v(∅): at the default λ = 1 what remains is the
-    masked ablation, :class:`~interaction_train.attacks.MaskedObjective` on the margin. Published:
-    ``loss="cross_entropy"``, eps = 16/255, 100 steps, a 16 × 16 grid and 32 draws of 32 cells.
+    ablation, :class:`~interaction_train.attacks.objectives.MaskedObjective` on the margin.
+    Interactions take part for λ ≠ 1, or with ``loss="cross_entropy"``, the published form, which
+    has eps = 16/255, 100 steps, a 16 × 16 grid and 32 draws of 32 cells.
 
     Args:
         model: this, ``eps``, ``alpha`` and ``steps`` as in :class:`TransferAttack`.

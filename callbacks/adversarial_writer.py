@@ -31,7 +31,7 @@ from interaction_train.errors import InputError, at_least
 
 
 class AdversarialWriter(BasePredictionWriter):
-    """Writes what an :class:`~interaction_train.attacks.AdversarialCrafter` makes, in shards.
+    """Writes what an :class:`AdversarialCrafter` makes, in shards.
 
     The format is that of :mod:`interaction_train.attacks.sets.shards`. Process r of W writes
     the shards r, r + W, r + 2W and so on, all into one folder (of a shared disk, on several

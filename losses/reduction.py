@@ -20,8 +20,8 @@ class InteractionReduction(ABC):
     The players are the cells of a grid over a perturbation; an absent cell shows the clean image. A
     group of one player gives (n − 1) times the mean pairwise Shapley interaction; larger groups
     weigh the orders as formula 7 of the formula sheet says. Î is 0 for a network that is additive
-    over the cells. Used by :class:`~interaction_train.attacks.InteractionObjective`, or on a game
-    of your own.
+    over the cells. Used by :class:`~interaction_train.attacks.objectives.InteractionObjective`, or
+    on a game of your own.
 
     Args:
         players: how a sample splits into cells; default: a 16 × 16 grid.

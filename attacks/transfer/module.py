@@ -70,7 +70,7 @@ class TransferEvaluation(L.LightningModule):
         sources: names of the networks that are attacked; default: all.
         targets: names of the networks that are to be fooled; default: all.
         leave_out: attack → sources that it is not run on.
-        adversarial_sets: name → what :func:`~interaction_train.attacks.read_adversarial_set` reads.
+        adversarial_sets: name → what :func:`read_adversarial_set` reads.
         epsilons: bounds to run every attack with, step sizes in proportion; default: its own.
         steps: number of steps to run every attack with; default: its own.
         best_step: report success at the best step too, chosen for every image on all the others,
