@@ -199,7 +199,8 @@ def test_killed_in_mid_epoch_no_curve_has_a_point_twice(tmp_path):
 
 
 def test_wandb_run_knows_configuration_and_versions(tmp_path):
-    fit(tmp_path, "--trainer.max_epochs", "1", "--wandb", "offline")
+    weight = "--model.losses.interaction.weight"
+    fit(tmp_path, "--trainer.max_epochs", "1", "--wandb", "offline", weight, "2")
     (stored,) = wandb_files(tmp_path)
     config = wandb_config(stored)
     assert config["config"]["model"]["init_args"]["losses"]["interaction"]["weight"] == 2.0
