@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from interaction_train.errors import InputError, checked_logits, refuse_probabilities
-from interaction_train.game.evaluation import evaluation_mode, logits_of, unwrap, without_grad
+from interaction_train.game.evaluation import Logits, evaluation_mode, unwrap, without_grad
 from interaction_train.game.normalize import Normalize
 
 Model = str | Callable[[L.LightningModule], nn.Module] | None
@@ -26,15 +26,11 @@ Normalization = Mapping[str, Sequence[float]]
 _ROUNDING = 1e-5  # of logits, relative to the largest one, and of pixels
 
 
-class BinaryHead(nn.Module):
+class BinaryHead(Logits):
     """A network with one logit z, ``(B, 1)`` or ``(B,)``, as one with the logits (0, z)."""
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
     def forward(self, x: Tensor) -> Tensor:
-        logits = self.model(x).reshape(len(x), 1)
+        logits = super().forward(x).reshape(-1, 1)
         return torch.cat([torch.zeros_like(logits), logits], 1)
 
 
@@ -91,12 +87,12 @@ def _as_classifier(network: nn.Module, x: Tensor) -> nn.Module:
     """The network, wrapped where its output needs it."""
     try:
         output = _output(network, x)
-    except TypeError as error:
+    except (TypeError, LookupError, AttributeError) as error:  # it takes a whole batch, say
         got = f"{type(network).__name__}.forward, which fails: {error}"
         expected = "one that takes the inputs alone; model= names another network"
         raise InputError("model", got, expected) from error
     if not isinstance(output, Tensor):
-        return _as_classifier(logits_of(network), x)
+        return _as_classifier(Logits(network), x)
     if output.shape in ((len(x),), (len(x), 1)):
         return BinaryHead(network)
     # NaN comes of training that diverges, which is no reason to stop it here.
