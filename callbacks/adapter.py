@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -142,7 +143,8 @@ class Adapter:
     def network(self, pl_module: L.LightningModule, x: Tensor | None) -> nn.Module:
         """The module's network as one of pixels; ``x`` as in :func:`find_model`."""
         network = find_model(pl_module, self.model, x)
-        return network if self.layer is None else nn.Sequential(self.layer, network)
+        layer = _as(self.layer, x)
+        return network if layer is None else nn.Sequential(layer, network)
 
     def read(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Inputs and int64 labels ``(B,)`` of a batch, or InputError; 0 and 1 may be floats."""
@@ -162,16 +164,23 @@ class Adapter:
 
     def pixels(self, inputs: Tensor) -> Tensor:
         """Inputs as pixels."""
-        if self.layer is None:
+        layer = _as(self.layer, inputs)
+        if layer is None:
             return inputs
-        pixels = inputs * self.layer.to(inputs).std + self.layer.mean
+        pixels = inputs * layer.std + layer.mean
         # Grey levels come back to the bit, so that what is drawn by their content is the same.
         levels = (pixels * 255).round() / 255
         return torch.where((levels - pixels).abs() < _ROUNDING, levels, pixels)
 
     def inputs(self, pixels: Tensor) -> Tensor:
         """Pixels as inputs."""
-        return pixels if self.layer is None else self.layer.to(pixels)(pixels)
+        layer = _as(self.layer, pixels)
+        return pixels if layer is None else layer(pixels)
+
+
+def _as(layer: Normalize | None, like: Tensor | None) -> Normalize | None:
+    """On a tensor's device, in its dtype; a copy, or half precision would round it for good."""
+    return layer if layer is None or like is None else copy.deepcopy(layer).to(like)
 
 
 def with_inputs(batch: Any, key: int | str, x: Tensor) -> Any:

@@ -20,7 +20,7 @@ from interaction_train.callbacks import (
     InteractionRegularizer,
     SpectrumMonitor,
 )
-from interaction_train.callbacks.adapter import find_model
+from interaction_train.callbacks.adapter import Adapter, find_model
 from interaction_train.errors import InputError
 from interaction_train.game.players import GridPlayers
 from interaction_train.losses import InteractionLoss, OrderLoss
@@ -348,6 +348,13 @@ def test_labels_of_another_kind_are_refused(labels, tmp_path):
 
 
 NORMALIZATION = {"mean": [0.4], "std": [0.25]}
+
+
+def test_half_precision_leaves_no_trace_on_the_normalization():
+    adapter = Adapter(None, (0, 1), {"mean": [0.1307], "std": [0.3081]})
+    pixels = data()[:][0]
+    adapter.pixels(pixels.bfloat16())
+    torch.testing.assert_close(adapter.inputs(pixels), (pixels - 0.1307) / 0.3081)
 
 
 class OfNormalised(Module):
