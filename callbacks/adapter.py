@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from interaction_train.errors import InputError, checked_logits, refuse_probabilities
-from interaction_train.game.evaluation import evaluation_mode, logits_of, unwrap, without_grad
+from interaction_train.game.evaluation import Logits, evaluation_mode, unwrap, without_grad
 from interaction_train.game.normalize import Normalize
 
 Model = str | Callable[[L.LightningModule], nn.Module] | None
@@ -26,15 +27,11 @@ Normalization = Mapping[str, Sequence[float]]
 _ROUNDING = 1e-5  # of logits, relative to the largest one, and of pixels
 
 
-class BinaryHead(nn.Module):
+class BinaryHead(Logits):
     """A network with one logit z, ``(B, 1)`` or ``(B,)``, as one with the logits (0, z)."""
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
     def forward(self, x: Tensor) -> Tensor:
-        logits = self.model(x).reshape(len(x), 1)
+        logits = super().forward(x).reshape(-1, 1)
         return torch.cat([torch.zeros_like(logits), logits], 1)
 
 
@@ -91,12 +88,12 @@ def _as_classifier(network: nn.Module, x: Tensor) -> nn.Module:
     """The network, wrapped where its output needs it."""
     try:
         output = _output(network, x)
-    except TypeError as error:
+    except (TypeError, LookupError, AttributeError) as error:  # it takes a whole batch, say
         got = f"{type(network).__name__}.forward, which fails: {error}"
         expected = "one that takes the inputs alone; model= names another network"
         raise InputError("model", got, expected) from error
     if not isinstance(output, Tensor):
-        return _as_classifier(logits_of(network), x)
+        return _as_classifier(Logits(network), x)
     if output.shape in ((len(x),), (len(x), 1)):
         return BinaryHead(network)
     # NaN comes of training that diverges, which is no reason to stop it here.
@@ -146,7 +143,8 @@ class Adapter:
     def network(self, pl_module: L.LightningModule, x: Tensor | None) -> nn.Module:
         """The module's network as one of pixels; ``x`` as in :func:`find_model`."""
         network = find_model(pl_module, self.model, x)
-        return network if self.layer is None else nn.Sequential(self.layer, network)
+        layer = _as(self.layer, x)
+        return network if layer is None else nn.Sequential(layer, network)
 
     def read(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Inputs and int64 labels ``(B,)`` of a batch, or InputError; 0 and 1 may be floats."""
@@ -166,16 +164,23 @@ class Adapter:
 
     def pixels(self, inputs: Tensor) -> Tensor:
         """Inputs as pixels."""
-        if self.layer is None:
+        layer = _as(self.layer, inputs)
+        if layer is None:
             return inputs
-        pixels = inputs * self.layer.to(inputs).std + self.layer.mean
+        pixels = inputs * layer.std + layer.mean
         # Grey levels come back to the bit, so that what is drawn by their content is the same.
         levels = (pixels * 255).round() / 255
         return torch.where((levels - pixels).abs() < _ROUNDING, levels, pixels)
 
     def inputs(self, pixels: Tensor) -> Tensor:
         """Pixels as inputs."""
-        return pixels if self.layer is None else self.layer.to(pixels)(pixels)
+        layer = _as(self.layer, pixels)
+        return pixels if layer is None else layer(pixels)
+
+
+def _as(layer: Normalize | None, like: Tensor | None) -> Normalize | None:
+    """On a tensor's device, in its dtype; a copy, or half precision would round it for good."""
+    return layer if layer is None or like is None else copy.deepcopy(layer).to(like)
 
 
 def with_inputs(batch: Any, key: int | str, x: Tensor) -> Any:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from interaction_train.callbacks.adapter import Adapter, FindBatch, Keys, Model, Normalization
 from interaction_train.callbacks.samples import check_alone, fetch, first_loader, is_fast, spread
-from interaction_train.errors import InputError, at_least
+from interaction_train.errors import InputError, at_least, checked_labels
 from interaction_train.tracking.figures import save_figure
 from interaction_train.tracking.folders import run_folder
 from interaction_train.tracking.loggers import log_figure, log_table
@@ -120,7 +120,7 @@ class Monitor(L.Callback, ABC):
     def samples(self, trainer: L.Trainer, loader: Any, places: list[int]) -> tuple[Tensor, Tensor]:
         """Pixels ``(B, ...)`` and labels ``(B,)`` int64 at some places of a loader's data set."""
         x, y = self.adapter.read(fetch(trainer, loader, places))
-        return self.adapter.pixels(x), y
+        return self.adapter.pixels(x), checked_labels(y, len(x), "batch, its labels")
 
     @property
     def state_key(self) -> str:

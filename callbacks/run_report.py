@@ -39,6 +39,7 @@ class RunReport(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._folder = run_folder(trainer) if trainer.loggers else None  # on every process
+        self._recorded.discard(stage)  # each start is one of its own
         known = any(isinstance(logger, History) for logger in trainer.loggers)
         if self._folder is not None and not known:
             trainer.loggers = [*trainer.loggers, History(self._folder)]

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from interaction_train.errors import InputError, checked_labels, in_range
@@ -32,6 +33,10 @@ def show_shared(cls: Any, without: Sequence[str] = ()) -> None:
         keyword = inspect.Parameter.KEYWORD_ONLY
         shown += [p.replace(kind=keyword) for p in above if p.name not in names]
     cls.__signature__ = inspect.Signature(shown)
+
+
+_ROUNDING = 64  # units in the last place of what values differ by
+_ENOUGH = 8  # differences that tell
 
 
 class InteractionTerm(nn.Module, ABC):
@@ -159,6 +164,7 @@ class PlayerTerm(InteractionTerm):
         self.players: Players = UnitPlayers() if players is None else players
         self.batch_fraction, self.chunk_size = batch_fraction, chunk_size
         self.__dict__["suffix"] = suffix  # the network's own weights, which are not the term's
+        self._looked = False
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -192,6 +198,21 @@ class PlayerTerm(InteractionTerm):
             return self.players.count(x.shape[1:])
         with without_grad(), torch.autocast(x.device.type, enabled=False):
             return self.players.count(features(model, self.layer, x[:1]).shape[1:])
+
+    def warn_of_nothing(self, values: Tensor, delta: Tensor) -> None:
+        """Warn, at the first call, of second differences of values that are all rounding noise."""
+        if self._looked or torch.compiler.is_compiling():
+            return
+        self._looked = True
+        low, high = values.detach().aminmax()
+        bound = _ROUNDING * torch.finfo(values.dtype).eps * (high - low)
+        if delta.numel() >= _ENOUGH and bool(delta.detach().abs().max() < bound):
+            where = "the input" if self.layer is None else f"layer {self.layer!r}"
+            rank_zero_warn(
+                f"{type(self).__name__} {self.name!r}: the payoff is additive over the players of "
+                f"{where}, on the first batch at least, so that there is no interaction to train. "
+                "Take an earlier layer, or for the interaction loss another payoff."
+            )
 
     @abstractmethod
     def curve(self, n: int) -> dict[int, float]:

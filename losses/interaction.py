@@ -155,7 +155,9 @@ class InteractionLoss(PlayerTerm):
         masks = self.draw(self.draws(x, step), n)
         game = build(present, payoff=self.payoff, labels=y, rivals=rivals)
         values = game(masks.flatten(1, 2), grad=True)
-        return group_differences(values.unflatten(1, masks.shape[1:3]), self.groups)
+        delta = group_differences(values.unflatten(1, masks.shape[1:3]), self.groups)
+        self.warn_of_nothing(values, delta)
+        return delta
 
     def compute(
         self, model: nn.Module, x: Tensor, y: Tensor, forward: ForwardRecord, step: int

@@ -27,7 +27,7 @@ _LIBRARIES = {
     "wandb", "yaml",
 }  # fmt: skip
 _REFUSING = ("jsonargparse.", "lightning.", "torch.optim.", "torchmetrics.")
-_REFUSALS = (ValueError, TypeError, RuntimeError, ImportError)
+_REFUSALS = (ValueError, TypeError, RuntimeError, ImportError, ZeroDivisionError)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string\W+([\w.]+)")
 _OTHER_CLASS = re.compile(r"Import path (?:(\S+) )?does not (?:correspond to|implement) (.+)")
@@ -59,7 +59,9 @@ def explain(error: BaseException, class_names: Iterable[str]) -> str | None:
         return _join(f"{where}: {error.strerror or text}")
     if isinstance(error, MisconfigurationException | wandb.Error):
         return text
-    return text if isinstance(error, _REFUSALS) and raised.startswith(_REFUSING) else None
+    if not isinstance(error, _REFUSALS) or not raised.startswith(_REFUSING):
+        return None
+    return f"{raised}: {text}" if isinstance(error, ZeroDivisionError) else text
 
 
 def one_line(report: str, class_names: Iterable[str]) -> str:

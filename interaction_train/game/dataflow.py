@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.overrides import TorchFunctionMode
@@ -29,7 +28,6 @@ _SHAPE_ONLY = {
         "new_zeros", "ones_like", "zeros_like",
     )
 }  # fmt: skip
-_VIEWS = {f"aten::{name}" for name in ("_to_copy", "_unsafe_view", "alias", "detach", "view")}
 _HOST_READS = {Tensor.tolist, Tensor.numpy, Tensor.__array__}
 _FAILURES = (RuntimeError, ValueError, AssertionError, IndexError)
 
@@ -121,11 +119,6 @@ def check_layer(model: nn.Module, layer: str, module: nn.Module, x: Tensor) -> b
             expected = "one that all later computation depends on alone"
             expected += f"; try {hint!r}" if hint else "; or give suffix="
             raise InputError("layer", f"{layer!r}, {problem}", expected)
-    if all(name in _VIEWS for name, _ in flow.later or ()):
-        rank_zero_warn(
-            f"layer {layer!r} gives the logits themselves, over which there is no interaction: an "
-            "interaction loss there is always 0. Take an earlier layer."
-        )
     return not flow.host_reads
 
 

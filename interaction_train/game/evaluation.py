@@ -25,8 +25,10 @@ def unwrap(model: nn.Module) -> nn.Module:
             return model
 
 
-class _Logits(nn.Module):
-    def __init__(self, model: nn.Module, key: str | int | None) -> None:
+class Logits(nn.Module):
+    """What :func:`logits_of` gives."""
+
+    def __init__(self, model: nn.Module, key: str | int | None = None) -> None:
         super().__init__()
         self.model, self.key = model, key
 
@@ -66,13 +68,13 @@ def logits_of(model: nn.Module, key: str | int | None = None) -> nn.Module:
         >>> logits_of(Both(4, 3))(torch.rand(2, 4)).shape
         torch.Size([2, 3])
     """
-    return _Logits(model, key)
+    return Logits(model, key)
 
 
 def inner_modules(model: nn.Module) -> dict[str, nn.Module]:
     """Submodules of the plain module by dotted name, also by that below :func:`logits_of`."""
     model = unwrap(model)
-    inner = inner_modules(model.model) if isinstance(model, _Logits) else {}
+    inner = inner_modules(model.model) if isinstance(model, Logits) else {}
     return {**inner, **dict(model.named_modules())}
 
 

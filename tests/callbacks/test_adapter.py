@@ -20,10 +20,10 @@ from interaction_train.callbacks import (
     InteractionRegularizer,
     SpectrumMonitor,
 )
-from interaction_train.callbacks.adapter import find_model
+from interaction_train.callbacks.adapter import Adapter, find_model
 from interaction_train.errors import InputError
 from interaction_train.game.players import GridPlayers
-from interaction_train.losses import OrderLoss
+from interaction_train.losses import InteractionLoss, OrderLoss
 from interaction_train.metrics import InteractionSpectrum
 from interaction_train.sampling.pairs import RandomPairs
 from interaction_train.training.objective import WeightedTerm
@@ -229,9 +229,18 @@ class Pair(Module):
         return self.model(x) + y
 
 
+class OfBatches(Module):
+    def forward(self, batch):
+        return self.model(batch["image"])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
-    [(Probabilities, "look like probabilities"), (Pair, "Pair.forward, which fails.*model=")],
+    [
+        (Probabilities, "look like probabilities"),
+        (Pair, "Pair.forward, which fails.*model="),
+        (OfBatches, "OfBatches.forward, which fails.*model="),
+    ],
 )
 def test_modules_that_give_no_logits_are_refused(make, message):
     with pytest.raises(InputError, match=f"(?s){message}"):
@@ -308,7 +317,44 @@ def test_one_logit(flat, tmp_path):
     assert 0 < robust < found["val/acc"]
 
 
+@pytest.mark.parametrize("flat", [True, False])
+def test_one_logit_at_a_layer(flat):
+    """Of the same value as with the logits (0, z), by the network's own names of layers."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 6), nn.ReLU())
+    module = Binary(flat)
+    module.model = network.append(nn.Linear(6, 1))
+    x, y = data()[:][0], torch.arange(40) % 2
+    found = find_model(module, None, x)
+    two = nn.Sequential(*network[:5], nn.Linear(6, 2))
+    with torch.no_grad():
+        two[5].weight.copy_(torch.cat([torch.zeros(1, 6), network[5].weight]))
+        two[5].bias.copy_(torch.tensor([0, float(network[5].bias)]))
+    term = InteractionLoss("2", batch_fraction=1.0)
+    value = term(found, x, y, step=0)
+    assert value > 0
+    torch.testing.assert_close(value, term(two, x, y, step=0))
+
+
+@pytest.mark.parametrize("labels", [lambda y: y.int(), lambda y: nn.functional.one_hot(y)])
+def test_labels_of_another_kind_are_refused(labels, tmp_path):
+    x, y = data()[:]
+    loader = DataLoader(TensorDataset(x, labels(y)), 8)
+    run = trainer(tmp_path, callbacks=[AdversarialRobustness({"pgd": pgd})])
+    module = Module()
+    module.validation_step = lambda batch, batch_idx: None
+    with pytest.raises(InputError, match=r"batch, its labels: got.*expected int64"):
+        run.validate(module, loader)
+
+
 NORMALIZATION = {"mean": [0.4], "std": [0.25]}
+
+
+def test_half_precision_leaves_no_trace_on_the_normalization():
+    adapter = Adapter(None, (0, 1), {"mean": [0.1307], "std": [0.3081]})
+    pixels = data()[:][0]
+    adapter.pixels(pixels.bfloat16())
+    torch.testing.assert_close(adapter.inputs(pixels), (pixels - 0.1307) / 0.3081)
 
 
 class OfNormalised(Module):

@@ -265,6 +265,12 @@ def test_resumes_with_its_running_means_and_draws(tmp_path):
     torch.load(path, weights_only=True)
 
 
+def test_losses_that_never_take_part_are_warned_about():
+    late = WeightedTerm(InteractionLoss("1"), warmup_epochs=1)
+    with pytest.warns(UserWarning, match=r"\['late'\] never start"):
+        fit(Plain(), InteractionRegularizer({"late": late}), max_epochs=1)
+
+
 def test_warm_up_and_share():
     losses = weighted()
     losses["band"].warmup_epochs = 1

@@ -215,6 +215,24 @@ def test_fit_ends_with_the_report_and_is_left_alone(tmp_path, capsys):
     assert start["versions"]["torch"] == torch.__version__
 
 
+def test_every_start_is_told_in_its_own_run(tmp_path):
+    """One callback over two trainers, the second of which fits twice."""
+    report, starts = RunReport(), []
+    fit(tmp_path, report, epochs=1, logger=CSVLogger(tmp_path, "first"))
+    module, data = InteractionClassifier(DigitsNet(width=4)), DigitsDataModule()
+    logger = CSVLogger(tmp_path, "second")
+    run = trainer(tmp_path, limit_train_batches=2, callbacks=[report], logger=logger)
+    for epochs in (2, 3):
+        run.fit_loop.max_epochs = epochs
+        run.fit(module, datamodule=data)
+    for name in ("first", "second"):
+        path = tmp_path / name / "version_0" / "starts.json"
+        starts.append(
+            [(s["epochs"], s["step"], s["finished"]) for s in json.loads(path.read_text())]
+        )
+    assert starts == [[(1, 0, True)], [(2, 0, True), (3, 4, True)]]
+
+
 @pytest.mark.parametrize("kind", [TensorBoardLogger, WandbLogger])
 def test_curves_without_a_csv_logger_and_folders_of_their_own(kind, tmp_path):
     """Two runs with one save directory share no file."""

@@ -237,6 +237,8 @@ D --trainer.limit_val_batches -2 | limit_val_batches
 D --trainer.limit_test_batches 3.5 | limit_test_batches
 D --trainer.log_every_n_steps x | log_every_n_steps
 D --trainer.log_every_n_steps -1 | log_every_n_steps
+D --trainer.gradient_clip_val -1 | gradient_clip_val
+D --model.init_args.lr_scheduler.init_args.T_max 0 | lr_scheduler
 D --trainer.num_sanity_val_steps -2 | num_sanity_val_steps
 D --trainer.overfit_batches -1 | overfit_batches
 D --trainer.fast_dev_run -1 | fast_dev_run

@@ -642,10 +642,6 @@ class TestOtherWays:
         with pytest.raises(InputError, match="calls 0 times"):
             suffix(torch.rand(2, 5))
 
-    def test_the_logits_layer_is_warned_about(self):
-        with pytest.warns(UserWarning, match="layer '4' gives the logits themselves"):
-            LayerSuffix(tiny(), "4", tiny_inputs())
-
     @pytest.mark.parametrize("name", ["features.2", "model.features.2"])
     def test_networks_that_return_more_than_logits(self, name):
         class Both(DigitsNet):

@@ -57,6 +57,7 @@ def test_mean_over_all_draws_equals_the_formula(center, half_width, n, groups, m
     assert (weights.main, weights.empty) == (0, 0)
 
 
+@pytest.mark.filterwarnings("ignore:.*payoff is additive")
 @pytest.mark.parametrize("order", range(9))
 def test_no_order_outside_the_band_takes_part_in_any_draw(order):
     n = 10
@@ -78,7 +79,8 @@ def test_zero_in_every_draw_of_an_additive_network(center, half_width, groups):
     model = nn.Sequential(nn.Flatten(), nn.Tanh(), nn.Linear(n, 3)).double()
     x, y = images(4, n)
     loss = band_loss(center, half_width, n, groups=groups, n_draws=20)
-    delta = loss.differences(model, x, recorded(model, x), step=0)
+    with pytest.warns(UserWarning, match="additive over the players of the input"):
+        delta = loss.differences(model, x, recorded(model, x), step=0)
     assert delta.shape == (4, 20 * groups * (groups - 1) // 2, 3)
     assert delta.abs().max() < 1e-14
     torch.testing.assert_close(loss(model, x, y), torch.tensor(3, dtype=torch.float64).log())

@@ -156,7 +156,17 @@ class Additive(nn.Module):
 def test_zero_for_additive_networks(payoff, classes, groups):
     x, y = batch(classes=classes, dtype=torch.float64)
     loss = interaction("prefix", payoff=payoff, groups=groups, contexts=3)
-    assert loss(Additive(classes).double(), x, y) < 1e-28
+    with pytest.warns(UserWarning, match="additive over the players of layer 'prefix'"):
+        assert loss(Additive(classes).double(), x, y) < 1e-28
+    assert loss(Additive(classes).double(), x, y) < 1e-28  # said once: warnings are errors here
+
+
+@pytest.mark.filterwarnings("error:.*additive")
+def test_the_logits_as_players_interact_in_the_log_odds():
+    """With three classes, groups of one logit z_i: log(e^z_2 + 1) and the like remain."""
+    x, y = batch(dtype=torch.float64)
+    loss = interaction("suffix", contexts=4, payoff="log_odds")
+    assert loss(Additive(3).double(), x, y) > 1e-8
 
 
 def test_not_zero_for_log_prob_of_an_additive_network():
@@ -328,6 +338,7 @@ def test_under_autocast(dtype):
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.prefix.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:.*payoff is additive")
 def test_input_cells_as_players():
     torch.manual_seed(0)
     mean = [0.2, 0.5, 0.7]
