@@ -38,7 +38,9 @@ class InteractionLoss(PlayerTerm):
     Soft labels stand for their largest class.
 
     Args:
-        layer: dotted name of the layer whose units are the players; default: the input's parts.
+        layer: dotted name of the layer whose units are the players, best the last hidden one, after
+            its activation (with two classes an earlier one: there the loss is 0 at the last for
+            ``log_odds``); default: the input's parts.
         players: how the input, or the layer's output, splits into players.
         group_fraction: size of each group as a fraction of the players, at least one player.
         contexts: contexts K per sample and step.
@@ -60,7 +62,7 @@ class InteractionLoss(PlayerTerm):
 
     Examples:
         >>> from interaction_train.models import DigitsNet
-        >>> interaction = InteractionLoss(layer="features.2")
+        >>> interaction = InteractionLoss(layer="classifier.2")
         >>> x, y = torch.rand(4, 1, 8, 8), torch.tensor([1, 2, 3, 4])
         >>> value = interaction(DigitsNet(), x, y)
         >>> value.shape, value.requires_grad
