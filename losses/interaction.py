@@ -38,9 +38,8 @@ class InteractionLoss(PlayerTerm):
     Soft labels stand for their largest class.
 
     Args:
-        layer: dotted name of the layer whose units are the players, best the last hidden one, after
-            its activation (with two classes an earlier one: there the loss is 0 at the last for
-            ``log_odds``); default: the input's parts.
+        layer: dotted name of the layer whose units are the players: to begin with, the last hidden
+            one; of two classes an earlier one. Default: the input's parts.
         players: how the input, or the layer's output, splits into players.
         group_fraction: size of each group as a fraction of the players, at least one player.
         contexts: contexts K per sample and step.

@@ -1,4 +1,4 @@
-"""How the interaction loss should be set: payoff, group size, form and share of the batch.
+"""How the interaction loss should be set: payoff, group size, form, share of the batch and layer.
 
 Every combination is trained at several weights λ, on the beds and in the way of ``dropout.py``; a
 row of the table is a combination at the λ with the lowest validation NLL. Only validation samples
@@ -49,7 +49,10 @@ def main() -> None:
     for part in study.parts():
         with part:
             choices = {
-                name: [{"weight": weight, "loss": entry["loss"]} for weight in entry["weights"]]
+                name: [
+                    {"weight": weight, "layer": entry.get("layer", "before"), "loss": entry["loss"]}
+                    for weight in entry["weights"]
+                ]
                 for name, entry in part.settings["combinations"].items()
             }
             part.settings["choices"] = {"none": [{}], **choices}
