@@ -123,7 +123,7 @@ class PlayerTerm(InteractionTerm):
     Args:
         players: how the input, or a layer's output, splits into players; default at a layer: every
             element.
-        layer: dotted name of the layer whose units are the players, such as ``"features.5"``;
+        layer: dotted name of the layer whose units are the players, such as ``"classifier.6"``;
             absent units are 0. Default: players are parts of the input.
         baseline: what absent parts of the input show: a number or one per channel; default: the
             training mean per channel that the network's ``Normalize`` layer holds.

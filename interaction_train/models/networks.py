@@ -139,9 +139,10 @@ class _CIFARNet(_FeatureNet):
 
 
 class CIFARAlexNet(_CIFARNet):
-    """AlexNet for 32x32 colour images, with the layer indices of torchvision's AlexNet.
+    """AlexNet for 32x32 colour images; its ``features`` have the indices of torchvision's AlexNet.
 
-    ``features.5`` is the second max-pooling, with 192 x 8 x 8 units. Convolutions are 3x3 after
+    ``features.5`` is the second max-pooling, with 192 x 8 x 8 units; ``classifier.6`` the last
+    hidden layer, after its ReLU (in torchvision's ``classifier.5``). Convolutions are 3x3 after
     ``features.3`` and in the first layer, which has stride 1; pools are 2x2.
 
     Args:
@@ -193,7 +194,7 @@ class CIFARVGG(_CIFARNet):
 class CIFARResNet(ResNet):
     """ResNet-18 or -34 for small colour images: torchvision's, with a 3x3 stem and no max-pooling.
 
-    ``(B, 3, H, W)`` → ``(B, num_classes)``. Layers keep their torchvision names: ``fc``.
+    ``(B, 3, H, W)`` → ``(B, num_classes)``. Layers keep torchvision's names: ``avgpool``, ``fc``.
 
     Args:
         depth: 18 or 34.

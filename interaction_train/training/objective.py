@@ -41,7 +41,7 @@ class WeightedTerm:
 
     Examples:
         >>> from interaction_train.losses import InteractionLoss
-        >>> term = InteractionLoss(layer="features.2")
+        >>> term = InteractionLoss(layer="classifier.2")
         >>> ramped = WeightedTerm(term, weight=2.0, warmup_epochs=1, ramp="linear", ramp_epochs=2)
         >>> [ramped.scheduled(epoch) for epoch in range(5)]
         [0.0, 0.0, 1.0, 2.0, 2.0]
