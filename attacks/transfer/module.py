@@ -241,12 +241,12 @@ class TransferEvaluation(L.LightningModule):
         lines = [self._line(row) for row in self._rows]
         lines += [self._set_line(name, path) for name, path in self.adversarial_sets.items()]
         self._lines, self.cells = lines, [cell for line in lines for cell in line]
-        folder = run_folder(self.trainer) if self.folder is None else self.folder
+        root = Path(self.trainer.default_root_dir)  # of a relative folder
+        folder = run_folder(self.trainer) if self.folder is None else root / self.folder
         if self.trainer.is_global_zero:
             said = ("targets", "target_classes", "first_batch", "seed")
             about = {name: getattr(self, name) for name in said}
-            if folder is not None:  # a relative one lies below the root, as all of a run does
-                folder = Path(self.trainer.default_root_dir) / folder
+            if folder is not None:
                 rank_zero_info(f"transfer results are in {folder}")
             report_transfer(self.trainer, folder, lines, self._examples, about)
 

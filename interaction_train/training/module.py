@@ -183,9 +183,16 @@ def progress(trainer: L.Trainer) -> tuple[int, float]:
 
 
 def warn_of_early_losses(losses: Mapping[str, WeightedTerm], model: nn.Module) -> None:
-    """Warn where losses start in epoch 0 on a network with BatchNorm."""
-    early = [name for name, weighted in losses.items() if weighted.active(0)]
-    if early and any(isinstance(m, _BatchNorm) for m in unwrap(model).modules()):
+    """Warn of losses that start in epoch 0 with BatchNorm after their layer."""
+    modules = list(unwrap(model).named_modules())
+
+    def lags(layer: str | None) -> bool:
+        first = next((k for k, (name, _) in enumerate(modules) if name == layer), 0)
+        after = (m for name, m in modules[first:] if not name.startswith(f"{layer}."))
+        return any(isinstance(m, _BatchNorm) for m in after)
+
+    terms = {name: weighted.term for name, weighted in losses.items() if weighted.active(0)}
+    if early := [name for name, term in terms.items() if lags(getattr(term, "layer", None))]:
         rank_zero_warn(
             f"losses {early} start in epoch 0 on a network with BatchNorm, whose running "
             "statistics lag at first and blow the terms up: give them warmup_epochs."

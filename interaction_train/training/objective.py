@@ -59,7 +59,7 @@ class WeightedTerm:
         self._magnitudes: Tensor | None = None
         if not isinstance(self.term, InteractionTerm):
             got = self.term.__name__ if isinstance(self.term, type) else type(self.term).__name__
-            raise InputError("term", got, "a loss term, such as InteractionLoss('features.2')")
+            raise InputError("term", got, "a loss term, such as InteractionLoss('classifier.2')")
         if not 0 <= self.weight < math.inf:
             raise InputError("weight", self.weight, "a number of at least 0")
         at_least("warmup_epochs", self.warmup_epochs, 0)

@@ -1,5 +1,6 @@
 import csv
 import json
+import warnings
 from pathlib import Path
 
 import lightning as L
@@ -95,6 +96,20 @@ def test_warm_up_costs_nothing(tmp_path):
     fit(module, tmp_path / "later", max_epochs=2)
     epochs = [row["epoch"] for row in rows(tmp_path / "later") if row.get("train/loss/interaction")]
     assert epochs == ["1"] * 3
+
+
+@pytest.mark.parametrize(("layer", "lags"), [("0", True), ("3", False), ("4", False)])
+def test_warns_of_batch_norm_after_the_layer_alone(layer, lags, tmp_path):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)
+    )
+    losses = {"one": WeightedTerm(InteractionLoss(layer, payoff="log_prob"))}
+    module = InteractionClassifier(network, losses=losses, optimizer=sgd)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(module, tmp_path, limit_train_batches=1)
+    assert any("running statistics lag" in str(w.message) for w in caught) == lags
 
 
 def test_accumulated_micro_batches_draw_differently(tmp_path):

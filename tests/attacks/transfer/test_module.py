@@ -453,10 +453,11 @@ def logged_to_wandb(path):
     return {key: value for row in wandb_history(path) for key, value in row.items()}
 
 
-def test_command_line(tmp_path, capsys):
-    run_cli(*SMALL, "--trainer.default_root_dir", str(tmp_path))
+def test_command_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_cli(*SMALL, "--trainer.default_root_dir", "runs")
     assert "Transfer at the last step" in capsys.readouterr().out
-    folder = tmp_path / "transfer_digits" / "version_0"
+    folder = tmp_path / "runs" / "transfer_digits" / "version_0"
     cells = json.loads((folder / "transfer.json").read_text())["cells"]
     assert [(c["attack"], c["target"]) for c in cells] == [
         (attack, target) for attack in ("PGD", "IR") for target in ("cnn", "resnet", "mlp")
