@@ -245,8 +245,7 @@ def _recorded(
             got = f"a target that cannot be found ({error})"
             wanted = "other classes than the labels, kth_min below the number of classes"
             raise InputError(name, got, wanted) from error
-        same = 0 if labels is None else int((found.to(labels.device) == labels).sum())
-        if same:
+        if same := 0 if labels is None else int((found.to(labels.device) == labels).sum()):
             got = f"the label itself for {same} of {len(found)} images"
             hint = "targets equal to the labels are reached unmoved"
             raise InputError("targets", got, f"other classes, such as 'random': {hint}")

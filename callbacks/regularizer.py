@@ -11,17 +11,12 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from interaction_train.callbacks.adapter import Adapter, FindBatch, Keys, Model, has_forward
-from interaction_train.callbacks.samples import check_alone, is_fast
+from interaction_train.callbacks.samples import check_alone
 from interaction_train.callbacks.step_wrapper import Step, StepCallback
 from interaction_train.errors import InputError
 from interaction_train.game.layers import ForwardRecord, find_layer, record
 from interaction_train.losses.base import PlayerTerm
-from interaction_train.training.module import (
-    InteractionClassifier,
-    progress,
-    warn_of_early_losses,
-    warn_of_idle_losses,
-)
+from interaction_train.training.module import InteractionClassifier, progress, warn_of_schedule
 from interaction_train.training.objective import WeightedTerm, add_terms, wanted_layers
 
 _HOOK = "add_interaction_losses"
@@ -95,9 +90,7 @@ class InteractionRegularizer(StepCallback):
         for weighted in self.losses.values():
             for layer in weighted.term.layers:
                 find_layer(model, layer)
-        warn_of_early_losses(self.losses, model)
-        if not is_fast(trainer):
-            warn_of_idle_losses(self.losses, trainer.max_epochs)
+        warn_of_schedule(self.losses, model, trainer)
         _report_orders(self.losses, model, x)
 
     @property

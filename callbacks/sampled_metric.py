@@ -150,8 +150,7 @@ class SampledMetric(Monitor):
         epochs = [point["epoch"] for point in self.history]
         for prefix, images in (("", "clean"), ("adv/", "adversarial")):
             start = f"val/{self.keys_begin[0]}/{prefix}{self.letter}/"
-            ratios = [key.removeprefix(start) for key in points[-1] if key.startswith(start)]
-            if ratios:
+            if ratios := [key.removeprefix(start) for key in points[-1] if key.startswith(start)]:
                 values = [[p.get(start + ratio, math.nan) for ratio in ratios] for p in points]
                 title = f"{self.letter}(m) over training, {images} images, {self._grid}"
                 figure = heat_map_figure(values, epochs, ratios, f"{self.letter}(m)", title)

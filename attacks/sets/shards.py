@@ -15,11 +15,10 @@ Every file is written under another name first and then renamed, so what has its
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ from interaction_train.attacks.transfer.rates import Proportion
 from interaction_train.errors import InputError
 from interaction_train.game.evaluation import unwrap
 from interaction_train.models.weights import content, weights_tag
+from interaction_train.tracking.history import write_whole
 from interaction_train.tracking.provenance import versions
 
 MANIFEST = "manifest.json"
@@ -69,9 +69,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write the folder's manifest; the folder is made where it is missing."""
-    folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"format": FORMAT, **manifest}, indent=2, ensure_ascii=False) + "\n"
-    _whole(folder / MANIFEST, lambda path: path.write_text(text, encoding="utf-8"))
+    write_whole(folder / MANIFEST, text)
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -116,12 +115,11 @@ def write_batches(path: Path, batches: Sequence[Mapping[str, Tensor]], png: bool
         images, folder = shard["adversarial"], path.parent / "png"
         if images.shape[1] not in (1, 3):
             raise InputError("png", f"images of {images.shape[1]} channels", "1 or 3 channels")
-        folder.mkdir(exist_ok=True)
         for image, index in zip(images, shard["indices"].tolist(), strict=True):
-            picture = Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy())
-            _whole(folder / f"{index:06d}.png", partial(picture.save, format="PNG"))
-    written = save({name: value.contiguous() for name, value in shard.items()})
-    _whole(path, lambda file: file.write_bytes(written))
+            picture = io.BytesIO()
+            Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy()).save(picture, "PNG")
+            write_whole(folder / f"{index:06d}.png", picture.getvalue())
+    write_whole(path, save({name: value.contiguous() for name, value in shard.items()}))
 
 
 def joined(shards: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -138,8 +136,7 @@ def can_go_on(folder: Path, job: Mapping[str, Any], overwrite: bool = False) -> 
     """Whether the folder holds this job's set, to go on with; else a new set can begin there."""
     manifest = read_manifest(folder)
     if manifest is None:
-        found = [path.name for path in folder.glob("*") if not path.name.endswith(".tmp")]
-        if found:
+        if found := [path.name for path in folder.glob("*") if not path.name.endswith(".draft")]:
             got = f"{str(folder)!r} with {min(found)} and without a manifest"
             raise InputError("folder", got, "a new or empty folder, or one of this job")
         return False
@@ -217,12 +214,6 @@ def counts_table(folder: Path, counts: Mapping[str, Any]) -> Table:
     return table
 
 
-def _whole(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    write(temporary)
-    os.replace(temporary, path)
-
-
 def describe_attack(attack: Attack) -> dict[str, Any]:
     """Its class and all its public attributes, parts and inner attacks included."""
     return {**_described(attack), "mode": attack.attack_mode}
@@ -234,11 +225,8 @@ def describe_network(model: nn.Module) -> dict[str, str]:
 
 
 def describe_data(dataset: Dataset[Any]) -> dict[str, Any]:
-    """Length and a hash of 256 samples, spread evenly; refuses what has no pairs by index."""
+    """Length and a hash of 256 samples, spread evenly; refuses what are no pairs."""
     data: Any = dataset
-    if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
-        wanted = "a data set with a length and items by index"
-        raise InputError("predict_dataloader", type(data).__name__, wanted)
     count, digest = min(_HASHED, len(data)), hashlib.blake2b(digest_size=8)
     with torch.random.fork_rng(devices=[]):
         for i in range(count):

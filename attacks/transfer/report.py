@@ -41,8 +41,7 @@ def print_transfer(lines: Sequence[Line]) -> None:
     if any(line[0].is_targeted for line in lines):
         caption += "; (targeted): taken for the class aimed at, in % of all images"
     _print(lines, "success", "Transfer at the last step", caption)
-    stepped = [line for line in lines if any(cell.best_step.total for cell in line)]
-    if stepped:
+    if stepped := [line for line in lines if any(cell.best_step.total for cell in line)]:
         caption = (
             "not comparable with the last step: for every image and target the step is taken that "
             "is best on all other images; in brackets the interval, after @ the mean step"

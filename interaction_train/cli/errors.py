@@ -69,8 +69,7 @@ def one_line(report: str, class_names: Iterable[str]) -> str:
     lines = [line.strip().removeprefix("- ") for line in report.splitlines()]
     keys = dict.fromkeys(re.findall(r'Parser key "([^"]+)"', report))
     where = ".".join(keys)
-    unknown = _UNKNOWN_CLASS.search(report)
-    if unknown:
+    if unknown := _UNKNOWN_CLASS.search(report):
         name = unknown[1].split(".")[-1]
         near = difflib.get_close_matches(name, sorted(set(class_names)), n=3)
         hint = f", such as {', '.join(near)}" if near else ""
@@ -78,8 +77,7 @@ def one_line(report: str, class_names: Iterable[str]) -> str:
     other, path = _OTHER_CLASS.search(report), _PATH.search(report)
     if other:
         return f"{where}: got {other[1] or (path and path[1])!r}, expected {other[2]}"
-    classes = re.findall(r"Problem with given class_path '([^']+)'", report)
-    if classes:
+    if classes := re.findall(r"Problem with given class_path '([^']+)'", report):
         where += f" ({classes[-1].split('.')[-1]})"
     said = [_PREFIX.sub("", line).partition(". Got value: Namespace(")[0] for line in lines]
     said = list(dict.fromkeys(line for line in said if not _FRAME.match(line)))

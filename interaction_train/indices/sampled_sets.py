@@ -114,8 +114,7 @@ def sample_strength(
     in_range("enumerate_up_to", enumerate_up_to, 0, 12)
     inside = _Subset(game, subset, contexts, Draws(content_hash(game.present), seed, "strength"))
     size = len(inside.players)
-    exhaustive = size <= enumerate_up_to
-    if exhaustive:
+    if exhaustive := size <= enumerate_up_to:
         best, found = inside.enumerate()
         evaluations = contexts << size
     else:

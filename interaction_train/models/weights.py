@@ -114,8 +114,7 @@ def check_entries(
         "lacks": [key for key in own if key not in state],
         "has the unknown": [key for key in state if key not in own],
     }
-    got = " and ".join(f"{kind} {_few(keys)}" for kind, keys in parts.items() if keys)
-    if got:
+    if got := " and ".join(f"{kind} {_few(keys)}" for kind, keys in parts.items() if keys):
         raise InputError(argument, f"{name}, which {got}", "the network's entries")
     for key, value in own.items():
         if getattr(state[key], "shape", None) != getattr(value, "shape", None):

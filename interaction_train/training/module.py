@@ -95,9 +95,7 @@ class InteractionClassifier(L.LightningModule):
             raise InputError("num_classes", self.num_classes, expected)
 
     def on_fit_start(self) -> None:
-        warn_of_early_losses(self.losses, self.model)
-        if not getattr(self.trainer, "fast_dev_run", False):  # which is short on purpose
-            warn_of_idle_losses(self.losses, self.trainer.max_epochs)
+        warn_of_schedule(self.losses, self.model, self.trainer)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["interaction_losses"] = {k: w.state_dict() for k, w in self.losses.items()}
@@ -182,8 +180,8 @@ def progress(trainer: L.Trainer) -> tuple[int, float]:
     return loop.total_batch_idx, trainer.current_epoch + done
 
 
-def warn_of_early_losses(losses: Mapping[str, WeightedTerm], model: nn.Module) -> None:
-    """Warn of losses that start in epoch 0 with BatchNorm after their layer."""
+def warn_of_schedule(losses: Mapping[str, WeightedTerm], model: nn.Module, trainer: Any) -> None:
+    """Warn of losses that start too early, with BatchNorm after their layer, too late, or never."""
     modules = list(unwrap(model).named_modules())
 
     def lags(layer: str | None) -> bool:
@@ -197,16 +195,12 @@ def warn_of_early_losses(losses: Mapping[str, WeightedTerm], model: nn.Module) -
             f"losses {early} start in epoch 0 on a network with BatchNorm, whose running "
             "statistics lag at first and blow the terms up: give them warmup_epochs."
         )
-
-
-def warn_of_idle_losses(losses: Mapping[str, WeightedTerm], max_epochs: int | None) -> None:
-    """Warn of losses that take no part in a run of so many epochs (None or -1: without end)."""
-    never = [name for name, weighted in losses.items() if weighted.weight == 0]
-    if never:
+    if trainer.fast_dev_run:  # which is short on purpose
+        return
+    if never := [name for name, weighted in losses.items() if weighted.weight == 0]:
         rank_zero_warn(f"losses {never} have a weight of 0 and take no part.")
-    end = math.inf if max_epochs in (None, -1) else max_epochs
-    late = [name for name, w in losses.items() if w.weight and w.warmup_epochs >= end]
-    if late:
+    end = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs
+    if late := [name for name, w in losses.items() if w.weight and w.warmup_epochs >= end]:
         rank_zero_warn(
             f"losses {late} never start: their warmup_epochs are not below the run's {end} epochs."
         )
