@@ -156,6 +156,7 @@ def test_settings_may_change():
     assert not forward_agrees(model)
 
 
+@pytest.mark.filterwarnings("ignore:.*payoff is additive")  # as it should be
 @pytest.mark.parametrize("name", CHANGING)
 def test_v_of_all_players_has_a_pass_of_its_own(name):
     """Δ of linear networks is 0, which logits of another regime would spoil."""
