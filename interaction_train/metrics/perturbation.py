@@ -72,15 +72,9 @@ def perturbation_game(
 
 
 def perturbation_interaction(
-    model: nn.Module,
-    clean: Tensor,
-    adversarial: Tensor,
-    labels: Tensor,
-    players: Players,
-    *,
-    targets: Tensor | None = None,
-    chunk_size: int | None = None,
-) -> Tensor:
+    model: nn.Module, clean: Tensor, adversarial: Tensor, labels: Tensor, players: Players, *,
+    targets: Tensor | None = None, chunk_size: int | None = None,
+) -> Tensor:  # fmt: skip
     """The mean E_{i≠j} I^Shap(i,j) over all pairs of the n players of a perturbation, ``(B,)``.
 
     Exact, in 2n + 2 forward passes per image
