@@ -12,26 +12,27 @@ from interaction_train.attacks.objectives import (
     MaskedObjective as MaskedObjective,
     Objective as Objective,
 )
-from interaction_train.attacks.parts import (
-    GaussianAveraging as GaussianAveraging,
-    InputDiversity as InputDiversity,
+from interaction_train.attacks.parts.base import Part as Part, Step as Step
+from interaction_train.attacks.parts.gradients import (
     Momentum as Momentum,
     Nesterov as Nesterov,
-    Part as Part,
-    ScaleInvariance as ScaleInvariance,
-    Step as Step,
     TranslationInvariance as TranslationInvariance,
     VarianceTuning as VarianceTuning,
+)
+from interaction_train.attacks.parts.inputs import (
+    InputDiversity as InputDiversity,
+    RandomNoise as RandomNoise,
+    ScaleInvariance as ScaleInvariance,
+)
+from interaction_train.attacks.parts.skip import (
+    SkipGradient as SkipGradient,
+    residual_branches as residual_branches,
+    skip_gradient as skip_gradient,
 )
 from interaction_train.attacks.sets.crafter import AdversarialCrafter as AdversarialCrafter
 from interaction_train.attacks.sets.dataset import (
     AdversarialSet as AdversarialSet,
     read_adversarial_set as read_adversarial_set,
-)
-from interaction_train.attacks.skip import (
-    SkipGradient as SkipGradient,
-    residual_branches as residual_branches,
-    skip_gradient as skip_gradient,
 )
 from interaction_train.attacks.transfer.module import TransferEvaluation as TransferEvaluation
 from interaction_train.attacks.transfer.rates import TransferRate as TransferRate

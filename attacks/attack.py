@@ -16,16 +16,11 @@ from torch import Tensor, nn
 
 from interaction_train.attacks.norms import NORMS, Norm, random_start, step_and_project
 from interaction_train.attacks.objectives import InteractionObjective, Loss, Objective, Problem
-from interaction_train.attacks.parts import (
-    GaussianAveraging,
-    InputDiversity,
-    Momentum,
-    Part,
-    Step,
-    TranslationInvariance,
-)
+from interaction_train.attacks.parts.base import Part, Step
+from interaction_train.attacks.parts.gradients import Momentum, TranslationInvariance
+from interaction_train.attacks.parts.inputs import InputDiversity, RandomNoise
+from interaction_train.attacks.parts.skip import SkipGradient
 from interaction_train.attacks.run import float32_outside, rounded_inward, warn_of_bound
-from interaction_train.attacks.skip import SkipGradient
 from interaction_train.errors import (
     InputError,
     at_least,
@@ -171,20 +166,35 @@ class TransferAttack(torchattacks.attack.Attack):
                 stack.enter_context(part.around(self.model))
             for number in range(1, self.steps + 1):
                 step = Step(
-                    number, clean, adversarial, self.eps, self.alpha,
-                    replace(draws, step=number), problem.at_copies, memory,
-                )  # fmt: skip
+                    number=number,
+                    steps=self.steps,
+                    clean=clean,
+                    labels=labels,
+                    start=start,
+                    adversarial=adversarial,
+                    eps=self.eps,
+                    alpha=self.alpha,
+                    norm=self.norm,
+                    targeted=self.targeted,
+                    draws=replace(draws, step=number),
+                    gradients_at=problem.at_copies,
+                    memory=memory,
+                )
                 point = adversarial
                 for part in self.parts:
                     point = part.lookahead(point, step)
                 gradient = self.objective.gradient(problem, point, step)
                 broken |= ~gradient.isfinite().flatten(1).all(1)
                 moved |= (gradient != 0).flatten(1).any(1)
+                alpha = self.alpha
                 for part in self.parts:
                     gradient = part.update(gradient, step)
+                    alpha = part.step_size(alpha, step)
                 adversarial = step_and_project(
-                    adversarial, gradient, clean, self.norm, self.eps, self.alpha
+                    adversarial, gradient, clean, self.norm, self.eps, alpha
                 )
+                for part in self.parts:
+                    adversarial = part.settle(adversarial, step)
                 if self.on_step is not None:
                     self.on_step(number, adversarial)
         if bool(broken.any()):  # with the next line all that is read back to the host
@@ -282,11 +292,11 @@ class HybridIRAttack(IRAttack):
         model: a network with residual blocks, for SGM.
         decay: of momentum (MI).
         samples: noisy copies per step (VR).
-        sigma: standard deviation of their noise (VR).
+        sigma: standard deviation of their noise in units of ε (VR).
         gamma: share of the gradient through residual branches (SGM); 1 for networks without them.
         resize_rate: extreme scale (DI).
         probability: that an image is resized in a step (DI).
-        kernel_size: width of the smoothing kernel in pixels (TI).
+        kernel_size: width of the smoothing kernel in pixels (TI); default: by the images' size.
         common: the other arguments of :class:`IRAttack`.
     """
 
@@ -296,17 +306,17 @@ class HybridIRAttack(IRAttack):
         *,
         decay: float = 1.0,
         samples: int = 20,
-        sigma: float = 15 / 255,
+        sigma: float = 1.0,
         gamma: float = 0.5,
         resize_rate: float = 0.9,
         probability: float = 0.5,
-        kernel_size: int = 15,
+        kernel_size: int | None = None,
         **common: Any,
     ) -> None:
         super().__init__(model, decay=None, **common)
         self.parts = [
             SkipGradient(gamma),
-            GaussianAveraging(samples, sigma),
+            RandomNoise(sigma, "normal", samples),
             InputDiversity(resize_rate, probability),
             TranslationInvariance(kernel_size),
             Momentum(decay),

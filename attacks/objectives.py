@@ -13,7 +13,7 @@ from torchattacks.attack import Attack
 
 from interaction_train.attacks.ensemble import Ensemble
 from interaction_train.attacks.norms import normalize
-from interaction_train.attacks.parts import Step, settings_repr
+from interaction_train.attacks.parts.base import Step, settings_repr
 from interaction_train.errors import (
     InputError,
     checked_classes,
@@ -57,7 +57,7 @@ class Objective:
 
     def gradient(self, problem: Problem, point: Tensor, step: Step) -> Tensor:
         """The direction of ascent at ``point`` ``(B, C, H, W)``, before parts update it."""
-        return problem.refined(problem.at_copies(point, step), step)
+        return problem.refined(problem.at_copies(point.unsqueeze(1), step)[:, 0], step)
 
 
 class MaskedObjective(Objective):
@@ -140,29 +140,25 @@ class Problem:
         self._checked = False
 
     def at_copies(self, points: Tensor, step: Step) -> Tensor:
-        """The loss's gradient ``(B, C, H, W)``, meaned over the parts' copies of each point.
-
-        ``points`` is ``(B, C, H, W)``, or ``(B, P, C, H, W)`` for the mean over P points.
-        """
+        """The loss's gradients at points ``(B, P, C, H, W)``, meaned over the parts' copies."""
         parts = [part for part in self.parts if part.varies]
-        several = points.dim() > self.clean.dim()
-        shift = points - self.clean.unsqueeze(1) if several else None
-        copies = [points.shape[1] if several else 1, *(part.copies for part in parts)]
+        copies = math.prod(part.copies for part in parts)
 
         def rows(leaf: Tensor, wanted: range) -> Tensor:
             index = torch.arange(wanted.start, wanted.stop, device=leaf.device)
-            made = leaf.unsqueeze(1).expand(-1, len(wanted), *leaf.shape[1:])
-            if shift is not None:
-                made = made + shift[:, index % copies[0]]
-            index = index // copies[0]
+            made = leaf.unsqueeze(2).expand(-1, -1, len(index), *leaf.shape[2:]).flatten(1, 2)
+            index = index.repeat(leaf.shape[1])
             for part in parts:
                 made = part.vary(made, index % part.copies, step)
                 index = index // part.copies
             return made
 
-        point, count = self.clean if several else points, math.prod(copies)
-        (gradient,) = self._gradients(point, count, rows, [self.loss_values], step)
-        return gradient / count
+        together = max(1, self._width(len(points), points.shape[1] * copies) // copies)
+        found = [
+            self._gradients(some, copies, rows, [self.loss_values])[0]
+            for some in points.split(together, 1)
+        ]
+        return torch.cat(found, 1) / copies
 
     def at_full(self, point: Tensor, step: Step) -> tuple[Tensor, Tensor, Logits]:
         """At the full adversarial images: the loss's gradient, v(N)'s, and the frozen rivals.
@@ -170,7 +166,7 @@ class Problem:
         Without copies, over which the loss's is meaned, both come from one forward pass.
         """
         rivals: Logits = []
-        alone = not any(part.varies for part in self.parts)
+        alone = all(part.shared and part.copies == 1 for part in self.parts if part.varies)
 
         def utility(logits: Logits) -> Tensor:
             labels = self.labels.unsqueeze(1)
@@ -178,8 +174,11 @@ class Problem:
             return self.utilities(logits, rivals)
 
         values = [self.loss_values, utility] if alone else [utility]
-        found = self._gradients(point, 1, lambda leaf, _: leaf.unsqueeze(1), values, step)
-        return found[0] if alone else self.at_copies(point, step), found[-1], rivals
+        found = self._gradients(
+            point, 1, lambda leaf, _: self._changed(leaf.unsqueeze(1), step), values
+        )
+        loss = found[0] if alone else self.at_copies(point.unsqueeze(1), step)[:, 0]
+        return loss, found[-1], rivals
 
     def at_masks(
         self,
@@ -194,10 +193,10 @@ class Problem:
 
         def rows(leaf: Tensor, wanted: range) -> Tensor:
             cells = present[:, wanted.start : wanted.stop]
-            return masked_rows(leaf, self.clean, reduction.players, cells)
+            return self._changed(masked_rows(leaf, self.clean, reduction.players, cells), step)
 
         count = present.shape[1]
-        (gradient,) = self._gradients(point, count, rows, [value], step)
+        (gradient,) = self._gradients(point, count, rows, [value])
         return gradient, count
 
     def refined(self, gradient: Tensor, step: Step) -> Tensor:
@@ -222,10 +221,16 @@ class Problem:
         first, *others = [share * value for (_, share), value in pairs]
         return sum(others, first) / len(self.labels)
 
-    def _logits(self, rows: Tensor, step: Step) -> Logits:
-        """Of rows ``(B, k, C, H, W)``."""
+    def _changed(self, rows: Tensor, step: Step) -> Tensor:
+        """Rows ``(B, k, C, H, W)`` of a game, all changed by shared parts as a first copy is."""
+        first = torch.zeros(rows.shape[1], dtype=torch.int64, device=rows.device)
         for part in self.parts:
-            rows = part.transform(rows, step)
+            if part.shared:
+                rows = part.vary(rows, first, step)
+        return rows
+
+    def _logits(self, rows: Tensor) -> Logits:
+        """Of rows ``(B, k, C, H, W)``."""
         flat = rows.flatten(0, 1)
         if self.attack._normalization_applied is False:  # the network takes normalised images
             flat = self.attack.normalize(flat)
@@ -236,25 +241,28 @@ class Problem:
         self._checked = True
         return [logits.unflatten(0, rows.shape[:2]) for logits in found]
 
+    def _width(self, samples: int, count: int) -> int:
+        """How many of ``count`` rows per sample go through the network at once."""
+        limit = self.attack.chunk_size or gradient_rows(self.clean[0], samples * count)
+        return max(1, limit // samples)
+
     def _gradients(
         self,
         point: Tensor,
         count: int,
         rows: Callable[[Tensor, range], Tensor],
         values: Sequence[Callable[[Logits], Tensor]],
-        step: Step,
     ) -> list[Tensor]:
-        """Per scalar value of the logits, its gradient with respect to a point ``(B, C, H, W)``.
+        """Per scalar value of the logits, its gradient with respect to a point ``(B, ...)``.
 
         ``rows`` makes the wanted ones of ``count`` rows per sample, ``(B, k, C, H, W)``, out of the
         point: chunk by chunk, so that memory is flat in their number.
         """
-        limit = self.attack.chunk_size or gradient_rows(point[0], len(point) * count)
-        width = max(1, limit // len(point))
+        width = self._width(point.numel() // self.clean[0].numel(), count)
         totals: list[Tensor] = []
         for first in range(0, count, width):
             leaf = point.detach().requires_grad_()
-            logits = self._logits(rows(leaf, range(count)[first : first + width]), step)
+            logits = self._logits(rows(leaf, range(count)[first : first + width]))
             scalars = [value(logits) for value in values]
             found = [
                 torch.autograd.grad(scalar, leaf, retain_graph=scalar is not scalars[-1])[0]

@@ -75,10 +75,10 @@ class Budget:
 
     def as_published(self) -> dict[str, Factory]:
         """Name → attack without a choice."""
-        hybrid = {"samples": self.rows, "sigma": self.eps, "kernel_size": self.kernel}
+        hybrid = {"samples": self.rows, "kernel_size": self.kernel}
         everything = [
             it.attacks.SkipGradient(),
-            it.attacks.GaussianAveraging(2 * self.rows, self.eps),
+            it.attacks.RandomNoise(1, "normal", 2 * self.rows),
             it.attacks.InputDiversity(),
             it.attacks.TranslationInvariance(self.kernel),
             it.attacks.Momentum(),
@@ -88,7 +88,7 @@ class Budget:
             "PGD": self.attack(),
             "PGD, margin": self.attack("margin"),
             "MI": self.attack(parts=[it.attacks.Momentum()]),
-            "VR": self.attack(parts=[it.attacks.GaussianAveraging(self.rows, self.eps)]),
+            "VR": self.attack(parts=[it.attacks.RandomNoise(1, "normal", self.rows)]),
             "SGM": self.attack(parts=[it.attacks.SkipGradient()]),
             "DI": self.attack(parts=[it.attacks.InputDiversity()]),
             "TI": self.attack(parts=[it.attacks.TranslationInvariance(self.kernel)]),
@@ -105,7 +105,7 @@ class Budget:
         values = ((1.0, 1, 0.5, 0.3), (0.25, 2, 1.5, 1.0))
         for loss, (part, times, beta, weight) in product(get_args(Loss), values):
             long: Any = {"steps": self.steps * self.rows, "alpha": part * self.alpha}
-            averaged = it.attacks.GaussianAveraging(self.rows, times * self.eps)
+            averaged = it.attacks.RandomNoise(times, "normal", self.rows)
             masks = it.GroupReduction(grid, self.draws, times * self.size)
             momentum = [it.attacks.Momentum()]
             tuning = [it.attacks.VarianceTuning(self.rows - 1, beta), it.attacks.Momentum()]

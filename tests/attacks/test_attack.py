@@ -10,7 +10,6 @@ from torch import nn
 
 from interaction_train.attacks import (
     Ensemble,
-    GaussianAveraging,
     HybridIRAttack,
     InputDiversity,
     InteractionObjective,
@@ -19,13 +18,14 @@ from interaction_train.attacks import (
     Momentum,
     Nesterov,
     Objective,
+    RandomNoise,
     ScaleInvariance,
     SkipGradient,
     TransferAttack,
     TranslationInvariance,
     VarianceTuning,
 )
-from interaction_train.attacks.parts import resize_and_pad
+from interaction_train.attacks.parts.inputs import resize_and_pad
 from interaction_train.errors import InputError
 from interaction_train.game.players import GridPlayers
 from interaction_train.losses.reduction import GroupReduction, PartitionReduction
@@ -79,7 +79,7 @@ ATTACKS = {
     "parts": {
         "objective": InteractionObjective(reduction=GROUPS),
         "parts": [
-            GaussianAveraging(3),
+            RandomNoise(1, "normal", 3),
             ScaleInvariance(2),
             InputDiversity(0.7, 0.8),
             VarianceTuning(2),
@@ -199,8 +199,8 @@ def test_variance_tuning_agrees_with_torchattacks_given_the_same_noise(net, batc
 @pytest.mark.parametrize("shape", [(12, 12), (9, 14)])
 def test_input_diversity_resizes_and_pads_like_torch(shape):
     rows = torch.rand(3, 2, 2, *shape)
-    new_h, new_w = torch.tensor([7, 8, shape[0]]), torch.tensor([5, 9, 6])
-    top, left = torch.tensor([1, 0, 0]), torch.tensor([2, 0, 3])
+    new_h, new_w = torch.tensor([[7], [8], [shape[0]]]), torch.tensor([[5], [9], [6]])
+    top, left = torch.tensor([[1], [0], [0]]), torch.tensor([[2], [0], [3]])
     got = resize_and_pad(
         rows, (shape[0], new_h, top), (shape[1], new_w, left), torch.tensor([0.25])
     )
@@ -215,7 +215,7 @@ def test_input_diversity_resizes_and_pads_like_torch(shape):
 
 def test_input_diversity_above_one_comes_back_to_the_image_size():
     rows = torch.rand(1, 1, 1, 6, 6)
-    canvas, new, first = 9, torch.tensor([7]), torch.tensor([1])
+    canvas, new, first = 9, torch.tensor([[7]]), torch.tensor([[1]])
     got = resize_and_pad(rows, (canvas, new, first), (canvas, new, first), torch.zeros(1))
     large = nn.functional.interpolate(rows[0], (7, 7), mode="bilinear")
     padded = nn.functional.pad(large, [1, 1, 1, 1])
@@ -251,7 +251,7 @@ def test_gaussian_averaging_is_the_mean_over_standard_normal_noise(batch):
             return x.flatten(1)[:, :5]
 
     images, labels = batch
-    craft(Watching(), images, labels, steps=1, parts=[GaussianAveraging(200, 0.1)])
+    craft(Watching(), images, labels, steps=1, eps=0.1, parts=[RandomNoise(1, "normal", 200)])
     noise = (torch.cat([s.unflatten(0, (5, -1)) for s in seen], 1) - images.unsqueeze(1)) / 0.1
     assert noise.shape[1] == 200
     assert abs(noise.mean()) < 0.01
@@ -463,8 +463,9 @@ def test_bad_input_is_refused_and_the_model_is_as_before(case, net):
         lambda: VarianceTuning(beta=-1),
         lambda: TranslationInvariance(4),
         lambda: TranslationInvariance(sigma=0),
-        lambda: GaussianAveraging(0),
-        lambda: GaussianAveraging(sigma=-1),
+        lambda: RandomNoise(copies=0),
+        lambda: RandomNoise(-1),
+        lambda: RandomNoise(kind="cauchy"),
         lambda: ScaleInvariance(0),
         lambda: InputDiversity(0),
         lambda: InputDiversity(probability=1.5),
@@ -501,7 +502,7 @@ def test_costs_of_the_parts_add_up(form):
     ir = InteractionObjective(reduction=reduction)
     parts = [
         SkipGradient(0.5),
-        GaussianAveraging(4),
+        RandomNoise(copies=4),
         InputDiversity(),
         TranslationInvariance(5),
         Momentum(),

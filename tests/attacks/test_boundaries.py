@@ -8,13 +8,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import interaction_train as it
 from interaction_train.attacks import (
-    GaussianAveraging,
     InputDiversity,
     InteractionObjective,
     MaskedObjective,
     Momentum,
     Nesterov,
     Part,
+    RandomNoise,
     ScaleInvariance,
     TranslationInvariance,
     VarianceTuning,
@@ -41,7 +41,7 @@ def test_a_single_noisy_copy_is_noisy():
     x, y = images()
     net = network()
     plain = it.TransferAttack(net, **BUDGET)(x, y)
-    noisy = it.TransferAttack(net, **BUDGET, parts=[GaussianAveraging(1, 0.3)])(x, y)
+    noisy = it.TransferAttack(net, **BUDGET, parts=[RandomNoise(2.0)])(x, y)
     assert not torch.equal(plain, noisy)
 
 
@@ -139,7 +139,7 @@ class NoFloat64(TorchDispatchMode):
 @pytest.mark.parametrize(
     "part",
     [
-        GaussianAveraging(2),
+        RandomNoise(copies=2),
         InputDiversity(0.7, 1.0),
         InputDiversity(1.3, 1.0),
         Momentum(),

@@ -7,7 +7,7 @@ from torch import nn
 from torchvision import models
 
 from interaction_train.attacks.ensemble import Ensemble
-from interaction_train.attacks.skip import residual_branches, skip_gradient
+from interaction_train.attacks.parts.skip import residual_branches, skip_gradient
 from interaction_train.errors import InputError
 from interaction_train.models import CIFARVGG, CIFARResNet, CIFARThinResNet
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
-from interaction_train.attacks.parts import Part
+from interaction_train.attacks.parts.base import Part
 from interaction_train.errors import InputError, in_range
 from interaction_train.game.evaluation import unwrap
 

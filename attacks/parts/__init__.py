@@ -1,0 +1,1 @@
+"""Parts of an attack, each a change to one place of its loop."""
