@@ -18,21 +18,15 @@ _LARGE = 64  # pixels of a side, above which three blocks suit it as they do 224
 
 @dataclass
 class Cuts:
-    """A side of images in blocks; of each pixel, ``(B, k, pixels)`` int64:"""
+    """A side of images in blocks: of each of its pixels, ``(B, k, pixels)`` int64."""
 
-    block: Tensor  # its block's number
+    block: Tensor  # the number of its block
     start: Tensor  # that block's first pixel
-    length: Tensor  # and its number of pixels
+    length: Tensor  # and how many pixels that has
 
     def offset(self) -> Tensor:
         """The pixel's place inside its block."""
         return torch.arange(self.block.shape[-1], device=self.block.device) - self.start
-
-
-def whole(side: int, device: torch.device) -> Cuts:
-    """One block, ``(1, 1, pixels)``."""
-    zeros = torch.zeros(1, 1, side, dtype=torch.int64, device=device)
-    return Cuts(zeros, zeros, zeros + side)
 
 
 def checked_blocks(blocks: int | None) -> int | None:
@@ -108,45 +102,39 @@ def move(rows: Tensor, sources: Tensor, targets: Tensor) -> Tensor:
     return moved
 
 
-def cosines(cuts: Cuts, like: Tensor) -> Tensor:
-    """Orthonormal DCTs of all blocks, ``(B, k, pixels, pixels)``: frequencies × pixels.
+def filtered(rows: Tensor, vertical: Tensor, horizontal: Tensor) -> Tensor:
+    """Rows ``(B, k, C, H, W)`` with a matrix applied to each side, ``(B, k, pixels, pixels)``."""
+    # Two products of plain batches of matrices: torch.matmul would copy a matrix per channel.
+    across = (rows.flatten(2, 3) @ horizontal.mT).view_as(rows)
+    turned = across.mT.flatten(2, 3) @ vertical.mT
+    return turned.view(*rows.shape[:3], rows.shape[4], rows.shape[3]).mT
 
-    A block's frequencies have the places of its pixels, from the lowest on.
+
+def low_pass(cuts: Cuts, like: Tensor) -> Tensor:
+    """Matrices ``(B, k, pixels, pixels)`` that take 2/5 of its frequencies from every block.
+
+    The highest ones of its orthonormal DCT: fewer than 3 pixels keep all.
     """
-    order, offset = cuts.offset().unsqueeze(3), cuts.offset().unsqueeze(2)
-    length = cuts.length.unsqueeze(3)
+    # Frequencies have the places of a block's pixels, from the lowest on.
+    order, length = cuts.offset().unsqueeze(3), cuts.length.unsqueeze(3)
+    kept = order < length - 2 * length // 5
+    size = (((1 + (order > 0)) * kept).to(like) / length).sqrt()
     # In quarters of a turn by 1 / length: whole numbers keep large angles exact.
-    angle = (order * (2 * offset + 1) % (4 * length)).to(like) * (math.pi / 2) / length
-    size = ((1 + (order > 0).to(like)) / length).sqrt()
-    return angle.cos().mul_(size).mul_(_inside(cuts))
+    angle = order * (2 * cuts.offset().unsqueeze(2) + 1) % (4 * length)
+    wave = (angle.to(like) * (math.pi / 2 / length)).cos_() * size
+    wave = wave * (cuts.block.unsqueeze(3) == cuts.block.unsqueeze(2))
+    return wave.mT @ wave
 
 
-def low_pass(cuts: Cuts, like: Tensor, fifths: int = 2) -> Tensor:
-    """Matrices ``(B, k, pixels, pixels)`` that take out so many fifths of frequencies, the highest."""
-    kept = cuts.offset() < cuts.length - fifths * cuts.length // 5
-    transform = cosines(cuts, like) * kept.unsqueeze(3)
-    return transform.mT @ transform
+def resizing(cuts: Cuts, like: Tensor) -> Tensor:
+    """Matrices ``(B, k, pixels, pixels)``: every block to 4/5 of its pixels + 1, and back."""
+    small = (4 * cuts.length // 5 + 1).minimum(cuts.length)
+    offset = cuts.offset().to(like)
 
+    def bilinear(new: Tensor, old: Tensor) -> Tensor:
+        # Centres of new pixels among the old ones, kept inside the block: others have no weight.
+        place = ((offset + 0.5) * old / new - 0.5).clamp(min=0).minimum(old - 1) + cuts.start
+        pixels = torch.arange(place.shape[2], device=place.device)
+        return (1 - (place.unsqueeze(3) - pixels).abs_()).clamp_(min=0)
 
-def resizing(cuts: Cuts, like: Tensor, fifths: int = 4) -> Tensor:
-    """Matrices ``(B, k, pixels, pixels)``: every block to so many fifths of it + 1, and back."""
-    small = (fifths * cuts.length // 5 + 1).minimum(cuts.length)
-    offset = cuts.offset()
-    inside = _inside(cuts) & (offset < small).unsqueeze(3)
-    down = _bilinear(offset, small, offset, cuts.length, like) * inside
-    back = _bilinear(offset, cuts.length, offset, small, like) * inside.mT
-    return back @ down
-
-
-def _bilinear(place: Tensor, new: Tensor, source: Tensor, old: Tensor, like: Tensor) -> Tensor:
-    """Weights by which places in blocks resized from ``old`` to ``new`` read sources there."""
-    place, new, old = place.unsqueeze(3), new.unsqueeze(3), old.unsqueeze(3)
-    # A place's centre in the old block, and distances from it, in units of 1 / (2 · new).
-    at = ((2 * place + 1) * old - new).clamp(min=0).minimum(2 * new * (old - 1))
-    distance = (at - 2 * new * source.unsqueeze(2)).abs()
-    return (1 - distance.to(like) / (2 * new)).clamp(min=0)
-
-
-def _inside(cuts: Cuts) -> Tensor:
-    """Which pairs of pixels are in one block, ``(B, k, pixels, pixels)``."""
-    return cuts.block.unsqueeze(3) == cuts.block.unsqueeze(2)
+    return bilinear(cuts.length, small) @ bilinear(small, cuts.length)

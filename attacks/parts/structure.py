@@ -12,6 +12,7 @@ from interaction_train.attacks.parts.blocks import (
     Cuts,
     blocks_along,
     checked_blocks,
+    filtered,
     low_pass,
     move,
     random_cuts,
@@ -42,10 +43,10 @@ class StructureInvariance(Part):
     Wang, Zhang and Zhang, "Structure Invariant Transformation for better Adversarial
     Transferability", ICCV 2023. To a block one of ten things happens: its pixels are shifted
     around along one side; or flipped along one, or along both (a rotation by 180°); it is scaled by
-    U(0, 1); gets uniform noise of ±ε, clamped to [0, 1]; is resized to 4/5 and back; loses the
+    U(0, 1); gets uniform noise of ±ε; is resized to 4/5 and back; loses the
     highest 2/5 of the frequencies of each side (by DCT); or each of its channels is dropped out
     with probability 0.1. Each sample has its own cuts and changes; the released code draws once for
-    a batch, has noise of ±16/255, its ε, and empties blocks of fewer than 3 pixels by its DCT.
+    a batch, clamps the noisy blocks to [0, 1], and empties those of fewer than 3 pixels by its DCT.
 
     Args:
         blocks: along each side; default: 2, and 3 along sides of more than 64 pixels.
@@ -72,27 +73,24 @@ class StructureInvariance(Part):
         left = random_cuts(step, "structure columns", copy, width, counts[1])
         # Per block: which change, how much, and for each channel whether it is dropped.
         draws = step.draws.uniform("structure", copy, 2 + channels, *counts)
-        kind = (draws[:, :, :1] * len(self.changes)).long()
-        amount, dropped = draws[:, :, 1:2], draws[:, :, 2:] < _DROPPED
-        here = spread_both(kind, up, left)
-        made = rows
-        if any(
-            "shift" in change or "flip" in change or change == "rotation" for change in self.changes
-        ):
-            made = self._moved(rows, kind[:, :, 0], amount[:, :, 0], up, left)
-        if {"scale", "dropout"} & set(self.changes):
-            gain = torch.where(self._is(kind, "scale"), amount, 1.0).expand_as(dropped)
-            gain = torch.where(self._is(kind, "dropout"), ~dropped / (1 - _DROPPED), gain)
-            made = made * spread_both(gain, up, left).to(rows)
+        kind, amount = (draws[:, :, :1] * len(self.changes)).long(), draws[:, :, 1:2]
+        gain = torch.where(self._is(kind, "scale"), amount, 1.0)
+        kept = (draws[:, :, 2:] >= _DROPPED) / (1 - _DROPPED)
+        gain = torch.where(self._is(kind, "dropout"), kept, gain)
+        gain = gain * ~self._is(kind, "resize", "low pass")
+        shares = [self._is(kind, change) for change in ("noise", "resize", "low pass")]
+        weights = spread_both(torch.cat([gain, *shares], 2).to(rows), up, left)
+        noisy, resized, smooth = weights[:, :, channels:].split(1, 2)
+        made = self._moved(rows, kind[:, :, 0], amount[:, :, 0], up, left)
+        made = made * weights[:, :, :channels]
         if "noise" in self.changes:
-            unit = 2 * step.draws.uniform("structure noise", copy, rows[0, 0].numel()) - 1
-            noisy = (rows + step.pixel_eps * unit.view_as(rows).to(rows)).clamp(0, 1)
-            made = torch.where(self._is(here, "noise"), noisy, made)
-        for change, matrix in (("resize", resizing), ("low pass", low_pass)):
+            made = made + noisy * step.pixel_eps * _noise(rows, copy, step)
+        for change, matrix, share in (
+            ("resize", resizing, resized),
+            ("low pass", low_pass, smooth),
+        ):
             if change in self.changes:
-                sides = (matrix(cuts, rows).unsqueeze(2) for cuts in (up, left))
-                changed = next(sides) @ rows @ next(sides).mT
-                made = torch.where(self._is(here, change), changed, made)
+                made = made + share * filtered(rows, matrix(up, rows), matrix(left, rows))
         return made
 
     def _is(self, kind: Tensor, *changes: str) -> Tensor:
@@ -121,3 +119,10 @@ class StructureInvariance(Part):
         # Found are columns × rows of pixels, and rows × columns.
         source, target = (found[0].mT * rows.shape[4] + found[1] for found in (sources, targets))
         return move(rows, source, target)
+
+
+def _noise(rows: Tensor, copy: Tensor, step: Step) -> Tensor:
+    """Uniform in [−1, 1), in the shape of rows: four numbers of 16 bits to a draw."""
+    size = rows[0, 0].numel()
+    bits = step.draws.bits("structure noise", copy, -(-size // 4)).view(torch.int16)
+    return bits[..., :size].to(rows).mul_(2**-15).view_as(rows)

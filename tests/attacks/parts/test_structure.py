@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from interaction_train.attacks.parts.blocks import random_cuts
-from interaction_train.attacks.parts.structure import CHANGES, StructureInvariance
-from interaction_train.errors import InputError
+from interaction_train.attacks.parts.structure import CHANGES, StructureInvariance, _noise
 from tests.attacks.parts.steps import bounds, images, step_of
 
 
@@ -27,7 +26,7 @@ def plain(block, change, amount, noise, dropped, eps):
     if change == "scale":
         return block * amount
     if change == "noise":
-        return (block + eps * noise).clamp(0, 1)
+        return block + eps * noise
     if change == "resize":
         small = (int(height * 0.8) + 1, int(width * 0.8) + 1)
         less = F.interpolate(block[None], small, mode="bilinear", align_corners=False)
@@ -49,7 +48,7 @@ def test_every_block_is_changed_as_published(change, shape, blocks):
     rows = x.unsqueeze(1).expand(-1, 2, *shape)
     found = part.vary(rows, copy, step)
     draws = step.draws.uniform("structure", copy, 2 + shape[0], blocks, blocks)
-    noise = 2 * step.draws.uniform("structure noise", copy, x[0].numel()).view(rows.shape) - 1
+    noise = _noise(rows, copy, step)
     up = random_cuts(step, "structure rows", copy, shape[1], blocks).block
     left = random_cuts(step, "structure columns", copy, shape[2], blocks).block
     seen = set()
