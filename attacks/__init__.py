@@ -31,17 +31,22 @@ from interaction_train.attacks.parts.inputs import (
     RandomNoise as RandomNoise,
     ScaleInvariance as ScaleInvariance,
 )
+from interaction_train.attacks.parts.masks import RandomMask as RandomMask
+from interaction_train.attacks.parts.mixing import Admix as Admix
+from interaction_train.attacks.parts.shuffle import BlockShuffle as BlockShuffle
 from interaction_train.attacks.parts.skip import (
     SkipGradient as SkipGradient,
     residual_branches as residual_branches,
     skip_gradient as skip_gradient,
 )
+from interaction_train.attacks.parts.spectrum import SpectrumScaling as SpectrumScaling
 from interaction_train.attacks.parts.steps import (
     FlipDecay as FlipDecay,
     GlobalMomentum as GlobalMomentum,
     StepSchedule as StepSchedule,
 )
 from interaction_train.attacks.parts.structure import StructureInvariance as StructureInvariance
+from interaction_train.attacks.parts.warp import RandomWarp as RandomWarp
 from interaction_train.attacks.sets.crafter import AdversarialCrafter as AdversarialCrafter
 from interaction_train.attacks.sets.dataset import (
     AdversarialSet as AdversarialSet,

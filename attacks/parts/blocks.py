@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from interaction_train.attacks.parts.base import Step
-from interaction_train.errors import InputError, at_least
+from interaction_train.errors import InputError
 from interaction_train.sampling import coalitions
 
 _LARGE = 64  # pixels of a side, above which three blocks suit it as they do 224, not two as 32
@@ -22,22 +22,12 @@ class Cuts:
 
     block: Tensor  # the number of its block
     start: Tensor  # that block's first pixel
-    length: Tensor  # and how many pixels that has
-
-    def offset(self) -> Tensor:
-        """The pixel's place inside its block."""
-        return torch.arange(self.block.shape[-1], device=self.block.device) - self.start
-
-
-def checked_blocks(blocks: int | None) -> int | None:
-    """A part's setting: blocks along each side, or None for a number that suits the side."""
-    if blocks is not None:
-        at_least("blocks", blocks, 1)
-    return blocks
+    length: Tensor  # and how many it has
+    offset: Tensor  # the pixel's place in it
 
 
 def blocks_along(side: int, blocks: int | None) -> int:
-    """Blocks along a side of so many pixels, for that setting."""
+    """Blocks along a side of so many pixels; None: as many as suit it."""
     count = (3 if side > _LARGE else min(2, side)) if blocks is None else blocks
     if count > side:
         raise InputError(
@@ -57,7 +47,7 @@ def random_cuts(step: Step, stream: str, copy: Tensor, side: int, count: int) ->
     after = torch.where(begins, pixels, side).flip(2).cummin(2).values.flip(2)
     # A pixel's block ends where the first one begins of those behind the pixel.
     after = torch.cat([after[..., 1:], torch.full_like(after[..., :1], side)], 2)
-    return Cuts(begins.cumsum(2), start, after - start)
+    return Cuts(begins.cumsum(2), start, after - start, pixels - start)
 
 
 def spread(values: Tensor, cuts: Cuts) -> Tensor:
@@ -116,11 +106,11 @@ def low_pass(cuts: Cuts, like: Tensor) -> Tensor:
     The highest ones of its orthonormal DCT: fewer than 3 pixels keep all.
     """
     # Frequencies have the places of a block's pixels, from the lowest on.
-    order, length = cuts.offset().unsqueeze(3), cuts.length.unsqueeze(3)
+    order, length = cuts.offset.unsqueeze(3), cuts.length.unsqueeze(3)
     kept = order < length - 2 * length // 5
     size = (((1 + (order > 0)) * kept).to(like) / length).sqrt()
     # In quarters of a turn by 1 / length: whole numbers keep large angles exact.
-    angle = order * (2 * cuts.offset().unsqueeze(2) + 1) % (4 * length)
+    angle = order * (2 * cuts.offset.unsqueeze(2) + 1) % (4 * length)
     wave = (angle.to(like) * (math.pi / 2 / length)).cos_() * size
     wave = wave * (cuts.block.unsqueeze(3) == cuts.block.unsqueeze(2))
     return wave.mT @ wave
@@ -129,7 +119,7 @@ def low_pass(cuts: Cuts, like: Tensor) -> Tensor:
 def resizing(cuts: Cuts, like: Tensor) -> Tensor:
     """Matrices ``(B, k, pixels, pixels)``: every block to 4/5 of its pixels + 1, and back."""
     small = (4 * cuts.length // 5 + 1).minimum(cuts.length)
-    offset = cuts.offset().to(like)
+    offset = cuts.offset.to(like)
 
     def bilinear(new: Tensor, old: Tensor) -> Tensor:
         # Centres of new pixels among the old ones, kept inside the block: others have no weight.

@@ -11,7 +11,6 @@ from interaction_train.attacks.parts.base import Part, Step
 from interaction_train.attacks.parts.blocks import (
     Cuts,
     blocks_along,
-    checked_blocks,
     filtered,
     low_pass,
     move,
@@ -63,8 +62,10 @@ class StructureInvariance(Part):
             raise InputError("changes", repr(changes), f"a list of some of {', '.join(CHANGES)}")
         for change in changes:
             one_of("changes", change, CHANGES)
+        if blocks is not None:
+            at_least("blocks", blocks, 1)
         at_least("copies", copies, 1)
-        self.blocks, self.changes, self.copies = checked_blocks(blocks), tuple(changes), copies
+        self.blocks, self.changes, self.copies = blocks, tuple(changes), copies
 
     def vary(self, rows: Tensor, copy: Tensor, step: Step) -> Tensor:
         channels, height, width = rows.shape[2:]
@@ -103,14 +104,15 @@ class StructureInvariance(Part):
 
     def _moved(self, rows: Tensor, kind: Tensor, amount: Tensor, up: Cuts, left: Cuts) -> Tensor:
         """Rows with their blocks shifted and flipped, by ``(B, k, blocks up, blocks left)``."""
-        sources, targets = [], []
+        sources: list[Tensor] = []
+        targets: list[Tensor] = []
         for direction, cuts, other in (("vertical", up, left), ("horizontal", left, up)):
             flip = self._is(kind, f"{direction} flip", "rotation")
             shift = torch.where(self._is(kind, f"{direction} shift"), amount, 0)
             if direction == "horizontal":
                 flip, shift = flip.mT, shift.mT
             offset, start, length = (
-                values.unsqueeze(3) for values in (cuts.offset(), cuts.start, cuts.length)
+                values.unsqueeze(3) for values in (cuts.offset, cuts.start, cuts.length)
             )
             flip, pixels = spread(flip, cuts), (spread(shift, cuts) * length).long()
             for found, sign in ((sources, -1), (targets, 1)):
