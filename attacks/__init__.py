@@ -6,13 +6,19 @@ from interaction_train.attacks.attack import (
     TransferAttack as TransferAttack,
 )
 from interaction_train.attacks.ensemble import Ensemble as Ensemble
+from interaction_train.attacks.features import (
+    FeatureImportance as FeatureImportance,
+    NeuronAttribution as NeuronAttribution,
+)
 from interaction_train.attacks.norms import round_to_bytes as round_to_bytes
 from interaction_train.attacks.objectives import (
     InteractionObjective as InteractionObjective,
     MaskedObjective as MaskedObjective,
     Objective as Objective,
 )
+from interaction_train.attacks.parts.backward import LinearBackpropagation as LinearBackpropagation
 from interaction_train.attacks.parts.base import Part as Part, Step as Step
+from interaction_train.attacks.parts.ghost import GhostNetwork as GhostNetwork
 from interaction_train.attacks.parts.gradients import (
     Momentum as Momentum,
     Nesterov as Nesterov,
@@ -23,6 +29,9 @@ from interaction_train.attacks.parts.inputs import (
     InputDiversity as InputDiversity,
     RandomNoise as RandomNoise,
     ScaleInvariance as ScaleInvariance,
+)
+from interaction_train.attacks.parts.layers import (
+    IntermediatePerturbationDecay as IntermediatePerturbationDecay,
 )
 from interaction_train.attacks.parts.skip import (
     SkipGradient as SkipGradient,
