@@ -6,12 +6,17 @@ from interaction_train.attacks.attack import (
     TransferAttack as TransferAttack,
 )
 from interaction_train.attacks.ensemble import Ensemble as Ensemble
+from interaction_train.attacks.features import (
+    FeatureImportance as FeatureImportance,
+    NeuronAttribution as NeuronAttribution,
+)
 from interaction_train.attacks.norms import round_to_bytes as round_to_bytes
 from interaction_train.attacks.objectives import (
     InteractionObjective as InteractionObjective,
     MaskedObjective as MaskedObjective,
     Objective as Objective,
 )
+from interaction_train.attacks.parts.backward import LinearBackpropagation as LinearBackpropagation
 from interaction_train.attacks.parts.base import Part as Part, Step as Step
 from interaction_train.attacks.parts.flatness import (
     ExpectedFlatness as ExpectedFlatness,
@@ -19,6 +24,7 @@ from interaction_train.attacks.parts.flatness import (
     PenalizedGradient as PenalizedGradient,
     ReversePerturbation as ReversePerturbation,
 )
+from interaction_train.attacks.parts.ghost import GhostNetwork as GhostNetwork
 from interaction_train.attacks.parts.gradients import (
     EnhancedMomentum as EnhancedMomentum,
     Momentum as Momentum,
@@ -30,6 +36,9 @@ from interaction_train.attacks.parts.inputs import (
     InputDiversity as InputDiversity,
     RandomNoise as RandomNoise,
     ScaleInvariance as ScaleInvariance,
+)
+from interaction_train.attacks.parts.layers import (
+    IntermediatePerturbationDecay as IntermediatePerturbationDecay,
 )
 from interaction_train.attacks.parts.masks import RandomMask as RandomMask
 from interaction_train.attacks.parts.mixing import Admix as Admix

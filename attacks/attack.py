@@ -160,10 +160,11 @@ class TransferAttack(torchattacks.attack.Attack):
         start = random_start(clean, self.norm, self.eps, draws) if self.random_start else clean
         problem = Problem(self, clean, labels)
         adversarial = start
-        memory: defaultdict[Part, dict[str, Any]] = defaultdict(dict)
+        memory: defaultdict[object, dict[str, Any]] = defaultdict(dict)
         broken = torch.zeros_like(labels, dtype=torch.bool)
         moved = torch.zeros_like(broken)
         with ExitStack() as stack:
+            stack.enter_context(self.objective.around(self.model))
             for part in self.parts:
                 stack.enter_context(part.around(self.model))
             for number in range(1, self.steps + 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -22,12 +23,15 @@ from interaction_train.errors import (
     refuse_probabilities,
 )
 from interaction_train.game.chunks import gradient_rows
+from interaction_train.game.evaluation import without_grad
 from interaction_train.game.masked import masked_rows
 from interaction_train.game.payoffs import best_rival, margin
 from interaction_train.losses.reduction import GroupReduction, InteractionReduction
 
 Loss = Literal["cross_entropy", "margin"]
 Logits = list[Tensor]  # (B, k, classes), one per network whose losses are averaged
+Rows = Callable[[Tensor, range], Tensor]
+"""Out of a point ``(B, ...)``, those wanted of several rows per sample, ``(B, k, C, H, W)``."""
 
 _ROUNDING = 1e-4
 
@@ -45,6 +49,10 @@ class Objective:
         self.loss = loss
 
     __repr__ = settings_repr
+
+    def around(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Entered for the time of the attack, as that of a part."""
+        return nullcontext()
 
     def value(self, logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
         """The loss summed over rows: logits ``(B, k, classes)``, labels ``(B,)`` → a scalar."""
@@ -153,7 +161,7 @@ class Problem:
                 index = index // part.copies
             return made
 
-        together = max(1, self._width(len(points), points.shape[1] * copies) // copies)
+        together = max(1, self.width(len(points), points.shape[1] * copies) // copies)
         found = [
             self._gradients(some, copies, rows, [self.loss_values])[0]
             for some in points.split(together, 1)
@@ -208,15 +216,16 @@ class Problem:
     def loss_values(self, logits: Logits) -> Tensor:
         """The classification loss, summed over rows and divided by the batch size."""
         value, targeted = self.attack.objective.value, self.attack.targeted
-        return self._mean([value(out, self.labels, targeted) for out in logits])
+        return self.mean([value(out, self.labels, targeted) for out in logits])
 
     def utilities(self, logits: Logits, rivals: Logits) -> Tensor:
         """v(S), summed over rows and divided by the batch size."""
         labels = self.labels.unsqueeze(1)
         sums = [margin(out, labels, rival).sum() for out, rival in zip(logits, rivals, strict=True)]
-        return self._mean(sums) if self.attack.targeted else -self._mean(sums)
+        return self.mean(sums) if self.attack.targeted else -self.mean(sums)
 
-    def _mean(self, sums: Sequence[Tensor]) -> Tensor:
+    def mean(self, sums: Sequence[Tensor]) -> Tensor:
+        """Over networks, one scalar each, divided by the batch size."""
         pairs = zip(self.networks, sums, strict=True)
         first, *others = [share * value for (_, share), value in pairs]
         return sum(others, first) / len(self.labels)
@@ -228,6 +237,15 @@ class Problem:
             if part.shared:
                 rows = part.vary(rows, first, seen)
         return rows
+
+    def logits(self, rows: Rows, point: Tensor, wanted: range) -> Logits:
+        """What the networks make of the wanted rows made out of a point."""
+        if any(part.compares for part in self.parts):
+            several = point.dim() > self.clean.dim()
+            clean = self.clean.unsqueeze(1).expand_as(point) if several else self.clean
+            with without_grad():
+                self._logits(rows(clean, wanted))
+        return self._logits(rows(point, wanted))
 
     def _logits(self, rows: Tensor) -> Logits:
         """Of rows ``(B, k, C, H, W)``."""
@@ -241,7 +259,7 @@ class Problem:
         self._checked = True
         return [logits.unflatten(0, rows.shape[:2]) for logits in found]
 
-    def _width(self, samples: int, count: int) -> int:
+    def width(self, samples: int, count: int) -> int:
         """How many of ``count`` rows per sample go through the network at once."""
         limit = self.attack.chunk_size or gradient_rows(self.clean[0], samples * count)
         return max(1, limit // samples)
@@ -250,19 +268,18 @@ class Problem:
         self,
         point: Tensor,
         count: int,
-        rows: Callable[[Tensor, range], Tensor],
+        rows: Rows,
         values: Sequence[Callable[[Logits], Tensor]],
     ) -> list[Tensor]:
         """Per scalar value of the logits, its gradient with respect to a point ``(B, ...)``.
 
-        ``rows`` makes the wanted ones of ``count`` rows per sample, ``(B, k, C, H, W)``, out of the
-        point: chunk by chunk, so that memory is flat in their number.
+        ``rows`` makes ``count`` rows per sample chunk by chunk: memory is flat in their number.
         """
-        width = self._width(point.numel() // self.clean[0].numel(), count)
+        width = self.width(point.numel() // self.clean[0].numel(), count)
         totals: list[Tensor] = []
         for first in range(0, count, width):
             leaf = point.detach().requires_grad_()
-            logits = self._logits(rows(leaf, range(count)[first : first + width]))
+            logits = self.logits(rows, leaf, range(count)[first : first + width])
             scalars = [value(logits) for value in values]
             found = [
                 torch.autograd.grad(scalar, leaf, retain_graph=scalar is not scalars[-1])[0]

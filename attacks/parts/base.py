@@ -33,7 +33,7 @@ class Step:
     draws: Draws  # random numbers of this step
     gradients_at: Callable[[Tensor, Step], Tensor]
     """The classification loss's gradients at points ``(B, P, C, H, W)``, of the same shape."""
-    memory: defaultdict[Part, dict[str, Any]]  # what each part keeps between the steps of a call
+    memory: defaultdict[object, dict[str, Any]]  # what each part or objective keeps between steps
 
     @property
     def pixel_eps(self) -> float:
@@ -74,6 +74,9 @@ class Part:
 
     shared: bool = False
     """Whether masked images are changed too, all as the first copy, to stay comparable."""
+
+    compares: bool = False
+    """Whether the clean images pass before, changed alike and under ``no_grad``, for hooks."""
 
     __repr__ = settings_repr
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
 from interaction_train.attacks.parts.base import Part
+from interaction_train.attacks.parts.hooks import hooked
 from interaction_train.errors import InputError, in_range
 from interaction_train.game.evaluation import unwrap
 
@@ -44,7 +44,7 @@ def residual_branches(model: nn.Module) -> list[str]:
         >>> residual_branches(CIFARResNet(18))[:2]
         ['layer1.0.bn2', 'layer1.1.bn2']
     """
-    return [name for names in _find(unwrap(model)).values() for name in names]
+    return [name for names in residual_blocks(unwrap(model)).values() for name in names]
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def skip_gradient(
     in_range("gamma", gamma, 0, 1, above=True)
     network = unwrap(model)
     kind, modules = type(network).__name__, dict(network.named_modules())
-    blocks = _find(network) if branches is None else {"": list(branches)}
+    blocks = residual_blocks(network) if branches is None else {"": list(branches)}
     for name in branches or ():
         if not name or name not in modules:
             raise InputError("branches", repr(name), f"names of modules of {kind}")
@@ -84,12 +84,7 @@ def skip_gradient(
     for block, inside in blocks.items():
         hooks += [(modules[branch], partial(on.scale, block)) for branch in inside]
         hooks += [(modules[block], partial(on.check, block))] if block else []
-    with ExitStack() as stack:
-        for module, hook in hooks:
-            stack.callback(module.register_forward_hook(hook).remove)
-        compiled = (hasattr(m, "_orig_mod") or m._compiled_call_impl for m in model.modules())
-        if any(compiled):  # hooks do not reach into compiled graphs
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+    with hooked(model, hooks):
         yield
 
 
@@ -182,8 +177,8 @@ def _ancestors(start: Node, stops: Collection[Node] = ()) -> set[Node]:
     return seen
 
 
-def _find(network: nn.Module) -> dict[str, list[str]]:
-    """Names of the residual blocks → the modules that their branches run through."""
+def residual_blocks(network: nn.Module) -> dict[str, list[str]]:
+    """Names of a network's residual blocks of known kinds → what their branches run through."""
     found: dict[str, list[str]] = {}
     for name, module in network.named_modules():
         own = *module.named_children(), *module.named_parameters(recurse=False)
