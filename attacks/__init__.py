@@ -1,5 +1,6 @@
 """Perturbation crafting and transfer evaluation."""
 
+from interaction_train.attacks import presets as presets
 from interaction_train.attacks.attack import (
     HybridIRAttack as HybridIRAttack,
     IRAttack as IRAttack,

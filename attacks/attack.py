@@ -15,11 +15,12 @@ import torchattacks
 from torch import Tensor, nn
 
 from interaction_train.attacks.norms import NORMS, Norm, random_start, step_and_project
-from interaction_train.attacks.objectives import InteractionObjective, Loss, Objective, Problem
+from interaction_train.attacks.objectives import InteractionObjective, Loss, Objective
 from interaction_train.attacks.parts.base import Part, Step
 from interaction_train.attacks.parts.gradients import Momentum, TranslationInvariance
 from interaction_train.attacks.parts.inputs import InputDiversity, RandomNoise
 from interaction_train.attacks.parts.skip import SkipGradient
+from interaction_train.attacks.problem import Problem
 from interaction_train.attacks.run import float32_outside, rounded_inward, warn_of_bound
 from interaction_train.errors import (
     InputError,
@@ -239,19 +240,21 @@ class TransferAttack(torchattacks.attack.Attack):
 class IRAttack(TransferAttack, sets=("objective", "parts")):
     """The interaction-reduced attack (survey, Sec. 5.1, Eq. 18 and 19).
 
-    Maximises loss − λ·Î, with Î the interactions inside the perturbation. With the margin as loss
-    this is (1 − λ)·v(N) + λ·E_A[v(N∖A) + v(A)] − λ·v(∅): at the default λ = 1 what remains is the
-    ablation, :class:`~interaction_train.attacks.objectives.MaskedObjective` on the margin.
-    Interactions take part for λ ≠ 1, or with ``loss="cross_entropy"``, the published form, which
-    has eps = 16/255, 100 steps, a 16 × 16 grid and 32 draws of 32 cells.
+    Maximises loss − λ·Î, with Î the interactions inside the perturbation. On the margin that is
+    (1 − λ)·v(N) + λ·E_A[v(N∖A) + v(A)] − λ·v(∅): no interaction is left at λ = 1. One group a step
+    and momentum over steps stand in for the many groups of the published form, which is ``eps=16 /
+    255, steps=100, weight=1, grid=16, draws=32, size=32, loss="cross_entropy", decay=None``.
+    No form of it was found that transfers better than its ablation,
+    :class:`~interaction_train.attacks.objectives.MaskedObjective`, at equal passes: for transfer
+    take :mod:`~interaction_train.attacks.presets`.
 
     Args:
         model: this, ``eps``, ``alpha`` and ``steps`` as in :class:`TransferAttack`.
         weight: λ.
         grid: cells along each side of the image.
         draws: groups per step; a step costs 2·draws + 1 forward passes.
-        size: cells in a group.
-        loss: ``"margin"`` or ``"cross_entropy"``.
+        size: cells in a group; default: a quarter of them.
+        loss: as in :class:`~interaction_train.attacks.objectives.Objective`.
         mix: ``"losses"`` or ``"gradients"``, as in :class:`InteractionObjective`.
         decay: of momentum; None for no momentum.
         common: the other settings of :class:`TransferAttack`.
@@ -260,7 +263,7 @@ class IRAttack(TransferAttack, sets=("objective", "parts")):
         >>> import torch
         >>> from interaction_train.models import DigitsNet, pretrained
         >>> model = pretrained(DigitsNet(), "digits_cnn")
-        >>> attack = IRAttack(model, eps=0.1, alpha=0.02, steps=3, grid=4, draws=4, size=4)
+        >>> attack = IRAttack(model, eps=0.1, alpha=0.02, steps=3, grid=4)
         >>> images, labels = torch.rand(2, 1, 8, 8), torch.tensor([3, 8])
         >>> float((attack(images, labels) - images).abs().max()) <= 0.1 + 1e-6
         True
@@ -272,15 +275,16 @@ class IRAttack(TransferAttack, sets=("objective", "parts")):
         eps: float = 8 / 255,
         alpha: float = 2 / 255,
         steps: int = 20,
-        weight: float = 1.0,
-        grid: int = 16,
-        draws: int = 32,
-        size: int = 32,
+        weight: float = 0.5,
+        grid: int = 8,
+        draws: int = 1,
+        size: int | None = None,
         loss: Loss = "margin",
         mix: Literal["losses", "gradients"] = "losses",
-        decay: float | None = None,
+        decay: float | None = 1.0,
         **common: Any,
     ) -> None:
+        size = max(1, grid * grid // 4) if size is None else size
         reduction = GroupReduction(GridPlayers(grid, grid), draws, size)
         objective = InteractionObjective(loss, weight, mix, reduction)
         parts = [] if decay is None else [Momentum(decay)]
@@ -288,9 +292,10 @@ class IRAttack(TransferAttack, sets=("objective", "parts")):
 
 
 class HybridIRAttack(IRAttack):
-    """MI + VR + SGM + DI + TI + IR, the survey's strongest combination (Table 2).
+    """MI + VR + SGM + DI + TI + IR, the survey's strongest combination (Table 2): to reproduce it.
 
-    A step costs ``samples`` forward passes for VR and 2·draws + 1 for IR.
+    A step costs ``samples`` forward passes for VR and 2·draws + 1 for IR. At equal passes one of
+    the :mod:`~interaction_train.attacks.presets` transfers far better.
 
     Args:
         model: a network with residual blocks, for SGM.

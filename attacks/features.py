@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from interaction_train.attacks.norms import normalize
-from interaction_train.attacks.objectives import Objective, Problem, Rows
+from interaction_train.attacks.objectives import Objective
 from interaction_train.attacks.parts.base import Step
 from interaction_train.attacks.parts.hooks import hooked, layers_of, networks_of
+from interaction_train.attacks.problem import Problem, Rows
 from interaction_train.errors import InputError, at_least, in_range
 from interaction_train.game.evaluation import without_grad
 

@@ -32,12 +32,10 @@ from interaction_train.attacks import (
     BlockShuffle,
     InputDiversity,
     InteractionObjective,
-    MaskedObjective,
     Momentum,
     Objective,
     RandomMask,
     RandomNoise,
-    Spectrum,
     StructureInvariance,
     presets,
 )
@@ -86,12 +84,17 @@ def bed(study: Study, data: str) -> Bed:
             for d in (20, 32)
         }
         source = study.source(data)
-        for name, build in {"VGG": partial(CIFARVGG, 7, batch_norm=True), "ViT": CIFARViT}.items():
+        small: dict[str, Callable[..., nn.Module]] = {
+            "VGG": partial(CIFARVGG, 7, batch_norm=True),
+            "ViT": CIFARViT,
+        }
+        for name, build in small.items():
             path = study.out / "runs" / "studies" / study.scale / f"transfer_{name}.safetensors"
             if study.scale != "smoke" and not path.is_file():
-                augment = {"batch_size": 64, "augment": True}
-                common.train_and_save(build, source, path, **augment)
-            networks[name] = build() if study.scale == "smoke" else it.pretrained(build(), path)
+                common.train_and_save(build, source, path, batch_size=64, augment=True)
+            networks[name] = (
+                build() if study.scale == "smoke" else it.pretrained(build(), str(path))
+            )
         x, y = common.images(source, "test")
     networks = {name: network.eval().to(DEVICE) for name, network in networks.items()}
     right = logits(next(iter(networks.values())), x).argmax(1) == y

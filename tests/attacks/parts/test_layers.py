@@ -11,7 +11,6 @@ from interaction_train.attacks import (
     IntermediatePerturbationDecay,
     Momentum,
     ScaleInvariance,
-    TransferAttack,
     VarianceTuning,
 )
 from interaction_train.attacks.norms import step_and_project
