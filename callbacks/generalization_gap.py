@@ -130,7 +130,7 @@ class GeneralizationGap(Monitor):
         count = self.strength_samples
         if is_fast(trainer):
             count, metric.contexts, metric.chunk_size = 1, 2, 64
-        for block in shard([places[k] for k in spread(places, count)], trainer, _MEASURED):
+        for block in shard(spread(places, count), trainer, _MEASURED):
             metric.update(network, *self.samples(trainer, loader, block))
         found = metric.compute()
         return {
