@@ -21,7 +21,7 @@ from interaction_train.attacks.run import AttackFactory
 from interaction_train.attacks.transfer.rates import Proportion
 from interaction_train.callbacks.monitor import Monitor, Result, Split
 from interaction_train.callbacks.robust_curve import masking_signs, masking_warnings, robust_curve
-from interaction_train.callbacks.samples import gather, is_fast, shard, spread
+from interaction_train.callbacks.samples import gather, is_fast, population, shard, spread
 from interaction_train.errors import InputError, at_least
 from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.precision import wide
@@ -101,7 +101,7 @@ class AdversarialRobustness(Monitor):
         network = self.network(trainer, loader)
         fast = is_fast(trainer)
         checked = self.checks and not fast and trainer.state.fn != "fit"
-        places = spread(len(loader.dataset), 2 if fast else self.n_samples)
+        places = spread(population(loader), 2 if fast else self.n_samples)
         width = 2 + len(self.attacks) * (1 + _SIGNS)
         rows = [wide(torch.zeros(0, width, device=trainer.strategy.root_device))]
         self._images = {}

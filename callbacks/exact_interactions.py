@@ -18,7 +18,7 @@ from rich.table import Column, Table
 from torch import Tensor, nn
 
 from interaction_train.callbacks.monitor import Monitor, Result, Split
-from interaction_train.callbacks.samples import is_fast, spread
+from interaction_train.callbacks.samples import is_fast, population, spread
 from interaction_train.errors import at_least
 from interaction_train.game.absence import input_baseline
 from interaction_train.game.masked import MaskedGame
@@ -82,7 +82,7 @@ class ExactInteractions(Monitor):
     def measure(self, trainer: L.Trainer, loader: Any) -> Result:
         if not trainer.is_global_zero:
             return {}
-        places = spread(len(loader.dataset), 2 if is_fast(trainer) else self.n_samples)
+        places = spread(population(loader), 2 if is_fast(trainer) else self.n_samples)
         network, (x, y) = self.network(trainer, loader), self.samples(trainer, loader, places)
         result = {"samples": len(x), **self.evaluate(network, x, y)}
         if self._untrained is not None:

@@ -13,7 +13,14 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from interaction_train.callbacks.monitor import Monitor, Result, Split
-from interaction_train.callbacks.samples import first_loader, gather, is_fast, shard, spread
+from interaction_train.callbacks.samples import (
+    first_loader,
+    gather,
+    is_fast,
+    population,
+    shard,
+    spread,
+)
 from interaction_train.errors import at_least, in_range
 from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.players import GridPlayers
@@ -90,11 +97,11 @@ class GeneralizationGap(Monitor):
         train = first_loader(trainer.train_dataloader)
         self._warn_of_augmentation(trainer, train)
         wanted = 2 if is_fast(trainer) else self.n_samples
-        count = min(wanted, len(train.dataset), len(loader.dataset))
+        count = min(wanted, len(population(train)), len(population(loader)))
         network = self.network(trainer, loader)
         result: Result = {"samples": count}
         for part, source in (("train", train), ("val", loader)):
-            places = spread(len(source.dataset), count)
+            places = spread(population(source), count)
             found = [torch.zeros(0, 3, device=trainer.strategy.root_device)]
             for block in shard(places, trainer, _BATCH):
                 x, y = self.samples(trainer, source, block)
@@ -123,7 +130,7 @@ class GeneralizationGap(Monitor):
         count = self.strength_samples
         if is_fast(trainer):
             count, metric.contexts, metric.chunk_size = 1, 2, 64
-        for block in shard([places[k] for k in spread(len(places), count)], trainer, _MEASURED):
+        for block in shard(spread(places, count), trainer, _MEASURED):
             metric.update(network, *self.samples(trainer, loader, block))
         found = metric.compute()
         return {
@@ -138,7 +145,7 @@ class GeneralizationGap(Monitor):
         for seed in (0, 1):
             with isolate_rng():
                 torch.default_generator.manual_seed(seed)
-                looks += self.samples(trainer, loader, spread(len(loader.dataset), 4))
+                looks += self.samples(trainer, loader, spread(population(loader), 4))
         if not torch.equal(looks[0], looks[2]):
             rank_zero_warn(
                 "The training data set changes its samples at random, so the generalization gap "

@@ -21,7 +21,14 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from interaction_train.callbacks.adapter import Adapter, FindBatch, Keys, Model, Normalization
-from interaction_train.callbacks.samples import check_alone, fetch, first_loader, is_fast, spread
+from interaction_train.callbacks.samples import (
+    check_alone,
+    fetch,
+    first_loader,
+    is_fast,
+    population,
+    spread,
+)
 from interaction_train.errors import InputError, at_least, checked_labels
 from interaction_train.tracking.figures import save_figure
 from interaction_train.tracking.folders import run_folder
@@ -114,7 +121,7 @@ class Monitor(L.Callback, ABC):
 
     def network(self, trainer: L.Trainer, loader: Any) -> nn.Module:
         """The bare network of the module, as one of pixels, tried on samples of the loader."""
-        batch = fetch(trainer, loader, spread(len(loader.dataset), _TRIED))
+        batch = fetch(trainer, loader, spread(population(loader), _TRIED))
         return self.adapter.network(trainer.lightning_module, self.adapter.read(batch)[0])
 
     def samples(self, trainer: L.Trainer, loader: Any, places: list[int]) -> tuple[Tensor, Tensor]:

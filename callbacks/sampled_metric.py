@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from interaction_train.attacks.jobs import check_factory, make_attack
 from interaction_train.attacks.run import AttackFactory, craft
 from interaction_train.callbacks.monitor import Monitor, Result, Split
-from interaction_train.callbacks.samples import is_fast, shard, spread
+from interaction_train.callbacks.samples import is_fast, population, shard, spread
 from interaction_train.errors import at_least, one_of
 from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.players import GridPlayers
@@ -117,7 +117,7 @@ class SampledMetric(Monitor):
         attacked = copy.deepcopy(metric)
         attacked.only_correct = False  # they are chosen by the clean image
         attack = None if self.attack is None else make_attack(self.attack, network)
-        places = spread(len(loader.dataset), 1 if is_fast(trainer) else self.n_samples)
+        places = spread(population(loader), 1 if is_fast(trainer) else self.n_samples)
         for block in shard(places, trainer, _MEASURED if attack is None else _ATTACKED):
             x, y = self.samples(trainer, loader, block)
             metric.update(network, x, y)

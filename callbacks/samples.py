@@ -1,16 +1,23 @@
-"""A fixed sample of a loader's data set: spread evenly, and shared among processes."""
+"""A fixed sample of what a loader goes through: spread evenly, and shared among processes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
-from torch.utils.data import IterableDataset, default_collate
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    default_collate,
+)
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from interaction_train.errors import InputError
@@ -22,16 +29,45 @@ def first_loader(loaders: Any) -> Any:
     loader = next(iter(combined.flattened), None)
     dataset = getattr(loader, "dataset", None)
     indexed = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
-    if not indexed or isinstance(dataset, IterableDataset):
-        expected = "a data set with a length and items by index"
-        raise InputError("dataloader", type(dataset).__name__, expected)
+    if not (indexed and isinstance(loader, DataLoader)) or isinstance(dataset, IterableDataset):
+        got = type(loader if dataset is None else dataset).__name__
+        expected = "a DataLoader of a data set with a length and items by index"
+        raise InputError("dataloader", got, expected)
+    if loader.batch_sampler is None and not isinstance(loader.sampler, BatchSampler):
+        got = f"finished batches of {type(dataset).__name__}"
+        raise InputError("dataloader", got, "a data set of samples, and a batch_size")
     return loader
 
 
-def spread(length: int, count: int) -> list[int]:
-    """``count`` places, at most ``length``, evenly over 0 … length−1."""
-    count = min(count, length)
-    return [i * length // count for i in range(count)]
+def population(loader: Any) -> Sequence[int]:
+    """The places of its data set that a loader goes through, ascending.
+
+    A subset is known from a sampler that is a sequence or has ``indices``. Any other sampler stands
+    for the whole data set, with a warning where it gives fewer samples.
+    """
+    whole, batches = range(len(loader.dataset)), loader.batch_sampler
+    if isinstance(batches, Sequence):
+        return sorted({int(place) for batch in batches for place in batch})
+    outer = loader.sampler if batches is None else batches  # ones of whole batches, perhaps
+    sampler = getattr(outer, "sampler", loader.sampler)
+    inner = getattr(sampler, "dataset", None)
+    sampler = getattr(inner, "_sampler", sampler)  # for several processes Lightning wraps it
+    places = sampler if isinstance(sampler, Sequence) else getattr(sampler, "indices", None)
+    if places is not None:
+        return sorted({int(place) for place in places})
+    known = isinstance(sampler, DistributedSampler) or not isinstance(sampler, Sized)
+    if not known and len(sampler) < len(whole):
+        rank_zero_warn(
+            f"All {len(whole)} samples of the data set are measured, of which the loader's "
+            f"{type(sampler).__name__} gives {len(sampler)}; a Subset of the data set says which."
+        )
+    return whole
+
+
+def spread(places: Sequence[int], count: int) -> list[int]:
+    """``count`` of some places, at most all, spread evenly over them."""
+    count = min(count, len(places))
+    return [places[i * len(places) // count] for i in range(count)]
 
 
 def shard(places: Sequence[int], trainer: L.Trainer, block: int = 1) -> list[list[int]]:
@@ -43,7 +79,7 @@ def shard(places: Sequence[int], trainer: L.Trainer, block: int = 1) -> list[lis
 def fetch(trainer: L.Trainer, loader: Any, places: Sequence[int]) -> Any:
     """The samples at some places as a batch as the loop has it; random states stay as they are."""
     dataset, collate = loader.dataset, loader.collate_fn
-    if getattr(loader, "batch_sampler", None) is None:  # its data set gives finished batches
+    if loader.batch_sampler is None:  # its sampler gives the places of whole batches
         collate = default_collate
     with isolate_rng():
         several = getattr(dataset, "__getitems__", lambda at: [dataset[i] for i in at])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -36,6 +38,8 @@ def show_shared(cls: Any, without: Sequence[str] = ()) -> None:
 
 
 _ROUNDING = 64  # units in the last place of what values differ by
+_OWN = 4  # of the largest value itself, whose rounding four values bring along
+_HALF = (torch.float16, torch.bfloat16)
 _ENOUGH = 8  # differences that tell
 
 
@@ -199,20 +203,46 @@ class PlayerTerm(InteractionTerm):
         with without_grad(), torch.autocast(x.device.type, enabled=False):
             return self.players.count(features(model, self.layer, x[:1]).shape[1:])
 
-    def warn_of_nothing(self, values: Tensor, delta: Tensor) -> None:
-        """Warn, at the first call, of second differences of values that are all rounding noise."""
-        if self._looked or torch.compiler.is_compiling():
+    def warn_of_nothing(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        values: Sequence[Tensor],
+        delta: Tensor,
+        again: Callable[[nn.Module, Tensor], object],
+    ) -> None:
+        """Warn, at the first call, of second differences of values that are all rounding noise.
+
+        What looks so in half precision is computed ``again``, on a float32 copy of network and x.
+        """
+        if self._looked or torch.compiler.is_compiling() or delta.numel() < _ENOUGH:
             return
         self._looked = True
-        low, high = values.detach().aminmax()
-        bound = _ROUNDING * torch.finfo(values.dtype).eps * (high - low)
-        if delta.numel() >= _ENOUGH and bool(delta.detach().abs().max() < bound):
+        low, high = torch.cat([part.detach().flatten() for part in values]).aminmax()
+        largest, own = delta.detach().abs().max(), _OWN * torch.maximum(-low, high)
+        if computes_in_half(model, x):
+            if bool(largest < torch.finfo(torch.bfloat16).eps * own):
+                self._again_in_float32(model, x, again)
+            return
+        bound = torch.maximum(_ROUNDING * (high - low), own)
+        if bool(largest < torch.finfo(delta.dtype).eps * bound):
             where = "the input" if self.layer is None else f"layer {self.layer!r}"
             rank_zero_warn(
                 f"{type(self).__name__} {self.name!r}: the payoff is additive over the players of "
                 f"{where}, on the first batch at least, so that there is no interaction to train. "
                 "Take an earlier layer, or for the interaction loss another payoff."
             )
+
+    def _again_in_float32(
+        self, model: nn.Module, x: Tensor, again: Callable[[nn.Module, Tensor], object]
+    ) -> None:
+        self._looked = False
+        x = x.float() if x.is_floating_point() else x
+        # Networks that cannot be copied, or insist on their dtype, are not looked at.
+        own = suppress(RuntimeError, TypeError, ValueError, AttributeError)
+        with own, without_grad(), torch.autocast(x.device.type, enabled=False):
+            again(copy.deepcopy(unwrap(model)).float(), x)
+        self._looked = True
 
     @abstractmethod
     def curve(self, n: int) -> dict[int, float]:
@@ -225,6 +255,12 @@ class PlayerTerm(InteractionTerm):
     def order_weights(self, n: int) -> OrderWeights:
         """Which orders the expected difference weighs, for n players; raises as :meth:`curve`."""
         return order_weights(n, self.curve(n))
+
+
+def computes_in_half(model: nn.Module, x: Tensor) -> bool:
+    """Whether a network runs in half precision, by itself or under autocast."""
+    tensors = (x, *model.parameters())
+    return torch.is_autocast_enabled(x.device.type) or any(t.dtype in _HALF for t in tensors)
 
 
 def checked_batch(x: Tensor, y: Tensor) -> None:

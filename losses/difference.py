@@ -91,7 +91,12 @@ class DifferenceLoss(PlayerTerm):
             v.update(zip(masks, values.split(counts, 1), strict=True))
         if 0 in sizes and 0 not in v:
             v[0] = build(present[:1], payoff="all")(nobody, grad=True)
-        return self.difference(v, n)
+        delta = self.difference(v, n)
+        self.warn_of_nothing(
+            model, x, [*v.values()], delta,
+            lambda model, x: self.differences(model, x, ForwardRecord(), step),
+        )  # fmt: skip
+        return delta
 
     def compute(
         self, model: nn.Module, x: Tensor, y: Tensor, forward: ForwardRecord, step: int

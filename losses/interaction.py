@@ -156,7 +156,10 @@ class InteractionLoss(PlayerTerm):
         game = build(present, payoff=self.payoff, labels=y, rivals=rivals)
         values = game(masks.flatten(1, 2), grad=True)
         delta = group_differences(values.unflatten(1, masks.shape[1:3]), self.groups)
-        self.warn_of_nothing(values, delta)
+        self.warn_of_nothing(
+            model, x, [values], delta,
+            lambda model, x: self.differences(model, x, y, ForwardRecord(), step),
+        )  # fmt: skip
         return delta
 
     def compute(

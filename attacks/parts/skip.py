@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -29,6 +30,9 @@ _BLOCKS: tuple[tuple[frozenset[str], tuple[str, ...]], ...] = (
     (frozenset({"norm1", "attn", "norm2", "mlp"}), ("attn", "mlp")),  # timm ViT; both Swins
     (frozenset({"ln_1", "self_attention", "ln_2", "mlp"}), ("self_attention", "mlp")),
 )
+
+# Steps of a branch that are more than an activation, which may be a sum with its own input as well.
+_MIXING = re.compile("Convolution|[mM]m|Norm|Attention|Pool")
 
 
 def residual_branches(model: nn.Module) -> list[str]:
@@ -80,7 +84,7 @@ def skip_gradient(
     if not any(blocks.values()):
         raise InputError("model", kind, "residual blocks of a known kind, or the names of branches")
     on = _Hooks(gamma)
-    hooks: list[tuple[nn.Module, Any]] = [(network, on.scale_rest)] if branches is None else []
+    hooks: list[tuple[nn.Module, Any]] = [(network, on.join)] if branches is None else []
     for block, inside in blocks.items():
         hooks += [(modules[branch], partial(on.scale, block)) for branch in inside]
         hooks += [(modules[block], partial(on.check, block))] if block else []
@@ -102,14 +106,15 @@ class SkipGradient(Part):
 class _Hooks:
     """Forward hooks that scale gradients of residual branches, of known blocks and of other kinds.
 
-    Others are sums of two values in the graph, of which the branch is computed from the other one.
+    A branch is scaled where it joins its sum: of two values in the graph, that which is computed
+    from the other one. What joins no sum that is found is scaled in its module.
     """
 
     def __init__(self, gamma: float) -> None:
         self.gamma = gamma
         self.checked: set[str] = set()
-        # Per block, where its branches end in the present forward pass.
-        self.ends: defaultdict[str, list[Node]] = defaultdict(list)
+        # Per block of the present forward pass, where its modules end, and whether they are joined.
+        self.ends: defaultdict[str, dict[Node, list[bool]]] = defaultdict(dict)
 
     def scale(self, block: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
         """Of the module that a branch runs through."""
@@ -119,49 +124,56 @@ class _Hooks:
         # The gradient of a view loses its hooks when the view is changed in place, and a tensor
         # that is passed on as it came may go elsewhere too.
         shared = first._is_view() or any(first is value for value in inputs)
-        scaled = first.clone() if shared else first
+        scaled, joined = first.clone() if shared else first, [False]
         # In-place changes that follow do not matter: a hook belongs to the value at this point.
-        scaled.register_hook(lambda gradient: gradient * self.gamma)
+        scaled.register_hook(lambda gradient: gradient * (1 if joined[0] else self.gamma))
         if block:
-            self.ends[block].append(get_gradient_edge(scaled).node)
+            self.ends[block][get_gradient_edge(scaled).node] = joined
         if scaled is first or first is output:
             return scaled if first is output else None
         return type(output)(scaled if part is first else part for part in output)
 
     def check(self, block: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        """Of a known block: its input has to reach its output around the branches."""
-        source, result = _tensor(inputs), _tensor(output)
-        if block in self.checked or not self.ends[block] or source is None or result is None:
+        """Of a known block: an input has to reach its output around the branches."""
+        result, sources = _tensor(output), [part for part in inputs if isinstance(part, Tensor)]
+        if block in self.checked or not self.ends[block] or result is None:
             return
-        if not (source.requires_grad and result.requires_grad):
+        # A constant, such as a class token of a frozen network, may be what is passed on.
+        if not result.requires_grad or not all(part.requires_grad for part in sources):
             return
-        start = get_gradient_edge(source).node
-        if start not in _ancestors(get_gradient_edge(result).node, {start, *self.ends[block]}):
+        starts = {get_gradient_edge(part).node for part in sources}
+        stops = {*starts, *self.ends[block]}
+        if not starts & _ancestors(get_gradient_edge(result).node, stops):
             got = f"{block!r}, a {type(module).__name__} without a skip connection"
             wanted = "a residual block; name the branches where the skip connection is outside"
             raise InputError("model", got, wanted)
         self.checked.add(block)
 
-    def scale_rest(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        """Of the network: branches that are not scaled yet are scaled where they join the sum."""
-        ends = {node for nodes in self.ends.values() for node in nodes}
+    def join(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """Of the network: branches are scaled where they join a sum."""
+        ends = {node: joined for nodes in self.ends.values() for node, joined in nodes.items()}
         self.ends.clear()
         result = _tensor(output)
         if result is None or not result.requires_grad:
             return
         for node in _ancestors(get_gradient_edge(result).node):
-            parts = [part for part, _ in node.next_functions if part is not None]
+            parts = [(part, k) for part, k in node.next_functions if part is not None]
             if not node.name().startswith("AddBackward") or len(parts) != 2:
                 continue
-            for branch, skip in (parts, parts[::-1]):
-                between = _ancestors(branch, {skip})
-                if skip in between and branch is not skip:
-                    if not ends & between:
-                        branch.register_prehook(self._scaled)
+            for (end, number), skip in (parts, parts[::-1]):
+                between = _ancestors(end, {skip[0]}) - {skip[0]}
+                # Of several outputs, of a split for instance, the branch may come from another one.
+                into = {edge for at in between for edge in at.next_functions}
+                if skip in into and any(_MIXING.search(at.name()) for at in between):
+                    end.register_prehook(partial(self._scaled, number))
+                    for found in ends.keys() & between:
+                        ends[found][0] = True
                     break
 
-    def _scaled(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(None if g is None else g * self.gamma for g in gradients)
+    def _scaled(self, number: int, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(
+            g if g is None or k != number else g * self.gamma for k, g in enumerate(gradients)
+        )
 
 
 def _ancestors(start: Node, stops: Collection[Node] = ()) -> set[Node]:

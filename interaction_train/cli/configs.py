@@ -47,9 +47,23 @@ def _find(name: str, folder: Path) -> Path:
     raise InputError("--config", repr(name), "a YAML file, or the name of a packaged one")
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that comes twice in a mapping, of which YAML takes the last in silence."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set[str]()
+        for key, _ in node.value:
+            if key.value != "<<" and str(key.value) in seen:
+                problem = f"the key {key.value!r} comes twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(str(key.value))
+        return node
+
+
 def _read(path: Path) -> dict[str, object]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise InputError("--config", repr(str(path)), f"a YAML file ({reason})") from error

@@ -139,7 +139,11 @@ class InteractionCLI(LightningCLI):
         if any(arg.partition("=")[0] == "--base" for arg in args):
             raise InputError("--base", "an option", "a key of a config file; give --config twice")
         self.config = parser.parse_args(with_bases(args))
-        self.config[self.config.subcommand]["base"] = None  # what it gave is in this config
+        config = self.config[self.config.subcommand]
+        config["base"] = None  # what it gave is in this config
+        name = Path(config["name"])
+        if not name.name or name.is_absolute() or ".." in name.parts:
+            raise InputError("name", repr(config["name"]), "a folder inside that of the runs")
 
     def _parse_ckpt_path(self) -> None:
         """Resolve and read the checkpoint; the network is what the configuration says."""

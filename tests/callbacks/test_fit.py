@@ -9,7 +9,14 @@ import torchattacks
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SubsetRandomSampler,
+)
 
 from interaction_train.callbacks import (
     AdversarialRobustness,
@@ -199,6 +206,59 @@ def test_a_data_set_without_places_is_refused(tmp_path):
 
     with pytest.raises(InputError, match="dataloader: got Stream"):
         run(tmp_path, gap(1), val=DataLoader(Stream(), batch_size=20), max_epochs=1)
+    with pytest.raises(InputError, match="dataloader: got finished batches of Batches"):
+        run(tmp_path, gap(1), val=DataLoader(Batches(), batch_size=None), max_epochs=1)
+
+
+class Batches(Dataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, place):
+        return data()[20 * place : 20 * place + 20]
+
+
+PART = list(range(1, 40, 3))
+SUBSETS = {
+    "sampler": lambda: DataLoader(data(), batch_size=13, sampler=SubsetRandomSampler(PART)),
+    "places": lambda: DataLoader(data(), batch_size=13, sampler=PART),
+    "batches": lambda: DataLoader(
+        data(), batch_sampler=BatchSampler(SubsetRandomSampler(PART), 13, drop_last=False)
+    ),
+    "lists": lambda: DataLoader(data(), batch_sampler=[PART]),
+    "fetched together": lambda: DataLoader(
+        data(), batch_size=None, sampler=BatchSampler(SubsetRandomSampler(PART), 13, False)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SUBSETS)
+def test_a_sampler_s_subset_is_what_is_measured(kind, tmp_path):
+    """Two loaders of one data set: each split has its own samples, as the module's loop has."""
+    rest = [place for place in range(40) if place not in PART]
+    train = DataLoader(data(), batch_size=9, sampler=SubsetRandomSampler(rest))
+    robustness = AdversarialRobustness({"pgd": pgd}, [0.02], n_samples=40, every=1)
+    whole = GeneralizationGap(40, every=1, strength_samples=0)
+    done = run(tmp_path, robustness, whole, train=train, val=SUBSETS[kind](), max_epochs=2)
+    found = {key: float(value) for key, value in done.callback_metrics.items()}
+    assert found["val/robust_acc/clean"] == pytest.approx(found["val/acc"])
+    assert found["val/gap/val_acc"] == pytest.approx(found["val/acc"])
+    module = done.lightning_module.eval()
+    taken = [rest[i * len(rest) // len(PART)] for i in range(len(PART))]
+    x, y = data()[taken]
+    with torch.no_grad():
+        right = float((module(x).argmax(-1) == y).float().mean())
+    assert found["val/gap/train_acc"] == pytest.approx(right)
+    x, y = data()[:]
+    with torch.no_grad():
+        everything = float((module(x).argmax(-1) == y).float().mean())
+    assert found["val/acc"] != pytest.approx(everything, abs=1e-3)
+
+
+def test_a_sampler_of_fewer_samples_is_told_of(tmp_path):
+    sampler = RandomSampler(data(), num_samples=10)
+    with pytest.warns(UserWarning, match="All 40 samples.*RandomSampler gives 10"):
+        run(tmp_path, gap(1), train=DataLoader(data(), 5, sampler=sampler), max_epochs=1)
 
 
 def test_nothing_right_is_said(tmp_path):

@@ -111,6 +111,9 @@ def _configs() -> None:
     Path("word.yaml").write_text("word\n")
     Path("torn.yaml").write_text("trainer: {max_epochs: 3\n")
     Path("tabs.yaml").write_text("trainer:\n\tmax_epochs: 3\n")
+    Path("twice.yaml").write_text(
+        "base: base_digits.yaml\ntrainer: {max_epochs: 3, max_epochs: 4}\n"
+    )
     Path("unknown.yaml").write_text("trainor: {max_epochs: 3}\n")
     Path("deep.yaml").write_text("trainer: {max_epoch: 3}\n")
     Path("circle.yaml").write_text("base: circle.yaml\n")
@@ -178,6 +181,7 @@ fit --config word.yaml | word.yaml
 fit --config empty.yaml | empty.yaml
 fit --config torn.yaml | torn.yaml
 fit --config tabs.yaml | tabs.yaml
+fit --config twice.yaml | 'max_epochs' comes twice
 fit --config afolder | afolder
 fit --config unknown.yaml | trainor
 fit --config deep.yaml | max_epoch
@@ -197,6 +201,9 @@ fit --config=base_digits.yaml --base other.yaml | base
 D --frobnicate 3 | frobnicate
 D surplus | surplus
 D --name | name
+D --name "" | name
+D --name / | name
+D --name a/../../b | name
 D --wandb maybe | wandb
 D --wandb | wandb
 D --test_after_fit perhaps | test_after_fit

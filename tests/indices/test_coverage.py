@@ -84,6 +84,18 @@ def test_pairs(choice, order):
     assert 0.9 <= covered(errors, found.mean_stderr[:, 0]) <= 0.98
 
 
+def test_few_coalitions():
+    """Errors of the right size; as they go together with the estimate, ±2 of them hold less."""
+    played = game(Mixed(), 800)
+    truth = it.multi_order_interactions(it.exact_values(game(Mixed(), 1)))[0, 1]
+    found = it.sample_multi_order(played, it.AllPairs(), CONTEXTS, orders=[1])
+    errors = found.mean[:, 0] - exact_pairs(truth, found.pairs).mean(-1)
+    stderr = found.mean_stderr[:, 0]
+    assert 0.9 < float(errors.std() / stderr.square().mean().sqrt()) < 1.1
+    assert abs(float(errors.mean() / errors.std())) < 4 / 800**0.5
+    assert 0.86 < covered(errors, stderr) < 0.93  # as the docstring says
+
+
 def test_samples_are_independent_where_pairs_are_given():
     """The error of the mean over samples is what independent samples have."""
     played = game(Product(), 12)

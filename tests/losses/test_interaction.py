@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from interaction_train.errors import InputError
 from interaction_train.game.layers import record
 from interaction_train.game.players import GridPlayers, UnitPlayers
-from interaction_train.losses import InteractionLoss
+from interaction_train.losses import BandLoss, InteractionLoss
 from interaction_train.models import Normalize
 
 
@@ -159,6 +159,47 @@ def test_zero_for_additive_networks(payoff, classes, groups):
     with pytest.warns(UserWarning, match="additive over the players of layer 'prefix'"):
         assert loss(Additive(classes).double(), x, y) < 1e-28
     assert loss(Additive(classes).double(), x, y) < 1e-28  # said once: warnings are errors here
+
+
+HALF = {
+    "bf16-true": (torch.bfloat16, False), "16-true": (torch.float16, False),
+    "bf16-mixed": (torch.float32, True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bias", [0.0, 50.0])
+@pytest.mark.parametrize("precision", HALF)
+def test_additive_networks_are_told_of_in_half_precision(precision, bias):
+    """Their rounding is far above that of float32, also where a bias makes all values large."""
+    dtype, mixed = HALF[precision]
+    x, y = batch()
+    model = Additive(3)
+    with torch.no_grad():
+        model.suffix.bias += bias
+    model, x = model.to(dtype), x.to(dtype)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    band = BandLoss(0.5, 0.25, layer="prefix", n_draws=4)
+    for loss in (interaction("prefix", payoff="logit", contexts=4), band):
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            with pytest.warns(UserWarning, match="additive over the players of layer 'prefix'"):
+                loss(model, x, y)
+            loss(model, x, y)  # said once: warnings are errors here
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.filterwarnings("error:.*additive")
+@pytest.mark.parametrize("precision", HALF)
+def test_small_interactions_in_half_precision_are_no_additive_payoff(precision):
+    """Weaker than the rounding of half precision, and there all the same."""
+    dtype, mixed = HALF[precision]
+    x, y = batch()
+    model = Additive(3)
+    model.suffix = nn.Sequential(nn.Linear(12, 3), nn.Tanh())
+    with torch.no_grad():
+        model.suffix[0].weight *= 0.1
+    loss = interaction("prefix", payoff="logit", contexts=4)
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        loss(model.to(dtype), x.to(dtype), y)
 
 
 @pytest.mark.filterwarnings("error:.*additive")

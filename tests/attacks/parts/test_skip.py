@@ -340,6 +340,115 @@ def test_a_named_module_that_passes_its_input_on_leaves_the_skip_connection_alon
     torch.testing.assert_close(found, torch.eye(3).double() + GAMMA * weight)
 
 
+class ScaleByScale(nn.Module):
+    """Named like a Bottleneck; its branch sums what it has split, as Res2Net's does."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Linear(4, 4), nn.Identity()
+        self.middle = nn.Linear(2, 2)
+        self.conv3, self.bn3 = nn.Linear(4, 4), nn.Identity()
+
+    def branch(self, x):
+        first, second = self.conv1(x).tanh().split(2, dim=1)
+        first = self.middle(first)
+        return self.bn3(self.conv3(torch.cat([first, first + second], 1).tanh()))
+
+    def forward(self, x, skip=None):
+        return x + self.branch(x)
+
+    def defined(self, x):
+        return x + damped(self.branch(x))
+
+
+class ClassAttention(nn.Module):
+    """Named like a transformer's block; a part of each branch passes its body by."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(4), nn.LayerNorm(4)
+        self.attn, self.mlp = nn.Linear(4, 2), nn.Linear(4, 4)
+
+    def forward(self, x, scaled=lambda branch: branch):
+        h = self.norm1(x)
+        x = x + scaled(torch.cat([self.attn(h), h[:, 2:]], 1))
+        return x + scaled(self.mlp(self.norm2(x)).tanh())
+
+    def defined(self, x):
+        return self(x, damped)
+
+
+class ToAToken(nn.Module):
+    """The skip connection is the second input's."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(8), nn.LayerNorm(4)
+        self.attn, self.mlp = nn.Linear(8, 4), nn.Linear(4, 4)
+
+    def forward(self, x, token, scaled=lambda branch: branch):
+        token = token + scaled(self.attn(self.norm1(torch.cat([x, token], 1))))
+        return token + scaled(self.mlp(self.norm2(token)))
+
+
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.token, self.blocks = nn.Parameter(torch.randn(4)), nn.ModuleList([ToAToken()])
+
+    def forward(self, x, *scaled):
+        return self.blocks[0](x, self.token.expand(len(x), -1), *scaled)
+
+    def defined(self, x):
+        return self(x, damped)
+
+
+class Nested(nn.Module):
+    """A residual connection around two residual blocks."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([ScaleByScale(), ScaleByScale()])
+
+    def forward(self, x):
+        return x + self.blocks[1](self.blocks[0](x))
+
+    def defined(self, x):
+        return x + damped(self.blocks[1].defined(self.blocks[0].defined(x)))
+
+
+class Activated(nn.Module):
+    """Between the blocks an activation that is a sum with its own input."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([ScaleByScale(), ScaleByScale()])
+
+    def activation(self, x):
+        return 0.5 * x * (1 + torch.tanh(x + 0.044715 * x**3))
+
+    def forward(self, x):
+        return self.blocks[1](self.activation(self.blocks[0](x)))
+
+    def defined(self, x):
+        return self.blocks[1].defined(self.activation(self.blocks[0].defined(x)))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("make", [ScaleByScale, ClassAttention, Tokens, Nested, Activated])
+def test_the_whole_branch_and_nothing_else(make, frozen):
+    torch.manual_seed(0)
+    network = nn.Sequential(make(), nn.Linear(4, 3)).double().requires_grad_(not frozen)
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
+    logits = network[1](network[0].defined(x))
+    wanted = torch.autograd.grad(logits.square().sum(), x)[0]
+    plain = torch.autograd.grad(network(x).square().sum(), x)[0]
+    with skip_gradient(network, GAMMA):
+        found = torch.autograd.grad(network(x).square().sum(), x)[0]
+    torch.testing.assert_close(found, wanted)
+    assert not torch.allclose(plain, wanted)
+
+
 def assert_hooked(network):
     assert hooks(network) == 7  # of three branches and their blocks, and of the network
     return network
