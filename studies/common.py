@@ -54,7 +54,10 @@ from interaction_train.callbacks.samples import spread
 ROOT = Path(__file__).parent.parent
 SETTINGS = yaml.safe_load((Path(__file__).parent / "settings.yaml").read_text())
 DATA_VARIABLE = "INTERACTION_TRAIN_DATA"
-FILES = dict.fromkeys(("mnist_1000", "mnist_5000"), "mnist.npz") | {"cifar10": "cifar10_5k.npz"}
+FILES = dict.fromkeys(("mnist_1000", "mnist_5000"), "mnist.npz") | {
+    "cifar10": "cifar10_5k.npz",
+    "imagenet": "imagenet100_224.npz",
+}
 DIGITS: dict[str, Callable[..., nn.Module]] = {  # the networks whose weights are packaged
     "cnn": it.models.DigitsNet,
     "resnet": partial(
@@ -64,7 +67,7 @@ DIGITS: dict[str, Callable[..., nn.Module]] = {  # the networks whose weights ar
 }
 
 Scale = Literal["smoke", "quick", "full"]
-Data = Literal["digits", "tabular", "mnist_1000", "mnist_5000", "cifar10"]
+Data = Literal["digits", "tabular", "mnist_1000", "mnist_5000", "cifar10", "imagenet"]
 Split = Literal["train", "val", "test"]
 Settings = Mapping[str, Any]
 Summary = dict[str, Any]

@@ -12,7 +12,6 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import product
 from typing import Any
 
 import common
@@ -36,6 +35,9 @@ from interaction_train.attacks import (
     Objective,
     RandomMask,
     RandomNoise,
+    SkipGradient,
+    SpectrumScaling,
+    StepSchedule,
     StructureInvariance,
     presets,
 )
@@ -113,16 +115,17 @@ def _lite(size: int) -> nn.Module:
 
 
 def attack(
-    eps: float, steps: int, parts: Sequence[it.attacks.Part] = (), stride: float = 0.2, **more: Any
+    eps: float, steps: int, parts: Sequence[it.attacks.Part] = (), stride: float = 0, **more: Any
 ) -> Factory:
-    """Our loop, with steps of ``stride`` · ε on the margin unless told otherwise."""
+    """Our loop on the margin, with steps of ``stride`` · ε; default: ε / 5, of few steps longer."""
+    stride = stride or max(0.2, 3 / steps)
     settings = {"objective": Objective("margin"), **more}
     return partial(
         it.TransferAttack, eps=eps, alpha=stride * eps, steps=steps, parts=parts, **settings
     )
 
 
-def published(eps: float, passes: int, pool: Tensor) -> dict[str, Factory]:
+def published(eps: float, passes: int, pool: Tensor | None) -> dict[str, Factory]:
     """Methods with the cross entropy, steps and copies as their authors have them in proportion."""
     entropy = Objective("cross_entropy")
 
@@ -143,7 +146,7 @@ def published(eps: float, passes: int, pool: Tensor) -> dict[str, Factory]:
         "VR + MI": many(partial(RandomNoise, 1.0, "normal")),
         "SIA + MI": many(StructureInvariance),
         "BSR + MI": many(BlockShuffle),
-        "SSA + MI": many(Spectrum),
+        "SSA + MI": many(SpectrumScaling),
         "Admix + MI": many(partial(Admix, pool=pool), 3),
         "IR": attack(
             eps, steps, stride=1 / steps,
@@ -169,10 +172,10 @@ def peers(eps: float, passes: int) -> dict[str, Factory]:
         return {}
     copies = max(1, min(20, passes // 4))
     steps = passes // copies
-    common_settings = {"eps": eps, "steps": steps, "device": torch.device(DEVICE)}
+    settings = {"eps": eps, "steps": steps, "device": torch.device(DEVICE)}
     return {
-        "torchattack BSR": partial(package.BSR, **common_settings, num_scale=copies),
-        "torchattack SSA": partial(package.SSA, **common_settings, num_spectrum=copies),
+        "torchattack BSR": partial(package.BSR, **settings, num_scale=copies),
+        "torchattack GRA": partial(package.GRA, **settings, num_neighbors=copies - 1),
     }
 
 
@@ -185,7 +188,7 @@ def searched(eps: float, passes: int) -> dict[str, Factory]:
         "noise": one([noise]),
         "noise + MI": one([noise, mi]),
         "DI + noise + MI": one([InputDiversity(), noise, mi]),
-        "SSA + noise + MI": one([Spectrum(), noise, mi]),
+        "SSA + noise + MI": one([SpectrumScaling(), noise, mi]),
         "SIA": one([sia]),
         "SIA + MI": one([sia, mi]),
         "SIA + noise + MI": one([sia, noise, mi]),
@@ -193,6 +196,8 @@ def searched(eps: float, passes: int) -> dict[str, Factory]:
         "SIA + masks + MI": one([sia, RandomMask(), mi]),
         "SIA + noise + MI, steps of eps / 20": one([sia, noise, mi], 0.05),
         "SIA + noise + MI, steps of eps / 2": one([sia, noise, mi], 0.5),
+        "SIA + noise + MI, cosine": one([sia, noise, mi, StepSchedule()], 0.4),
+        "SGM + SIA + noise + MI": one([SkipGradient(), sia, noise, mi]),
     }
     for weight in (0.5, 1.0, 2.0):
         rows = 2 if weight == 1 else 3
@@ -202,7 +207,7 @@ def searched(eps: float, passes: int) -> dict[str, Factory]:
     return found
 
 
-def attacks(kind: str, eps: float, passes: int, pool: Tensor) -> dict[str, Factory]:
+def attacks(kind: str, eps: float, passes: int, pool: Tensor | None) -> dict[str, Factory]:
     """The attacks of a kind of run, by name."""
     if kind == "published":
         return published(eps, passes, pool)
@@ -240,17 +245,21 @@ def work(
 
 
 def plan(part: Part) -> dict[str, dict[str, Any]]:
-    """Every run: ``split/eps/attack``; the search runs once, on tuning images."""
+    """Every run: ``eps_4/attack``, and at the first bound on tuning images ``search_80/attack``."""
     settings = part.settings
     runs = {}
     for eps in settings["eps"]:
         wanted = [("test", "published", settings["passes"], settings["images"])]
         wanted += [("test", kind, 0, settings["images"]) for kind in settings["presets"]]
-        wanted += [("tune", "searched", settings["passes"], settings["tune"])]
+        if eps == settings["eps"][0]:
+            wanted += [
+                ("tune", "searched", passes, settings["tune"]) for passes in settings["search"]
+            ]
         for split, kind, passes, images in wanted:
-            for name in attacks(kind, eps / 255, max(passes, 1), torch.empty(0)):
+            for name in attacks(kind, eps / 255, max(passes, 1), None):
                 given = {"kind": kind, "name": name, "eps": eps / 255, "passes": passes}
-                runs[f"{split}_{eps}/{name.replace('/', ' ')}"] = {
+                folder = f"search_{passes}" if split == "tune" else f"eps_{eps}"
+                runs[f"{folder}/{name.replace('/', ' ')}"] = {
                     "data": part.data, **given, "images": images, "split": split,
                 }  # fmt: skip
     return runs
@@ -268,7 +277,7 @@ def rows(runs: Mapping[str, Summary], of: str, with_worth: bool = False) -> list
         for target, value in targets.items():
             share = binomtest(sum(value["fooled"]), len(value["fooled"]))
             low, high = share.proportion_ci(method="wilson")
-            row |= {target: 100 * share.statistic / share.n}
+            row |= {target: 100 * share.statistic}
             row |= {f"{target}_low": 100 * low, f"{target}_high": 100 * high}
         row["mean"] = np.mean([row[target] for target in targets])
         if with_worth:
@@ -290,24 +299,24 @@ def judge(part: Part, runs: Mapping[str, Summary]) -> None:
     """The verdict: presets against the best published method, IR against its ablation."""
     checks = []
     for eps in part.settings["eps"]:
-        table = {row["attack"]: row for row in rows(runs, f"test_{eps}")}
+        table = {row["attack"]: row for row in rows(runs, f"eps_{eps}")}
         others = [name for name in table if not name.startswith("preset")]
         best = max(others, key=lambda name: table[name]["mean"])
         for kind in part.settings["presets"]:
             name = f"preset {kind}"
             rival = "MI" if kind == "fast" else best
-            difference = gap(runs, f"test_{eps}/{name}", f"test_{eps}/{rival}")
+            difference = gap(runs, f"eps_{eps}/{name}", f"eps_{eps}/{rival}")
             holds = difference.high >= 0 if kind == "fast" else difference.value >= 0.05
             says = "not below" if kind == "fast" else "5 points above the best published,"
             checks.append(
                 Check(f"ε {eps}/255: {kind} is {says} {rival}", holds, difference.points())
             )
-        names = [key for key in runs if key.startswith(f"tune_{eps}/") and "IR" in key]
-        masked = f"tune_{eps}/SIA + masked + MI"
-        shares = [gap(runs, name, masked) for name in names]
-        holds = any(share.clearly(1) for share in shares)
-        numbers = ", ".join(share.points() for share in shares)
-        checks.append(Check(f"ε {eps}/255: IR beats its ablation", holds, numbers))
+    tuned = f"search_{max(part.settings['search'])}/"
+    names = [key for key in runs if key.startswith(tuned) and "IR" in key]
+    shares = [gap(runs, name, f"{tuned}SIA + masked + MI") for name in names]
+    numbers = ", ".join(share.points() for share in shares)
+    holds = any(share.clearly(1) for share in shares)
+    checks.append(Check("IR beats its ablation at equal passes", holds, numbers))
     part.verdict(checks)
 
 
@@ -317,7 +326,7 @@ def picture(part: Part, runs: Mapping[str, Summary]) -> Figure:
     figure = Figure(figsize=(3.7 * len(bounds) + 2.5, 4), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(bounds), sharey=True))
     for axes, eps in zip(panels, bounds, strict=True):
-        for row in rows(runs, f"test_{eps}"):
+        for row in rows(runs, f"eps_{eps}"):
             ours = row["attack"].startswith("preset")
             colour = "tab:red" if ours else "tab:gray"
             axes.plot([row["passes"]], [row["mean"]], "o", color=colour)
@@ -339,11 +348,11 @@ def main() -> None:
     for part in study.parts():
         with part:
             runs = part.runs(plan(part), partial(work, study))
-            for eps, (split, title) in product(
-                part.settings["eps"], (("test", "eps"), ("tune", "search"))
-            ):
-                found = rows(runs, f"{split}_{eps}", with_worth=split == "tune")
-                part.table(found, f"{title}_{eps}")
+            for eps in part.settings["eps"]:
+                part.table(rows(runs, f"eps_{eps}"), f"eps_{eps}")
+            for passes in part.settings["search"]:
+                found = rows(runs, f"search_{passes}", with_worth=True)
+                part.table(found, f"search_{passes}")
             part.figure(picture(part, runs))
             judge(part, runs)
 
