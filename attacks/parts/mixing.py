@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from interaction_train.attacks.parts.base import Part, Step
-from interaction_train.errors import InputError, at_least, checked_labels
+from interaction_train.errors import InputError, at_least, checked_images, checked_labels
 
 
 class Admix(Part):
@@ -21,7 +21,7 @@ class Admix(Part):
     Args:
         share: η.
         scales: number of scales 1, 1/2, 1/4, …, of which each copy has a random one.
-        pool: images ``(P, C, H, W)`` to mix in; default: the batch's.
+        pool: images ``(P, C, H, W)`` in [0, 1] to mix in; default: the batch's.
         pool_labels: their classes ``(P,)`` int64.
         copies: number of copies per step, each with an image of its own.
 
@@ -42,10 +42,8 @@ class Admix(Part):
         at_least("share", share, 0)
         at_least("scales", scales, 1)
         at_least("copies", copies, 1)
-        if pool is not None and (pool.dim() < 2 or len(pool) == 0 or not pool.is_floating_point()):
-            raise InputError(
-                "pool", f"{pool.dtype} {tuple(pool.shape)}", "float images (P, C, H, W)"
-            )
+        if pool is not None:
+            pool = checked_images(pool, "pool")
         if pool_labels is not None:
             if pool is None:
                 raise InputError("pool_labels", "labels", "none, as there is no pool")

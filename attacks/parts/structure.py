@@ -33,6 +33,8 @@ CHANGES = (
     "low pass",
     "dropout",
 )
+"""What can happen to a block."""
+
 _DROPPED = 0.1
 
 
@@ -42,10 +44,10 @@ class StructureInvariance(Part):
     Wang, Zhang and Zhang, "Structure Invariant Transformation for better Adversarial
     Transferability", ICCV 2023. To a block one of ten things happens: its pixels are shifted
     around along one side; or flipped along one, or along both (a rotation by 180°); it is scaled by
-    U(0, 1); gets uniform noise of ±ε; is resized to 4/5 and back; loses the
-    highest 2/5 of the frequencies of each side (by DCT); or each of its channels is dropped out
-    with probability 0.1. Each sample has its own cuts and changes; the released code draws once for
-    a batch, clamps the noisy blocks to [0, 1], and empties those of fewer than 3 pixels by its DCT.
+    U(0, 1); gets uniform noise of ±ε; is resized to 4/5 and back; loses the highest 2/5 of the
+    frequencies of each side (by DCT); or each of its channels is dropped out with probability 0.1.
+    Each sample has its own cuts and changes; the released code draws once for a batch, clamps the
+    noisy blocks to [0, 1], and empties those of fewer than 3 pixels by its DCT.
 
     Args:
         blocks: along each side; default: 2, and 3 along sides of more than 64 pixels.

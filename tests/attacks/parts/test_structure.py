@@ -1,11 +1,13 @@
 """SIA against its definition, block by block."""
 
+from collections import Counter
+
 import pytest
 import scipy.fft
 import torch
 import torch.nn.functional as F
 
-from interaction_train.attacks.parts.blocks import random_cuts
+from interaction_train.attacks.parts.blocks import blocks_along, random_cuts
 from interaction_train.attacks.parts.structure import CHANGES, StructureInvariance, _noise
 from tests.attacks.parts.steps import bounds, images, step_of
 
@@ -71,3 +73,32 @@ def test_every_block_is_changed_as_published(change, shape, blocks):
                     want = plain(x[b][inside], name, amount, unit, dropped, 0.3)
                     assert (found[b, k][inside] - want).abs().max() < 1e-6, name
     assert seen == set(part.changes)
+
+
+def test_gradients_go_back_where_the_pixels_came_from():
+    x = images(2, 2, 7, 5)
+    part, step = StructureInvariance(2), step_of(x, eps=0.1)
+    rows = x.unsqueeze(1).repeat(1, 6, 1, 1, 1).requires_grad_()
+
+    def changed(rows):
+        return part.vary(rows, torch.arange(6), step)
+
+    assert torch.autograd.gradcheck(changed, rows, fast_mode=True)
+    assert torch.autograd.gradgradcheck(changed, rows, fast_mode=True)
+
+
+def test_cuts_are_uniform_over_all_ways_to_cut():
+    x = images(400, 1, 2, 2)
+    cuts = random_cuts(step_of(x), "cuts", torch.arange(5), 5, 3)
+    ways = Counter(tuple(line) for line in cuts.block.flatten(0, 1).tolist())
+    assert len(ways) == 6  # two of the four places between five pixels
+    assert all(abs(count / 2000 - 1 / 6) < 0.04 for count in ways.values())
+    for line, start, length in zip(cuts.block[0], cuts.start[0], cuts.length[0], strict=True):
+        edges = bounds(line.tolist())
+        firsts = [max(e for e in edges if e <= i) for i in range(5)]
+        assert start.tolist() == firsts
+        assert length.tolist() == [edges[edges.index(f) + 1] - f for f in firsts]
+
+
+def test_the_number_of_blocks_suits_the_side():
+    assert [blocks_along(side, None) for side in (1, 8, 32, 64, 65, 224)] == [1, 2, 2, 2, 3, 3]
