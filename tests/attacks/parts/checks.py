@@ -72,7 +72,7 @@ def check_bounds_and_traces(network, x, y, **settings):
     delta = (found - x).abs().flatten(1)
     assert delta.max() <= BUDGET["eps"] + 1e-7
     assert (delta.amax(1) > BUDGET["alpha"] / 2).all()
-    assert 0 <= found.min()
+    assert found.min() >= 0
     assert found.max() <= 1
     assert torch.equal(x, kept)
     assert torch.equal(torch.get_rng_state(), rng)
