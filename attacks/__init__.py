@@ -11,12 +11,14 @@ from interaction_train.attacks.features import (
     FeatureImportance as FeatureImportance,
     NeuronAttribution as NeuronAttribution,
 )
+from interaction_train.attacks.members import CWA as CWA, SVRE as SVRE, AdaEA as AdaEA
 from interaction_train.attacks.norms import round_to_bytes as round_to_bytes
 from interaction_train.attacks.objectives import (
     InteractionObjective as InteractionObjective,
     MaskedObjective as MaskedObjective,
     Objective as Objective,
 )
+from interaction_train.attacks.parts.attention import AttentionSkip as AttentionSkip
 from interaction_train.attacks.parts.backward import LinearBackpropagation as LinearBackpropagation
 from interaction_train.attacks.parts.base import Part as Part, Step as Step
 from interaction_train.attacks.parts.flatness import (
@@ -56,6 +58,7 @@ from interaction_train.attacks.parts.steps import (
     StepSchedule as StepSchedule,
 )
 from interaction_train.attacks.parts.structure import StructureInvariance as StructureInvariance
+from interaction_train.attacks.parts.tokens import TokenGradient as TokenGradient
 from interaction_train.attacks.parts.warp import RandomWarp as RandomWarp
 from interaction_train.attacks.sets.crafter import AdversarialCrafter as AdversarialCrafter
 from interaction_train.attacks.sets.dataset import (

@@ -59,7 +59,7 @@ class Objective:
 
     def gradient(self, problem: Problem, point: Tensor, step: Step) -> Tensor:
         """The direction of ascent at ``point`` ``(B, C, H, W)``, before parts update it."""
-        return problem.refined(problem.at_copies(point.unsqueeze(1), step)[:, 0], step)
+        return problem.refined(problem.at(point, step), step)
 
 
 class MaskedObjective(Objective):

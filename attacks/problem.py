@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from copy import copy
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from interaction_train.game.payoffs import best_rival, margin
 from interaction_train.losses.reduction import InteractionReduction
 
 Logits = list[Tensor]  # (B, k, classes), one per network whose losses are averaged
+Value = Callable[[Logits], Tensor]
 Rows = Callable[[Tensor, range], Tensor]
 """Out of a point ``(B, ...)``, those wanted of several rows per sample, ``(B, k, C, H, W)``."""
 
@@ -36,8 +38,21 @@ class Problem:
             self.networks = list(zip(attack.model.members, attack.model.weights, strict=True))
         self._checked = False
 
-    def at_copies(self, points: Tensor, step: Step) -> Tensor:
-        """The loss's gradients at points ``(B, P, C, H, W)``, meaned over the parts' copies."""
+    def on(self, networks: list[tuple[nn.Module, float]]) -> Problem:
+        """The same problem on other networks, with their shares of the loss."""
+        other = copy(self)
+        other.networks = networks
+        return other
+
+    def at(self, point: Tensor, step: Step, value: Value | None = None) -> Tensor:
+        """As :meth:`at_copies`, at one point ``(B, C, H, W)``."""
+        return self.at_copies(point.unsqueeze(1), step, value)[:, 0]
+
+    def at_copies(self, points: Tensor, step: Step, value: Value | None = None) -> Tensor:
+        """Gradients at points ``(B, P, C, H, W)``, meaned over the parts' copies.
+
+        Of the loss, or of another value, summed over rows and divided by the batch size.
+        """
         parts = [(part, seen) for part, seen in step.by_part() if part.varies]
         copies = math.prod(part.copies for part, _ in parts)
 
@@ -52,7 +67,7 @@ class Problem:
 
         together = max(1, self.width(len(points), points.shape[1] * copies) // copies)
         found = [
-            self._gradients(some, copies, rows, [self.loss_values])[0]
+            self._gradients(some, copies, rows, [value or self.loss_values])[0]
             for some in points.split(together, 1)
         ]
         return torch.cat(found, 1) / copies
@@ -73,9 +88,9 @@ class Problem:
 
         values = [self.loss_values, utility] if alone and not same else [utility]
         found = self._gradients(
-            point, 1, lambda leaf, _: self._changed(leaf.unsqueeze(1), step), values
+            point, 1, lambda leaf, _: self.changed(leaf.unsqueeze(1), step), values
         )
-        loss = found[0] if alone else self.at_copies(point.unsqueeze(1), step)[:, 0]
+        loss = found[0] if alone else self.at(point, step)
         return loss, found[-1], rivals
 
     def at_masks(
@@ -83,7 +98,7 @@ class Problem:
         point: Tensor,
         reduction: InteractionReduction,
         step: Step,
-        value: Callable[[Logits], Tensor],
+        value: Value,
     ) -> tuple[Tensor, int]:
         """The gradient of ``value`` summed over the rows N∖A and A of all groups; their number."""
         inside = reduction.groups(step.draws, reduction.players.count(self.clean.shape[1:]))
@@ -91,7 +106,7 @@ class Problem:
 
         def rows(leaf: Tensor, wanted: range) -> Tensor:
             cells = present[:, wanted.start : wanted.stop]
-            return self._changed(masked_rows(leaf, self.clean, reduction.players, cells), step)
+            return self.changed(masked_rows(leaf, self.clean, reduction.players, cells), step)
 
         count = present.shape[1]
         (gradient,) = self._gradients(point, count, rows, [value])
@@ -120,7 +135,7 @@ class Problem:
         first, *others = [share * value for (_, share), value in pairs]
         return sum(others, first) / len(self.labels)
 
-    def _changed(self, rows: Tensor, step: Step) -> Tensor:
+    def changed(self, rows: Tensor, step: Step) -> Tensor:
         """Rows ``(B, k, C, H, W)`` of a game, all changed by shared parts as a first copy is."""
         first = torch.zeros(rows.shape[1], dtype=torch.int64, device=rows.device)
         for part, seen in step.by_part():
@@ -159,7 +174,7 @@ class Problem:
         point: Tensor,
         count: int,
         rows: Rows,
-        values: Sequence[Callable[[Logits], Tensor]],
+        values: Sequence[Value],
     ) -> list[Tensor]:
         """Per scalar value of the logits, its gradient with respect to a point ``(B, ...)``.
 

@@ -385,10 +385,10 @@ def right_images(
 ) -> tuple[Tensor, Tensor]:
     """Images that all networks get right, spread evenly; looked for among so many."""
     x, y = images(source, split)
-    some = spread(len(x), among)
+    some = spread(range(len(x)), among)
     x, y = x[some], y[some]
     right = torch.stack([logits(network, x).argmax(1) == y for network in networks]).all(0)
-    places = right.nonzero().flatten()[spread(int(right.sum()), count)]
+    places = right.nonzero().flatten()[spread(range(int(right.sum())), count)]
     return x[places], y[places]
 
 

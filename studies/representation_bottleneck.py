@@ -141,7 +141,7 @@ def follow(
     rows, cols = cells
     before = it.InteractionSpectrum(it.GridPlayers(rows, cols), **how)
     x, y = common.images(data["source"], "val")
-    some = spread(len(x), images)
+    some = spread(range(len(x)), images)
     before.update(NETWORKS[network]().eval(), x[some], y[some])
     monitor = it.SpectrumMonitor(rows=rows, cols=cols, n_samples=images, every=every, **how)
     train(network, data, seed, epochs, callbacks=[monitor], limit_val_batches=1.0)
@@ -165,7 +165,7 @@ def train_for_orders(
     x, y = common.images(data["source"], "test")
     found = spectrum(trained, data["source"], cells, images, contexts, 32)
     found["accuracy"] = common.accuracy(trained, x, y)
-    device, some = next(trained.parameters()).device, spread(len(x), attacked)
+    device, some = next(trained.parameters()).device, spread(range(len(x)), attacked)
     size: dict[str, Any] = {"eps": epsilons[0], "alpha": epsilons[0] / 4, "steps": steps}
     # Cross entropy has no gradient where a network is sure; the margin has.
     margin = partial(it.TransferAttack, **size, objective=it.attacks.Objective("margin"))

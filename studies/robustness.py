@@ -83,7 +83,7 @@ def work(study: Study, data: str, training: str, seed: int, **size: Any) -> Summ
     x, y = common.right_images([network], source, "test", size["detected"])
     pgd = it.TransferAttack(network, eps, eps / 4, size["steps"])
     bad = craft(pgd, x, y)
-    some = spread(len(x), size["exact"])
+    some = spread(range(len(x)), size["exact"])
     summary: Summary = {
         "accuracy": common.accuracy(network, *common.images(source, "test")),
         "fooled": 1 - common.accuracy(network, bad, y),
@@ -94,7 +94,7 @@ def work(study: Study, data: str, training: str, seed: int, **size: Any) -> Summ
     if size["sampled"]:
         grid, pairs = it.GridPlayers(8, 8), it.RandomPairs(1, 12)
         metric = it.Disentanglement(grid, ratios=RATIOS, pairs=pairs, contexts=size["contexts"])
-        some = spread(len(x), size["sampled"])
+        some = spread(range(len(x)), size["sampled"])
         metric.update(network, x[some], y[some])
         found = metric.compute()
         summary["D"] = {key: found[f"D_{key}"].tolist() for key in ("plug_in", "split_sign")}

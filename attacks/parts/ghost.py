@@ -123,8 +123,8 @@ class Erosion(FunctionMode):
         """Of a branch by 1/λ and of its block by λ: λ·(x + F(x)/λ), also below a ReLU."""
         if self.draw is None:
             return output
-        factor = (1 + self.skip * (2 * self.draw(name, 1) - 1)) ** power
-        return output * factor.to(output).view(-1, *(1 for _ in output.shape[1:]))
+        factor = 1 + self.skip * (2 * self.draw(name, 1).to(output) - 1)
+        return output * (factor**power).view(-1, *(1 for _ in output.shape[1:]))
 
 
 def _flat_draws(step: Step, copy: Tensor, name: str, size: int) -> Tensor:

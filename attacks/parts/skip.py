@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
 from interaction_train.attacks.parts.base import Part
-from interaction_train.attacks.parts.hooks import hooked
+from interaction_train.attacks.parts.hooks import hooked, networks_of
 from interaction_train.errors import InputError, in_range
 from interaction_train.game.evaluation import unwrap
 
@@ -84,7 +84,9 @@ def skip_gradient(
     if not any(blocks.values()):
         raise InputError("model", kind, "residual blocks of a known kind, or the names of branches")
     on = _Hooks(gamma)
-    hooks: list[tuple[nn.Module, Any]] = [(network, on.join)] if branches is None else []
+    # Members of an ensemble one by one, as an attack that averages losses calls them.
+    found = networks_of(network) if branches is None else []
+    hooks: list[tuple[nn.Module, Any]] = [(member, on.join) for member in found]
     for block, inside in blocks.items():
         hooks += [(modules[branch], partial(on.scale, block)) for branch in inside]
         hooks += [(modules[block], partial(on.check, block))] if block else []

@@ -90,7 +90,7 @@ def test_noise_is_in_units_of_epsilon_also_in_l2():
 
 
 def test_clean_images_take_the_way_of_the_adversarial_ones():
-    """Without noise, in the first step both are the same image: the layer's value is h(x) itself."""
+    """Without noise, in the first step both are the same image."""
     net, x, y = built(), images(), torch.arange(4)
     values = []
     handle = net[3].register_forward_pre_hook(lambda _, args: values.append(args[0].clone()))
@@ -109,11 +109,14 @@ def test_gamma_one_changes_nothing():
     )
 
 
+GROUPS = GroupReduction(GridPlayers(4, 4), 2, 4)
+
+
 @pytest.mark.parametrize(
     "more",
     [
         {},
-        {"objective": InteractionObjective("cross_entropy", 0.5, "gradients", GroupReduction(GridPlayers(4, 4), 2, 4))},
+        {"objective": InteractionObjective("cross_entropy", 0.5, "gradients", GROUPS)},
         {"others": [InputDiversity(0.7, 0.8, copies=2), VarianceTuning(2), Momentum()]},
     ],
 )  # fmt: skip
