@@ -12,7 +12,6 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from rich.table import Column, Table
 from torch import Tensor, nn
@@ -74,9 +73,9 @@ class ExactInteractions(Monitor):
         self.n_samples, self.baseline = n_samples, baseline
         self._untrained: dict[str, Any] | None = None
 
-    @rank_zero_only
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.ckpt_path is None:
+        self.require_baseline(self.baseline, pl_module)
+        if trainer.ckpt_path is None and trainer.is_global_zero:
             self._untrained = copy.deepcopy(pl_module.state_dict())
 
     def measure(self, trainer: L.Trainer, loader: Any) -> Result:

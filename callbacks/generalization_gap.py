@@ -93,6 +93,11 @@ class GeneralizationGap(Monitor):
         )
         self._warned = False
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_fit_start(trainer, pl_module)
+        if self.strength_samples:
+            self.require_baseline(self.metric.baseline, pl_module)
+
     def measure(self, trainer: L.Trainer, loader: Any) -> Result:
         train = first_loader(trainer.train_dataloader)
         self._warn_of_augmentation(trainer, train)

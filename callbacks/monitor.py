@@ -30,6 +30,7 @@ from interaction_train.callbacks.samples import (
     spread,
 )
 from interaction_train.errors import InputError, at_least, checked_labels
+from interaction_train.game.absence import NO_BASELINE, default_baseline
 from interaction_train.tracking.figures import save_figure
 from interaction_train.tracking.folders import run_folder
 from interaction_train.tracking.loggers import log_figure, log_table
@@ -128,6 +129,14 @@ class Monitor(L.Callback, ABC):
         """Pixels ``(B, ...)`` and labels ``(B,)`` int64 at some places of a loader's data set."""
         x, y = self.adapter.read(fetch(trainer, loader, places))
         return self.adapter.pixels(x), checked_labels(y, len(x), "batch, its labels")
+
+    def require_baseline(self, baseline: object, pl_module: L.LightningModule) -> None:
+        """Refuse, when ``fit`` starts, to find no baseline of absent cells once it has trained."""
+        if baseline is not None:
+            return
+        networks = self.adapter.network(pl_module, None), pl_module
+        if all(default_baseline(network) is None for network in networks):
+            raise InputError("baseline", f"None for {type(self).__name__}", NO_BASELINE)
 
     @property
     def state_key(self) -> str:

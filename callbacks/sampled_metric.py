@@ -108,6 +108,10 @@ class SampledMetric(Monitor):
             chunk_size=chunk_size,
         )
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_fit_start(trainer, pl_module)
+        self.require_baseline(self.metric.baseline, pl_module)
+
     def measure(self, trainer: L.Trainer, loader: Any) -> Result:
         network = self.network(trainer, loader)
         metric = copy.deepcopy(self.metric).to(trainer.strategy.root_device)

@@ -2,18 +2,16 @@
 
 A study is a script with this shape::
 
-    def main() -> None:
-        study = Study.from_command_line(__file__, __doc__)
-        for part in study.parts():                    # one per data set that is wanted
-            with part:
-                found = part.runs(plan, work)         # or ends here with --dry_run
-                part.table(rows)                      # studies/results/<scale>/NAME_digits.csv
-                part.figure(figure)                   # docs/images/studies/NAME_digits.png
-                part.verdict([Check("dropout lowers the strength", True, ".25 to .21")])
+    study = Study.from_command_line(__file__, __doc__)  # the line that ``run_all.py`` looks for
+    for part in study.parts():                    # one per data set that is wanted
+        with part:
+            found = part.runs(plan, work)         # or ends here with --dry_run
+            part.table(rows)                      # studies/results/<scale>/NAME_digits.csv
+            part.figure(figure)                   # docs/images/studies/NAME_digits.png
+            part.verdict([Check("dropout lowers the strength", True, ".25 to .21")])
 
-``run_all.py`` runs every script that has that first line of ``main``. What the scales ask for is in
-``settings.yaml``. The verdict follows from the checks; it is printed, and stands in
-``NAME_digits.json`` beside the table, with the command, the seeds, the hardware and the time.
+What the scales ask for is in ``settings.yaml``. The verdict stands in ``NAME_digits.json`` beside
+the table, with the command, the seeds, the hardware and the time.
 """
 
 from __future__ import annotations
@@ -129,9 +127,9 @@ class Study:
                 hint = f"Set {DATA_VARIABLE} to a folder with {file}."
                 print(f"{self.name}: {data} is left out. {hint}")
                 continue
-            seeds = self.given_seeds or range(wanted.get("seeds", 1))
-            asked = {key: value for key, value in wanted.items() if key != "seeds"}
-            yield Part(self, data, tuple(seeds), asked)
+            asked = {"seeds": 1, **wanted}
+            seeds = range(asked.pop("seeds"))
+            yield Part(self, data, tuple(self.given_seeds or seeds), asked)
 
     def file(self, name: str) -> Path:
         """A file of the folder that INTERACTION_TRAIN_DATA names."""
@@ -184,12 +182,10 @@ class Part:
     def runs(
         self, plan: Mapping[str, Settings], work: Callable[..., Summary]
     ) -> dict[str, Summary]:
-        """Do every run of a plan that is not on disk yet, and return all summaries.
+        """Do every run that is not on disk yet, or with other arguments; return all summaries.
 
-        Args:
-            plan: name of the run, ``"dropout_0.5/seed_0"`` say → the arguments of ``work``, plain
-                values that JSON can hold. A run on disk that was made with other ones is repeated.
-            work: settings → a summary of plain numbers and lists.
+        ``plan`` has name (``"dropout_0.5/seed_0"`` say) → arguments of ``work``; they and what it
+        returns are plain values that JSON can hold.
         """
         if self.study.dry_run:
             print(f"{self.stem}, {self.study.scale}: {len(plan)} runs")
@@ -239,11 +235,11 @@ class Part:
         The claim holds if all checks do, in part if some do, or with something left open.
         """
         right, wrong = ([str(c) for c in checks if c.holds == holds] for holds in (True, False))
-        kind = "holds in part" if right else "does not hold here"
-        kind = kind if wrong or left else "holds"
+        failed = "holds in part" if right else "does not hold here"
+        kind = failed if wrong or left else "holds"
         sentence = f"{kind.capitalize()}, {len(right)} of {len(checks)} checks"
-        sentence += (": " if right else "") + "; ".join(right)
-        sentence += ("; these fail: " if wrong else "") + "; ".join(wrong)
+        sentence += f": {'; '.join(right)}" * bool(right)
+        sentence += f"; these fail: {'; '.join(wrong)}" * bool(wrong)
         sentence += f" ({left})." if left else "."
         self._verdict = {"kind": kind, "verdict": sentence}
         print(f"{self.stem}: {sentence}")
@@ -408,13 +404,10 @@ def accuracy(network: nn.Module, x: Tensor, y: Tensor) -> float:
 def exact_orders(
     network: nn.Module, x: Tensor, y: Tensor, grid: it.GridPlayers
 ) -> tuple[Tensor, Tensor]:
-    """Exact log-odds of y ``(B,)``, and I(m) ``(B, orders, pairs)`` over a small grid's cells."""
+    """Exact log-odds of y ``(B,)``, and I(m) ``(B, orders, n, n)`` over a small grid's cells."""
     baseline = it.input_baseline(network, None, x)
     v = it.exact_values(it.MaskedGame(network, x, baseline, grid, "log_odds", y)).double()
-    interactions = it.multi_order_interactions(v)
-    n = interactions.shape[-1]
-    upper = torch.triu_indices(n, n, 1)
-    return v[:, -1], interactions[:, :, upper[0], upper[1]]
+    return v[:, -1], it.multi_order_interactions(v)
 
 
 def hardware() -> str:

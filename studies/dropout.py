@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -49,11 +49,7 @@ Plan = dict[str, dict[str, Any]]
 
 @cache
 def load(source: str) -> Parts:
-    """A data set: the pool that is split, and test samples where it comes with some.
-
-    Args:
-        source: ``tabular``, or what ``ImageDataModule`` takes.
-    """
+    """``tabular``, or an image source: the pool that is split, and test samples if it has some."""
     if source == "tabular":
         cancer = load_breast_cancer()
         x = torch.as_tensor(stats.zscore(cancer.data), dtype=torch.float32)
@@ -81,12 +77,8 @@ def split(found: Parts, bed: Settings, seed: int) -> Parts:
 def build(name: str, rate: float, everywhere: bool) -> nn.Module:
     """A network: ``before``, dropout where it is everywhere, ``after`` and the last layer.
 
-    Args:
-        name: ``tabular``, ``mlp`` and ``cnn`` (MNIST), ``digits`` or ``vgg`` (CIFAR-10); or a
-            network of the paper, ``alexnet`` or ``vgg11``.
-        rate: of dropout, before the last layer.
-        everywhere: dropout also after ``before`` and before further linear layers; the paper's
-            networks have it in one place.
+    Dropout is before the last layer, and with ``everywhere`` after ``before`` and before further
+    linear layers; in the paper's ``alexnet`` and ``vgg11`` in one place.
     """
     if name in ("alexnet", "vgg11"):
         paper = {"alexnet": it.models.CIFARAlexNet, "vgg11": it.models.CIFARVGG}
@@ -126,21 +118,12 @@ def train(
     weight: float = 0.0, layer: str = "before", loss: Settings | None = None,
     measured: bool = False,
 ) -> Summary:  # fmt: skip
-    """Train one network with Adam along a cosine, and measure it.
+    """Train one network with Adam along a cosine, and measure it, on test samples if ``measured``.
 
-    Args:
-        bed: the settings of the data set.
-        seed: of the split, the first weights, the order of batches and all draws.
-        dropout: rate.
-        everywhere: places of the dropout, see :func:`build`.
-        decay: decoupled weight decay.
-        smoothing: of the labels.
-        mixup: α of the Beta distribution.
-        penalty: weight of minus the entropy of the outputs.
-        weight: λ of the interaction loss.
-        layer: its place: ``before``, early, or ``after``, the last hidden layer.
-        loss: its settings other than the defaults.
-        measured: whether the test samples are looked at.
+    ``seed`` is that of the split, the first weights, the order of batches and all draws; ``decay``
+    is decoupled, ``mixup`` α of the Beta distribution, ``penalty`` the weight of minus the outputs'
+    entropy, ``weight`` λ of the interaction loss at ``layer`` (``before``, early, or ``after``, the
+    last hidden one), and ``loss`` its settings other than the defaults.
     """
     data = split(load(bed["source"]), bed, seed)
     torch.manual_seed(seed)
@@ -215,22 +198,30 @@ def plan(
     }
 
 
-def choose(part: Part) -> dict[str, list[dict[str, Any]]]:
-    """Of every regulariser the setting with the lowest validation NLL over the choosing seeds."""
-    choices = {NONE: [{}], **part.settings["choices"]}
-    seeds = range(part.settings["choosing_seeds"])
-    found = part.runs(plan(part, choices, seeds), train)
-    chosen = {}
-    for kind, settings in choices.items():
-        nll = [
+def lowest(
+    found: Mapping[str, Summary], choices: Mapping[str, Sequence[Settings]], seeds: Iterable[int]
+) -> dict[str, int]:
+    """Of every kind the number of the setting with the lowest mean validation NLL."""
+    nll = {
+        kind: [
             np.mean([found[f"{kind}_{number}/seed_{seed}"]["NLL"] for seed in seeds])
             for number in range(len(settings))
         ]
-        chosen[kind] = [settings[int(np.argmin(nll))]]
-    binary = (
-        part.settings["bed"]["source"] == "tabular"
-    )  # where the log odds are additive at the end
-    return chosen | {kind: [s] for kind, s in DEFAULTS.items() if not (binary and kind == LATE)}
+        for kind, settings in choices.items()
+    }
+    return {kind: int(np.argmin(values)) for kind, values in nll.items()}
+
+
+def choose(part: Part) -> dict[str, list[dict[str, Any]]]:
+    """Of every regulariser the setting chosen on the choosing seeds, and the loss's defaults."""
+    choices = {NONE: [{}], **part.settings["choices"]}
+    seeds = range(part.settings["choosing_seeds"])
+    best = lowest(part.runs(plan(part, choices, seeds), train), choices, seeds)
+    chosen = {kind: [choices[kind][number]] for kind, number in best.items()}
+    chosen |= {kind: [setting] for kind, setting in DEFAULTS.items()}
+    if part.settings["bed"]["source"] == "tabular":  # whose log odds are additive at the end
+        del chosen[LATE]
+    return chosen
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -267,13 +258,10 @@ def figure(frame: pd.DataFrame, title: str) -> Figure:
     """Gains over no regulariser in accuracy and NLL, with 95 % intervals."""
     drawn = Figure(figsize=(7, 4.5), layout="constrained")
     axes = drawn.subplots()
-    for number, kind in enumerate(frame.index.unique().drop(NONE)):
-        gain = {k: paired(frame.loc[[kind], k], frame.loc[[NONE], k]) for k in ("accuracy", "NLL")}
-        y, x = gain["accuracy"], gain["NLL"]
-        axes.errorbar(
-            -x.value, 100 * y.value, 100 * (y.high - y.value), x.high - x.value,
-            fmt="o", color=f"C{number}", label=kind, capsize=2,
-        )  # fmt: skip
+    for kind in frame.index.unique().drop(NONE):
+        y, x = (paired(frame.loc[[kind], k], frame.loc[[NONE], k]) for k in ("accuracy", "NLL"))
+        errors = 100 * (y.high - y.value), x.high - x.value
+        axes.errorbar(-x.value, 100 * y.value, *errors, fmt="o", label=kind, capsize=2)
     axes.axhline(0, color="black", lw=0.6)
     axes.axvline(0, color="black", lw=0.6)
     axes.set(xlabel="NLL lower by", ylabel="test accuracy higher by (points)", title=title)
@@ -301,18 +289,16 @@ def report(
     part.table(compared, "gains")
     part.figure(figure(frame, part.settings["title"]))
     checks = []
-    for key in ("mean |I|", "strength"):
-        if key in frame:
-            change = paired(frame.loc[[DROPOUT], key], frame.loc[[NONE], key])
-            checks.append(Check(f"dropout lowers {key}", change.clearly(-1), f"by {change}"))
+    for key in frame.columns.intersection(["mean |I|", "strength"]):
+        change = paired(frame.loc[[DROPOUT], key], frame.loc[[NONE], key])
+        checks.append(Check(f"dropout lowers {key}", change.clearly(-1), f"by {change}"))
     for row in compared:
         ours, other = row["gain of"], row["over"]
         if ours in DEFAULTS:
             harm = row["accuracy_high"] < 0 or row["NLL_high"] < 0
             checks.append(Check(f"{ours} does no harm", not harm, _numbers(row)))
         elif other in (DROPOUT, DECAY, NONE):
-            said = f"the {ours} does better than {other}"
-            checks.append(Check(said, better(row), _numbers(row)))
+            checks.append(Check(f"the {ours} does better than {other}", better(row), _numbers(row)))
     part.verdict(checks)
 
 

@@ -8,11 +8,10 @@ are looked at: ``dropout.py`` reports what was chosen on others.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from statistics import mean
 from typing import Any
 
 from common import Check, Part, Study, Summary, paired
-from dropout import plan, train
+from dropout import lowest, plan, train
 from matplotlib.figure import Figure
 
 DEFAULT = "log_odds, .25"
@@ -20,13 +19,11 @@ DEFAULT = "log_odds, .25"
 
 def best(part: Part, found: Mapping[str, Summary]) -> dict[str, dict[str, Any]]:
     """Combination → its best λ, and there the accuracies and NLLs over seeds."""
-    result: dict[str, dict[str, Any]] = {}
-    for name, settings in part.settings["choices"].items():
-        for number, setting in enumerate(settings):
-            runs = [found[f"{name}_{number}/seed_{seed}"] for seed in part.seeds]
-            row = {key: [run[key] for run in runs] for key in ("accuracy", "NLL")}
-            if name not in result or mean(row["NLL"]) < mean(result[name]["NLL"]):
-                result[name] = {"λ": setting.get("weight", 0), **row}
+    choices, result = part.settings["choices"], {}
+    for name, number in lowest(found, choices, part.seeds).items():
+        runs = [found[f"{name}_{number}/seed_{seed}"] for seed in part.seeds]
+        row = {key: [run[key] for run in runs] for key in ("accuracy", "NLL")}
+        result[name] = {"λ": choices[name][number].get("weight", 0), **row}
     return result
 
 

@@ -26,12 +26,13 @@ from common import Check, Mean, Part, Study, Summary, columns, paired
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import gammaln
-from torch import Tensor, nn
+from torch import nn
 
 import interaction_train as it
 from interaction_train.callbacks.robust_curve import robust_curve
 from interaction_train.callbacks.samples import spread
 from interaction_train.indices import resolve_orders
+from interaction_train.metrics import rows as measured
 from interaction_train.models import CIFAR10_MEAN, CIFAR10_STD, CIFARThinResNet
 
 RATIOS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
@@ -84,9 +85,14 @@ def spectrum(
     x, y = (v.to(device) for v in common.right_images([network], source, "test", images))
     grid, n = it.GridPlayers(*cells), math.prod(cells)
     if n <= 16:
-        strengths = common.exact_orders(network, x, y, grid)[1].abs().mean(-1).cpu()
-        found = {"mean": float(strengths.mean()), "exact": relative(strengths)}
-        return {"orders": list(range(n - 1)), **found}
+        value, interactions = common.exact_orders(network, x, y, grid)
+        found = measured.spectrum(measured.exact_rows(interactions, value))
+        exact = [found[key].tolist() for key in ("J_plug_in", "J_plug_in_stderr")]
+        return {
+            "orders": list(range(n - 1)),
+            "mean": float(found["plug_in"].mean()),
+            "exact": exact,
+        }
     metric = it.InteractionSpectrum(
         grid, ratios=RATIOS, pairs=it.NeighbourPairs(2, pairs), contexts=contexts
     ).to(device)
@@ -95,14 +101,6 @@ def spectrum(
     readings = {key: [result[f"J_{key}"], result[f"J_{key}_stderr"]] for key in READINGS}
     mean = sum(result["plug_in"]) / len(RATIOS)
     return {"orders": list(resolve_orders(n, ratios=RATIOS)), "mean": mean, **readings}
-
-
-def relative(strengths: Tensor) -> list[list[float]]:
-    """J and its standard error (a ratio's, to first order), from ``(images, orders)``."""
-    total = strengths.mean()
-    j = strengths.mean(0) / total
-    residual = (strengths - j * strengths.mean(1, keepdim=True)) / total
-    return [j.tolist(), (residual.std(0) / len(strengths) ** 0.5).tolist()]
 
 
 def theory(n: int, orders: Sequence[int]) -> list[float]:
@@ -138,19 +136,19 @@ def follow(
     L.seed_everything(seed, verbose=False)
     how: dict[str, Any] = {"ratios": RATIOS, "contexts": contexts, "only_correct": False}
     how["pairs"] = it.NeighbourPairs(2, 32)
-    rows, cols = cells
-    before = it.InteractionSpectrum(it.GridPlayers(rows, cols), **how)
+    before = it.InteractionSpectrum(it.GridPlayers(*cells), **how)
     x, y = common.images(data["source"], "val")
     some = spread(range(len(x)), images)
     before.update(NETWORKS[network]().eval(), x[some], y[some])
+    rows, cols = cells
     monitor = it.SpectrumMonitor(rows=rows, cols=cols, n_samples=images, every=every, **how)
     train(network, data, seed, epochs, callbacks=[monitor], limit_val_batches=1.0)
-    found: Summary = {"epochs": [0, *(point["epoch"] + 1 for point in monitor.history)]}
-    for key, first, name in (("J", "J_plug_in", "J"), ("stderr", "J_plug_in_stderr", "J_stderr")):
-        begin = f"val/interaction/{name}/"
-        points = [point["values"].items() for point in monitor.history]
-        later = [[v for k, v in values if k.startswith(begin)] for values in points]
-        found[key] = [before.compute()[first].tolist(), *later]
+    first, points = before.compute(), monitor.history
+    found: Summary = {"epochs": [0, *(point["epoch"] + 1 for point in points)]}
+    for key, name, begin in (("J", "J_plug_in", "J"), ("stderr", "J_plug_in_stderr", "J_stderr")):
+        keys = [f"val/interaction/{begin}/{ratio:g}" for ratio in RATIOS]
+        later = [[point["values"][key] for key in keys] for point in points]
+        found[key] = [first[name].tolist(), *later]
     return found
 
 
@@ -166,11 +164,12 @@ def train_for_orders(
     found = spectrum(trained, data["source"], cells, images, contexts, 32)
     found["accuracy"] = common.accuracy(trained, x, y)
     device, some = next(trained.parameters()).device, spread(range(len(x)), attacked)
+    x, y = x[some].to(device), y[some].to(device)
     size: dict[str, Any] = {"eps": epsilons[0], "alpha": epsilons[0] / 4, "steps": steps}
     # Cross entropy has no gradient where a network is sure; the margin has.
     margin = partial(it.TransferAttack, **size, objective=it.attacks.Objective("margin"))
     pgd, other = (
-        robust_curve(make, trained, x[some].to(device), y[some].to(device), epsilons).smallest
+        robust_curve(make, trained, x, y, epsilons).smallest
         for make in (partial(torchattacks.PGD, **size), margin)
     )
     for name, smallest in (("PGD", pgd), ("both", torch.minimum(pgd, other))):
@@ -196,18 +195,16 @@ def j_columns(names: Sequence[float], j: Sequence[float], error: Sequence[float]
 
 def spectrum_rows(found: Mapping[str, Summary], cells: Mapping[str, int]) -> list[dict[str, Any]]:
     """A row per network, grid and reading; the theory's curve at the end of each grid."""
-    curves = [
+    curves: list[tuple[Any, ...]] = [
         (name.split("/")[0], cells[name], reading, *values)
         for name, summary in found.items()
         for reading, values in at_ratios(summary, cells[name]).items()
     ]
     for n in sorted(set(cells.values())):
-        expected = np.array(theory(n, resolve_orders(n, ratios=RATIOS)))
-        curves.append(("theory", n, "", expected, np.full(len(RATIOS), math.nan)))
-    return [
-        {"network": name, "cells": n, "reading": reading, **j_columns(RATIOS, j, error)}
-        for name, n, reading, j, error in curves
-    ]
+        expected = theory(n, resolve_orders(n, ratios=RATIOS))
+        curves.append(("theory", n, "", expected, [math.nan] * len(RATIOS)))
+    heads = [dict(zip(("network", "cells", "reading"), row[:3], strict=True)) for row in curves]
+    return [head | j_columns(RATIOS, *row[3:]) for head, row in zip(heads, curves, strict=True)]
 
 
 def bowl(j: Sequence[float], error: Sequence[float]) -> float:
@@ -233,9 +230,9 @@ def order_rows(models: Mapping[str, list[Summary]], epsilons: Sequence[float]) -
         error = np.square(values[:, 1]).mean(0) / len(runs)
         if len(runs) > 1:  # what varies between images, and what varies between seeds
             error = error + values[:, 0].var(0, ddof=1) / len(runs)
+        shown = (orders, values[:, 0].mean(0), np.sqrt(error))
         some = slice(None, None, 2 if len(orders) > 8 else 1)
-        shown = j_columns(orders[some], values[:, 0].mean(0)[some], np.sqrt(error)[some])
-        spectra.append({**head, "mean |I|": mean, **shown})
+        spectra.append({**head, "mean |I|": mean, **j_columns(*(v[some] for v in shown))})
         stands = {f"PGD ε={e:.3g}": [run["PGD"][k] for run in runs] for k, e in enumerate(epsilons)}
         stands["PGD, mean over ε"] = robustness(runs, "PGD")
         stands["PGD and margin, mean over ε"] = robustness(runs, "both")
@@ -263,18 +260,19 @@ def figure(
     draw_networks(networks, found, cells)
     last = len(training["epochs"]) - 1
     for place in sorted({0, 1, (last + 1) // 2, last}):
-        epochs.errorbar(
-            RATIOS, training["J"][place], training["stderr"][place], marker="o", ms=3,
-            color=(0.1, 0.3, 0.6, 0.25 + 0.7 * place / max(1, last)),
-            label=f"epoch {training['epochs'][place]}",
-        )  # fmt: skip
+        style = {
+            "color": (0.1, 0.3, 0.6, 0.25 + 0.7 * place / max(1, last)),
+            "marker": "o",
+            "ms": 3,
+        }
+        j, error = training["J"][place], training["stderr"][place]
+        epochs.errorbar(RATIOS, j, error, label=f"epoch {training['epochs'][place]}", **style)
     epochs.set(xlabel="order m/(n−2)", ylabel="J(m), plug-in", title="over training")
     for model, runs in models.items():
-        style = "--" if model.startswith("band") else "-"
-        j = j_of(runs)[:, 0].mean(0)
-        orders.plot(runs[0]["orders"], j, style, marker="o", ms=3, label=model)
+        style = {"ls": "--" if model.startswith("band") else "-", "label": model}
+        orders.plot(runs[0]["orders"], j_of(runs)[:, 0].mean(0), marker="o", ms=3, **style)
         under = np.array([[run["accuracy"], *run["PGD"]] for run in runs])
-        common.curve(robust, [0, *epsilons], [Mean.of(v) for v in under.T], ls=style, label=model)
+        common.curve(robust, [0, *epsilons], [Mean.of(v) for v in under.T], **style)
     orders.set(xlabel="order m", ylabel="J(m)", title="models of chosen orders")
     robust.set(xlabel="ε of PGD (pixel values)", ylabel="accuracy", title="their robustness")
     for axes in drawn.axes:
@@ -284,20 +282,20 @@ def figure(
 
 
 def draw_networks(axes: Axes, found: Mapping[str, Summary], cells: Mapping[str, int]) -> None:
-    """J(m) of trained networks by colour, readings and grids by line, and the theory's curve."""
+    """J(m) of trained networks by colour, readings by line, and the theory's curve."""
     colours: dict[str, str] = {}
     styles, top = {"exact": "--", "plug_in": "-", "split_sign": "-."}, 0.0
-    lines: dict[str, str] = {}
+    legend: dict[str, dict[str, Any]] = {}
     for name, summary in found.items():
-        colour = colours.setdefault(name.split("/")[0], f"C{len(colours)}")
+        network = name.split("/")[0]
+        colour = colours.setdefault(network, f"C{len(colours)}")
         for reading, (j, error) in at_ratios(summary, cells[name]).items():
             axes.errorbar(RATIOS, j, error, ls=styles[reading], marker="o", ms=3, color=colour)
-            lines[f"{cells[name]} cells, {reading.replace('_', '-')}"] = styles[reading]
+            line = {"ls": styles[reading], "color": "black"}
+            legend[f"{cells[name]} cells, {reading.replace('_', '-')}"] = line
             top = max(top, *j)
-    for label, style in lines.items():
-        axes.plot([], [], style, color="black", label=label)
-    for label, colour in colours.items():
-        axes.plot([], [], color=colour, label=label)
+    for label, style in (legend | {k: {"color": c} for k, c in colours.items()}).items():
+        axes.plot([], [], label=label, **style)
     n = max(cells.values())
     expected = theory(n, resolve_orders(n, ratios=RATIOS))
     label = f"theory, {n} cells:\n{expected[0]:.2g}, about 0, {expected[-1]:.2g}"
@@ -320,8 +318,8 @@ def judge(
     deeper = after[0] - before[0] > 2 * math.hypot(before[1], after[1])
     by = f"by over 2 standard errors in {deep} of {len(ends)} networks and grids, at least "
     by += f"{min(ends):.1f}"
-    change = f"mean of the ends over the middle {before[0]:.2f} ± {before[1]:.2f} before, "
-    change += f"{after[0]:.2f} ± {after[1]:.2f} after"
+    shown = [f"{value:.2f} ± {error:.2f}" for value, error in (before, after)]
+    change = f"mean of the ends over the middle {shown[0]} before, {shown[1]} after"
     checks = [
         Check("J is higher at both ends than in the middle", deep == len(ends), by),
         Check("training makes it so", deeper, change),

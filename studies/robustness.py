@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from common import Check, Mean, Part, Study, Summary, columns, logits, paired
 from matplotlib.figure import Figure
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import bootstrap, rankdata, spearmanr
 from torch import Tensor, nn
 
 import interaction_train as it
@@ -31,6 +31,7 @@ from interaction_train.attacks.run import craft
 from interaction_train.callbacks.samples import spread
 from interaction_train.data import Cutout
 from interaction_train.indices.readings import plug_in
+from interaction_train.metrics.rows import column, exact_rows
 
 LOW, HIGH = (0.05, 0.1, 0.2, 0.3), (0.7, 0.8, 0.9, 0.95)  # orders of D, where it is not 1 by itself
 RATIOS = (*LOW, 0.5, *HIGH)
@@ -64,16 +65,13 @@ def trained(
         weights = study.file("cifar_resnet20.safetensors")
         return it.models.CIFARThinResNet(20, weights=weights).eval()
     hardening = partial(it.TransferAttack, eps=eps, alpha=eps / 4, steps=7, random_start=True)
-    hardener = it.callbacks.AdversarialTraining(hardening, warmup_epochs=2)
+    hardener = [it.callbacks.AdversarialTraining(hardening, warmup_epochs=2)]
     cutout = Cutout(4 if digits else 16) if training == "cutout" else None
-    return common.fit(
-        it.models.DigitsNet if digits else it.models.CIFARResNet,
-        common.splits(source, seed, cutout=cutout),
-        seed=seed,
-        epochs=epochs,
-        lr=0.05 if digits else 0.1,
-        callbacks=[hardener] if training == "adversarial" else [],
-    )
+    options: dict[str, Any] = {"epochs": epochs}
+    options["callbacks"] = hardener if training == "adversarial" else []
+    data = common.splits(source, seed, cutout=cutout)
+    build, lr = (it.models.DigitsNet, 0.05) if digits else (it.models.CIFARResNet, 0.1)
+    return common.fit(build, data, seed=seed, lr=lr, **options)
 
 
 def work(study: Study, data: str, training: str, seed: int, **size: Any) -> Summary:
@@ -109,13 +107,14 @@ def orders(network: nn.Module, x: Tensor, bad: Tensor, y: Tensor, grid: it.GridP
     """
     clean_value, clean = common.exact_orders(network, x, y, grid)
     bad_value, changed = common.exact_orders(network, bad, y, grid)
+    fall = clean_value - bad_value
+    before, change = (exact_rows(found, fall) for found in (clean, clean - changed))
     weight = torch.arange(clean.shape[1], 0, -1)  # n − 1 − m
-    utility = weight * (clean - changed).mean(-1)
-    main = clean_value - bad_value - utility.sum(1)
+    utility = weight * column(change, "signed")
     return {
-        "strength": clean.abs().mean(-1).tolist(),
-        "change": (changed - clean).abs().mean(-1).tolist(),
-        "utility": torch.cat([main[:, None], utility], 1).tolist(),
+        "strength": column(before, "plug_in").tolist(),
+        "change": column(change, "plug_in").tolist(),
+        "utility": torch.cat([(fall - utility.sum(1))[:, None], utility], 1).tolist(),
     }
 
 
@@ -177,10 +176,6 @@ class Findings:
             seen = [measures(run) for run in runs]
             self.measures[training] = {k: common.units([one[k] for one in seen]) for k in seen[0]}
 
-    def get(self, training: str, measure: str) -> list[float]:
-        """One measure (:func:`measures`) of the networks of a training."""
-        return self.measures[training][measure]
-
     def told_better(self, first: str, second: str) -> Mean:
         """The difference of two AUROCs: Student's interval over seeds, or bootstrap's over images.
 
@@ -189,20 +184,22 @@ class Findings:
         """
         run, *more = self.runs["normal"]
         if more:
-            return paired(*(self.get("normal", f"told {name}") for name in (first, second)))
-        both = [
-            np.array(run["scores"][name]) * (1 if run["auroc"][name] >= 0.5 else -1)
-            for name in (first, second)
+            return paired(*(self.measures["normal"][f"told {name}"] for name in (first, second)))
+        signs = [1 if run["auroc"][name] >= 0.5 else -1 for name in (first, second)]
+        scores = [
+            sign * np.array(part)
+            for sign, name in zip(signs, (first, second), strict=True)
+            for part in run["scores"][name]
         ]
-        count, generator = both[0].shape[1], np.random.default_rng(0)
 
-        def gap(places: np.ndarray) -> float:
-            told = [auroc(*scores[:, places]) for scores in both]
-            return told[0] - told[1]
+        def gap(*scores: np.ndarray) -> float:
+            return auroc(*scores[:2]) - auroc(*scores[2:])
 
-        again = [gap(generator.integers(0, count, size=(count,))) for _ in range(RESAMPLED)]
-        low, high = (float(v) for v in np.percentile(again, [2.5, 97.5]))
-        return Mean(gap(np.arange(count)), float(np.std(again)), low, high)
+        again = bootstrap(
+            scores, gap, n_resamples=RESAMPLED, vectorized=False, paired=True,
+            method="percentile", random_state=np.random.default_rng(0),
+        )  # fmt: skip
+        return Mean(gap(*scores), again.standard_error, *again.confidence_interval)
 
 
 def measures(run: Summary) -> dict[str, Any]:
@@ -248,7 +245,7 @@ def tables(found: Findings) -> dict[str, list[dict[str, Any]]]:
             by_order.append({"network": NAMES[training], "orders": third, **shown})
     detected = [
         {"statistic": name}
-        | columns({f"AUROC, {NAMES[t]}": found.get(t, f"AUROC {name}") for t in found.runs})
+        | columns({f"AUROC, {NAMES[t]}": found.measures[t][f"AUROC {name}"] for t in found.runs})
         for name in STATISTICS
     ]
     return {"": networks, "orders": by_order, "detection": detected}
@@ -260,13 +257,13 @@ def judge(part: Part, found: Findings) -> None:
     for says, sign, training, measure in CLAIMS:
         if training in found.runs:
             other = "change / |I| low" if training == "normal" else measure
-            first, second = found.get(training, measure), found.get("normal", other)
+            first, second = found.measures[training][measure], found.measures["normal"][other]
             gap = paired(first, second)
             numbers = f"{np.mean(first):.3g} against {np.mean(second):.3g}, difference {gap}"
             checks.append(Check(says, gap.clearly(sign), numbers))
-    told = [np.mean(found.get("normal", f"told {name}")) for name in (HIGH_ORDER, SVD)]
+    told = [np.mean(found.measures["normal"][f"told {name}"]) for name in (HIGH_ORDER, SVD)]
     better = found.told_better(HIGH_ORDER, SVD)
-    related = Mean.of(found.get("normal", "related"))
+    related = Mean.of(found.measures["normal"]["related"])
     says = "high orders tell adversarial images better than the SVD"
     numbers = f"AUROC {told[0]:.2f} against {told[1]:.2f}, difference {better}"
     checks.append(Check(says, better.clearly(1), numbers))
@@ -293,7 +290,7 @@ def curves(found: Findings) -> Figure:
             drawn.append((np.array(RATIOS), np.array([run["D"]["plug_in"] for run in runs])))
         for axes, (x, values) in zip(panels, drawn, strict=False):
             common.curve(axes, x, [Mean.of(v) for v in values.T], label=NAMES[training])
-        means = [Mean.of(found.get(training, f"AUROC {name}")) for name in STATISTICS]
+        means = [Mean.of(found.measures[training][f"AUROC {name}"]) for name in STATISTICS]
         heights, errors = ([m.value - 0.5 for m in means], np.nan_to_num([m.stderr for m in means]))
         places = np.arange(len(STATISTICS)) + (k - (len(found.runs) - 1) / 2) * width
         last.barh(places, heights, width, xerr=errors, left=0.5, label=NAMES[training])

@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 ROOT = Path(__file__).parent.parent
 STUDIES = ROOT / "studies"
@@ -336,15 +335,6 @@ def test_theorys_curve_is_that_of_the_theorem():
     long = bottleneck.theory(256, [0, 127, 254])
     assert long[0] / long[2] == pytest.approx(255)
     assert long[1] < 1e-30
-
-
-def test_errors_of_relative_strengths_are_a_ratios():
-    torch.manual_seed(0)
-    strengths = torch.rand(4000, 5, dtype=torch.float64) * (1 + 4 * torch.rand(4000, 1))
-    j, error = bottleneck.relative(strengths)
-    assert sum(j) == pytest.approx(5)
-    groups = torch.tensor([bottleneck.relative(part)[0] for part in strengths.chunk(40)])
-    assert error == pytest.approx((groups.std(0) / 40**0.5).tolist(), rel=0.35)
 
 
 def _verdict(judge, seeds=(0, 1, 2)) -> str:

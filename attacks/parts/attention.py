@@ -114,6 +114,7 @@ def attending(model: nn.Module, mode: Attention, hooks: Hooks = ()) -> Iterator[
     networks = networks_of(model)
     before: list[tuple[nn.Module, Callable[..., Any]]]
     before = [(network, mode.begin) for network in networks]
+    after: list[tuple[nn.Module, Callable[..., Any]]]
     after = [*hooks, *((network, mode.check) for network in networks)]
     for module in (m for network in networks for m in network.modules() if projections(m)):
         before.append((module, mode.enter))

@@ -30,6 +30,7 @@ _REFUSING = ("jsonargparse.", "lightning.", "torch.optim.", "torchmetrics.")
 _REFUSALS = (ValueError, TypeError, RuntimeError, ImportError, ZeroDivisionError)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string\W+([\w.]+)")
+_KIND = re.compile(r"Subtypes: \[(?:<class '|list\[|typing\.Callable\[.*\], )([\w.]+)\.(\w+)")
 _OTHER_CLASS = re.compile(r"Import path (?:(\S+) )?does not (?:correspond to|implement) (.+)")
 _PATH = re.compile(r"Expected a path but (\S+)")
 _PREFIX = re.compile(r'^(Type typing.*? callable class: *)?(Parser key "[^"]+":\s*)?')
@@ -40,7 +41,7 @@ _FRAME = re.compile(
 )
 
 
-def explain(error: BaseException, class_names: Iterable[str]) -> str | None:
+def explain(error: BaseException, classes: Iterable[type]) -> str | None:
     """One line on bad input; None for anything that has to keep its traceback."""
     text, modules, packages = _join(str(error)), list(_modules(error)), set[str]()
     cause: BaseException | None = error
@@ -53,7 +54,7 @@ def explain(error: BaseException, class_names: Iterable[str]) -> str | None:
         return None
     raised = modules[-1] if modules else ""
     if isinstance(error, ArgumentError) or raised.startswith("jsonargparse."):
-        return one_line(str(error), class_names)
+        return one_line(str(error), classes)
     if isinstance(error, OSError) and (error.filename or error.errno in _FULL):
         where = error.filename or "the run's folder"
         return _join(f"{where}: {error.strerror or text}")
@@ -64,24 +65,35 @@ def explain(error: BaseException, class_names: Iterable[str]) -> str | None:
     return f"{raised}: {text}" if isinstance(error, ZeroDivisionError) else text
 
 
-def one_line(report: str, class_names: Iterable[str]) -> str:
+def one_line(report: str, classes: Iterable[type]) -> str:
     """The part of jsonargparse's report, which may nest others, that says what is wrong where."""
     lines = [line.strip().removeprefix("- ") for line in report.splitlines()]
     keys = dict.fromkeys(re.findall(r'Parser key "([^"]+)"', report))
     where = ".".join(keys)
     if unknown := _UNKNOWN_CLASS.search(report):
-        name = unknown[1].split(".")[-1]
-        near = difflib.get_close_matches(name, sorted(set(class_names)), n=3)
+        near = _nearest(unknown[1].split(".")[-1], report[: unknown.start()], classes)
         hint = f", such as {', '.join(near)}" if near else ""
         return f"{where}: got {unknown[1]!r}, expected the name or path of a class{hint}"
     other, path = _OTHER_CLASS.search(report), _PATH.search(report)
     if other:
         return f"{where}: got {other[1] or (path and path[1])!r}, expected {other[2]}"
-    if classes := re.findall(r"Problem with given class_path '([^']+)'", report):
-        where += f" ({classes[-1].split('.')[-1]})"
+    if given := re.findall(r"Problem with given class_path '([^']+)'", report):
+        where += f" ({given[-1].split('.')[-1]})"
     said = [_PREFIX.sub("", line).partition(". Got value: Namespace(")[0] for line in lines]
     said = list(dict.fromkeys(line for line in said if not _FRAME.match(line)))
     return f"{where}: {'; '.join(said)}" if where else "; ".join(said)
+
+
+def _nearest(name: str, before: str, classes: Iterable[type]) -> list[str]:
+    """Names like this one, of the kind that the report wants where it says what kind."""
+    wanted = _KIND.search(before.rpartition("Parser key")[2])
+    kind = wanted and getattr(sys.modules.get(wanted[1]), wanted[2], None)
+    if not isinstance(kind, type):
+        names = {x.__name__ for x in classes}
+        return [] if name in names else difflib.get_close_matches(name, sorted(names))
+    fitting = sorted({x.__name__ for x in classes if issubclass(x, kind) and x is not kind})
+    near = difflib.get_close_matches(name, fitting)
+    return near or difflib.get_close_matches(name, fitting, cutoff=0)
 
 
 def _modules(error: BaseException) -> Iterator[str]:

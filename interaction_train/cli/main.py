@@ -142,8 +142,9 @@ class InteractionCLI(LightningCLI):
         config = self.config[self.config.subcommand]
         config["base"] = None  # what it gave is in this config
         name = Path(config["name"])
-        if not name.name or name.is_absolute() or ".." in name.parts:
-            raise InputError("name", repr(config["name"]), "a folder inside that of the runs")
+        if name.is_absolute() or ".." in name.parts or name == Path():
+            expected = f"a folder below {config['trainer']['default_root_dir']}"
+            raise InputError("name", repr(config["name"]), expected)
 
     def _parse_ckpt_path(self) -> None:
         """Resolve and read the checkpoint; the network is what the configuration says."""
@@ -243,7 +244,7 @@ def main(args: list[str] | None = None) -> None:
             parser_kwargs={"version": __version__, "exit_on_error": False},
         )
     except Exception as error:
-        message = explain(error, _class_names())
+        message = explain(error, _classes())
         if message is None:
             raise
         print(f"interaction-train: error: {message}", file=sys.stderr)
@@ -253,8 +254,8 @@ def main(args: list[str] | None = None) -> None:
             wandb.finish(exit_code=int(sys.exc_info()[0] is not None))
 
 
-def _class_names() -> list[str]:
-    """Names that YAML may use bare: the package's classes, optimizers and schedulers."""
+def _classes() -> set[type]:
+    """What YAML may name bare: the package's classes, optimizers, schedulers and callbacks."""
     spaces = [m for n, m in sys.modules.items() if n.startswith("interaction_train.")]
     spaces += [torch.optim, torch.optim.lr_scheduler, L.pytorch.callbacks]
-    return [n for space in spaces for n, v in vars(space).items() if isinstance(v, type)]
+    return {v for space in spaces for v in vars(space).values() if isinstance(v, type)}

@@ -38,26 +38,24 @@ class ImageDataModule(LightningDataModule):
     """Batches ``(x, y)``: x float32 ``(B, C, H, W)`` in [0, 1], y int64 ``(B,)``.
 
     Args:
-        source: digits, MNIST, FashionMNIST, CIFAR10, CIFAR100 or SVHN (torchvision's, downloaded
-            into ``root`` if they are not there); or a folder with ``train`` and ``test`` (or
-            ``val`` in its place), which hold one folder of images per class, read as RGB; or an
-            .npz file with ``x_train``, ``y_train``, ``x_test`` and ``y_test``, images ``(N, H, W)``
-            or ``(N, H, W, C)``, uint8 or float in [0, 1].
-        root: folder for downloads.
+        source: digits, MNIST, FashionMNIST, CIFAR10, CIFAR100 or SVHN (of torchvision); a folder
+            with ``train`` and ``test``, or ``val``, that hold a folder of images, read as RGB, per
+            class; or an .npz file with ``x_train``, ``y_train``, ``x_test`` and ``y_test``, images
+            ``(N, H, W)`` or ``(N, H, W, C)``, uint8 or float in [0, 1].
+        root: where torchvision's data sets are, or are downloaded to.
         batch_size: samples per batch and process.
         val_fraction: part of the training samples held out for validation, stratified by class; not
             used for a folder that has all of ``train``, ``val`` and ``test``.
         train_fraction: part of the remaining training samples that is used, stratified too.
         augment: whether training images are cropped at random after zero padding, and flipped.
-        flip: whether they are flipped; default: except for digits, MNIST, SVHN and .npz files of
-            one channel, which are likely to hold digits.
+        flip: by default not digits, MNIST, SVHN and .npz files of one channel.
         padding: zeros on each side before the crop.
         transform: in place of crop and flip: a transform of each image ``(C, H, W)``, of v2 say.
         cutout: a square of training images that is covered, also without ``augment``.
-        image_size: height and width; the shorter side is resized to it, the other cropped at the
-            centre. Needed for folders of images that differ in size.
+        image_size: what the shorter side is resized to, and the other cropped to at the centre;
+            needed for a folder of images that differ in size.
         num_classes: by default the named data set's, or after ``setup()`` the highest label plus 1.
-        seed: seed of the order and the augmentation; the splits are always the same.
+        seed: of the order and the augmentation; the splits are always the same.
         num_workers: processes that load data beside the main one.
         predict_split: the part that ``predict`` goes over, in order and without augmentation.
         test_fraction: part of all digits that is their test set; other sources have one.
@@ -134,12 +132,10 @@ class ImageDataModule(LightningDataModule):
         self.parts["train"] = KeyedDataset(source, train, size, augmentations, self.seed)
 
     def _augmentations(self, channels: int) -> list[Augmentation]:
-        found: list[Augmentation] = []
-        if self.augment and self.transform is not None:
-            found.append(partial(per_sample, self.transform))
-        elif self.augment:
-            likely = self.source == "FashionMNIST" or (channels > 1 and self.source != "SVHN")
-            found.append(RandomCropFlip(self.padding, likely if self.flip is None else self.flip))
+        likely = self.source == "FashionMNIST" or (channels > 1 and self.source != "SVHN")
+        moved = RandomCropFlip(self.padding, likely if self.flip is None else self.flip)
+        own = moved if self.transform is None else partial(per_sample, self.transform)
+        found: list[Augmentation] = [own] if self.augment else []
         return found if self.cutout is None else [*found, self.cutout.keyed]
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -179,22 +175,16 @@ class ImageDataModule(LightningDataModule):
 class DigitsDataModule(ImageDataModule):
     """The 1797 handwritten 8x8 digits that come with scikit-learn, ``(1, 8, 8)``; no download.
 
-    The other arguments are those of :class:`ImageDataModule`.
-
-    Args:
-        batch_size: samples per batch and process.
-        augment: whether training images are shifted by up to one pixel.
+    As :class:`ImageDataModule`, with other defaults: images are shifted by up to one pixel if they
+    are to be augmented.
     """
 
     source: str | Path = field(default="digits", init=False)
     root: str | Path = field(default="data", init=False)
-    flip: bool | None = field(default=False, init=False)
-    padding: int = field(default=1, init=False)
-    transform: nn.Module | None = field(default=None, init=False)
-    image_size: int | None = field(default=None, init=False)
-    num_classes: int | None = field(default=None, init=False)
     batch_size: int = 64
     augment: bool = False
+    flip: bool | None = False
+    padding: int = 1
 
 
 def _stratified(

@@ -93,9 +93,9 @@ def _npz(path: str) -> dict[str, np.ndarray]:
 
 
 def _folder(path: str, size: int | None) -> dict[Split, Source]:
-    there = {name for name in ("val", "test") if os.path.isdir(os.path.join(path, name))}
-    names: dict[Split, str] = {"train": "train", "test": "val" if there == {"val"} else "test"}
-    names |= {"val": "val"} if len(there) == 2 else {}
+    val, test = (os.path.isdir(os.path.join(path, name)) for name in ("val", "test"))
+    names: dict[Split, str] = {"train": "train", "test": "test" if test or not val else "val"}
+    names |= {"val": "val"} if val and test else {}
     transform = v2.Compose([v2.PILToTensor(), resize(size)])
     try:
         found = {

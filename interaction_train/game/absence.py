@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from interaction_train.errors import InputError
 from interaction_train.game.normalize import Normalize
 
+NO_BASELINE = "numbers, as the network has no Normalize layer to take them from"
+
 
 def input_baseline(model: nn.Module, baseline: float | Sequence[float] | None, x: Tensor) -> Tensor:
     """The baseline for inputs ``x``, as a tensor that broadcasts to them.
@@ -31,8 +33,7 @@ def input_baseline(model: nn.Module, baseline: float | Sequence[float] | None, x
     if baseline is None:
         mean = default_baseline(model)
         if mean is None:
-            expected = "numbers, as the network has no Normalize layer to take them from"
-            raise InputError("baseline", None, expected)
+            raise InputError("baseline", None, NO_BASELINE)
     elif isinstance(baseline, Sequence):
         mean = x.new_tensor(list(baseline))
     else:

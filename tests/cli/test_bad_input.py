@@ -51,6 +51,11 @@ class BadForward(nn.Module):
         return self.layer(x)
 
 
+class Plain(BadForward):
+    def forward(self, x):
+        return self.layer(x.flatten(1))
+
+
 class BadModule(InteractionClassifier):
     def __init__(self):
         super().__init__(DigitsNet())
@@ -204,6 +209,8 @@ D --name | name
 D --name "" | name
 D --name / | name
 D --name a/../../b | name
+D --name /tmp/run | '/tmp/run'
+D --name . | name
 D --wandb maybe | wandb
 D --wandb | wandb
 D --test_after_fit perhaps | test_after_fit
@@ -434,6 +441,59 @@ def test_one_line_names_the_argument_or_the_file(line, named, capsys):
     assert errors[0].startswith("interaction-train: error: ")
     assert named in errors[0]
     assert len(errors[0]) < 400
+
+
+@pytest.mark.parametrize(
+    ("option", "near"),
+    [
+        ("--data.class_path DigitsNet", "DigitsDataModule"),
+        ("--data DigitsNet", "DigitsDataModule, ImageDataModule"),
+        ("--data ImageDataModul", "ImageDataModule, DigitsDataModule"),
+        ("--model DigitsDataModule", "TransferEvaluation"),
+        ("--model.optimizer SGDD", "SGD, ASGD"),
+        ("--model.model DigitNet", "DigitsNet"),
+        (f"{TERM} InteractionLos", "InteractionLoss"),
+    ],
+)
+def test_names_that_are_near_are_of_the_kind_that_is_wanted(option, near, capsys):
+    with pytest.raises(SystemExit):
+        main(arguments(f"D {option}"))
+    said = capsys.readouterr().err
+    assert f"expected the name or path of a class, such as {near}" in said
+
+
+@pytest.mark.parametrize(
+    "option", ["--model.model DigitsDataModule", "--model.model SGD", f"{TERM} DigitsNet"]
+)
+def test_a_class_of_another_kind_is_not_recommended(option, capsys):
+    with pytest.raises(SystemExit):
+        main(arguments(f"D {option}"))
+    assert capsys.readouterr().err.endswith("expected the name or path of a class\n")
+
+
+@pytest.mark.parametrize("callback", ["ExactInteractions", "SpectrumMonitor", "GeneralizationGap"])
+def test_a_missing_baseline_is_refused_before_training(callback, monkeypatch, capsys):
+    def trained(*args):
+        raise AssertionError
+
+    monkeypatch.setattr(InteractionClassifier, "training_step", trained)
+    network = "--model.model usermod.Plain"
+    with pytest.raises(SystemExit) as exit_:
+        main(
+            arguments(
+                f"fit --config base_digits.yaml SHORT --wandb disabled {network} "
+                f"--trainer.callbacks {callback}"
+            )
+        )
+    assert exit_.value.code == 2
+    assert f"error: baseline: got None for {callback}, expected numbers" in capsys.readouterr().err
+    with pytest.raises(AssertionError):
+        main(
+            arguments(
+                f"fit --config base_digits.yaml SHORT --wandb disabled {network} "
+                f"--trainer.callbacks {callback} --trainer.callbacks.baseline 0.5"
+            )
+        )
 
 
 @pytest.mark.parametrize(

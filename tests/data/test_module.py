@@ -115,6 +115,14 @@ def test_digits_shift_by_one_pixel_and_never_flip():
     assert module.parts["train"].augmentations == []
 
 
+def test_digits_take_the_options_of_images():
+    module = DigitsDataModule(batch_size=5, image_size=16, num_classes=12, augment=True, padding=2)
+    x, _ = next(iter(module.train_dataloader()))
+    assert x.shape == (5, 1, 16, 16)
+    assert module.num_classes == 12
+    assert module.parts["train"].augmentations == [RandomCropFlip(padding=2, flip=False)]
+
+
 @pytest.mark.parametrize(
     ("shape", "arguments", "expected"),
     [
