@@ -29,6 +29,7 @@ from interaction_train.attacks.parts.skip import (
     residual_branches as residual_branches,
     skip_gradient as skip_gradient,
 )
+from interaction_train.attacks.parts.structure import StructureInvariance as StructureInvariance
 from interaction_train.attacks.sets.crafter import AdversarialCrafter as AdversarialCrafter
 from interaction_train.attacks.sets.dataset import (
     AdversarialSet as AdversarialSet,

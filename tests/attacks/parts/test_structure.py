@@ -1,0 +1,73 @@
+"""SIA against its definition, block by block."""
+
+import pytest
+import scipy.fft
+import torch
+import torch.nn.functional as F
+
+from interaction_train.attacks.parts.blocks import random_cuts
+from interaction_train.attacks.parts.structure import CHANGES, StructureInvariance, _noise
+from tests.attacks.parts.steps import bounds, images, step_of
+
+
+def plain(block, change, amount, noise, dropped, eps):
+    """One block ``(C, h, w)``, changed as the paper and its code define it."""
+    height, width = block.shape[1:]
+    if change == "vertical shift":
+        return block.roll(int(amount * height), 1)
+    if change == "horizontal shift":
+        return block.roll(int(amount * width), 2)
+    if change == "vertical flip":
+        return block.flip(1)
+    if change == "horizontal flip":
+        return block.flip(2)
+    if change == "rotation":
+        return block.rot90(2, (1, 2))
+    if change == "scale":
+        return block * amount
+    if change == "noise":
+        return block + eps * noise
+    if change == "resize":
+        small = (int(height * 0.8) + 1, int(width * 0.8) + 1)
+        less = F.interpolate(block[None], small, mode="bilinear", align_corners=False)
+        return F.interpolate(less, (height, width), mode="bilinear", align_corners=False)[0]
+    if change == "low pass":
+        waves = scipy.fft.dctn(block.numpy(), axes=(1, 2))
+        waves[:, height - int(0.4 * height) :] = 0
+        waves[:, :, width - int(0.4 * width) :] = 0
+        return torch.from_numpy(scipy.fft.idctn(waves, axes=(1, 2)))
+    return block * (~dropped)[:, None, None] / 0.9
+
+
+@pytest.mark.parametrize("change", [*CHANGES, None])
+@pytest.mark.parametrize(("shape", "blocks"), [((3, 16, 16), 2), ((1, 21, 13), 3), ((3, 4, 9), 4)])
+def test_every_block_is_changed_as_published(change, shape, blocks):
+    x = images(6, *shape)
+    part = StructureInvariance(blocks, CHANGES if change is None else [change], copies=2)
+    step, copy = step_of(x, eps=0.3), torch.arange(2)
+    rows = x.unsqueeze(1).expand(-1, 2, *shape)
+    found = part.vary(rows, copy, step)
+    draws = step.draws.uniform("structure", copy, 2 + shape[0], blocks, blocks)
+    noise = _noise(rows, copy, step)
+    up = random_cuts(step, "structure rows", copy, shape[1], blocks).block
+    left = random_cuts(step, "structure columns", copy, shape[2], blocks).block
+    seen = set()
+    for b in range(6):
+        for k in range(2):
+            tops, sides = bounds(up[b, k].tolist()), bounds(left[b, k].tolist())
+            assert len(tops) == len(sides) == blocks + 1
+            for i in range(blocks):
+                for j in range(blocks):
+                    inside = (
+                        slice(None),
+                        slice(tops[i], tops[i + 1]),
+                        slice(sides[j], sides[j + 1]),
+                    )
+                    kind, amount, *channels = draws[b, k, :, i, j]
+                    name = part.changes[int(kind * len(part.changes))]
+                    seen.add(name)
+                    dropped = torch.stack(channels) < 0.1
+                    unit = noise[b, k][inside].double()
+                    want = plain(x[b][inside], name, amount, unit, dropped, 0.3)
+                    assert (found[b, k][inside] - want).abs().max() < 1e-6, name
+    assert seen == set(part.changes)
