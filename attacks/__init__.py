@@ -13,7 +13,14 @@ from interaction_train.attacks.objectives import (
     Objective as Objective,
 )
 from interaction_train.attacks.parts.base import Part as Part, Step as Step
+from interaction_train.attacks.parts.flatness import (
+    ExpectedFlatness as ExpectedFlatness,
+    GradientRelevance as GradientRelevance,
+    PenalizedGradient as PenalizedGradient,
+    ReversePerturbation as ReversePerturbation,
+)
 from interaction_train.attacks.parts.gradients import (
+    EnhancedMomentum as EnhancedMomentum,
     Momentum as Momentum,
     Nesterov as Nesterov,
     TranslationInvariance as TranslationInvariance,
@@ -30,6 +37,11 @@ from interaction_train.attacks.parts.skip import (
     skip_gradient as skip_gradient,
 )
 from interaction_train.attacks.parts.structure import StructureInvariance as StructureInvariance
+from interaction_train.attacks.parts.steps import (
+    FlipDecay as FlipDecay,
+    GlobalMomentum as GlobalMomentum,
+    StepSchedule as StepSchedule,
+)
 from interaction_train.attacks.sets.crafter import AdversarialCrafter as AdversarialCrafter
 from interaction_train.attacks.sets.dataset import (
     AdversarialSet as AdversarialSet,

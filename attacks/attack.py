@@ -52,7 +52,7 @@ class TransferAttack(torchattacks.attack.Attack):
         alpha: step size, in the same unit.
         steps: number of steps.
         objective: what is maximised; default: the cross entropy.
-        parts: changes to the loop, applied in this order.
+        parts: changes to the loop, applied in this order; two of one kind draw different numbers.
         norm: ``"Linf"`` or ``"L2"``.
         random_start: start at a random point, the same for every attack with this seed.
         seed: seed of the draws.
@@ -91,6 +91,8 @@ class TransferAttack(torchattacks.attack.Attack):
         for part in parts:
             if not isinstance(part, Part):
                 raise InputError("parts", repr(part), "parts of an attack, such as Momentum()")
+        if len(set(parts)) < len(parts):
+            raise InputError("parts", "one object twice", "an object of its own for each place")
         for argument, value in (("eps", eps), ("alpha", alpha)):
             if not 0 <= value < float("inf"):
                 raise InputError(argument, value, "a finite number, at least 0")
@@ -172,29 +174,30 @@ class TransferAttack(torchattacks.attack.Attack):
                     labels=labels,
                     start=start,
                     adversarial=adversarial,
+                    point=adversarial,
                     eps=self.eps,
                     alpha=self.alpha,
                     norm=self.norm,
                     targeted=self.targeted,
+                    parts=self.parts,
                     draws=replace(draws, step=number),
                     gradients_at=problem.at_copies,
                     memory=memory,
                 )
-                point = adversarial
-                for part in self.parts:
-                    point = part.lookahead(point, step)
-                gradient = self.objective.gradient(problem, point, step)
+                for part, seen in step.by_part():
+                    step.point = part.lookahead(step.point, seen)
+                gradient = self.objective.gradient(problem, step.point, step)
                 broken |= ~gradient.isfinite().flatten(1).all(1)
                 moved |= (gradient != 0).flatten(1).any(1)
-                alpha = self.alpha
-                for part in self.parts:
-                    gradient = part.update(gradient, step)
-                    alpha = part.step_size(alpha, step)
+                alpha: float | Tensor = self.alpha
+                for part, seen in step.by_part():
+                    gradient = part.update(gradient, seen)
+                    alpha = part.step_size(alpha, seen)
                 adversarial = step_and_project(
                     adversarial, gradient, clean, self.norm, self.eps, alpha
                 )
-                for part in self.parts:
-                    adversarial = part.settle(adversarial, step)
+                for part, seen in step.by_part():
+                    adversarial = part.settle(adversarial, seen)
                 if self.on_step is not None:
                     self.on_step(number, adversarial)
         if bool(broken.any()):  # with the next line all that is read back to the host

@@ -19,12 +19,17 @@ _SHRINKS = 256
 
 
 def step_and_project(
-    adversarial: Tensor, direction: Tensor, clean: Tensor, norm: Norm, eps: float, alpha: float
+    adversarial: Tensor,
+    direction: Tensor,
+    clean: Tensor,
+    norm: Norm,
+    eps: float,
+    alpha: float | Tensor,
 ) -> Tensor:
     """One step of steepest ascent of images ``(B, ...)``, kept near the clean ones and in [0, 1].
 
-    L∞: a step of ``alpha`` per pixel; L2: of length ``alpha`` per sample. A zero gradient as
-    direction leaves the sample where it is.
+    L∞: a step of ``alpha`` per pixel; L2: of length ``alpha`` per sample; an ``alpha``
+    of the images' shape scales pixels. A zero direction leaves the sample where it is.
     """
     unit = direction.sign() if norm == "Linf" else normalize(direction, "L2")
     return project(adversarial + alpha * unit, clean, norm, eps)

@@ -133,7 +133,7 @@ class Problem:
     """
 
     def __init__(self, attack: Attack, clean: Tensor, labels: Tensor) -> None:
-        self.attack, self.parts, self.clean, self.labels = attack, attack.parts, clean, labels
+        self.attack, self.clean, self.labels = attack, clean, labels
         self.networks: list[tuple[nn.Module, float]] = [(attack.model, 1.0)]
         if isinstance(attack.model, Ensemble) and attack.model.average == "losses":
             self.networks = list(zip(attack.model.members, attack.model.weights, strict=True))
@@ -141,15 +141,15 @@ class Problem:
 
     def at_copies(self, points: Tensor, step: Step) -> Tensor:
         """The loss's gradients at points ``(B, P, C, H, W)``, meaned over the parts' copies."""
-        parts = [part for part in self.parts if part.varies]
-        copies = math.prod(part.copies for part in parts)
+        parts = [(part, seen) for part, seen in step.by_part() if part.varies]
+        copies = math.prod(part.copies for part, _ in parts)
 
         def rows(leaf: Tensor, wanted: range) -> Tensor:
             index = torch.arange(wanted.start, wanted.stop, device=leaf.device)
             made = leaf.unsqueeze(2).expand(-1, -1, len(index), *leaf.shape[2:]).flatten(1, 2)
             index = index.repeat(leaf.shape[1])
-            for part in parts:
-                made = part.vary(made, index % part.copies, step)
+            for part, seen in parts:
+                made = part.vary(made, index % part.copies, seen)
                 index = index // part.copies
             return made
 
@@ -166,7 +166,7 @@ class Problem:
         Without copies, over which the loss's is meaned, both come from one forward pass.
         """
         rivals: Logits = []
-        alone = all(part.shared and part.copies == 1 for part in self.parts if part.varies)
+        alone = all(part.shared and part.copies == 1 for part in step.parts if part.varies)
 
         def utility(logits: Logits) -> Tensor:
             labels = self.labels.unsqueeze(1)
@@ -201,8 +201,8 @@ class Problem:
 
     def refined(self, gradient: Tensor, step: Step) -> Tensor:
         """The loss's gradient after the parts that refine it."""
-        for part in self.parts:
-            gradient = part.refine(gradient, step)
+        for part, seen in step.by_part():
+            gradient = part.refine(gradient, seen)
         return gradient
 
     def loss_values(self, logits: Logits) -> Tensor:
@@ -224,9 +224,9 @@ class Problem:
     def _changed(self, rows: Tensor, step: Step) -> Tensor:
         """Rows ``(B, k, C, H, W)`` of a game, all changed by shared parts as a first copy is."""
         first = torch.zeros(rows.shape[1], dtype=torch.int64, device=rows.device)
-        for part in self.parts:
+        for part, seen in step.by_part():
             if part.shared:
-                rows = part.vary(rows, first, step)
+                rows = part.vary(rows, first, seen)
         return rows
 
     def _logits(self, rows: Tensor) -> Logits:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,10 +24,12 @@ class Step:
     labels: Tensor  # (B,), or the classes aimed at
     start: Tensor  # the images before the first step
     adversarial: Tensor  # the images so far
+    point: Tensor  # where the gradient is taken, once all parts have looked ahead
     eps: float
     alpha: float
     norm: Norm
     targeted: bool
+    parts: Sequence[Part]  # all of the attack's
     draws: Draws  # random numbers of this step
     gradients_at: Callable[[Tensor, Step], Tensor]
     """The classification loss's gradients at points ``(B, P, C, H, W)``, of the same shape."""
@@ -37,6 +39,18 @@ class Step:
     def pixel_eps(self) -> float:
         """ε per pixel; in L2 that of a perturbation of length ε which is as large everywhere."""
         return self.eps if self.norm == "Linf" else self.eps / self.clean[0].numel() ** 0.5
+
+    def by_part(self) -> Iterator[tuple[Part, Step]]:
+        """Each part with the step as it sees it: with random numbers of its place in the list."""
+        for place, part in enumerate(self.parts):
+            name = f"attack {place}" if place else "attack"
+            yield part, replace(self, draws=replace(self.draws, name=name))
+
+    def noise(self, stream: str, copies: int | range) -> Tensor:
+        """Uniform in [-1, 1), ``(B, copies, C, H, W)``; of a range, those copies of the whole."""
+        shape = self.clean.shape[1:]
+        unit = self.draws.uniform(stream, copies, shape.numel())
+        return (2 * unit - 1).unflatten(-1, shape).to(self.clean)
 
 
 def settings_repr(self: object) -> str:
@@ -88,8 +102,8 @@ class Part:
         """Turn the whole gradient into the direction of the step."""
         return gradient
 
-    def step_size(self, alpha: float, step: Step) -> float:
-        """The length of the step."""
+    def step_size(self, alpha: float | Tensor, step: Step) -> float | Tensor:
+        """The length of the step, one number or ``(B, C, H, W)``."""
         return alpha
 
     def settle(self, adversarial: Tensor, step: Step) -> Tensor:
