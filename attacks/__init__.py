@@ -36,12 +36,12 @@ from interaction_train.attacks.parts.skip import (
     residual_branches as residual_branches,
     skip_gradient as skip_gradient,
 )
-from interaction_train.attacks.parts.structure import StructureInvariance as StructureInvariance
 from interaction_train.attacks.parts.steps import (
     FlipDecay as FlipDecay,
     GlobalMomentum as GlobalMomentum,
     StepSchedule as StepSchedule,
 )
+from interaction_train.attacks.parts.structure import StructureInvariance as StructureInvariance
 from interaction_train.attacks.sets.crafter import AdversarialCrafter as AdversarialCrafter
 from interaction_train.attacks.sets.dataset import (
     AdversarialSet as AdversarialSet,
@@ -50,6 +50,7 @@ from interaction_train.attacks.sets.dataset import (
 from interaction_train.attacks.transfer.module import TransferEvaluation as TransferEvaluation
 from interaction_train.attacks.transfer.rates import TransferRate as TransferRate
 from interaction_train.attacks.tuning.job import tune_attack as tune_attack
+from interaction_train.attacks.universal import UniversalPerturbation as UniversalPerturbation
 from interaction_train.metrics.perturbation import (
     PerturbationInteraction as PerturbationInteraction,
     perturbation_game as perturbation_game,

@@ -13,7 +13,7 @@ from torchattacks.attack import Attack
 
 from interaction_train.attacks.ensemble import Ensemble
 from interaction_train.attacks.norms import normalize
-from interaction_train.attacks.parts.base import Step, settings_repr
+from interaction_train.attacks.parts.base import Memory, Step, settings_repr
 from interaction_train.errors import (
     InputError,
     checked_classes,
@@ -25,6 +25,7 @@ from interaction_train.game.chunks import gradient_rows
 from interaction_train.game.masked import masked_rows
 from interaction_train.game.payoffs import best_rival, margin
 from interaction_train.losses.reduction import GroupReduction, InteractionReduction
+from interaction_train.sampling.random import Draws
 
 Loss = Literal["cross_entropy", "margin"]
 Logits = list[Tensor]  # (B, k, classes), one per network whose losses are averaged
@@ -138,6 +139,38 @@ class Problem:
         if isinstance(attack.model, Ensemble) and attack.model.average == "losses":
             self.networks = list(zip(attack.model.members, attack.model.weights, strict=True))
         self._checked = False
+
+    def step(
+        self,
+        number: int,
+        steps: int,
+        start: Tensor,
+        adversarial: Tensor,
+        draws: Draws,
+        memory: Memory,
+    ) -> tuple[Step, Tensor]:
+        """A step from adversarial images ``(B, C, H, W)``, and the objective's gradient there."""
+        attack = self.attack
+        step = Step(
+            number=number,
+            steps=steps,
+            clean=self.clean,
+            labels=self.labels,
+            start=start,
+            adversarial=adversarial,
+            point=adversarial,
+            eps=attack.eps,
+            alpha=attack.alpha,
+            norm=attack.norm,
+            targeted=attack.targeted,
+            parts=attack.parts,
+            draws=draws,
+            gradients_at=self.at_copies,
+            memory=memory,
+        )
+        for part, seen in step.by_part():
+            step.point = part.lookahead(step.point, seen)
+        return step, attack.objective.gradient(self, step.point, step)
 
     def at_copies(self, points: Tensor, step: Step) -> Tensor:
         """The loss's gradients at points ``(B, P, C, H, W)``, meaned over the parts' copies."""

@@ -20,6 +20,7 @@ JOBS = {
     ),
     "base": ("fit", FAST, "test/loss"),
     "spectrum": ("validate", FAST, "J(m) on"),
+    "universal": ("fit", FAST, "test/fooling_rate"),
     "transfer": ("test", [*FAST, "--model.steps", "1"], "Transfer at the last step"),
 }
 TRAINING = ("fit", FAST, "test accuracy")
