@@ -1,6 +1,7 @@
 """Momentum along the gradient, momentum from first steps, schedules: against plain loops."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from interaction_train.attacks import (
     StepSchedule,
     TransferAttack,
 )
-from tests.attacks.parts.test_flatness import ALPHA, EPS, STEPS, agrees, drawn, moved, slope, unit
+from interaction_train.sampling.random import Draws, content_hash
+from tests.attacks.parts.test_flatness import ALPHA, EPS, STEPS, agrees, moved, slope, unit
 from tests.attacks.parts.test_gradient_parts import batch, network
 
 
@@ -24,8 +26,8 @@ def test_emi(sampling):
         for number in range(1, STEPS + 1):
             factors = torch.linspace(-7, 7, 5).double()
             if sampling == "uniform":
-                factors = 7 * drawn(clean.flatten()[:1], "", number, 5).flatten()
-                factors = 7 * factors_of(clean, number)
+                draws = Draws(content_hash(clean[None]), 0, "attack", number)
+                factors = 7 * (2 * draws.uniform("enhanced momentum", 5).double().flatten() - 1)
             found = sum(slope(net, x + c * ALPHA * direction, y) for c in factors) / 5
             direction = unit(found)
             momentum = 0.9 * momentum + direction
@@ -33,6 +35,20 @@ def test_emi(sampling):
         return x
 
     agrees([EnhancedMomentum(0.9, 5, 0.7, sampling)], plain)
+
+
+def test_emi_in_l2_reaches_as_far_as_told():
+    seen, kept = [], []
+    net, (x, y) = network(), batch()
+    net.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
+    parts = [EnhancedMomentum(copies=2, reach=0.5)]
+    attack = TransferAttack(net, 0.4, 0.1, 2, parts=parts, norm="L2")
+    attack.on_step = lambda number, images: kept.append(images)
+    attack(x, y)
+    ends = seen[1].unflatten(0, (4, 2)) - kept[0].unsqueeze(1)
+    per_pixel = ends.flatten(2).abs().mean(2)
+    assert (per_pixel - 0.5 * 0.4 / x[0].numel() ** 0.5).abs().max() < 1e-6
+    assert (ends[:, 0] + ends[:, 1]).abs().max() < 1e-6
 
 
 def test_gi():
@@ -78,7 +94,7 @@ def test_step_sizes(schedule, shares):
         attack = TransferAttack(net, 0.2, 0.01, 4, parts=[schedule], norm=norm)
         attack.on_step = lambda number, images, seen=seen: seen.append(images)
         attack(x, y)
-        moves = [(b - a).flatten(1) for a, b in zip(seen[:-1], seen[1:], strict=True)]
+        moves = [(b - a).flatten(1) for a, b in pairwise(seen)]
         sizes = [m.norm(dim=1) if norm == "L2" else m.abs().amax(1) for m in moves]
         want = 0.01 * torch.tensor(shares).double()
         assert (torch.stack(sizes, 1) - want).abs().max() < 1e-8
