@@ -67,6 +67,8 @@ from interaction_train.attacks.sets.dataset import (
 )
 from interaction_train.attacks.transfer.module import TransferEvaluation as TransferEvaluation
 from interaction_train.attacks.transfer.rates import TransferRate as TransferRate
+from interaction_train.attacks.tuning.job import tune_attack as tune_attack
+from interaction_train.attacks.universal import UniversalPerturbation as UniversalPerturbation
 from interaction_train.metrics.perturbation import (
     PerturbationInteraction as PerturbationInteraction,
     perturbation_game as perturbation_game,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from interaction_train.attacks.norms import NORMS, Norm, random_start, step_and_project
 from interaction_train.attacks.objectives import InteractionObjective, Loss, Objective
-from interaction_train.attacks.parts.base import Part, Step
+from interaction_train.attacks.parts.base import Memory, Part
 from interaction_train.attacks.parts.gradients import Momentum, TranslationInvariance
 from interaction_train.attacks.parts.inputs import InputDiversity, RandomNoise
 from interaction_train.attacks.parts.skip import SkipGradient
@@ -161,7 +161,7 @@ class TransferAttack(torchattacks.attack.Attack):
         start = random_start(clean, self.norm, self.eps, draws) if self.random_start else clean
         problem = Problem(self, clean, labels)
         adversarial = start
-        memory: defaultdict[object, dict[str, Any]] = defaultdict(dict)
+        memory: Memory = defaultdict(dict)
         broken = torch.zeros_like(labels, dtype=torch.bool)
         moved = torch.zeros_like(broken)
         with ExitStack() as stack:
@@ -169,32 +169,12 @@ class TransferAttack(torchattacks.attack.Attack):
             for part in self.parts:
                 stack.enter_context(part.around(self.model))
             for number in range(1, self.steps + 1):
-                step = Step(
-                    number=number,
-                    steps=self.steps,
-                    clean=clean,
-                    labels=labels,
-                    start=start,
-                    adversarial=adversarial,
-                    point=adversarial,
-                    eps=self.eps,
-                    alpha=self.alpha,
-                    norm=self.norm,
-                    targeted=self.targeted,
-                    parts=self.parts,
-                    draws=replace(draws, step=number),
-                    gradients_at=problem.at_copies,
-                    memory=memory,
+                step, gradient = problem.step(
+                    number, self.steps, start, adversarial, replace(draws, step=number), memory
                 )
-                for part, seen in step.by_part():
-                    step.point = part.lookahead(step.point, seen)
-                gradient = self.objective.gradient(problem, step.point, step)
                 broken |= ~gradient.isfinite().flatten(1).all(1)
                 moved |= (gradient != 0).flatten(1).any(1)
-                alpha: float | Tensor = self.alpha
-                for part, seen in step.by_part():
-                    gradient = part.update(gradient, seen)
-                    alpha = part.step_size(alpha, seen)
+                gradient, alpha = step.directed(gradient)
                 adversarial = step_and_project(
                     adversarial, gradient, clean, self.norm, self.eps, alpha
                 )

@@ -31,8 +31,12 @@ def step_and_project(
     L∞: a step of ``alpha`` per pixel; L2: of length ``alpha`` per sample; an ``alpha``
     of the images' shape scales pixels. A zero direction leaves the sample where it is.
     """
-    unit = direction.sign() if norm == "Linf" else normalize(direction, "L2")
-    return project(adversarial + alpha * unit, clean, norm, eps)
+    return project(adversarial + alpha * steepest(direction, norm), clean, norm, eps)
+
+
+def steepest(direction: Tensor, norm: Norm) -> Tensor:
+    """Per sample, the step of size 1 in the norm that goes furthest along a direction."""
+    return direction.sign() if norm == "Linf" else normalize(direction, "L2")
 
 
 def project(adversarial: Tensor, clean: Tensor, norm: Norm, eps: float) -> Tensor:
@@ -43,12 +47,14 @@ def project(adversarial: Tensor, clean: Tensor, norm: Norm, eps: float) -> Tenso
         >>> project(clean + torch.tensor([[0.3, -0.3]]), clean, "Linf", 0.1)
         tensor([[0.6000, 0.0000]])
     """
-    delta = adversarial - clean
+    return (clean + within(adversarial - clean, norm, eps)).clamp(0, 1)
+
+
+def within(delta: Tensor, norm: Norm, eps: float) -> Tensor:
+    """The nearest perturbations ``(B, ...)`` of size ``eps`` at most."""
     if norm == "Linf":
-        delta = delta.clamp(-eps, eps)
-    else:
-        delta = delta * (eps / _size(delta, "L2")).clamp(max=1)
-    return (clean + delta).clamp(0, 1)
+        return delta.clamp(-eps, eps)
+    return delta * (eps / _size(delta, "L2")).clamp(max=1)
 
 
 def random_start(clean: Tensor, norm: Norm, eps: float, draws: Draws) -> Tensor:

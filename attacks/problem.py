@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torchattacks.attack import Attack
 
 from interaction_train.attacks.ensemble import Ensemble
-from interaction_train.attacks.parts.base import Step
+from interaction_train.attacks.parts.base import Memory, Step
 from interaction_train.errors import checked_classes, checked_logits, refuse_probabilities
 from interaction_train.game.chunks import gradient_rows
 from interaction_train.game.evaluation import without_grad
 from interaction_train.game.masked import masked_rows
 from interaction_train.game.payoffs import best_rival, margin
 from interaction_train.losses.reduction import InteractionReduction
+from interaction_train.sampling.random import Draws
 
 Logits = list[Tensor]  # (B, k, classes), one per network whose losses are averaged
 Value = Callable[[Logits], Tensor]
@@ -37,6 +38,38 @@ class Problem:
         if isinstance(attack.model, Ensemble) and attack.model.average == "losses":
             self.networks = list(zip(attack.model.members, attack.model.weights, strict=True))
         self._checked = False
+
+    def step(
+        self,
+        number: int,
+        steps: int,
+        start: Tensor,
+        adversarial: Tensor,
+        draws: Draws,
+        memory: Memory,
+    ) -> tuple[Step, Tensor]:
+        """A step from adversarial images ``(B, C, H, W)``, and the objective's gradient there."""
+        attack = self.attack
+        step = Step(
+            number=number,
+            steps=steps,
+            clean=self.clean,
+            labels=self.labels,
+            start=start,
+            adversarial=adversarial,
+            point=adversarial,
+            eps=attack.eps,
+            alpha=attack.alpha,
+            norm=attack.norm,
+            targeted=attack.targeted,
+            parts=attack.parts,
+            draws=draws,
+            gradients_at=self.at_copies,
+            memory=memory,
+        )
+        for part, seen in step.by_part():
+            step.point = part.lookahead(step.point, seen)
+        return step, attack.objective.gradient(self, step.point, step)
 
     def on(self, networks: list[tuple[nn.Module, float]]) -> Problem:
         """The same problem on other networks, with their shares of the loss."""

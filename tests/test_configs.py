@@ -9,7 +9,8 @@ from tests.testing import colour_npz, run_cli, weights
 
 FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 OVERLAYS = [path for path in FILES if path.name.startswith("trainer_")]  # for another machine
-CONFIGS = [path for path in FILES if path not in OVERLAYS]
+TUNING = [path for path in FILES if path.name.startswith("tune_")]  # tests/cli/test_tune.py
+CONFIGS = [path for path in FILES if path not in OVERLAYS + TUNING]
 FAST = ["--trainer.fast_dev_run", "1"]
 JOBS = {
     "attack": (
@@ -19,6 +20,7 @@ JOBS = {
     ),
     "base": ("fit", FAST, "test/loss"),
     "spectrum": ("validate", FAST, "J(m) on"),
+    "universal": ("fit", FAST, "test/fooling_rate"),
     "transfer": ("test", [*FAST, "--model.steps", "1"], "Transfer at the last step"),
 }
 TRAINING = ("fit", FAST, "test accuracy")

@@ -6,12 +6,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
 from interaction_train.attacks.norms import Norm
 from interaction_train.sampling.random import Draws
+
+Memory: TypeAlias = "defaultdict[object, dict[str, Any]]"
 
 
 @dataclass
@@ -33,7 +35,7 @@ class Step:
     draws: Draws  # random numbers of this step
     gradients_at: Callable[[Tensor, Step], Tensor]
     """The classification loss's gradients at points ``(B, P, C, H, W)``, of the same shape."""
-    memory: defaultdict[object, dict[str, Any]]  # what each part or objective keeps between steps
+    memory: Memory  # what each part or objective keeps between the steps of a call
 
     @property
     def pixel_eps(self) -> float:
@@ -45,6 +47,14 @@ class Step:
         for place, part in enumerate(self.parts):
             name = f"attack {place}" if place else "attack"
             yield part, replace(self, draws=replace(self.draws, name=name))
+
+    def directed(self, gradient: Tensor) -> tuple[Tensor, float | Tensor]:
+        """The direction that parts turn the gradient into, and the length of the step."""
+        alpha: float | Tensor = self.alpha
+        for part, seen in self.by_part():
+            gradient = part.update(gradient, seen)
+            alpha = part.step_size(alpha, seen)
+        return gradient, alpha
 
     def noise(self, stream: str, copies: int | range) -> Tensor:
         """Uniform in [-1, 1), ``(B, copies, C, H, W)``; of a range, those copies of the whole."""

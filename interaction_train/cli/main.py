@@ -1,7 +1,7 @@
 """The command line: a thin LightningCLI.
 
 ``interaction-train fit --config digits.yaml``; a config that is no file is looked up among those
-of the package.
+of the package. ``tune-attack`` is a command of its own.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from interaction_train.cli.checkpoints import (
 )
 from interaction_train.cli.configs import with_bases
 from interaction_train.cli.errors import explain
+from interaction_train.cli.tune import COMMAND, tune_attack
 from interaction_train.errors import InputError, at_least, in_range
 from interaction_train.tracking.provenance import command_line, versions
 
@@ -228,9 +229,12 @@ def main(args: list[str] | None = None) -> None:
         sys.path.append(os.getcwd())  # class paths of the user's own modules
     for text in _USELESS:
         warnings.filterwarnings("ignore", message=f".*{text}")
+    args = sys.argv[1:] if args is None else args
     try:
+        if args[:1] == [COMMAND]:
+            return tune_attack(args[1:])
         InteractionCLI(
-            sys.argv[1:] if args is None else args,
+            args,
             model_class=L.LightningModule,
             datamodule_class=L.LightningDataModule,
             subclass_mode_model=True,
@@ -241,7 +245,11 @@ def main(args: list[str] | None = None) -> None:
                 "default_root_dir": "runs",
                 "callbacks": [OrderReport(), RunMark(), MonitorCheck()],
             },
-            parser_kwargs={"version": __version__, "exit_on_error": False},
+            parser_kwargs={
+                "version": __version__,
+                "exit_on_error": False,
+                "epilog": f"Also: interaction-train {COMMAND} --help",
+            },
         )
     except Exception as error:
         message = explain(error, _classes())

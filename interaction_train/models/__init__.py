@@ -1,6 +1,12 @@
 """Reference networks, normalisation as a first layer, and weights."""
 
 from interaction_train.game.normalize import Normalize as Normalize, normalized as normalized
+from interaction_train.models.defenses import (
+    BitDepthDefense as BitDepthDefense,
+    JPEGDefense as JPEGDefense,
+    ResizePadDefense as ResizePadDefense,
+    SmoothingDefense as SmoothingDefense,
+)
 from interaction_train.models.networks import (
     CIFAR10_MEAN as CIFAR10_MEAN,
     CIFAR10_STD as CIFAR10_STD,

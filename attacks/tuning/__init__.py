@@ -1,0 +1,1 @@
+"""Searching parts and settings of an attack."""
