@@ -23,8 +23,8 @@ from interaction_train.attacks.jobs import (
     refuse_normalization,
 )
 from interaction_train.attacks.norms import random_start, steepest, within
-from interaction_train.attacks.objectives import Problem
 from interaction_train.attacks.parts.base import Memory, Part
+from interaction_train.attacks.problem import Problem
 from interaction_train.attacks.run import AttackFactory, float32_outside
 from interaction_train.attacks.transfer.rates import Outcome, Proportion, TransferRate
 from interaction_train.errors import InputError, checked_classes
