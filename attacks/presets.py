@@ -1,10 +1,9 @@
-"""Attacks by purpose, set by measurement: ``presets.strong(model, eps=8 / 255)``.
+"""Attacks by purpose, set by measurement: ``presets.Strong(model, eps=8 / 255)``.
 
 Many steps with one random transformation each transfer better than few steps with many. The
 settings were searched for on tuning images of CIFAR-10 and ImageNet, and are shown on others in
 ``docs/attacks.md``; what depends on the image's size or on ε scales with it, so that one preset
-serves images of any size. ``common`` are the other settings of
-:class:`~interaction_train.attacks.attack.TransferAttack`.
+serves images of any size.
 """
 
 from __future__ import annotations
@@ -14,50 +13,96 @@ from typing import Any
 from torch import nn
 
 from interaction_train.attacks.attack import TransferAttack
-from interaction_train.attacks.objectives import Objective
+from interaction_train.attacks.objectives import Loss, Objective
 from interaction_train.attacks.parts.base import Part
 from interaction_train.attacks.parts.gradients import Momentum
 from interaction_train.attacks.parts.inputs import InputDiversity, RandomNoise
 from interaction_train.attacks.parts.structure import StructureInvariance
 
-PRESETS = ("fast", "strong", "best", "targeted")
+
+class _Preset(TransferAttack):
+    """A random change a step, noise and momentum."""
+
+    loss: Loss = "margin"
+    changes: type[Part] = StructureInvariance
+
+    def __init__(
+        self, model: nn.Module, eps: float, alpha: float | None, steps: int, **common: Any
+    ) -> None:
+        alpha = max(0.2, 3 / steps) * eps if alpha is None else alpha
+        parts = [self.changes(), RandomNoise(), Momentum()]
+        objective = Objective(self.loss)
+        super().__init__(model, eps, alpha, steps, objective=objective, parts=parts, **common)
 
 
-def fast(model: nn.Module, eps: float = 8 / 255, **common: Any) -> TransferAttack:
-    """10 forward and backward passes an image: resizing, noise and momentum on the margin."""
-    return _made(model, eps, 10, Objective("margin"), InputDiversity(), common)
+class Fast(_Preset, sets=("objective", "parts")):
+    """10 forward and backward passes an image: resizing, noise and momentum on the margin.
+
+    Args:
+        model: this and ``eps`` as in :class:`TransferAttack`.
+        eps: the bound.
+        alpha: step size; default: ε / 5, of few steps longer.
+        steps: number of steps, of one pass each.
+        common: the other settings of :class:`TransferAttack`.
+    """
+
+    changes = InputDiversity
+
+    def __init__(
+        self,
+        model: nn.Module,
+        eps: float = 8 / 255,
+        alpha: float | None = None,
+        steps: int = 10,
+        **common: Any,
+    ) -> None:
+        super().__init__(model, eps, alpha, steps, **common)
 
 
-def strong(model: nn.Module, eps: float = 8 / 255, **common: Any) -> TransferAttack:
-    """80 passes an image: changed blocks (SIA), noise and momentum on the margin."""
-    return _made(model, eps, 80, Objective("margin"), StructureInvariance(), common)
+class Strong(_Preset, sets=("objective", "parts")):
+    """80 passes: changed blocks (SIA), noise and momentum. Arguments as of :class:`Fast`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        eps: float = 8 / 255,
+        alpha: float | None = None,
+        steps: int = 80,
+        **common: Any,
+    ) -> None:
+        super().__init__(model, eps, alpha, steps, **common)
 
 
-def best(model: nn.Module, eps: float = 8 / 255, **common: Any) -> TransferAttack:
-    """400 passes an image: :func:`strong` with more steps."""
-    return _made(model, eps, 400, Objective("margin"), StructureInvariance(), common)
+class Best(Strong, sets=("objective", "parts")):
+    """400 passes of :class:`Strong`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        eps: float = 8 / 255,
+        alpha: float | None = None,
+        steps: int = 400,
+        **common: Any,
+    ) -> None:
+        super().__init__(model, eps, alpha, steps, **common)
 
 
-def targeted(model: nn.Module, eps: float = 16 / 255, **common: Any) -> TransferAttack:
-    """400 passes an image, towards random classes, or others by ``set_mode_targeted_*``."""
-    attack = _made(model, eps, 400, Objective("logit"), StructureInvariance(), common)
-    attack.set_mode_targeted_random(quiet=True)
-    return attack
+class Targeted(Best, sets=("objective", "parts")):
+    """400 passes that raise the logit of random classes, or of others: ``set_mode_targeted_*``."""
 
+    loss = "logit"
 
-def _made(
-    model: nn.Module,
-    eps: float,
-    steps: int,
-    objective: Objective,
-    changes: Part,
-    common: dict[str, Any],
-) -> TransferAttack:
-    """Steps of ε / 5, of few steps longer ones."""
-    settings = {"alpha": max(0.2, 3 / steps) * eps, "steps": steps, "objective": objective}
-    parts = [changes, RandomNoise(), Momentum()]
-    return TransferAttack(model, eps, **{"parts": parts, **settings, **common})
+    def __init__(
+        self,
+        model: nn.Module,
+        eps: float = 16 / 255,
+        alpha: float | None = None,
+        steps: int = 400,
+        **common: Any,
+    ) -> None:
+        super().__init__(model, eps, alpha, steps, **common)
+        self.set_mode_targeted_random(quiet=True)
 
 
 def __getattr__(name: str) -> Any:
-    raise AttributeError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+    raise AttributeError(f"no preset {name!r}; there are Fast, Strong, Best and Targeted")

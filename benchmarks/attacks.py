@@ -129,7 +129,7 @@ def speed(quick: bool, device: str) -> dict[str, float]:
     images, labels = (
         part.repeat(-(-large // batch), *(1,) * (part.dim() - 1))[:large] for part in (x, y)
     )
-    preset = presets.strong(net, steps=steps)
+    preset = presets.Strong(net, steps=steps)
 
     def bare_steps() -> None:
         for _ in range(steps):
@@ -158,18 +158,18 @@ def success(quick: bool, device: str) -> dict[str, float]:
     """How often a target is fooled per pass, the presets' over MI's at the same passes."""
     if not data_folder():
         return {}
-    net, x, y = network_and_images(100 if quick else 400, device)
+    net, x, y = network_and_images(70 if quick else 400, device)
     target = network_and_images(1, device, 32)[0]
     with torch.no_grad():
         right = (net(x).argmax(1) == y) & (target(x).argmax(1) == y)
     x, y = x[right], y[right]
     found = {}
-    for name, passes in {"fast": 10, "strong": 20 if quick else 80}.items():
+    for name, passes in {"Fast": 10, "Strong": 40 if quick else 80}.items():
         mi = TransferAttack(net, 4 / 255, 0.4 / 255, passes, parts=[Momentum()])
         preset = getattr(presets, name)(net, 4 / 255, steps=passes)
         with torch.no_grad():
             rates = [(target(a(x, y)).argmax(1) != y).double().mean() for a in (preset, mi)]
-        found[f"success_per_pass_over_mi_{name}"] = float(rates[0] / rates[1])
+        found[f"success_per_pass_over_mi_{name.lower()}"] = float(rates[0] / rates[1])
     return found
 
 

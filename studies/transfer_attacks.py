@@ -213,7 +213,7 @@ def attacks(kind: str, eps: float, passes: int, pool: Tensor | None) -> dict[str
         return published(eps, passes, pool)
     if kind == "searched":
         return searched(eps, passes)
-    return {f"preset {kind}": partial(getattr(presets, kind), eps=eps)}
+    return {f"preset {kind}": partial(getattr(presets, kind.capitalize()), eps=eps)}
 
 
 def work(
