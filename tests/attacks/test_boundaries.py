@@ -13,6 +13,7 @@ from interaction_train.attacks import (
     MaskedObjective,
     Momentum,
     Nesterov,
+    Objective,
     Part,
     RandomNoise,
     ScaleInvariance,
@@ -66,6 +67,68 @@ def test_the_margin_at_weight_one_is_the_masked_ablation():
     assert torch.equal(*crafted)
     other = InteractionObjective("margin", 2.0, reduction=groups)
     assert not torch.equal(it.TransferAttack(net, **BUDGET, objective=other)(x, y), crafted[0])
+
+
+@pytest.mark.parametrize("weight", [0.25, 0.5, 2.0])
+@pytest.mark.parametrize("targeted", [False, True])
+def test_on_the_margin_the_whole_image_and_the_masks_share_the_weight(weight, targeted):
+    """(1 − λ)·v(N) + λ·E_A[v(N∖A) + v(A)], by a plain loop over groups."""
+    x, y = images()
+    x, net = x.double(), network().double()
+    groups = it.GroupReduction(it.GridPlayers(4, 4), 3, 4)
+    seen = []
+
+    class Look(Part):
+        def update(self, gradient, step):
+            seen.append((gradient, step))
+            return gradient
+
+    objective = InteractionObjective("margin", weight, reduction=groups)
+    attack = it.TransferAttack(net, 0.1, 0.04, 2, objective=objective, parts=[Look()])
+    if targeted:
+        attack.set_mode_targeted_by_label(quiet=True)
+    attack(x, y)
+    gradient, step = seen[1]  # in the first step δ is 0
+    point = step.adversarial.detach().requires_grad_()
+    sign = 1 if targeted else -1
+    with torch.no_grad():
+        others = net(point).scatter(1, y[:, None], -torch.inf).argmax(1)
+
+    def value(rows):
+        logits = net(rows)
+        row = torch.arange(len(y))
+        return sign * (logits[row, y] - logits[row, others]).sum() / len(y)
+
+    total = (1 - weight) * value(point)
+    inside = groups.groups(step.draws, 16)
+    for k in range(3):
+        cells = inside[:, k].view(-1, 1, 4, 4).repeat_interleave(2, 2).repeat_interleave(2, 3)
+        for mask in (cells, ~cells):
+            total = total + weight / 3 * value(torch.where(mask, point, x))
+    (want,) = torch.autograd.grad(total, point)
+    assert float((gradient - want).abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("loss", ["logit", "tempered"])
+def test_the_logit_and_the_temperature_are_what_they_say(loss, targeted):
+    x, y = images()
+    x, net = x.double(), network().double()
+    objective = Objective("logit") if loss == "logit" else Objective(temperature=5.0)
+    attack = it.TransferAttack(net, 0.1, 0.1, 1, objective=objective, norm="L2")
+    if targeted:
+        attack.set_mode_targeted_by_label(quiet=True)
+    point = x.clone().requires_grad_()
+    logits = net(point)
+    if loss == "logit":
+        total = logits[torch.arange(6), y].sum()
+    else:
+        total = -nn.functional.cross_entropy(logits / 5, y)
+    (ascent,) = torch.autograd.grad(total if targeted else -total, point)
+    want = (x + 0.1 * ascent / ascent.flatten(1).norm(dim=1).view(-1, 1, 1, 1)).clamp(0, 1)
+    assert float((attack(x, y) - want).abs().max()) < 1e-9
+    with pytest.raises(InputError, match="temperature"):
+        Objective("margin", temperature=2.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

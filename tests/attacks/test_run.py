@@ -242,7 +242,7 @@ def ir(model):
         (lambda net: torchattacks.FGSM(net, EPS), (1, 1)),
         (lambda net: torchattacks.GN(net), (0, 0)),
         (lambda net: TransferAttack(net, EPS, ALPHA, STEPS, chunk_size=3), (STEPS, STEPS)),
-        (ir, (7 * STEPS, 8 * STEPS)),  # the full image's pass has two gradients: loss and v(N)
+        (ir, (7 * STEPS, 7 * STEPS)),  # on the margin, loss and v(N) are one
     ],
     ids=["PGD", "VMI-FGSM", "FGSM", "noise", "ours", "IR"],
 )
