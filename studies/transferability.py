@@ -71,7 +71,8 @@ class Budget:
     def reduction(self, kind: Callable[..., it.TransferAttack], **more: Any) -> Factory:
         """IR or its hybrid within the budget."""
         given = {key: value for key, value in vars(self).items() if key != "kernel"}
-        return partial(kind, **given, **more)
+        momentum = {"decay": None} if kind is it.IRAttack else {}
+        return partial(kind, **{"weight": 1.0, **given, **momentum, **more})
 
     def as_published(self) -> dict[str, Factory]:
         """Name → attack without a choice."""
