@@ -39,7 +39,9 @@ class SpectrumScaling(Part):
             rows = rows + self.radius * step.pixel_eps * noise
         unit = 2 * step.draws.uniform("spectrum", copy, size).view_as(rows).to(rows) - 1
         up, left = cosines(rows.shape[3], rows), cosines(rows.shape[4], rows)
-        return up.mT @ ((up @ rows @ left.mT) * (1 + self.rho * unit)) @ left
+        # One matrix to the right of many is one product; to the left torch would copy it for each.
+        waves = (rows @ left.mT).mT @ up.mT
+        return (waves * (1 + self.rho * unit.mT) @ up).mT @ left
 
 
 def cosines(side: int, like: Tensor) -> Tensor:
