@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import load_file
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from interaction_train.attacks import (
     Ensemble,
@@ -60,13 +60,14 @@ def loader(batch_size=8, count=32):
     return DataLoader(TensorDataset(x.double(), y), batch_size)
 
 
-def fit(made, folder, epochs=3, batch_size=8, callbacks=(), ckpt_path=None, **options):
+def fit(made, folder, epochs=3, callbacks=(), ckpt_path=None, data=None, **options):
     trainer = L.Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=bool(callbacks), max_epochs=epochs, default_root_dir=folder,
         callbacks=list(callbacks), **{"devices": 1, **options},
     )  # fmt: skip
-    trainer.fit(made, loader(batch_size), loader(8), ckpt_path=ckpt_path)
+    loaders = (loader(), loader()) if data is None else (data,)
+    trainer.fit(made, *loaders, ckpt_path=ckpt_path)
     return made.delta.detach()
 
 
@@ -137,11 +138,25 @@ def test_a_resumed_fit_ends_as_an_uninterrupted_one(k, tmp_path):
     torch.testing.assert_close(resumed, whole, rtol=0, atol=1e-12)
 
 
+class Shares(L.LightningDataModule):
+    """Of every batch of one process, two have a half each; Lightning's own sampler shuffles."""
+
+    def train_dataloader(self):
+        data = loader().dataset
+        ranks = self.trainer.world_size, self.trainer.global_rank
+        sampler = DistributedSampler(data, *ranks, shuffle=False)
+        return DataLoader(data, 8 // self.trainer.world_size, sampler=sampler)
+
+    def val_dataloader(self):
+        return loader()
+
+
 @pytest.mark.parametrize("k", [1, 3])
-def test_two_processes_equal_one_with_batches_twice_as_large(k, tmp_path):
+def test_two_processes_equal_one(k, tmp_path):
     one, two = module(**SETTINGS[k]), module(**SETTINGS[k])
     fit(one, tmp_path / "one", 2)
-    fit(two, tmp_path / "two", 2, batch_size=4, devices=2, strategy="ddp_spawn")
+    options = {"devices": 2, "strategy": "ddp_spawn", "use_distributed_sampler": False}
+    fit(two, tmp_path / "two", 2, data=Shares(), **options)
     file = Path("results_0", "universal.safetensors")
     alone, shared = (load_file(tmp_path / name / file)["delta"] for name in ("one", "two"))
     torch.testing.assert_close(alone, shared, rtol=0, atol=1e-7)
