@@ -122,9 +122,7 @@ class _Branch:
         if x._version != version:
             got = f"{self.name!r}, which changes its input in place"
             raise InputError("model", got, "another block, or rescale=False")
-        # In a tuple, so that no gradient, not even none, passes the branch by itself.
-        branch = (output, get_gradient_edge(x))
-        return _Rescaled.apply(x, output.detach(), branch, self.mode)
+        return _Rescaled.apply(x, output, get_gradient_edge(x), self.mode)
 
     def leave(self, *_: Any) -> None:
         self.mode.added, self.source = False, None
@@ -154,18 +152,17 @@ class _Rescaled(torch.autograd.Function):
     """A branch's output whose linear gradient has the length of the real one, per sample."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, value: Tensor, branch: tuple[Tensor, GradientEdge], mode: _LinearReLU
-    ) -> Tensor:
-        ctx.branch, ctx.mode = branch, mode
-        return value.clone()  # an in-place sum may follow
+    def forward(ctx: Any, x: Tensor, branch: Tensor, edge: GradientEdge, mode: _LinearReLU) -> Any:
+        # As an input, the branch stays in the graph that SGM looks through.
+        ctx.branch, ctx.edge, ctx.mode = get_gradient_edge(branch), edge, mode
+        return branch.clone()  # an in-place sum may follow
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         found = []
         for real in (True, False):
             ctx.mode.real = real
-            found += torch.autograd.grad(*ctx.branch, gradients[0], retain_graph=True)
+            found += torch.autograd.grad(ctx.branch, ctx.edge, gradients[0], retain_graph=True)
         wanted, size = (g.flatten(1).float().norm(dim=1) for g in found)
         share = wanted / torch.where(size == 0, 1, size)
         return found[1] * share.to(found[1]).view(-1, *(1 for _ in found[1].shape[1:])), *4 * (

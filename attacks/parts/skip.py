@@ -123,7 +123,8 @@ class _Hooks:
         shared = first._is_view() or any(first is value for value in inputs)
         scaled = first.clone() if shared else first
         # In-place changes that follow do not matter: a hook belongs to the value at this point.
-        scaled.register_hook(lambda gradient: gradient * self.gamma)
+        # (No gradient comes where LinBP takes the branch's by itself.)
+        scaled.register_hook(lambda g: None if g is None else g * self.gamma)
         if block:
             self.ends[block].append(get_gradient_edge(scaled).node)
         if scaled is first or first is output:
