@@ -112,13 +112,13 @@ class _Skip(Attention):
 def attending(model: nn.Module, mode: Attention, hooks: Hooks = ()) -> Iterator[None]:
     """Replace the attention of a surrogate's networks, with further hooks after modules."""
     networks = networks_of(model)
+    modules = [m for network in networks for m in network.modules() if projections(m)]
     before: list[tuple[nn.Module, Callable[..., Any]]]
     before = [(network, mode.begin) for network in networks]
+    before += [(module, mode.enter) for module in modules]
     after: list[tuple[nn.Module, Callable[..., Any]]]
-    after = [*hooks, *((network, mode.check) for network in networks)]
-    for module in (m for network in networks for m in network.modules() if projections(m)):
-        before.append((module, mode.enter))
-        after.append((module, mode.leave))
+    after = [*hooks, *((module, mode.leave) for module in modules)]
+    after += [(network, mode.check) for network in networks]
     with hooked(model, after, before), mode:
         yield
 

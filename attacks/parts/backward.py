@@ -25,8 +25,8 @@ class LinearBackpropagation(Part):
     Source: Guo, Li, Chen, "Backpropagating Linearly Improves Transferability of Adversarial
     Examples", NeurIPS 2020. ReLU and ReLU6 are found however they are called. As in the authors'
     code, the ReLU after the sum of a residual block stays as it is, and the linear gradient of a
-    branch is brought to the length of the real one, per sample. Blocks of other kinds than
-    :func:`residual_branches` knows with one branch are not told from other layers.
+    branch is brought to the length of the real one, per sample: in blocks of the kinds that
+    :func:`residual_branches` knows with one branch. Others are like any layers.
 
     Args:
         layer: dotted name of the first layer with linear ReLUs, such as ``"layer3.1"`` of a
@@ -122,8 +122,7 @@ class _Branch:
         if x._version != version:
             got = f"{self.name!r}, which changes its input in place"
             raise InputError("model", got, "another block, or rescale=False")
-        edge = get_gradient_edge(x)
-        return _Rescaled.apply(x, output.detach(), output, edge, self.mode)
+        return _Rescaled.apply(x, output, get_gradient_edge(x), self.mode)
 
     def leave(self, *_: Any) -> None:
         self.mode.added, self.source = False, None
@@ -143,9 +142,8 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        gradient = gradients[0]
+        (gradient,), (y,) = gradients, ctx.saved_tensors
         if ctx.mode.real:
-            (y,) = ctx.saved_tensors
             gradient = gradient * ((y > 0) & (y < ctx.top))
         return gradient, None, None, None
 
@@ -154,11 +152,10 @@ class _Rescaled(torch.autograd.Function):
     """A branch's output whose linear gradient has the length of the real one, per sample."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, value: Tensor, branch: Any, edge: GradientEdge, mode: _LinearReLU
-    ) -> Tensor:
-        ctx.branch, ctx.edge, ctx.mode = branch, edge, mode
-        return value.view_as(value)
+    def forward(ctx: Any, x: Tensor, branch: Tensor, edge: GradientEdge, mode: _LinearReLU) -> Any:
+        # As an input, the branch stays in the graph that SGM looks through.
+        ctx.branch, ctx.edge, ctx.mode = get_gradient_edge(branch), edge, mode
+        return branch.clone()  # an in-place sum may follow
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:

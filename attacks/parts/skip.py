@@ -128,7 +128,8 @@ class _Hooks:
         shared = first._is_view() or any(first is value for value in inputs)
         scaled, joined = first.clone() if shared else first, [False]
         # In-place changes that follow do not matter: a hook belongs to the value at this point.
-        scaled.register_hook(lambda gradient: gradient * (1 if joined[0] else self.gamma))
+        # (No gradient comes where LinBP takes the branch's by itself.)
+        scaled.register_hook(lambda g: None if g is None else g * (1 if joined[0] else self.gamma))
         if block:
             self.ends[block][get_gradient_edge(scaled).node] = joined
         if scaled is first or first is output:

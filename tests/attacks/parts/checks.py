@@ -1,5 +1,7 @@
 """What every part and objective keeps, checked on a network that suits it."""
 
+import copy
+
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -33,29 +35,23 @@ def check_all(network, x, **settings):
     check_bounds_and_traces(network, x, y, **settings)
     with NoFloat64():
         craft(network, x, y, **settings)
-    rows = craft(network, x, y, chunk_size=2 * len(x), **settings)
     check_effect(network, x, y, **settings)
     members = network.members if isinstance(network, Ensemble) else [network, network_like(network)]
     for average in ("logits", "losses"):
         surrogate = Ensemble(list(members), average)
         assert craft(surrogate, x, y, **settings).isfinite().all()
-    assert rows.isfinite().all()
     network.double()
     together = craft(network, x.double(), y, **settings)
-    for i in range(len(x)):
+    for i in (0, len(x) - 1):
         alone = craft(network, x[i : i + 1].double(), y[i : i + 1], **settings)
         assert (together[i : i + 1] - alone).abs().max() < 1e-12
     chunked = craft(network, x.double(), y, chunk_size=1, **settings)
     assert (together - chunked).abs().max() < 1e-12
-    again = craft(network, x.double(), y, **settings)
-    assert torch.equal(together, again)
     network.float()
 
 
 def network_like(network):
     """The same architecture with other weights."""
-    import copy
-
     other = copy.deepcopy(network)
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
@@ -83,12 +79,12 @@ def check_bounds_and_traces(network, x, y, **settings):
 
 
 def check_effect(network, x, y, **settings):
-    """Ten large steps raise the loss, lower the target's, and keep the L2 bound."""
+    """Five large steps raise the loss, lower the target's, and keep the L2 bound."""
 
     def loss(images, labels):
         return torch.nn.functional.cross_entropy(network(images), labels, reduction="none").mean()
 
-    more = {**settings, "eps": 0.2, "alpha": 0.05, "steps": 10}
+    more = {**settings, "eps": 0.2, "alpha": 0.08, "steps": 5}
     assert loss(craft(network, x, y, **more), y) > loss(x, y)
     attack = TransferAttack(network, **{**BUDGET, **more})
     attack.set_mode_targeted_by_label(quiet=True)

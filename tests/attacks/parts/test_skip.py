@@ -538,3 +538,28 @@ def test_refusals(network, gamma, branches, message):
     with pytest.raises(InputError, match=message), skip_gradient(network, gamma, branches):
         pass
     assert hooks(network) == 0
+
+
+@pytest.mark.parametrize("average", ["logits", "losses"])
+def test_branches_found_by_what_they_do_in_members_that_are_called_one_by_one(average):
+    """Of an ensemble that averages losses, an attack never calls the ensemble itself."""
+
+    class Unknown(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return x + self.inner(x).tanh()
+
+    torch.manual_seed(0)
+    members = [Unknown().double(), Unknown().double()]
+    ensemble = Ensemble(members, average)
+    x = torch.rand(2, 3, dtype=torch.float64, requires_grad=True)
+    with skip_gradient(ensemble, GAMMA):
+        called = [ensemble] if average == "logits" else members
+        found = sum(gradient(network, x)[1] for network in called) / len(called)
+    weights = torch.arange(1.0, 4, dtype=torch.float64).cos()
+    damp = [x + damped(member.inner(x).tanh()) for member in members]
+    expected = torch.autograd.grad(((damp[0] + damp[1]) / 2 * weights).sum(), x)[0]
+    torch.testing.assert_close(found, expected)
