@@ -544,13 +544,27 @@ def test_refusals(network, gamma, branches, message):
 def test_branches_found_by_what_they_do_in_members_that_are_called_one_by_one(average):
     """Of an ensemble that averages losses, an attack never calls the ensemble itself."""
 
+    class Known(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block, self.layer_scale = nn.Linear(3, 3), nn.Parameter(torch.rand(3))
+
+        def forward(self, x):
+            return x + self.block(x) * self.layer_scale
+
     class Unknown(nn.Module):
         def __init__(self):
             super().__init__()
-            self.inner = nn.Linear(3, 3)
+            self.known, self.inner = Known(), nn.Linear(3, 3)
 
         def forward(self, x):
+            x = self.known(x)
             return x + self.inner(x).tanh()
+
+    def damped_member(member):
+        known = member.known
+        hidden = x + damped(known.block(x)) * known.layer_scale
+        return hidden + damped(member.inner(hidden).tanh())
 
     torch.manual_seed(0)
     members = [Unknown().double(), Unknown().double()]
@@ -560,6 +574,6 @@ def test_branches_found_by_what_they_do_in_members_that_are_called_one_by_one(av
         called = [ensemble] if average == "logits" else members
         found = sum(gradient(network, x)[1] for network in called) / len(called)
     weights = torch.arange(1.0, 4, dtype=torch.float64).cos()
-    damp = [x + damped(member.inner(x).tanh()) for member in members]
-    expected = torch.autograd.grad(((damp[0] + damp[1]) / 2 * weights).sum(), x)[0]
+    mean = sum(damped_member(member) for member in members) / 2
+    expected = torch.autograd.grad((mean * weights).sum(), x)[0]
     torch.testing.assert_close(found, expected)
