@@ -77,7 +77,10 @@ class Part:
     """
 
     copies: int = 1
-    """Copies of every adversarial image at which the classification gradient is averaged."""
+    """Copies of every adversarial image at which the classification gradient is averaged.
+
+    Those of several parts multiply: a part of one copy changes all those of others alike.
+    """
 
     spatial: bool = False
     """Whether the part moves or smooths pixels, which only images ``(B, C, H, W)`` have."""

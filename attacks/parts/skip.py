@@ -40,7 +40,8 @@ def residual_branches(model: nn.Module) -> list[str]:
 
     Known, by the names of their children, are blocks of torchvision's, timm's and this project's
     ResNets (also SE, ResNeXt, Res2Net, pre-activation), of ConvNeXt, ViT and Swin;
-    :func:`skip_gradient` finds others by what they do in a forward pass. Names are dotted, in the
+    :func:`skip_gradient` finds others by what they do in a forward pass, where the skip is the
+    identity; a projected one of an unknown kind is not told from its branch. Names are dotted, in the
     network below ``torch.compile`` and data parallelism, one per branch.
 
     Examples:
@@ -69,7 +70,8 @@ def skip_gradient(
             module's output (of several, the first tensor).
 
     Raises:
-        InputError: γ out of its range, an unknown name, no residual block, or one without a skip.
+        InputError: γ out of its range, an unknown name, or a known block without a skip; in a
+            forward pass with gradients, a network in which no branch joins a sum.
     """
     in_range("gamma", gamma, 0, 1, above=True)
     network = unwrap(model)
@@ -81,11 +83,11 @@ def skip_gradient(
     if gamma == 1:
         yield
         return
-    if not any(blocks.values()):
-        raise InputError("model", kind, "residual blocks of a known kind, or the names of branches")
-    on = _Hooks(gamma)
+    if branches is not None and not branches:
+        raise InputError("branches", "none", f"names of modules of {kind}")
     # Members of an ensemble one by one, as an attack that averages losses calls them.
     found = networks_of(network) if branches is None else []
+    on = _Hooks(gamma, 0 if any(blocks.values()) else len(found))
     hooks: list[tuple[nn.Module, Any]] = [(member, on.join) for member in found]
     for block, inside in blocks.items():
         hooks += [(modules[branch], partial(on.scale, block)) for branch in inside]
@@ -112,8 +114,10 @@ class _Hooks:
     from the other one. What joins no sum that is found is scaled in its module.
     """
 
-    def __init__(self, gamma: float) -> None:
+    def __init__(self, gamma: float, unknown: int) -> None:
         self.gamma = gamma
+        self.unknown = unknown  # networks, of which one has to have branches; 0: not asked
+        self.without: set[nn.Module] = set()
         self.checked: set[str] = set()
         # Per block of the present forward pass, where its modules end, and whether they are joined.
         self.ends: defaultdict[str, dict[Node, list[bool]]] = defaultdict(dict)
@@ -159,6 +163,7 @@ class _Hooks:
         result = _tensor(output)
         if result is None or not result.requires_grad:
             return
+        found = False
         for node in _ancestors(get_gradient_edge(result).node):
             parts = [(part, k) for part, k in node.next_functions if part is not None]
             if not node.name().startswith("AddBackward") or len(parts) != 2:
@@ -169,9 +174,15 @@ class _Hooks:
                 into = {edge for at in between for edge in at.next_functions}
                 if skip in into and any(_MIXING.search(at.name()) for at in between):
                     end.register_prehook(partial(self._scaled, number))
-                    for found in ends.keys() & between:
-                        ends[found][0] = True
+                    found = True
+                    for known in ends.keys() & between:
+                        ends[known][0] = True
                     break
+        self.unknown = 0 if found else self.unknown
+        self.without.add(module)
+        if len(self.without) == self.unknown:
+            expected = "residual blocks, whose branches join a sum, or the names of branches"
+            raise InputError("model", type(module).__name__, expected)
 
     def _scaled(self, number: int, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return tuple(

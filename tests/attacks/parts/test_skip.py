@@ -529,15 +529,44 @@ def test_a_block_without_skip_connection_is_refused():
         (CIFARVGG(11), 0.5, None, "model: got CIFARVGG, expected residual blocks"),
         (PlainBlock(), 0.5, None, "model: got PlainBlock, expected residual blocks"),
         (models.vgg11(), 0.5, None, "model: got VGG, expected residual blocks"),
-        (CIFARVGG(11), 0.5, [], "model: got CIFARVGG, expected residual blocks"),
+        (CIFARVGG(11), 0.5, [], "branches: got none, expected names of modules of CIFARVGG"),
         (CIFARThinResNet(8), 0.5, ["layer1.0.bn9"], "branches: got 'layer1.0.bn9'"),
         (CIFARThinResNet(8), 1.0, [""], "branches: got ''"),
     ],
 )
 def test_refusals(network, gamma, branches, message):
+    x = torch.rand(2, 3, 32, 32, requires_grad=True)
     with pytest.raises(InputError, match=message), skip_gradient(network, gamma, branches):
-        pass
+        network(x)
     assert hooks(network) == 0
+
+
+@pytest.mark.parametrize("build", [models.mobilenet_v2, models.efficientnet_b0])
+def test_networks_of_no_known_kind_by_their_sums(build):
+    """Inverted residuals, against the same networks with damped branches."""
+    torch.manual_seed(0)
+    network = build().double().eval()
+    for module in network.modules():
+        module.inplace = False
+    x = torch.rand(1, 3, 64, 64, dtype=torch.float64)
+    with skip_gradient(network, GAMMA):
+        _, found = gradient(network, x.requires_grad_())
+    sums = 0
+
+    def damp(module, inputs, output):
+        nonlocal sums
+        sums += 1
+        return damped(output)
+
+    for module in network.modules():
+        kind = type(module).__name__
+        if kind == "InvertedResidual" and module.use_res_connect:
+            module.conv.register_forward_hook(damp)
+        elif kind == "MBConv" and module.use_res_connect:
+            module.stochastic_depth.register_forward_hook(damp)
+    _, expected = gradient(network, x)
+    assert sums >= 9
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("average", ["logits", "losses"])
