@@ -41,8 +41,8 @@ def residual_branches(model: nn.Module) -> list[str]:
     Known, by the names of their children, are blocks of torchvision's, timm's and this project's
     ResNets (also SE, ResNeXt, Res2Net, pre-activation), of ConvNeXt, ViT and Swin;
     :func:`skip_gradient` finds others by what they do in a forward pass, where the skip is the
-    identity; a projected one of an unknown kind is not told from its branch. Names are dotted, in the
-    network below ``torch.compile`` and data parallelism, one per branch.
+    identity; a projected one of an unknown kind is not told from its branch. Names are dotted, in
+    the network below ``torch.compile`` and data parallelism, one per branch.
 
     Examples:
         >>> from interaction_train.models import CIFARResNet
