@@ -2,13 +2,14 @@
 
 A study is a script with this shape::
 
-    study = Study.from_command_line(__file__, __doc__)  # the line that ``run_all.py`` looks for
-    for part in study.parts():                    # one per data set that is wanted
-        with part:
-            found = part.runs(plan, work)         # or ends here with --dry_run
-            part.table(rows)                      # studies/results/<scale>/NAME_digits.csv
-            part.figure(figure)                   # docs/images/studies/NAME_digits.png
-            part.verdict([Check("dropout lowers the strength", True, ".25 to .21")])
+    def main() -> None:
+        study = Study.from_command_line(__file__, __doc__)
+        for part in study.parts():                    # one per data set that is wanted
+            with part:
+                found = part.runs(plan, work)         # or ends here with --dry_run
+                part.table(rows)                      # studies/results/<scale>/NAME_digits.csv
+                part.figure(figure)                   # docs/images/studies/NAME_digits.png
+                part.verdict([Check("dropout lowers the strength", True, ".25 to .21")])
 
 What the scales ask for is in ``settings.yaml``. The verdict stands in ``NAME_digits.json`` beside
 the table, with the command, the seeds, the hardware and the time.
