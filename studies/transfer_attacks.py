@@ -31,6 +31,7 @@ from interaction_train.attacks import (
     BlockShuffle,
     InputDiversity,
     InteractionObjective,
+    MaskedObjective,
     Momentum,
     Objective,
     RandomMask,
@@ -199,11 +200,13 @@ def searched(eps: float, passes: int) -> dict[str, Factory]:
         "SIA + noise + MI, cosine": one([sia, noise, mi, StepSchedule()], 0.4),
         "SGM + SIA + noise + MI": one([SkipGradient(), sia, noise, mi]),
     }
-    for weight in (0.5, 1.0, 2.0):
-        rows = 2 if weight == 1 else 3
-        name = "masked" if weight == 1 else f"IR, weight {weight:g}"
-        objective = InteractionObjective("margin", weight, reduction=groups)
-        found[f"SIA + {name} + MI"] = attack(eps, passes // rows, [sia, mi], objective=objective)
+    masked = MaskedObjective("margin", groups)
+    found["SIA + masked + MI"] = attack(eps, passes // 2, [sia, mi], objective=masked)
+    for weight in (0.5, 2.0):
+        reduced = InteractionObjective("margin", weight, reduction=groups)
+        found[f"SIA + IR, weight {weight:g} + MI"] = attack(
+            eps, passes // 3, [sia, mi], objective=reduced
+        )
     return found
 
 
