@@ -57,6 +57,9 @@ class Objective:
             total = -logits.take_along_dim(labels.unsqueeze(2), 2).sum()
         return -total if targeted else total
 
+    def begin(self, problem: Problem, step: Step) -> None:
+        """Called in every step before parts look ahead, for what the losses need."""
+
     def gradient(self, problem: Problem, point: Tensor, step: Step) -> Tensor:
         """The direction of ascent at ``point`` ``(B, C, H, W)``, before parts update it."""
         return problem.refined(problem.at(point, step), step)

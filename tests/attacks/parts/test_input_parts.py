@@ -134,3 +134,7 @@ def test_bad_settings(make, argument):
 def test_parts_that_do_not_fit_the_images(part, message):
     with pytest.raises(InputError, match=message):
         craft(network().double(), images(), torch.arange(4), parts=[part])
+
+
+def test_a_pool_is_shown_by_its_shape():
+    assert "pool=(5, 3, 10, 12)" in repr(Admix(pool=torch.rand(5, 3, 10, 12)))
