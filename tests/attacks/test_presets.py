@@ -70,7 +70,7 @@ def test_targeted_reaches_the_classes_it_aims_at(digits):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_no_steps(name):
-    with pytest.raises(it.InputError, match="^steps: got 0"):
+    with pytest.raises(it.InputError, match=r"^steps: got 0"):
         getattr(presets, name)(torch.nn.Identity(), steps=0)
 
 
