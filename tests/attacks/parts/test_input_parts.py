@@ -140,7 +140,7 @@ def test_parts_that_do_not_fit_the_images(part, message):
 @pytest.mark.parametrize("before", [StructureInvariance(), ScaleInvariance(2), Admix(pool=POOL)])
 def test_masks_put_clean_pixels_into_images_that_are_not_transformed(before):
     x, y = images(), torch.arange(4)
-    with pytest.raises(InputError, match="^parts: got RandomMask after"):
+    with pytest.raises(InputError, match=r"^parts: got RandomMask after"):
         craft(network().double(), x, y, parts=[before, RandomMask()])
     craft(network().double(), x, y, parts=[RandomNoise(), RandomMask(), before])
 
