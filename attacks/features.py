@@ -65,15 +65,17 @@ class FeatureObjective(Objective):
         self._features[layer] = output
         return output.clone()  # an in-place operation may follow
 
-    def _check(self, layer: nn.Module, *_: Any) -> None:
+    def _check(self, layer: nn.Module, _: nn.Module, __: Any, logits: Any) -> None:
         if layer not in self._features:
             got = f"{self.layer!r}, which is never called"
             raise InputError("layer", got, "a layer that a forward pass calls once")
+        if isinstance(logits, Tensor) and len(self._features[layer]) != len(logits):
+            got = f"{self.layer!r}, with {len(self._features[layer])} rows for {len(logits)} images"
+            raise InputError("layer", got, "a layer with a row per image")
 
-    def gradient(self, problem: Problem, point: Tensor, step: Step) -> Tensor:
+    def begin(self, problem: Problem, step: Step) -> None:
         if not self._weights:
             self.prepare(problem, step)
-        return super().gradient(problem, point, step)
 
     def value(self, logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
         total = logits.new_zeros(())

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from interaction_train.attacks.norms import normalize
@@ -57,6 +58,9 @@ class Objective:
             total = -logits.take_along_dim(labels.unsqueeze(2), 2).sum()
         return -total if targeted else total
 
+    def begin(self, problem: Problem, step: Step) -> None:
+        """Called in every step before parts look ahead, for what the losses need."""
+
     def gradient(self, problem: Problem, point: Tensor, step: Step) -> Tensor:
         """The direction of ascent at ``point`` ``(B, C, H, W)``, before parts update it."""
         return problem.refined(problem.at(point, step), step)
@@ -66,6 +70,7 @@ class MaskedObjective(Objective):
     """The ablation of the interaction loss: the mean over groups A of the loss at N∖A and at A.
 
     What :class:`InteractionObjective` gives beyond it is due to interactions (formula sheet, 16).
+    Of parts that change images those act that are ``shared``, as one copy; a warning names others.
     """
 
     def __init__(
@@ -73,6 +78,12 @@ class MaskedObjective(Objective):
     ) -> None:
         super().__init__(loss)
         self.reduction = GroupReduction() if reduction is None else reduction
+
+    def begin(self, problem: Problem, step: Step) -> None:
+        idle = [type(part).__name__ for part in step.parts if part.varies and not part.shared]
+        if idle and step.number == 1:
+            kind = type(self).__name__
+            rank_zero_warn(f"{kind} takes masked images as they are, without {', '.join(idle)}")
 
     def gradient(self, problem: Problem, point: Tensor, step: Step) -> Tensor:
         gradient, rows = problem.at_masks(point, self.reduction, step, problem.loss_values)

@@ -18,6 +18,7 @@ from interaction_train.attacks.parts.base import Part
 from interaction_train.attacks.parts.gradients import Momentum
 from interaction_train.attacks.parts.inputs import InputDiversity, RandomNoise
 from interaction_train.attacks.parts.structure import StructureInvariance
+from interaction_train.errors import at_least
 
 
 class _Preset(TransferAttack):
@@ -29,6 +30,7 @@ class _Preset(TransferAttack):
     def __init__(
         self, model: nn.Module, eps: float, alpha: float | None, steps: int, **common: Any
     ) -> None:
+        at_least("steps", steps, 1)
         alpha = max(0.2, 3 / steps) * eps if alpha is None else alpha
         parts = [self.changes(), RandomNoise(), Momentum()]
         objective = Objective(self.loss)

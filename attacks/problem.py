@@ -14,7 +14,7 @@ from interaction_train.attacks.ensemble import Ensemble
 from interaction_train.attacks.parts.base import Memory, Step
 from interaction_train.errors import checked_classes, checked_logits, refuse_probabilities
 from interaction_train.game.chunks import gradient_rows
-from interaction_train.game.evaluation import without_grad
+from interaction_train.game.evaluation import unwrap, without_grad
 from interaction_train.game.masked import masked_rows
 from interaction_train.game.payoffs import best_rival, margin
 from interaction_train.losses.reduction import InteractionReduction
@@ -35,8 +35,9 @@ class Problem:
     def __init__(self, attack: Attack, clean: Tensor, labels: Tensor) -> None:
         self.attack, self.clean, self.labels = attack, clean, labels
         self.networks: list[tuple[nn.Module, float]] = [(attack.model, 1.0)]
-        if isinstance(attack.model, Ensemble) and attack.model.average == "losses":
-            self.networks = list(zip(attack.model.members, attack.model.weights, strict=True))
+        surrogate = unwrap(attack.model)
+        if isinstance(surrogate, Ensemble) and surrogate.average == "losses":
+            self.networks = list(zip(surrogate.members, surrogate.weights, strict=True))
         self._checked = False
 
     def step(
@@ -67,6 +68,7 @@ class Problem:
             gradients_at=self.at_copies,
             memory=memory,
         )
+        attack.objective.begin(self, step)
         for part, seen in step.by_part():
             step.point = part.lookahead(step.point, seen)
         return step, attack.objective.gradient(self, step.point, step)

@@ -120,12 +120,15 @@ def warn_of_bound(attack: Attack) -> None:
 def set_epsilon(attack: Attack, epsilon: float) -> None:
     """Give an attack, and those that it holds, another bound, and step sizes in proportion.
 
-    Raises InputError for an attack without an attribute ``eps``.
+    Raises InputError for an attack without an attribute ``eps``, or with 0 as bound and step size.
     """
     parts = [part for part in attack_parts(attack) if hasattr(part, "eps")]
     if not parts:
         raise InputError("epsilons", type(attack).__name__, "an attack with a bound 'eps'")
     for part in parts:
+        if epsilon and not part.eps and getattr(part, "alpha", None) == 0:
+            got = f"{type(part).__name__} with eps = 0 and alpha = 0"
+            raise InputError("epsilons", got, "a bound above 0, which step sizes go with")
         if part.eps and isinstance(getattr(part, "alpha", None), float | int):
             part.alpha = part.alpha * epsilon / part.eps
         part.eps = epsilon

@@ -23,6 +23,7 @@ from interaction_train.attacks.jobs import (
     refuse_normalization,
 )
 from interaction_train.attacks.norms import random_start, steepest, within
+from interaction_train.attacks.objectives import Objective
 from interaction_train.attacks.parts.base import Memory, Part
 from interaction_train.attacks.problem import Problem
 from interaction_train.attacks.run import AttackFactory, float32_outside
@@ -89,6 +90,9 @@ class UniversalPerturbation(L.LightningModule):
             if type(part).settle is not Part.settle:
                 expected = "parts that leave the images where a step leads"
                 raise InputError("parts", type(part).__name__, expected)
+        if made.targeted and target is None:
+            got = f"none, for {type(made).__name__}, which aims at classes"
+            raise InputError("target", got, "the class aimed at")
         if target is not None:
             made.set_mode_targeted_by_label(quiet=True)
         self.attack = made
@@ -123,10 +127,10 @@ class UniversalPerturbation(L.LightningModule):
         with ExitStack() as stack:
             stack.enter_context(evaluation_mode(self.model))
             stack.enter_context(float32_outside(self.model))
-            for part in attack.parts:
+            for part in self._remembering:
                 stack.enter_context(part.around(self.model))
             draws = Draws(content_hash(x), attack.seed, "universal", number)
-            steps = max(number, int(self.trainer.estimated_stepping_batches))
+            steps = max(number, self._planned_steps())
             problem, images = Problem(attack, x, labels), whole.clamp(0, 1)
             step, gradient = problem.step(number, steps, x, images, draws, self._memory)
         # By δ: none passes where an image is at its bounds. Batch sizes are in the losses' means.
@@ -136,7 +140,7 @@ class UniversalPerturbation(L.LightningModule):
             raise InputError("model", "NaN or infinite gradients", "finite ones")
         self._moved = self._moved or bool(gradient.any())
         direction, alpha = step.directed(gradient)
-        for part in attack.parts:
+        for part in self._remembering:
             kept = self._memory[part]
             for key, value in kept.items():
                 if isinstance(value, Tensor) and value.is_floating_point():
@@ -195,16 +199,24 @@ class UniversalPerturbation(L.LightningModule):
             rank_zero_info(f"the perturbation is in {Path(file)}")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[_MEMORY] = [dict(self._memory[part]) for part in self.attack.parts]
+        checkpoint[_MEMORY] = [
+            {key: value for key, value in self._memory[part].items() if isinstance(value, Tensor)}
+            for part in self._remembering
+        ]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        for part, kept in zip(self.attack.parts, checkpoint.get(_MEMORY, []), strict=False):
+        for part, kept in zip(self._remembering, checkpoint.get(_MEMORY, []), strict=False):
             self._memory[part] = dict(kept)
 
     def on_train_start(self) -> None:
         for kept in self._memory.values():  # a checkpoint's are on the CPU
             for key, value in kept.items():
                 kept[key] = value.to(self.device) if isinstance(value, Tensor) else value
+
+    @property
+    def _remembering(self) -> list[Objective | Part]:
+        """What changes the network for the time of a step, and may keep something after it."""
+        return [self.attack.objective, *self.attack.parts]
 
     def _checked(self, batch: Any) -> tuple[Tensor, Tensor]:
         x, y = checked_batch(batch)
@@ -215,6 +227,13 @@ class UniversalPerturbation(L.LightningModule):
             classes = class_logits(self.model, x[:1], "model").shape[1]
             checked_classes(torch.tensor([self.target]), classes, "target")
         return x, y
+
+    def _planned_steps(self) -> int:
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            got = "a training without end, or of a loader without length"
+            raise InputError("trainer.max_steps", got, "a number of steps, or of epochs")
+        return int(steps)
 
     def _shared(self, value: Tensor) -> Tensor:
         """The mean over processes."""

@@ -194,7 +194,7 @@ def searched(eps: float, passes: int) -> dict[str, Factory]:
         "SIA + MI": one([sia, mi]),
         "SIA + noise + MI": one([sia, noise, mi]),
         "SIA + noise of 2 eps + MI": one([sia, RandomNoise(2.0), mi]),
-        "SIA + masks + MI": one([sia, RandomMask(), mi]),
+        "masks + SIA + MI": one([RandomMask(), sia, mi]),
         "SIA + noise + MI, steps of eps / 20": one([sia, noise, mi], 0.05),
         "SIA + noise + MI, steps of eps / 2": one([sia, noise, mi], 0.5),
         "SIA + noise + MI, cosine": one([sia, noise, mi, StepSchedule()], 0.4),

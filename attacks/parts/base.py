@@ -64,8 +64,12 @@ class Step:
 
 
 def settings_repr(self: object) -> str:
-    """A ``__repr__`` that shows all public attributes."""
-    settings = (f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
+    """A ``__repr__`` that shows all public attributes, of tensors the shape."""
+    settings = (
+        f"{k}={tuple(v.shape) if isinstance(v, Tensor) else v!r}"
+        for k, v in vars(self).items()
+        if not k.startswith("_")
+    )
     return f"{type(self).__name__}({', '.join(settings)})"
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from interaction_train.attacks.parts.base import Part, Step
+from interaction_train.attacks.parts.inputs import ScaleInvariance
+from interaction_train.attacks.parts.mixing import Admix
 from interaction_train.errors import InputError, at_least, in_range
 from interaction_train.game.players import GridPlayers, Players
 from interaction_train.sampling.coalitions import bernoulli
@@ -17,13 +19,16 @@ class RandomMask(Part):
     """A part of the perturbation at a time: players left out at random show the clean image.
 
     The masks of :class:`~interaction_train.attacks.objectives.MaskedObjective` at the price of one
-    pass. Before parts that move pixels, as it compares them with the clean image's.
+    pass. Goes before parts that transform images, as it puts clean pixels in.
 
     Args:
         keep: probability that a player stays, in (0, 1]; or the bounds between which it is drawn
             anew for every copy.
         players: default: 8 × 8 cells.
         copies: number of copies per step, each with a coalition of its own.
+
+    Raises:
+        InputError: also on a call, parts that transform images before this one.
     """
 
     shared = True
@@ -44,6 +49,10 @@ class RandomMask(Part):
         self.players = GridPlayers(8, 8) if players is None else players
 
     def vary(self, rows: Tensor, copy: Tensor, step: Step) -> Tensor:
+        for part in step.parts[: list(step.parts).index(self)]:
+            if part.varies and (part.spatial or isinstance(part, Admix | ScaleInvariance)):
+                got = f"RandomMask after {type(part).__name__}"
+                raise InputError("parts", got, "RandomMask before it, as it puts clean pixels in")
         low, high = self.keep
         keep = low + (high - low) * step.draws.uniform("mask keep", copy, 1)
         keys = step.draws.bits("mask", copy, self.players.count(rows.shape[2:]))

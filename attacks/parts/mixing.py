@@ -65,9 +65,9 @@ class Admix(Part):
 
     def _others(self, step: Step) -> tuple[Tensor, Tensor]:
         """Images ``(P, C, H, W)``, and which of them each sample may get ``(B, P)``."""
-        kept = step.memory[self]
-        if "images" in kept:
-            return kept["images"], kept["allowed"]
+        clean, *found = step.memory[self].get("others", (None,))
+        if clean is step.clean:
+            return found[0], found[1]
         count = len(step.labels)
         if self.pool is None:
             images: Tensor = step.clean
@@ -84,5 +84,6 @@ class Admix(Part):
                 got = "a batch of one" if count == 1 else "a batch with one class"
                 raise InputError("images", got, "images of other classes, or a pool for Admix")
             raise InputError("pool_labels", "the class of an image attacked", "other classes too")
-        kept["images"], kept["allowed"] = images, allowed
+        # Not for other images, which come under one memory with universal perturbations.
+        step.memory[self]["others"] = step.clean, images, allowed
         return images, allowed

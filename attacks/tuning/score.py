@@ -67,14 +67,27 @@ class Bench:
                 raise InputError("targets", got, "targets that classify images correctly")
             self._right[name] = right
 
-    def passes_per_step(self, factory: AttackFactory) -> float:
-        """Rows per image that another step takes, forward or backward, whichever are more."""
+    def cost(self, factory: AttackFactory, most: int = 1) -> tuple[float, float]:
+        """Rows per image, forward or backward, whichever are more: of a step, and before all steps.
+
+        The choice of targets is not counted. Measured on few steps, of an attack that needs more
+        on ``most`` and two others.
+        """
+        steps = 1
+        try:
+            few = self._passes(factory, steps)
+            more = self._passes(factory, steps + 2)
+        except InputError:
+            steps = most
+            few, more = (self._passes(factory, number) for number in (steps, steps + 2))
+        each = (more - few) / 2
+        return each, max(0.0, few - steps * each)
+
+    def _passes(self, factory: AttackFactory, steps: int) -> float:
+        """Of an attack with so many steps on one image."""
         x, y = self.batches[0]
-        one, three = (
-            max(self._craft(source, factory, (x[:1], y[:1]), steps)[2] for source in self._sources)
-            for steps in (1, 3)
-        )
-        return (three - one) / 2
+        found = (self._craft(s, factory, (x[:1], y[:1]), steps)[2] for s in self._sources)
+        return max(found) - (self.aims is not None)
 
     def score(self, factory: AttackFactory) -> Score:
         """Try an attack on all sources and images."""

@@ -126,10 +126,10 @@ class Search:
         norm: Norm,
     ) -> dict[str, Any]:
         """An attack with as many steps as the passes allow."""
-        dear = bench.passes_per_step(read_attack(with_budget(attack, eps, norm, 1, alpha)))
-        if dear > passes:
-            raise InputError("passes", passes, f"{dear:g} at least, which a step takes")
-        return with_budget(attack, eps, norm, int(passes / dear), alpha)
+        each, before = bench.cost(read_attack(with_budget(attack, eps, norm, 1, alpha)), passes)
+        if before + each > passes:
+            raise InputError("passes", passes, f"{before + each:g} at least, which a step takes")
+        return with_budget(attack, eps, norm, int((passes - before) / each), alpha)
 
     @property
     def _done(self) -> list[Any]:

@@ -56,11 +56,17 @@ class Space:
 
     def __init__(self, space: Mapping[str, Any] | None = None) -> None:
         known = _known()
+        if not isinstance(space, Mapping | None):
+            raise InputError("space", repr(space), "a mapping, name → settings")
         if space is None:
             space = {k: v for k, v in _CANDIDATES.items() if k in known or k == ALPHA}
         self.described = dict(space)
         self.alpha: Any = space.get(ALPHA, _CANDIDATES[ALPHA])
         _check_range(ALPHA, self.alpha)
+        values = self.alpha if isinstance(self.alpha, list) else [self.alpha]
+        values = [self.alpha["low"]] if _is_range(self.alpha) else values
+        if not all(type(value) in (int, float) and value > 0 for value in values):
+            raise InputError(f"space.{ALPHA}", repr(self.alpha), "positive numbers")
         self.parts: dict[str, Settings] = {}
         self.objectives: dict[str, Settings] = {}
         for name, settings in space.items():

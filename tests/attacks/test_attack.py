@@ -545,3 +545,24 @@ def test_presets_show_all_their_settings(preset):
     assert {"norm", "random_start", "seed", "chunk_size", "eps", "grid"} <= shown.keys()
     assert not {"objective", "parts", "common"} & shown.keys()  # the preset sets these itself
     assert shown["norm"].default == "Linf"
+
+
+def test_parts_that_masked_images_do_not_see_are_named(net, batch):
+    parts = [RandomNoise(), InputDiversity(), ScaleInvariance(2), Momentum()]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        craft(net, *batch, objective=MaskedObjective("margin", GROUPS), parts=parts)
+        craft(net, *batch, objective=MaskedObjective("margin", GROUPS), parts=[InputDiversity()])
+    (text,) = (str(w.message) for w in said if "masked images" in str(w.message))
+    assert text.endswith("without RandomNoise, ScaleInvariance")
+
+
+def test_a_compiled_ensemble_averages_losses(batch):
+    other = ConvNet()
+    with torch.no_grad():
+        other.body[-1].weight.mul_(-30)
+    members = [ConvNet(), other]
+    plain = craft(Ensemble(members, "losses"), *batch, norm="L2")
+    compiled = torch.compile(Ensemble(members, "losses"), backend="eager")
+    assert torch.equal(craft(compiled, *batch, norm="L2"), plain)
+    assert not torch.equal(craft(Ensemble(members, "logits"), *batch, norm="L2"), plain)

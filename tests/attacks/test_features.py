@@ -10,6 +10,7 @@ from interaction_train.attacks import (
     InputDiversity,
     Momentum,
     NeuronAttribution,
+    ReversePerturbation,
     VarianceTuning,
 )
 from interaction_train.attacks.norms import step_and_project
@@ -114,3 +115,26 @@ def test_layers_that_do_not_fit(layer, message):
 def test_settings_out_of_range(make):
     with pytest.raises(InputError, match=r"draws|drop|points|gamma"):
         make()
+
+
+def test_parts_that_look_ahead_by_the_loss_find_the_weights():
+    rap, x, y = ReversePerturbation(late_start=0), images(), torch.tensor([0, 1, 2, 3])
+    objective = FeatureImportance("2", draws=3)
+    found = craft(built(), x, y, objective=objective, parts=[rap])
+    assert not torch.equal(found, craft(built(), x, y, objective=objective))
+
+
+def test_a_layer_with_rows_of_its_own_is_refused():
+    class Split(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = built()
+
+        def forward(self, x):
+            halves = torch.cat(x.split(4, 2))
+            return self.net(torch.cat([halves, halves], 2)).view(2, len(x), -1).sum(0)
+
+    x, y = images(), torch.tensor([0, 1, 2, 3])
+    for objective in (FeatureImportance("net.2", draws=2), NeuronAttribution("net.2", points=2)):
+        with pytest.raises(InputError, match=r"layer: got .net.2., with 16 rows for 8 images"):
+            craft(Split(), x, y, objective=objective)

@@ -68,6 +68,12 @@ def test_targeted_reaches_the_classes_it_aims_at(digits):
     assert float(black) > float(before) + 0.2
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_no_steps(name):
+    with pytest.raises(it.InputError, match=r"^steps: got 0"):
+        getattr(presets, name)(torch.nn.Identity(), steps=0)
+
+
 def test_an_unknown_preset_lists_those_there_are():
     with pytest.raises(AttributeError, match=r"no preset .Huge.; there are Fast, Strong"):
         _ = presets.Huge

@@ -8,7 +8,7 @@ import torch
 import torchattacks
 from torch import nn
 
-from interaction_train.attacks import Ensemble, IRAttack, TransferAttack
+from interaction_train.attacks import Ensemble, IRAttack, TransferAttack, presets
 from interaction_train.attacks.jobs import make_attack
 from interaction_train.attacks.run import counted_passes, craft, run_attack, set_epsilon
 from interaction_train.attacks.transfer.rates import Proportion
@@ -181,6 +181,13 @@ def test_the_bound_reaches_nested_attacks():
     set_epsilon(holder, 0.5 * EPS)
     for part in inner.attacks:
         assert (part.eps, part.alpha) == (0.5 * EPS, pytest.approx(0.5 * ALPHA))
+
+
+def test_no_step_size_goes_with_a_bound_of_zero():
+    attack = presets.Fast(network(0), eps=0)
+    with pytest.raises(InputError, match=r"^epsilons: got Fast with eps = 0"):
+        set_epsilon(attack, 0.1)
+    set_epsilon(attack, 0)
 
 
 def test_a_bound_of_grey_levels_is_warned_of():

@@ -11,8 +11,11 @@ from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from interaction_train.attacks import (
+    CWA,
+    Admix,
     Ensemble,
     ExpectedFlatness,
+    FeatureImportance,
     GlobalMomentum,
     InputDiversity,
     InteractionObjective,
@@ -25,12 +28,14 @@ from interaction_train.attacks import (
     TransferAttack,
     UniversalPerturbation,
     VarianceTuning,
+    presets,
 )
 from interaction_train.data import DigitsDataModule
 from interaction_train.errors import InputError
 from interaction_train.game.players import GridPlayers
 from interaction_train.losses import GroupReduction
 from interaction_train.models import DigitsNet, pretrained
+from interaction_train.sampling.random import Draws, content_hash
 from tests.attacks.transfer.transfer_case import images, network, networks, pgd
 from tests.testing import run_cli, weights
 
@@ -200,6 +205,40 @@ def test_the_networks_stay_as_they_were(tmp_path):
     assert all(p.grad is None and p.requires_grad for p in made.model.parameters())
 
 
+def convolution(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 3)).double()
+
+
+def test_objectives_that_watch_layers_or_remember(tmp_path):
+    # 32 images in batches of 5: what is kept of a batch fits no other one.
+    found = fit(
+        module(model=convolution(), objective=FeatureImportance("1", draws=3)),
+        tmp_path, 1, data=loader(32),
+    )  # fmt: skip
+    net, (x, y), weights = convolution(), next(iter(loader(32))), 0
+    kept = Draws(content_hash(x), 0, "universal", 1).uniform("importance", 3, 16) >= 0.3
+    for k in range(3):
+        features = net[:2](x * kept[:, k].view(-1, 1, 4, 4)).detach().requires_grad_()
+        logits = net[2:](features.clone()).gather(1, y[:, None])
+        weights = weights + torch.autograd.grad(logits.sum(), features)[0]
+    weights = weights / weights.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    leaf = torch.zeros(1, 4, 4, dtype=torch.float64).requires_grad_()
+    ((net[:2](x + leaf)) * weights).sum().backward()
+    torch.testing.assert_close(found, -ALPHA * leaf.grad.sign(), rtol=0, atol=1e-12)
+    both = Ensemble([convolution(), convolution(1)]).double()
+    assert fit(module(model=both, objective=CWA()), tmp_path, data=loader(5)).any()
+
+
+def test_admix_mixes_in_images_of_the_present_batch(tmp_path):
+    made, seen = module(parts=[Admix(scales=1)]), []
+    made.model.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    fit(made, tmp_path, 1, data=loader(8))
+    for number, ((x, _), rows) in enumerate(zip(loader(8), seen, strict=True)):
+        beyond = (rows - x).unsqueeze(1) - 0.2 * x  # but for the perturbation so far
+        assert beyond.flatten(2).abs().amax(2).amin(1).max() <= number * ALPHA + 1e-9
+
+
 def test_an_ensemble_of_losses(tmp_path):
     both = Ensemble([network(0), network(1)], "losses").double()
     found = fit(module(model=both), tmp_path)
@@ -254,6 +293,8 @@ def test_bad_input(tmp_path):
         (lambda: UniversalPerturbation(net, Factory(), [1, 4, 4], -1), "target"),
         (lambda: module(others={"model": net}), "others"),
         (lambda: module(parts=[GlobalMomentum(), Momentum()]), "GlobalMomentum"),
+        (lambda: UniversalPerturbation(net, presets.Targeted, [1, 4, 4]), "^target: got none"),
+        (lambda: fit(module(), tmp_path, -1), "trainer.max_steps: got a training without end"),
         (lambda: fit(module(7), tmp_path), "target"),
         (lambda: fit(module(model=Probabilities(*network(0)).double()), tmp_path), "probabilities"),
         (lambda: fit(UniversalPerturbation(net, Factory(), [1, 8, 8]), tmp_path), "as shape says"),

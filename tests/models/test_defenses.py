@@ -165,7 +165,11 @@ def test_bad_input():
     for wrong in (
         lambda: JPEGDefense(model, 0),
         lambda: JPEGDefense("digits_cnn"),
+        lambda: JPEGDefense(model, 75.5),
         lambda: BitDepthDefense(model, 9),
+        lambda: BitDepthDefense(model, 2.5),
+        lambda: SmoothingDefense(model, float("inf")),
+        lambda: SmoothingDefense(model, n_samples=2.5),
         lambda: ResizePadDefense(model, 0),
         lambda: SmoothingDefense(model, -1),
         lambda: SmoothingDefense(model, n_samples=0),

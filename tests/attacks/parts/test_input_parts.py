@@ -13,6 +13,7 @@ from interaction_train.attacks import (
     RandomMask,
     RandomNoise,
     RandomWarp,
+    ScaleInvariance,
     SpectrumScaling,
     StructureInvariance,
 )
@@ -134,3 +135,15 @@ def test_bad_settings(make, argument):
 def test_parts_that_do_not_fit_the_images(part, message):
     with pytest.raises(InputError, match=message):
         craft(network().double(), images(), torch.arange(4), parts=[part])
+
+
+@pytest.mark.parametrize("before", [StructureInvariance(), ScaleInvariance(2), Admix(pool=POOL)])
+def test_masks_put_clean_pixels_into_images_that_are_not_transformed(before):
+    x, y = images(), torch.arange(4)
+    with pytest.raises(InputError, match=r"^parts: got RandomMask after"):
+        craft(network().double(), x, y, parts=[before, RandomMask()])
+    craft(network().double(), x, y, parts=[RandomNoise(), RandomMask(), before])
+
+
+def test_a_pool_is_shown_by_its_shape():
+    assert "pool=(5, 3, 10, 12)" in repr(Admix(pool=torch.rand(5, 3, 10, 12)))

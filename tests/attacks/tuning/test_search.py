@@ -10,7 +10,14 @@ import torch
 import yaml
 from torch.utils.data import DataLoader, TensorDataset
 
-from interaction_train.attacks import MaskedObjective, Momentum, TransferAttack, VarianceTuning
+from interaction_train.attacks import (
+    FeatureImportance,
+    GlobalMomentum,
+    MaskedObjective,
+    Momentum,
+    TransferAttack,
+    VarianceTuning,
+)
 from interaction_train.attacks.tuning import job, search as search_module
 from interaction_train.attacks.tuning.job import tune_attack
 from interaction_train.attacks.tuning.score import Bench
@@ -81,7 +88,32 @@ def test_what_a_step_costs(aims):
         (6, {"objective": masks}),
     ):  # fmt: skip
         made = lambda model, options=options: TransferAttack(model, 0.1, 0.02, 9, **options)  # noqa: E731
-        assert bench.passes_per_step(made) == cost
+        assert bench.cost(made) == (cost, 0)
+
+
+@pytest.mark.parametrize("aims", [None, "random"])
+def test_passes_before_the_steps_and_steps_that_are_needed_count(aims):
+    bench = Bench(networks(), PAIRS, batches(), aims)
+    warmed = lambda model: TransferAttack(model, 0.1, 0.02, parts=[GlobalMomentum(5), Momentum()])  # noqa: E731
+    importance = FeatureImportance("1", draws=7)
+    watched = lambda model: TransferAttack(model, 0.1, 0.02, objective=importance)  # noqa: E731
+    assert bench.cost(warmed, 9) == (1, 0)
+    assert bench.cost(watched) == (1, 7)
+    with pytest.raises(InputError, match="pre_steps"):
+        bench.cost(warmed, 4)
+
+
+def test_a_search_of_parts_that_need_many_steps_stays_within_its_passes(tmp_path):
+    space = {
+        "GlobalMomentum": {"pre_steps": 3},
+        "Momentum": {},
+        "FeatureImportance": {"layer": "1", "draws": 4},
+    }
+    _, records = run(tmp_path, 8, space=space)
+    both = [r for r in records if r["GlobalMomentum"] and r["Momentum"]]
+    assert both
+    assert all(r["passes"] == 10 and r["steps"] == 6 for r in records if not r["refused"])
+    assert not any(r["refused"] for r in both)
 
 
 def run(folder, trials, seed=0, space=SPACE, passes=10, bench=None):

@@ -116,6 +116,10 @@ def test_the_default_knows_all_its_settings():
         ({"Momentum": {"decay": {"low": 0, "high": 1, "log": True}}}, "positive"),
         ({"Momentum": {"decay": {"low": 0, "high": 1, "step": 1}}}, "low, high"),
         ({"alpha": {"low": "1", "high": 2}}, "space.alpha"),
+        ({"alpha": {"low": -1.0, "high": 2.0}}, "space.alpha: .*positive"),
+        ({"alpha": [2, 0]}, "space.alpha: .*positive"),
+        ({"alpha": None}, "space.alpha: .*positive"),
+        (["Momentum"], "^space: .*a mapping"),
         ({"RandomNoise": {"copies": {"low": 0, "high": 4}}}, "at least 1"),
     ],
 )
