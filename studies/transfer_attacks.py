@@ -331,17 +331,21 @@ def picture(part: Part, runs: Mapping[str, Summary]) -> Figure:
     figure = Figure(figsize=(3.7 * len(bounds) + 2.5, 4), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(bounds), sharey=True))
     for axes, eps in zip(panels, bounds, strict=True):
-        for row in rows(runs, f"eps_{eps}"):
-            ours = row["attack"].startswith("preset")
-            colour = "tab:red" if ours else "tab:gray"
-            axes.plot([row["passes"]], [row["mean"]], "o", color=colour)
+        found = rows(runs, f"eps_{eps}")[::-1]
+        apart = 0.04 * (found[-1]["mean"] - found[0]["mean"])  # of labels
+        top = -np.inf
+        for row in found:
+            at, top = (row["passes"], row["mean"]), max(top + apart, row["mean"])
+            colour = "tab:red" if row["attack"].startswith("preset") else "tab:gray"
+            axes.plot(*at, "o", color=colour, ms=4)
             axes.annotate(
-                row["attack"].removeprefix("preset "), (row["passes"], row["mean"]),
-                xytext=(4, 2), textcoords="offset points", fontsize=7, color=colour,
+                row["attack"].removeprefix("preset "), at, xytext=(1.3 * at[0], top),
+                fontsize=7, color=colour, va="center",
+                arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.4},
             )  # fmt: skip
         axes.set(xlabel="passes per image", xscale="log", title=f"ε = {eps}/255")
         axes.grid(alpha=0.3)
-        axes.margins(x=0.25)
+        axes.margins(x=0.45)
     panels[0].set_ylabel("success at the targets, %")
     figure.suptitle(f"Transfer on {part.data}: presets (red) and published attacks (grey)")
     return figure
