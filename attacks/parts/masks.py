@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -49,7 +50,7 @@ class RandomMask(Part):
         self.players = GridPlayers(8, 8) if players is None else players
 
     def vary(self, rows: Tensor, copy: Tensor, step: Step) -> Tensor:
-        for part in step.parts[: list(step.parts).index(self)]:
+        for part in takewhile(lambda part: part is not self, step.parts):
             if part.varies and (part.spatial or isinstance(part, Admix | ScaleInvariance)):
                 got = f"RandomMask after {type(part).__name__}"
                 raise InputError("parts", got, "RandomMask before it, as it puts clean pixels in")

@@ -93,6 +93,7 @@ def attack(net: nn.Module, parts: list[Part], way: str = "L∞", **more) -> Tran
     return made
 
 
+@pytest.mark.filterwarnings("ignore:.*takes masked images as they are")
 @pytest.mark.parametrize(
     ("name", "way"),
     [
