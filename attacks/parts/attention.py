@@ -46,23 +46,18 @@ class Attention(FunctionMode):
         self.inside = False
         self.found = self.found_inside = 0
 
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
+    def call(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        given = kwargs or {}
         attends = function in _ATTENTION or (self.inside and function in _SOFTMAX)
         self.found += attends
         self.found_inside += attends
         if not attends:
-            return function(*args, **given)
+            return function(*args, **kwargs)
         if function in _SOFTMAX:
-            return self.map(function(*args, **given))
+            return self.map(function(*args, **kwargs))
         own = self.scaled if function is F.scaled_dot_product_attention else self.multihead
-        return own(*args, **given)
+        return own(*args, **kwargs)
 
     @abstractmethod
     def map(self, attention: Tensor) -> Tensor:

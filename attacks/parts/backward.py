@@ -74,20 +74,16 @@ class _LinearReLU(FunctionMode):
         self.begun = self.added = False  # whether the block's sum has been taken
         self.real = False  # whether the gradient is the real one, for the moment
 
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
+    def call(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         if self.begun and function in _RELUS:
-            x, top, inplace = _RELUS[function](*args, **(kwargs or {}))
+            x, top, inplace = _RELUS[function](*args, **kwargs)
             if top is not None:
                 self.found += 1
                 if not self.added:
                     return _Linear.apply(x, top, inplace, self)
-        return function(*args, **(kwargs or {}))
+        return function(*args, **kwargs)
 
     def reset(self, *_: Any) -> None:
         self.found, self.begun, self.added = 0, False, False

@@ -87,14 +87,10 @@ class Erosion(FunctionMode):
         self.dropout, self.skip = dropout, skip
         self.network, self.found = 0, 0
 
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
+    def call(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        output = function(*args, **(kwargs or {}))
+        output = function(*args, **kwargs)
         if not self.dropout or function not in _ACTIVATIONS or self.draw is None:
             return output
         self.found += 1

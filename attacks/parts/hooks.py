@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar
 
@@ -55,6 +56,21 @@ class FunctionMode(TorchFunctionMode):
     """What torch's functions are replaced by; those entered are known, innermost last."""
 
     entered: ClassVar[list[FunctionMode]] = []
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        return self.call(function, args, kwargs or {})
+
+    @abstractmethod
+    def call(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """A call of one of torch's functions, or what takes its place."""
 
     def __enter__(self) -> Any:
         self.entered.append(self)

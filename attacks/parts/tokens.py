@@ -87,18 +87,14 @@ class _Regularized(Attention):
         self.weights = {id(weight) for weight in weights}
         self.projected = 0
 
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
+    def call(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         # Not a hook on the layer, which torchvision's Swin does not call.
         if function is F.linear and len(args) > 1 and id(args[1]) in self.weights:
             self.projected += 1
-            return _regularized(F.linear(*args, **(kwargs or {})), self.projection)
-        return super().__torch_function__(function, types, args, kwargs)
+            return _regularized(F.linear(*args, **kwargs), self.projection)
+        return super().call(function, args, kwargs)
 
     def enter(self, *_: Any) -> None:
         super().enter()
