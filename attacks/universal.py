@@ -103,7 +103,7 @@ class UniversalPerturbation(L.LightningModule):
         self.delta = nn.Parameter(delta[0])
         self.rate = TransferRate(1 + len(self.others))
         self._memory: Memory = defaultdict(dict)
-        self._moved = False
+        self._moved = self._known = False
 
     def forward(self, x: Tensor) -> Tensor:
         """The images with δ, in [0, 1]."""
@@ -223,9 +223,10 @@ class UniversalPerturbation(L.LightningModule):
         if x.shape[1:] != self.delta.shape:
             expected = f"(B, {', '.join(map(str, self.delta.shape))}), as shape says"
             raise InputError("images", f"shape {tuple(x.shape)}", expected)
-        if self.target is not None:
+        if self.target is not None and not self._known:  # once, as it takes a forward pass
             classes = class_logits(self.model, x[:1], "model").shape[1]
             checked_classes(torch.tensor([self.target]), classes, "target")
+            self._known = True
         return x, y
 
     def _planned_steps(self) -> int:

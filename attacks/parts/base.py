@@ -56,8 +56,8 @@ class Step:
             alpha = part.step_size(alpha, seen)
         return gradient, alpha
 
-    def noise(self, stream: str, copies: int | range) -> Tensor:
-        """Uniform in [-1, 1), ``(B, copies, C, H, W)``; of a range, those copies of the whole."""
+    def noise(self, stream: str, copies: int | range | Tensor) -> Tensor:
+        """Uniform in [-1, 1), ``(B, copies, C, H, W)``; of numbers, those copies of the whole."""
         shape = self.clean.shape[1:]
         unit = self.draws.uniform(stream, copies, shape.numel())
         return (2 * unit - 1).unflatten(-1, shape).to(self.clean)

@@ -37,12 +37,11 @@ class RandomNoise(Part):
         self.radius, self.kind, self.copies = radius, kind, copies
 
     def vary(self, rows: Tensor, copy: Tensor, step: Step) -> Tensor:
-        size = rows[0, 0].numel()
         if self.kind == "normal":
-            noise = step.draws.normal("noise", copy, size)
+            noise = step.draws.normal("noise", copy, rows[0, 0].numel()).view_as(rows).to(rows)
         else:
-            noise = 2 * step.draws.uniform("noise", copy, size) - 1
-        return rows + self.radius * step.pixel_eps * noise.view_as(rows).to(rows)
+            noise = step.noise("noise", copy)
+        return rows + self.radius * step.pixel_eps * noise
 
 
 class ScaleInvariance(Part):

@@ -17,7 +17,7 @@ from interaction_train.errors import InputError
 Settings = dict[str, Any]
 
 ALPHA = "alpha"
-_CANDIDATES: dict[str, Settings] = {
+_CANDIDATES: Settings = {
     "Objective": {"loss": ["cross_entropy", "margin"]},
     "RandomMask": {"keep": {"low": 0.7, "high": 0.95}},
     "StructureInvariance": {"blocks": [2, 3, 4], "copies": [1, 2, 4]},
@@ -58,8 +58,7 @@ class Space:
         known = _known()
         if not isinstance(space, Mapping | None):
             raise InputError("space", repr(space), "a mapping, name → settings")
-        if space is None:
-            space = {k: v for k, v in _CANDIDATES.items() if k in known or k == ALPHA}
+        space = _CANDIDATES if space is None else space
         self.described = dict(space)
         self.alpha: Any = space.get(ALPHA, _CANDIDATES[ALPHA])
         _check_range(ALPHA, self.alpha)
