@@ -165,11 +165,20 @@ def published(eps: float, passes: int, pool: Tensor | None) -> dict[str, Factory
     return found | peers(eps, passes)
 
 
-def peers(eps: float, passes: int) -> dict[str, Factory]:
-    """Attacks of the package torchattack (extra ``bench``), at these passes."""
+@cache
+def peer() -> Any:
+    """The package torchattack (extra ``bench``), or None, which is said once."""
     try:
-        package = importlib.import_module("torchattack")
+        return importlib.import_module("torchattack")
     except ImportError:
+        print("torchattack's attacks are left out. Install the extra 'bench'.")
+        return None
+
+
+def peers(eps: float, passes: int) -> dict[str, Factory]:
+    """Attacks of the package torchattack, at these passes."""
+    package = peer()
+    if package is None:
         return {}
     copies = max(1, min(20, passes // 4))
     steps = passes // copies
