@@ -11,10 +11,16 @@ from interaction_train.concepts.concepts import Concepts
 from interaction_train.concepts.operators import operators
 from interaction_train.concepts.penalty import Penalty
 from interaction_train.concepts.solver import FEASIBLE, solve
-from interaction_train.concepts.transforms import merge_single, values_from_and_or
+from interaction_train.concepts.transforms import (
+    fewest_pairs,
+    merge_single,
+    values_from_and_or,
+)
 from interaction_train.errors import InputError, at_least, in_range
 from interaction_train.game.precision import wide
 from interaction_train.indices.exact import count_players, summable
+
+_NOTHING = 1e-10  # what is left of interactions that cancel, relative to max |v − v(∅)|
 
 
 def sparse_concepts(
@@ -26,7 +32,8 @@ def sparse_concepts(
     and Quantifying AND-OR Interactions for Faithful and Concise Explanation of DNNs", 2023). The
     value of ∅ is not counted. This is a linear programme; all samples are solved at once, in
     O(n 2^n) time and memory a step, and for each it is proven how far the result can be from the
-    optimum (:mod:`~interaction_train.concepts.solver`).
+    optimum (:mod:`~interaction_train.concepts.solver`). Of equally sparse results one is
+    taken in which no two players have an AND and an OR of one sign, which are the two themselves.
 
     Args:
         v: values ``(..., 2^n)`` with n at least 1; float64 inside, on the CPU where that is lacked.
@@ -138,7 +145,10 @@ def _decompose(
             f"tolerance = {tolerance}"
         )
         warnings.warn(text, UserWarning, stacklevel=3)
-    i_and, i_or = merge_single(*(best.x * unit.unsqueeze(-1)).transpose(0, 1).unbind(2))
+    i_and, i_or = merge_single(*best.x.transpose(0, 1).unbind(2))
+    if len(v) == 1:  # of several networks, one could pay for another's
+        i_and, i_or = fewest_pairs(i_and, i_or)
+    i_and, i_or = (x.masked_fill(x.abs() < _NOTHING, 0) * unit[:, 0] for x in (i_and, i_or))
     constant = empty[..., 0].T + i_and[..., 0]
     i_and[..., 0] = 0
     i_and, i_or = i_and.to(v), i_or.to(v)

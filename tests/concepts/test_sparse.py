@@ -212,7 +212,9 @@ def joint_optimum(vs: torch.Tensor, alpha: float) -> float:
         rows = slice(at * size, (at + 1) * size)
         largest[rows, at * each : (at + 1) * each] = np.hstack([np.eye(size), np.eye(size)])
         largest[rows, m * each :] = -np.eye(size)
-    return linprog(cost, A_ub=largest, b_ub=np.zeros(m * size), A_eq=equal, b_eq=vs.flatten()).fun
+    return linprog(
+        cost, A_ub=largest, b_ub=np.zeros(m * size), A_eq=equal, b_eq=vs.flatten().numpy()
+    ).fun
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
