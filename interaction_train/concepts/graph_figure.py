@@ -1,0 +1,199 @@
+"""The figure of a concept graph: layers from left to right, everything placed in inches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyBboxPatch, PathPatch
+from matplotlib.path import Path
+from torch import Tensor
+
+from interaction_train.errors import InputError
+from interaction_train.tracking.figures import new_figure
+
+if TYPE_CHECKING:  # the graph imports this file to plot itself
+    from interaction_train.concepts.graph import ConceptGraph, GraphNode
+
+RAISES, LOWERS = "#0072B2", "#D55E00"  # Okabe and Ito's blue and vermilion: told apart by everybody
+_GREY, _INK = "#8c8c8c", "#262626"
+_FONT = 9  # points
+_LETTER = 0.085  # inches, a wide one
+_ROW, _BOX, _GAP = 0.36, 0.26, 1.5  # inches: between rows, height of a box, between layers
+_THUMBNAIL, _THUMBNAIL_ROW = 0.52, 0.62
+_LETTERS = 18  # of a label, beyond which it is shortened
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a node is: its left edge, width and middle."""
+
+    left: float
+    width: float
+    y: float
+
+    @property
+    def right(self) -> float:
+        return self.left + self.width
+
+
+def graph_figure(
+    graph: ConceptGraph, image: Tensor | None, cells: Tensor | None, title: str | None
+) -> Figure:
+    """The figure that :meth:`~interaction_train.concepts.graph.ConceptGraph.plot` returns."""
+    pictures = {} if image is None and cells is None else _thumbnails(graph, image, cells)
+    layers = [
+        graph.layer(kind) for kind in ("player", "coalition", "concept") if graph.layer(kind)
+    ]
+    layers.append(graph.layer("sum"))
+    height = max(map(len, layers)) * (_THUMBNAIL_ROW if pictures else _ROW)
+    places: dict[str, _Place] = {}
+    left = 0.0
+    for layer in layers:
+        width = max(_text_width(graph, node) for node in layer)
+        width += _THUMBNAIL * any(node.id in pictures for node in layer)
+        for k, node in enumerate(_ordered(layer, places, graph)):
+            places[node.id] = _Place(left, width, height * (1 - (k + 0.5) / len(layer)))
+        left += width + _GAP
+    figure, axes = new_figure()
+    figure.set_size_inches(left - _GAP + 0.3, height + 0.9)
+    axes.set(xlim=(-0.1, left - _GAP + 0.1), ylim=(-0.05, height + 0.05), aspect="equal")
+    axes.axis("off")
+    _draw_edges(axes, graph, places)
+    for node in graph.nodes:
+        _draw_node(axes, graph, node, places[node.id], pictures.get(node.id))
+    _draw_legend(figure, graph)
+    axes.set_title(_default_title(graph) if title is None else title, fontsize=_FONT + 2)
+    return figure
+
+
+def _ordered(
+    layer: list[GraphNode], places: dict[str, _Place], graph: ConceptGraph
+) -> list[GraphNode]:
+    """From top to bottom: coalitions beside their players, concepts by strength, others as are."""
+    if layer[0].kind == "concept":
+        return sorted(layer, key=lambda node: -abs(node.value))
+    if layer[0].kind == "coalition":
+        players = [places[f"player{i}"].y if f"player{i}" in places else 0 for i in range(99)]
+        return sorted(layer, key=lambda node: -np.mean([players[i] for i in node.players]))
+    return layer
+
+
+def _text(graph: ConceptGraph, node: GraphNode) -> str:
+    if node.kind == "sum":
+        return f"Σ = {node.value:.3g}"
+    label = node.label
+    if len(label) > _LETTERS:
+        several = f"{'OR' if node.is_or else 'AND'} of {len(node.players)}"
+        label = label[: _LETTERS - 1] + "…" if len(node.players) == 1 else several
+    return f"{node.value:+.2g}   {label}" if node.kind == "concept" else label
+
+
+def _text_width(graph: ConceptGraph, node: GraphNode) -> float:
+    return max(0.35, _LETTER * len(_text(graph, node)) + 0.12)
+
+
+def _draw_edges(axes: Axes, graph: ConceptGraph, places: dict[str, _Place]) -> None:
+    concepts = {node.id: node for node in graph.layer("concept")}
+    strongest = max((abs(node.value) for node in concepts.values()), default=0.0) or 1.0
+    for source, target in graph.edges:
+        concept = concepts.get(target) or concepts.get(source)
+        colour, width, style = _GREY, 0.8, "solid"
+        if concept is not None:
+            colour = RAISES if concept.value >= 0 else LOWERS
+            width = 0.5 + 3.5 * abs(concept.value) / strongest
+        start, end = places[source], places[target]
+        bend = 0.5 * (end.left - start.right)
+        line = [
+            (start.right, start.y),
+            (start.right + bend, start.y),
+            (end.left - bend, end.y),
+            (end.left, end.y),
+        ]
+        path = Path(line, [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4])
+        axes.add_patch(
+            PathPatch(path, fill=False, edgecolor=colour, linewidth=width, linestyle=style, alpha=0.6)
+        )
+
+
+def _draw_node(
+    axes: Axes, graph: ConceptGraph, node: GraphNode, place: _Place, picture: np.ndarray | None
+) -> None:
+    colour = _INK
+    if node.kind == "concept":
+        colour = RAISES if node.value >= 0 else LOWERS
+    left = place.left
+    if picture is not None:
+        rows, columns = picture.shape[:2]
+        half = 0.5 * _THUMBNAIL / max(rows, columns) * np.array([columns, rows])
+        middle = left + 0.5 * _THUMBNAIL
+        extent = (middle - half[0], middle + half[0], place.y - half[1], place.y + half[1])
+        axes.imshow(picture, extent=extent, interpolation="nearest", zorder=3, vmin=0, vmax=1)
+        axes.autoscale(False)
+        left += _THUMBNAIL + 0.06
+    width = place.right - left
+    pad = 0.03
+    axes.add_patch(
+        FancyBboxPatch(
+            (left + pad, place.y - 0.5 * _BOX + pad),
+            width - 2 * pad,
+            _BOX - 2 * pad,
+            boxstyle=f"round,pad={pad}",
+            facecolor="white",
+            edgecolor=colour,
+            linewidth=1.0,
+            linestyle="--" if node.is_or else "-",
+            zorder=4,
+        )
+    )
+    axes.text(
+        left + 0.5 * width,
+        place.y,
+        _text(graph, node),
+        ha="center",
+        va="center",
+        fontsize=_FONT,
+        color=colour,
+        zorder=5,
+    )
+
+
+def _draw_legend(figure: Figure, graph: ConceptGraph) -> None:
+    handles = [
+        Line2D([], [], color=RAISES, linewidth=2.5, label="raises the payoff"),
+        Line2D([], [], color=LOWERS, linewidth=2.5, label="lowers it (width: |I|)"),
+    ]
+    if any(node.is_or for node in graph.nodes):
+        handles.append(Line2D([], [], color=_INK, linestyle="--", label="OR: one player is enough"))
+    figure.legend(
+        handles=handles, loc="outside lower center", ncol=3, frameon=False, fontsize=_FONT
+    )
+
+
+def _default_title(graph: ConceptGraph) -> str:
+    r2 = f", R² = {graph.r2:.3f} over all coalitions" if graph.r2 == graph.r2 else ""
+    return f"{len(graph.layer('concept'))} concepts of {len(graph.names)} players{r2}"
+
+
+def _thumbnails(
+    graph: ConceptGraph, image: Tensor | None, cells: Tensor | None
+) -> dict[str, np.ndarray]:
+    """The image with all but a node's cells greyed, ``(H, W, 3)``, for all nodes but the sum."""
+    if image is None or cells is None:
+        missing = "image" if image is None else "cells"
+        raise InputError(missing, None, "image and cells, or neither")
+    if image.dim() != 3 or image.shape[0] not in (1, 3):
+        raise InputError("image", f"shape {tuple(image.shape)}", "(1, H, W) or (3, H, W)")
+    if cells.dtype != torch.int64 or cells.shape != image.shape[1:]:
+        expected = f"int64 {tuple(image.shape[1:])}, the player of each pixel"
+        raise InputError("cells", f"{cells.dtype} {tuple(cells.shape)}", expected)
+    shown = image.detach().float().cpu().clamp(0, 1).expand(3, -1, -1).permute(1, 2, 0).numpy()
+    greyed = 0.65 + 0.25 * shown.mean(-1, keepdims=True).repeat(3, -1)
+    player = cells.cpu().numpy()[..., None]
+    nodes = [node for node in graph.nodes if node.kind != "sum"]
+    return {node.id: np.where(np.isin(player, node.players), shown, greyed) for node in nodes}
