@@ -47,9 +47,7 @@ def graph_figure(
 ) -> Figure:
     """The figure that :meth:`~interaction_train.concepts.graph.ConceptGraph.plot` returns."""
     pictures = {} if image is None and cells is None else _thumbnails(graph, image, cells)
-    layers = [
-        graph.layer(kind) for kind in ("player", "coalition", "concept") if graph.layer(kind)
-    ]
+    layers = [graph.layer(kind) for kind in ("player", "coalition", "concept") if graph.layer(kind)]
     layers.append(graph.layer("sum"))
     height = max(map(len, layers)) * (_THUMBNAIL_ROW if pictures else _ROW)
     places: dict[str, _Place] = {}
@@ -103,7 +101,7 @@ def _draw_edges(axes: Axes, graph: ConceptGraph, places: dict[str, _Place]) -> N
     strongest = max((abs(node.value) for node in concepts.values()), default=0.0) or 1.0
     for source, target in graph.edges:
         concept = concepts.get(target) or concepts.get(source)
-        colour, width, style = _GREY, 0.8, "solid"
+        colour, width = _GREY, 0.8
         if concept is not None:
             colour = RAISES if concept.value >= 0 else LOWERS
             width = 0.5 + 3.5 * abs(concept.value) / strongest
@@ -116,9 +114,8 @@ def _draw_edges(axes: Axes, graph: ConceptGraph, places: dict[str, _Place]) -> N
             (end.left, end.y),
         ]
         path = Path(line, [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4])
-        axes.add_patch(
-            PathPatch(path, fill=False, edgecolor=colour, linewidth=width, linestyle=style, alpha=0.6)
-        )
+        look = {"edgecolor": colour, "linewidth": width, "alpha": 0.6}
+        axes.add_patch(PathPatch(path, fill=False, **look))
 
 
 def _draw_node(

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from interaction_train.indices.exact import all_coalitions
+
 _MEAN_WEIGHT = 10.0  # of the mean length E beside the total length
 _WIDE = 12  # words shared by two concepts, beyond which their subsets are too many to try
 _ROUNDING = 1e-9  # decreases that differ by less are a tie
@@ -108,12 +110,9 @@ def _shared(uses: Tensor) -> Tensor:
     subsets = [uses.new_zeros(0, uses.shape[1])]
     for whole in common:
         words = whole.nonzero().flatten()
-        if len(words) > _WIDE:
-            subsets.append(whole[None])
-            continue
-        chosen = torch.cartesian_prod(*[torch.tensor([False, True])] * len(words))
-        sets = whole.new_zeros(2 ** len(words), len(whole))
-        sets[:, words] = chosen.reshape(-1, len(words))
+        chosen = whole[None, words] if len(words) > _WIDE else all_coalitions(len(words))
+        sets = whole.new_zeros(len(chosen), len(whole))
+        sets[:, words] = chosen
         subsets.append(sets)
     every = torch.cat(subsets)
     every = every[every.sum(1) >= 2]

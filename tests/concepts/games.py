@@ -30,7 +30,8 @@ def column(players, is_or: bool, n: int) -> torch.Tensor:
 def design(members: torch.Tensor, is_or: torch.Tensor) -> torch.Tensor:
     """The design of a regression on a sample's patterns: (2^n, 1 + k), the constant first."""
     n = members.shape[-1]
-    found = [column(m.nonzero().flatten().tolist(), bool(o), n) for m, o in zip(members, is_or)]
+    rows = zip(members, is_or.tolist(), strict=True)
+    found = [column(m.nonzero().flatten().tolist(), o, n) for m, o in rows]
     return torch.stack([torch.ones(1 << n).double(), *found], 1)
 
 
@@ -59,7 +60,7 @@ def exact_game():
 
 
 def random_game(n: int, batch: int = 3, strong: int | None = None, dtype=torch.float64):
-    """Random interactions, `strong` ANDs and ORs each or all, none of ∅ and no ORs of one player."""
+    """Random interactions, `strong` ANDs and ORs or all, none of ∅ and no OR of one player."""
     generator = torch.Generator().manual_seed(100 * n + batch)
     parts = torch.randn(2, batch, 1 << n, generator=generator, dtype=torch.float64)
     if strong is not None:

@@ -105,7 +105,7 @@ def test_removal_costs_are_those_of_removing():
     n = 4
     concepts, v = random_game(n)
     v = v + torch.linspace(-1, 1, 16).double()
-    values, weights, constant = decomposed(concepts, v)
+    values, weights, _ = decomposed(concepts, v)
     fitted = concepts.values()
     costs = removal_costs(values - fitted, weights)
     assert bool((costs[:, [0, 16]] == 0).all())
