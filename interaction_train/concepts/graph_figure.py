@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,11 +13,9 @@ from matplotlib.patches import FancyBboxPatch, PathPatch
 from matplotlib.path import Path
 from torch import Tensor
 
+from interaction_train.concepts.layers import GraphNode, Layers
 from interaction_train.errors import InputError
 from interaction_train.tracking.figures import new_figure
-
-if TYPE_CHECKING:  # the graph imports this file to plot itself
-    from interaction_train.concepts.graph import ConceptGraph, GraphNode
 
 RAISES, LOWERS = "#0072B2", "#D55E00"  # Okabe and Ito's blue and vermilion: told apart by everybody
 _GREY, _INK = "#8c8c8c", "#262626"
@@ -26,7 +23,7 @@ _FONT = 9  # points
 _LETTER = 0.085  # inches, a wide one
 _ROW, _BOX, _GAP = 0.36, 0.26, 1.5  # inches: between rows, height of a box, between layers
 _THUMBNAIL, _THUMBNAIL_ROW = 0.52, 0.62
-_LETTERS = 18  # of a label, beyond which it is shortened
+_LETTERS = 24  # of a label, beyond which it is shortened
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class _Place:
 
 
 def graph_figure(
-    graph: ConceptGraph, image: Tensor | None, cells: Tensor | None, title: str | None
+    graph: Layers, image: Tensor | None, cells: Tensor | None, title: str | None
 ) -> Figure:
     """The figure that :meth:`~interaction_train.concepts.graph.ConceptGraph.plot` returns."""
     pictures = {} if image is None and cells is None else _thumbnails(graph, image, cells)
@@ -62,7 +59,7 @@ def graph_figure(
     figure.set_size_inches(left - _GAP + 0.3, height + 0.9)
     axes.set(xlim=(-0.1, left - _GAP + 0.1), ylim=(-0.05, height + 0.05), aspect="equal")
     axes.axis("off")
-    _draw_edges(axes, graph, places)
+    _draw_edges(axes, graph, places, _THUMBNAIL if pictures else _BOX)
     for node in graph.nodes:
         _draw_node(axes, graph, node, places[node.id], pictures.get(node.id))
     _draw_legend(figure, graph)
@@ -70,56 +67,87 @@ def graph_figure(
     return figure
 
 
-def _ordered(
-    layer: list[GraphNode], places: dict[str, _Place], graph: ConceptGraph
-) -> list[GraphNode]:
-    """From top to bottom: coalitions beside their players, concepts by strength, others as are."""
+def _ordered(layer: list[GraphNode], places: dict[str, _Place], graph: Layers) -> list[GraphNode]:
+    """From top to bottom: concepts by strength, coalitions beside their players, others as are."""
     if layer[0].kind == "concept":
         return sorted(layer, key=lambda node: -abs(node.value))
     if layer[0].kind == "coalition":
-        players = [places[f"player{i}"].y if f"player{i}" in places else 0 for i in range(99)]
-        return sorted(layer, key=lambda node: -np.mean([players[i] for i in node.players]))
+        heights = {node.id: [places[f"player{i}"].y for i in node.players] for node in layer}
+        return sorted(layer, key=lambda node: -float(np.mean(heights[node.id])))
     return layer
 
 
-def _text(graph: ConceptGraph, node: GraphNode) -> str:
+def _text(graph: Layers, node: GraphNode) -> str:
     if node.kind == "sum":
-        return f"Σ = {node.value:.3g}"
+        return f"Σ = {_number(graph, node.value)}\nv(∅) = {_number(graph, graph.constant)}"
     label = node.label
     if len(label) > _LETTERS:
         several = f"{'OR' if node.is_or else 'AND'} of {len(node.players)}"
         label = label[: _LETTERS - 1] + "…" if len(node.players) == 1 else several
-    return f"{node.value:+.2g}   {label}" if node.kind == "concept" else label
+    if node.kind != "concept":
+        return label
+    sign = "+" if node.value >= 0 else ""
+    return f"{sign}{_number(graph, node.value)}   {label}"
 
 
-def _text_width(graph: ConceptGraph, node: GraphNode) -> float:
-    return max(0.35, _LETTER * len(_text(graph, node)) + 0.12)
+def _number(graph: Layers, value: float) -> str:
+    """With three digits of the strongest concept."""
+    decimals = max(0, 2 - int(np.floor(np.log10(_strongest(graph)))))
+    return f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "−")  # no negative zero
 
 
-def _draw_edges(axes: Axes, graph: ConceptGraph, places: dict[str, _Place]) -> None:
+def _strongest(graph: Layers) -> float:
+    return max((abs(node.value) for node in graph.layer("concept")), default=0.0) or 1.0
+
+
+def _text_width(graph: Layers, node: GraphNode) -> float:
+    return max(0.35, _LETTER * max(map(len, _text(graph, node).split("\n"))) + 0.12)
+
+
+def _draw_edges(axes: Axes, graph: Layers, places: dict[str, _Place], height: float) -> None:
+    """Edges, each in the look of its concept; ``height`` is that of a node."""
     concepts = {node.id: node for node in graph.layer("concept")}
-    strongest = max((abs(node.value) for node in concepts.values()), default=0.0) or 1.0
+    between = [places[node.id] for node in graph.layer("coalition")]
     for source, target in graph.edges:
         concept = concepts.get(target) or concepts.get(source)
         colour, width = _GREY, 0.8
         if concept is not None:
             colour = RAISES if concept.value >= 0 else LOWERS
-            width = 0.5 + 3.5 * abs(concept.value) / strongest
+            width = 0.5 + 3.5 * abs(concept.value) / _strongest(graph)
         start, end = places[source], places[target]
-        bend = 0.5 * (end.left - start.right)
-        line = [
-            (start.right, start.y),
-            (start.right + bend, start.y),
-            (end.left - bend, end.y),
-            (end.left, end.y),
-        ]
-        path = Path(line, [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4])
+        points = [(start.right, start.y)]
+        if start.left == end.left:  # a coalition in a coalition
+            points = [(start.left, start.y), *_curve(start.left, start.y, end.left, end.y)]
+        elif between and start.right < between[0].left and end.left > between[0].right:
+            column = between[0]
+            middle = 0.5 * (column.left + column.right)
+            share = (middle - start.right) / (end.left - start.right)
+            y = _free(start.y + share * (end.y - start.y), between, 0.5 * height + 0.06)
+            points += _curve(start.right, start.y, column.left, y)
+            points += [(middle, y), (middle, y), (column.right, y)]
+            points += _curve(column.right, y, end.left, end.y)
+        else:
+            points += _curve(start.right, start.y, end.left, end.y)
+        codes = [Path.MOVETO] + [Path.CURVE4] * (len(points) - 1)
         look = {"edgecolor": colour, "linewidth": width, "alpha": 0.6}
-        axes.add_patch(PathPatch(path, fill=False, **look))
+        axes.add_patch(PathPatch(Path(points, codes), fill=False, **look))
+
+
+def _curve(x: float, y: float, to_x: float, to_y: float) -> list[tuple[float, float]]:
+    """A curve that leaves and arrives level; within a column, around its left."""
+    bend = 0.5 * (to_x - x) if to_x > x else -0.35
+    return [(x + bend, y), (to_x - abs(bend), to_y), (to_x, to_y)]
+
+
+def _free(y: float, nodes: list[_Place], distance: float) -> float:
+    """The height nearest to y that passes no node of a column within a distance."""
+    heights = [y, *(node.y + side * distance for node in nodes for side in (-1, 1))]
+    free = [h for h in heights if all(abs(h - node.y) >= distance - 1e-9 for node in nodes)]
+    return min(free, key=lambda h: abs(h - y))
 
 
 def _draw_node(
-    axes: Axes, graph: ConceptGraph, node: GraphNode, place: _Place, picture: np.ndarray | None
+    axes: Axes, graph: Layers, node: GraphNode, place: _Place, picture: np.ndarray | None
 ) -> None:
     colour = _INK
     if node.kind == "concept":
@@ -133,13 +161,13 @@ def _draw_node(
         axes.imshow(picture, extent=extent, interpolation="nearest", zorder=3, vmin=0, vmax=1)
         axes.autoscale(False)
         left += _THUMBNAIL + 0.06
-    width = place.right - left
-    pad = 0.03
+    text = _text(graph, node)
+    width, height, pad = place.right - left, _BOX + 0.15 * text.count("\n"), 0.03
     axes.add_patch(
         FancyBboxPatch(
-            (left + pad, place.y - 0.5 * _BOX + pad),
+            (left + pad, place.y - 0.5 * height + pad),
             width - 2 * pad,
-            _BOX - 2 * pad,
+            height - 2 * pad,
             boxstyle=f"round,pad={pad}",
             facecolor="white",
             edgecolor=colour,
@@ -151,16 +179,17 @@ def _draw_node(
     axes.text(
         left + 0.5 * width,
         place.y,
-        _text(graph, node),
+        text,
         ha="center",
         va="center",
         fontsize=_FONT,
         color=colour,
+        parse_math=False,
         zorder=5,
     )
 
 
-def _draw_legend(figure: Figure, graph: ConceptGraph) -> None:
+def _draw_legend(figure: Figure, graph: Layers) -> None:
     handles = [
         Line2D([], [], color=RAISES, linewidth=2.5, label="raises the payoff"),
         Line2D([], [], color=LOWERS, linewidth=2.5, label="lowers it (width: |I|)"),
@@ -172,14 +201,12 @@ def _draw_legend(figure: Figure, graph: ConceptGraph) -> None:
     )
 
 
-def _default_title(graph: ConceptGraph) -> str:
+def _default_title(graph: Layers) -> str:
     r2 = f", R² = {graph.r2:.3f} over all coalitions" if graph.r2 == graph.r2 else ""
     return f"{len(graph.layer('concept'))} concepts of {len(graph.names)} players{r2}"
 
 
-def _thumbnails(
-    graph: ConceptGraph, image: Tensor | None, cells: Tensor | None
-) -> dict[str, np.ndarray]:
+def _thumbnails(graph: Layers, image: Tensor | None, cells: Tensor | None) -> dict[str, np.ndarray]:
     """The image with all but a node's cells greyed, ``(H, W, 3)``, for all nodes but the sum."""
     if image is None or cells is None:
         missing = "image" if image is None else "cells"
