@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import fill
 
 import numpy as np
 import torch
@@ -17,13 +18,13 @@ from interaction_train.concepts.layers import GraphNode, Layers
 from interaction_train.errors import InputError
 from interaction_train.tracking.figures import new_figure
 
-RAISES, LOWERS = "#0072B2", "#D55E00"  # Okabe and Ito's blue and vermilion: told apart by everybody
+RAISES, LOWERS = "#c4501b", "#1c6ea4"  # orange and blue: told apart by everybody
 _GREY, _INK = "#8c8c8c", "#262626"
 _FONT = 9  # points
 _LETTER = 0.085  # inches, a wide one
 _ROW, _BOX, _GAP = 0.36, 0.26, 1.5  # inches: between rows, height of a box, between layers
 _THUMBNAIL, _THUMBNAIL_ROW = 0.52, 0.62
-_LETTERS = 24  # of a label, beyond which it is shortened
+_LETTERS = 30  # of a label, beyond which it is shortened
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,13 @@ def graph_figure(
     pictures = {} if image is None and cells is None else _thumbnails(graph, image, cells)
     layers = [graph.layer(kind) for kind in ("player", "coalition", "concept") if graph.layer(kind)]
     layers.append(graph.layer("sum"))
-    height = max(map(len, layers)) * (_THUMBNAIL_ROW if pictures else _ROW)
+    height = max(2, *map(len, layers)) * (_THUMBNAIL_ROW if pictures else _ROW)
     places: dict[str, _Place] = {}
     left = 0.0
     for layer in layers:
         width = max(_text_width(graph, node) for node in layer)
         width += _THUMBNAIL * any(node.id in pictures for node in layer)
-        for k, node in enumerate(_ordered(layer, places, graph)):
+        for k, node in enumerate(_ordered(layer, places)):
             places[node.id] = _Place(left, width, height * (1 - (k + 0.5) / len(layer)))
         left += width + _GAP
     figure, axes = new_figure()
@@ -63,11 +64,12 @@ def graph_figure(
     for node in graph.nodes:
         _draw_node(axes, graph, node, places[node.id], pictures.get(node.id))
     _draw_legend(figure, graph)
-    axes.set_title(_default_title(graph) if title is None else title, fontsize=_FONT + 2)
+    title = _default_title(graph) if title is None else title
+    axes.set_title(fill(title, int((left - _GAP) / _LETTER)), fontsize=_FONT + 1)
     return figure
 
 
-def _ordered(layer: list[GraphNode], places: dict[str, _Place], graph: Layers) -> list[GraphNode]:
+def _ordered(layer: list[GraphNode], places: dict[str, _Place]) -> list[GraphNode]:
     """From top to bottom: concepts by strength, coalitions beside their players, others as are."""
     if layer[0].kind == "concept":
         return sorted(layer, key=lambda node: -abs(node.value))
@@ -203,7 +205,8 @@ def _draw_legend(figure: Figure, graph: Layers) -> None:
 
 def _default_title(graph: Layers) -> str:
     r2 = f", R² = {graph.r2:.3f} over all coalitions" if graph.r2 == graph.r2 else ""
-    return f"{len(graph.layer('concept'))} concepts of {len(graph.names)} players{r2}"
+    count = len(graph.layer("concept"))
+    return f"{count} concept{'s' * (count != 1)} of {len(graph.names)} players{r2}"
 
 
 def _thumbnails(graph: Layers, image: Tensor | None, cells: Tensor | None) -> dict[str, np.ndarray]:

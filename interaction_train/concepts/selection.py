@@ -147,7 +147,7 @@ def select_concepts(
     )
 
 
-def removal_costs(residual: Tensor, weights: Tensor) -> Tensor:
+def removal_costs(residual: Tensor, weights: Tensor, norms: Tensor) -> Tensor:
     """By how much the squared error grows when a concept goes, ``(B, 2^(n+1))``, for all at once.
 
     ‖r + x_j K_j‖² − ‖r‖² = 2 x_j ⟨r, K_j⟩ + x_j² ‖K_j‖², K_j being 1 where concept j counts.
@@ -155,8 +155,8 @@ def removal_costs(residual: Tensor, weights: Tensor) -> Tensor:
     Args:
         residual: r = v less the surrogate, ``(B, 2^n)``.
         weights: x, I_and and I_or one after the other, ``(B, 2^(n+1))``.
+        norms: ‖K_j‖², ``(2^(n+1),)``, of :func:`~interaction_train.concepts.patterns.counted_on`.
     """
-    norms = counted_on(residual.shape[-1].bit_length() - 1, residual.device)
     return weights * (2 * sums_of(residual) + weights * norms)
 
 
@@ -202,9 +202,10 @@ def _removed_down_to(r2: float, v: Tensor, weights: Tensor, constant: Tensor) ->
     kept = weights != 0
     allowed = (1 - r2) * (v - v.mean(-1, keepdim=True)).square().sum(-1)
     residual = v - constant.unsqueeze(-1) - values_of(weights)
+    norms = counted_on(n, v.device)
     going = torch.ones_like(allowed, dtype=torch.bool)
     for step in range(int(kept.sum(-1).max())):
-        costs = removal_costs(residual, weights).masked_fill(~kept, torch.inf)
+        costs = removal_costs(residual, weights, norms).masked_fill(~kept, torch.inf)
         least, which = costs.min(-1)
         going &= residual.square().sum(-1) + least <= allowed
         if step % _SYNC == 0 and not bool(going.any()):

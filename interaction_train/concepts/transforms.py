@@ -65,9 +65,10 @@ def and_or_sums(r: Tensor) -> tuple[Tensor, Tensor]:
         >>> and_or_sums(torch.tensor([1.0, 2.0, 3.0, 4.0]))
         (tensor([10.,  6.,  7.,  4.]), tensor([10.,  6.,  7.,  9.]))
     """
+    # What holds S is, seen from the full set, within N∖S; what meets S is all but what is.
+    ands, missing = values_from_and(torch.stack([r.flip(-1), r])).flip(-1)
     total = r.sum(-1, keepdim=True)
-    ands = values_from_and(r.flip(-1)).flip(-1)
-    return ands, _with_constant(total - values_from_and(r).flip(-1), total)
+    return ands, _with_constant(total - missing, total)
 
 
 def merge_single(i_and: Tensor, i_or: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+from interaction_train.concepts.patterns import counted_on
 from interaction_train.concepts.selection import decomposed, removal_costs, select_concepts
 from interaction_train.errors import InputError
 from interaction_train.indices.exact import all_coalitions
@@ -107,7 +108,7 @@ def test_removal_costs_are_those_of_removing():
     v = v + torch.linspace(-1, 1, 16).double()
     values, weights, _ = decomposed(concepts, v)
     fitted = concepts.values()
-    costs = removal_costs(values - fitted, weights)
+    costs = removal_costs(values - fitted, weights, counted_on(n, values.device))
     assert bool((costs[:, [0, 16]] == 0).all())
     for b, (j, (is_or, players)) in itertools.product(range(3), enumerate(all_patterns(n))):
         if players:
