@@ -22,7 +22,7 @@ RAISES, LOWERS = "#c4501b", "#1c6ea4"  # orange and blue: told apart by everybod
 _GREY, _INK = "#8c8c8c", "#262626"
 _FONT = 9  # points
 _LETTER = 0.085  # inches, a wide one
-_ROW, _BOX, _GAP = 0.36, 0.26, 1.5  # inches: between rows, height of a box, between layers
+_ROW, _BOX, _GAP = 0.36, 0.26, 1.5  # inches: between rows, height of a box, between layers at least
 _THUMBNAIL, _THUMBNAIL_ROW = 0.52, 0.62
 _LETTERS = 30  # of a label, beyond which it is shortened
 
@@ -48,6 +48,7 @@ def graph_figure(
     layers = [graph.layer(kind) for kind in ("player", "coalition", "concept") if graph.layer(kind)]
     layers.append(graph.layer("sum"))
     height = max(2, *map(len, layers)) * (_THUMBNAIL_ROW if pictures else _ROW)
+    gap = max(_GAP, 0.2 * height)  # edges of tall figures would be steep
     places: dict[str, _Place] = {}
     left = 0.0
     for layer in layers:
@@ -55,17 +56,17 @@ def graph_figure(
         width += _THUMBNAIL * any(node.id in pictures for node in layer)
         for k, node in enumerate(_ordered(layer, places)):
             places[node.id] = _Place(left, width, height * (1 - (k + 0.5) / len(layer)))
-        left += width + _GAP
+        left += width + gap
     figure, axes = new_figure()
-    figure.set_size_inches(left - _GAP + 0.3, height + 0.9)
-    axes.set(xlim=(-0.1, left - _GAP + 0.1), ylim=(-0.05, height + 0.05), aspect="equal")
+    figure.set_size_inches(left - gap + 0.3, height + 0.9)
+    axes.set(xlim=(-0.1, left - gap + 0.1), ylim=(-0.05, height + 0.05), aspect="equal")
     axes.axis("off")
     _draw_edges(axes, graph, places, _THUMBNAIL if pictures else _BOX)
     for node in graph.nodes:
         _draw_node(axes, graph, node, places[node.id], pictures.get(node.id))
     _draw_legend(figure, graph)
     title = _default_title(graph) if title is None else title
-    axes.set_title(fill(title, int((left - _GAP) / _LETTER)), fontsize=_FONT + 1)
+    axes.set_title(fill(title, int((left - gap) / _LETTER)), fontsize=_FONT + 1)
     return figure
 
 
