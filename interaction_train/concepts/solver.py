@@ -29,6 +29,7 @@ _LENGTH = 1.618  # of the step in the multipliers; below (1 + √5)/2 the method
 _MARGIN = 0.003  # by which steps keep within the bound, so that sparse iterates are within it too
 _SHARES = 0.2, 0.3  # penalties over the ratios of the sizes that they balance
 _PATIENCE = 200
+_NUMBERS = 2**16  # values at once; more are no faster
 
 
 @dataclass
@@ -58,15 +59,25 @@ class _Iterate:
     gamma: Tensor  # (b, M, 1), penalty of t = y
     reached: Tensor  # (b,), the first step whose gap was small enough, or a large number
 
-    def of(self, kept: Tensor) -> _Iterate:
-        return _Iterate(**{field.name: getattr(self, field.name)[kept] for field in fields(self)})
+    def keep(self, kept: Tensor) -> None:
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name)[kept])
 
 
 def solve(
     ops: Operators, penalty: Penalty, w: Tensor, bound: Tensor, gap: float, max_steps: int
 ) -> Best:
-    """Decompose values until every gap, relative to the objective, is small enough."""
-    solver = _Solver(ops, penalty, w, bound)
+    """Decompose values until every gap, relative to the objective, is small enough.
+
+    So many samples at once that memory is flat in their number.
+    """
+    count = max(1, _NUMBERS // w[0].numel())
+    parts = zip(w.split(count), bound.split(count), strict=True)
+    found = [_solve(_Solver(ops, penalty, *part), gap, max_steps) for part in parts]
+    return Best(*(torch.cat([getattr(b, f.name) for b in found]) for f in fields(Best)))
+
+
+def _solve(solver: _Solver, gap: float, max_steps: int) -> Best:
     for step in range(1, max_steps + 1):
         candidate = solver.step()
         if step % _CHECK == 0 or step == max_steps:
@@ -97,21 +108,21 @@ class _Solver:
         """One step; returns the sparse iterate of x."""
         s, ops = self.now, self.ops
         beta = s.beta.unsqueeze(-1)
-        right = s.w / s.beta + ops.values(s.z - s.x / beta)
+        right = ops.values(torch.addcdiv(s.z, s.x, beta, value=-1)).addcdiv_(s.w, s.beta)
         if self.exact:
             s.y = ops.solve(right)
         else:
             tau = s.gamma / s.beta
-            s.y = ops.solve(right + tau * s.t - s.q / s.beta, tau)
-            off = s.y + s.q / s.gamma
+            s.y = ops.solve(right.addcmul_(tau, s.t).addcdiv_(s.q, s.beta, value=-1), tau)
+            off = torch.addcdiv(s.y, s.q, s.gamma)
             s.t = off - _within(off, s.bound * (1 - _MARGIN) / s.gamma)
-            s.q = s.q + _LENGTH * s.gamma * (s.y - s.t)
+            s.q.addcmul_(_LENGTH * s.gamma, s.y - s.t)
         constraint = ops.adjoint(s.y)
-        moved = constraint + s.x / beta
+        moved = torch.addcdiv(constraint, s.x, beta)
         s.z = self.penalty.project(moved)
         s.z[..., 0, 0] = 0  # the constant is free
-        s.x = s.x + _LENGTH * beta * (constraint - s.z)
-        return beta * (moved - s.z)
+        s.x.addcmul_(_LENGTH * beta, constraint.sub_(s.z))
+        return moved.sub_(s.z).mul_(beta)
 
     def look(self, candidate: Tensor, step: int) -> None:
         """Keep what is better than the best so far, on either side."""
@@ -146,8 +157,8 @@ class _Solver:
         s.reached = torch.where(close & (s.reached > step), step, s.reached)
         done = close & (best.sparse[s.sample] | (step >= 2 * s.reached + _PATIENCE))
         if bool(done.any()):
-            self.now = s.of(~done)
-        return len(self.now.sample) > 0
+            s.keep(~done)
+        return len(s.sample) > 0
 
     def balance(self, share: float) -> None:
         """Penalties that let both sides move alike, from how large both have become."""
