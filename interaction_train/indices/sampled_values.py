@@ -26,12 +26,14 @@ class ValueEstimates:
     Attributes:
         value: ``(B, n)``, unbiased; they sum to v(N) − v(∅), up to rounding.
         stderr: ``(B, n)``, standard errors over chains.
+        ends: ``(B, 2)``, v(∅) and v(N); exact.
         chains: number of chains.
         evaluations: coalitions evaluated per sample.
     """
 
     value: Tensor
     stderr: Tensor
+    ends: Tensor
     chains: int
     evaluations: int
 
@@ -71,4 +73,4 @@ def sample_shapley_values(game: MaskedGame, chains: int = 100, *, seed: int = 0)
     mean, square = sums / chains
     require_finite(mean)
     error = ((square - mean.square()).clamp(min=0) / (chains - 1)).sqrt()
-    return ValueEstimates(mean, error, chains, chains * (game.n - 1) + 2)
+    return ValueEstimates(mean, error, ends, chains, chains * (game.n - 1) + 2)
