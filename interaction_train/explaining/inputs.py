@@ -78,6 +78,8 @@ def resolve_baseline(baseline: Any, model: nn.Module, x: Tensor, players: Player
         expected = "what absent tokens show: the id of a mask or padding token, or its embedding"
         raise InputError("baseline", None, expected)
     if baseline is None:
+        if not x.is_floating_point():
+            raise InputError("x", x.dtype, "floating point values, as the mean in Normalize has")
         return input_baseline(model, None, x)
     given = as_tensor("baseline", baseline, "a number, numbers or a tensor", x.device)
     if given.is_floating_point() and not x.is_floating_point():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
+from rich.errors import LiveError
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 _PATIENCE = 3.0  # seconds
@@ -35,11 +36,13 @@ def progress_bar(
         nonlocal running
         bar.advance(task, steps)
         if wanted and not running and time.monotonic() - begin >= patience:
-            bar.start()
             running = True
+            with suppress(LiveError):  # another bar is up, such as that of a training run
+                bar.start()
 
     try:
         yield advance
+        bar.update(task, completed=total)
     finally:
         if running:
             bar.stop()

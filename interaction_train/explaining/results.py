@@ -134,11 +134,11 @@ class Results:
         Raises:
             InputError: a sampled explanation.
         """
-        from interaction_train.concepts.sparse import sparse_concepts
-
         values = self.all_values("concepts")
         key = repr(sorted(settings.items()))
         if key not in self._concepts:
+            from interaction_train.concepts.sparse import sparse_concepts
+
             self._concepts[key] = sparse_concepts(values.double(), **settings)
         return self._concepts[key]
 
