@@ -101,12 +101,17 @@ class Results:
         return self._order(m)[1]
 
     def spectrum(self) -> dict[str, Any]:
-        """How strong the orders are, relative to their mean: J^(m) (survey, Eq. 21).
+        """How strong the interactions of each order are.
 
-        ``orders``, and for each J ``value`` and ``stderr``, over the samples (NaN for one), as
-        lists; ``reading``: ``"mean"`` where J compares the mean |I^(m)(i,j)| over pairs and
-        samples, of all orders. Where the explanation is sampled there is no unbiased estimate of
-        that: ``"rms"``, J compares root mean squares, of some orders, for another budget at first.
+        Of the ``orders``, as lists: ``value``, the mean |I^(m)(i,j)| over pairs and samples, in the
+        unit of the payoff, and ``J``, the same relative to its mean over the orders (survey,
+        Eq. 21); with ``stderr`` and ``J_stderr`` over the samples, NaN for one. ``reading`` is
+        ``"mean"``. Where the explanation is sampled there is no unbiased estimate of a mean |I|:
+        then it is ``"rms"``, of the root mean square, and of some orders; the first call costs at
+        most another budget, of a network that must be as it was.
+
+        Raises:
+            InputError: a budget that is too small for three sampled orders.
         """
         if self.exact:
             pairs = self._multi_order.abs().sum((-2, -1)) / (self.n * (self.n - 1))
@@ -118,12 +123,13 @@ class Results:
             self.evaluations, reading = sampler.evaluations, "rms"
             value = squares.mean(0).clamp(min=0).sqrt()
             deviations = (squares - squares.mean(0)) / (2 * value)
-        overall, ratio = value.mean(), value / value.mean()
-        deviations = (deviations - ratio * deviations.mean(-1, keepdim=True)) / overall
-        few = len(self) < 2
-        stderr = torch.full_like(ratio, torch.nan) if few else deviations.std(0) / len(self) ** 0.5
-        told = {"value": ratio.tolist(), "stderr": stderr.tolist()}
-        return {"orders": orders, **told, "reading": reading}
+        ratio = value / value.mean()
+        # What each sample adds to the error of a ratio of means, to first order.
+        changes = (deviations - ratio * deviations.mean(-1, keepdim=True)) / value.mean()
+        told = {"value": value, "stderr": _stderr(deviations)}
+        told |= {"J": ratio, "J_stderr": _stderr(changes)}
+        numbers = {key: tensor.tolist() for key, tensor in told.items()}
+        return {"orders": orders, **numbers, "reading": reading}
 
     def concepts(self, **settings: Any) -> Concepts:
         """The sparse AND-OR concepts of each sample; computed once for the same settings.
@@ -186,6 +192,13 @@ class Results:
             got = "a sampled one from a pickle, which has no network"
             raise InputError("explanation", got, f"the one that explain() gave, for {what}")
         return self.sampler
+
+
+def _stderr(deviations: Tensor) -> Tensor:
+    """Of a mean over samples, from what each adds ``(B, M)``; NaN for one."""
+    if len(deviations) < 2:
+        return torch.full_like(deviations[0], torch.nan)
+    return deviations.std(0) / len(deviations) ** 0.5
 
 
 def _one_map(cells: Tensor | None) -> Tensor | None:

@@ -21,6 +21,10 @@ def exact(**changes):
     return explain(sine, **{"x": X, "y": 0, "players": "features", "baseline": 0.0, **changes})
 
 
+def listed(numbers):
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
 def sampled(budget, **changes):
     return exact(budget=budget, **changes)
 
@@ -52,25 +56,28 @@ class TestExact:
         multi_order = it.multi_order_interactions(found.values)
         assert spectrum["orders"] == list(range(8))
         assert spectrum["reading"] == "mean"
+        strengths = it.indices.order_strengths(multi_order)
+        torch.testing.assert_close(listed(spectrum["value"]), strengths)
         expected = it.indices.interaction_spectrum(multi_order)
-        torch.testing.assert_close(torch.tensor(spectrum["value"]).double(), expected,
-                                   rtol=1e-6, atol=1e-6)  # fmt: skip
-        assert sum(spectrum["value"]) == pytest.approx(8)
+        torch.testing.assert_close(listed(spectrum["J"]), expected)
 
     def test_errors_of_the_spectrum_are_those_of_resampled_images(self):
         """Against the jackknife, which knows nothing of the ratio's derivative."""
         found = explain(ImageNet(), images(12), players="grid:2x3")
         spectrum = found.spectrum()
         orders = it.multi_order_interactions(found.values)
-        left = [it.indices.interaction_spectrum(orders[torch.arange(12) != k]) for k in range(12)]
-        jackknife = torch.stack(left).var(0, correction=0).mul(11).sqrt()
-        torch.testing.assert_close(torch.tensor(spectrum["stderr"]).double(), jackknife,
-                                   rtol=0.25, atol=0)  # fmt: skip
+        for key, function in (
+            ("J_stderr", it.indices.interaction_spectrum),
+            ("stderr", it.indices.order_strengths),
+        ):
+            left = [function(orders[torch.arange(12) != k]) for k in range(12)]
+            jackknife = torch.stack(left).var(0, correction=0).mul(11).sqrt()
+            torch.testing.assert_close(listed(spectrum[key]), jackknife, rtol=0.25, atol=0)
 
     def test_no_error_from_one_sample(self):
         spectrum = exact(x=X[1]).spectrum()
-        assert all(math.isnan(error) for error in spectrum["stderr"])
-        assert not any(math.isnan(value) for value in spectrum["value"])
+        assert all(math.isnan(error) for error in spectrum["stderr"] + spectrum["J_stderr"])
+        assert not any(math.isnan(value) for value in spectrum["value"] + spectrum["J"])
 
     @pytest.mark.parametrize("m", [-1, 8])
     def test_orders_out_of_range(self, m):
@@ -136,10 +143,11 @@ class TestSampled:
         assert spectrum["reading"] == "rms"
         orders = spectrum["orders"]
         assert orders == list(it.indices.resolve_orders(14))
-        squares = torch.stack([truth.order(m).square().sum((1, 2)).mean() for m in orders])
-        expected = squares.sqrt() / squares.sqrt().mean()
-        found_values = torch.tensor(spectrum["value"], dtype=torch.float64)
+        squares = [truth.order(m).square().sum((1, 2)).mean() / (14 * 13) for m in orders]
+        expected = torch.stack(squares).sqrt()
+        found_values = listed(spectrum["value"])
         torch.testing.assert_close(found_values, expected, rtol=0.05, atol=0.02)
+        torch.testing.assert_close(listed(spectrum["J"]), found_values / found_values.mean())
 
     def test_fewer_orders_for_a_smaller_budget(self):
         assert sampled(500).spectrum()["orders"] == [0, 2, 4, 5, 7]
