@@ -56,7 +56,7 @@ def explain(
             any :class:`~interaction_train.game.players.Players`.
         baseline: what absent players show: a number, one per channel or column, or a tensor that
             broadcasts to the samples. Default: the mean in the network's ``Normalize``; features
-            and tokens have none.
+            and tokens have none. Inputs that are normalised outside the network have theirs at 0.
         payoff: of the explained class, one of :data:`~interaction_train.game.payoffs.PAYOFFS` but
             ``"all"``, or a callable ``(logits, labels) -> values``.
         names: of the n players; default: what the players call themselves.
@@ -118,6 +118,8 @@ def explain(
 def _exact(game: MaskedGame, shown: bool | None) -> dict[str, Any]:
     with reported(game, "all coalitions", 2**game.n, shown):
         values = exact_values(game, 2**game.n).cpu()
+    if values.dim() != 2:
+        raise InputError("payoff", "one value per class", "one number per coalition")
     wide = values.double()
     shapley, pairs = shapley_values(wide), shapley_interactions(wide)
     found = {"values": values, "empty": wide[:, 0], "full": wide[:, -1], "evaluations": 2**game.n}

@@ -59,7 +59,7 @@ class Results:
     pairs_stderr: Tensor
     evaluations: int
     sampler: Sampler | None = None
-    _concepts: dict[str, Concepts] = field(default_factory=dict)
+    _concepts: dict[str, Concepts] = field(default_factory=dict, init=False)
 
     def __repr__(self) -> str:
         how = "exact" if self.exact else "sampled"
@@ -158,7 +158,9 @@ class Results:
     def cells(self, sample: int = 0) -> Tensor | None:
         """The player of each pixel of a sample, int64 ``(H, W)``; None for other players."""
         at = self.at(sample)
-        return _one_map(self.players.part(slice(at, at + 1)).cells(self.x.shape[1:]))
+        players = self.players.part(slice(at, at + 1))
+        cells = players.cells(self.x.shape[1:], torch.device("cpu"))
+        return cells[0] if cells is not None and cells.dim() == 3 else cells
 
     def title(self, sample: int = 0) -> str:
         """Network, explained class and payoff."""
@@ -199,7 +201,3 @@ def _stderr(deviations: Tensor) -> Tensor:
     if len(deviations) < 2:
         return torch.full_like(deviations[0], torch.nan)
     return deviations.std(0) / len(deviations) ** 0.5
-
-
-def _one_map(cells: Tensor | None) -> Tensor | None:
-    return cells[0] if cells is not None and cells.dim() == 3 else cells

@@ -41,8 +41,8 @@ class Sampler:
     seed: int = 0
     shown: bool | None = None
     evaluations: int = 0
-    _orders: dict[int, PairEstimates] = field(default_factory=dict)
-    _spectrum: tuple[list[int], Tensor] | None = None
+    _orders: dict[int, PairEstimates] = field(default_factory=dict, init=False)
+    _spectrum: tuple[list[int], Tensor] | None = field(default=None, init=False)
 
     def values_and_pairs(self) -> tuple[ValueEstimates, PairEstimates]:
         """Shapley values, and Shapley interactions of all pairs."""

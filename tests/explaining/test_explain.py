@@ -137,6 +137,22 @@ class TestImages:
         assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("budget", [2**9, 400])
+def test_inputs_go_where_the_network_is(budget):
+    """From the CPU to the GPU, and what is found comes back."""
+    maps = torch.arange(36).view(6, 6) % 9
+    options = {"budget": budget, "baseline": [0.4, 0.5, 0.6]}
+    here = explain(ImageNet(), images(2), [0, 1], SegmentPlayers(maps), **options)
+    model = ImageNet().cuda()
+    there = explain(model, images(2), [0, 1], SegmentPlayers(maps), **options)
+    for name in ("x", "labels", "shapley", "shapley_stderr", "pairs", "pairs_stderr", "full"):
+        torch.testing.assert_close(getattr(there, name), getattr(here, name))
+    torch.testing.assert_close(there.order(2), here.order(2))
+    assert there.cells(0).device.type == "cpu"
+    assert {p.device.type for p in model.parameters()} == {"cuda"}
+
+
 class TestTokens:
     ids = torch.tensor([[3, 7, 7, 1, 12], [19, 2, 4, 4, 8]])
 
@@ -278,6 +294,7 @@ class TestBadInput:
             ),
             ("payoff", {"payoff": "all"}),
             ("payoff", {"payoff": "odds"}),
+            ("payoff", {"payoff": lambda logits, labels: logits}),
             ("names", {"names": ["a", "b"]}),
             ("names", {"names": "abcd"}),
             ("classes", {"classes": ["a", "b"]}),

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import interaction_train as it
 from interaction_train.errors import InputError
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.players import GridPlayers
@@ -131,6 +132,26 @@ class TestMapPerSample:
         assert torch.equal(part.cells(SHAPE), cells[2:])
         assert part.count(SHAPE) == 5
         assert players.names(SHAPE)[4] == "segment 4"
+
+
+class TestLosses:
+    """Terms on training batches take one map, or a map for each sample of a whole batch."""
+
+    def loss(self, players, **settings):
+        term = it.InteractionLoss(players=players, baseline=0.3, **settings)
+        return term(network(), images(4), torch.zeros(4, dtype=torch.int64), step=0)
+
+    def test_maps_that_are_all_the_same(self):
+        labels = random_maps(4)[3]
+        assert len(labels.unique()) == 5
+        one = self.loss(SegmentPlayers(labels), batch_fraction=1.0)
+        each = self.loss(SegmentPlayers(labels.expand(4, -1, -1)), batch_fraction=1.0)
+        torch.testing.assert_close(each, one)
+        assert float(one) != 0
+
+    def test_a_part_of_the_batch(self):
+        with pytest.raises(InputError, match="players of 4 samples"):
+            self.loss(SegmentPlayers(random_maps(4)), batch_fraction=0.5)
 
 
 class TestBadInput:
