@@ -12,7 +12,7 @@ from interaction_train.errors import InputError, at_least, refuse_probabilities
 from interaction_train.explaining import inputs
 from interaction_train.explaining.explanation import Explanation
 from interaction_train.explaining.sampled import Sampler, pair_matrices, reported
-from interaction_train.game.evaluation import logits_of, unwrap
+from interaction_train.game.evaluation import Logits, logits_of, unwrap
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import Payoff, all_logits, get_payoff
 from interaction_train.game.players import Players
@@ -99,6 +99,8 @@ def explain(
     game = MaskedGame(
         logits_model, x, absent, players, payoff, labels, chunk_size=chunk_size, owner=owner
     )
+    whole = 2**game.n <= budget
+    found = _exact(game, progress) if whole else _sampled(game, budget, seed, progress)
     return Explanation(
         x=x.cpu(),
         labels=labels.cpu(),
@@ -107,11 +109,7 @@ def explain(
         payoff=payoff if isinstance(payoff, str) else getattr(payoff, "__name__", "payoff"),
         network=network or _name(model),
         classes=classes,
-        **(
-            _exact(game, progress)
-            if 2**game.n <= budget
-            else _sampled(game, budget, seed, progress)
-        ),
+        **found,
     )
 
 
@@ -146,6 +144,8 @@ def _device(model: object, x: Tensor) -> torch.device:
 
 
 def _name(model: object) -> str:
+    if isinstance(model, Logits):
+        return _name(model.model)
     if isinstance(model, nn.Module):
         return type(unwrap(model)).__name__
     return getattr(model, "__name__", type(model).__name__)

@@ -161,6 +161,9 @@ class TestTokens:
         found = explain(model, self.ids, [0, 2], "tokens", baseline=0)
         assert found.names == ("token 0", "token 1", "token 2", "token 3", "token 4")
         assert found.network == "Reader"
+        named = explain(it.logits_of(model, "logits"), self.ids, [0, 2], "tokens", baseline=0)
+        assert named.network == "Reader"
+        torch.testing.assert_close(named.values, found.values)
         assert found.cells() is None
         for sample, label in ((0, 0), (1, 2)):
 
