@@ -1,9 +1,9 @@
 """Sparse AND-OR concepts against the optimum, and against the released procedure.
 
 The games are those of a packaged digits network on test images. The released procedure is rebuilt
-here from its description: SGD with momentum .9 on the split γ and the noise q of one sample's
-values, dense 2^n x 2^n matrices, a rate that falls over one decade; greedy removal that tries the 20
-weakest concepts one by one. It gets the best of four rates, and as many seconds as ours needs.
+here from its description: SGD with momentum .9 on the split γ and the noise q of one sample, dense
+2^n x 2^n matrices, a rate that falls over one decade; greedy removal that tries the 20 weakest
+concepts one by one. It gets the best of four rates, and as many seconds as ours needs.
 """
 
 from __future__ import annotations
