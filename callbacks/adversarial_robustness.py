@@ -155,14 +155,13 @@ class AdversarialRobustness(Monitor):
         if self.epsilons is None:
             return {}
         figure, axes = new_figure()
-        at = [0.0, *self.epsilons]
         for name, curve in groupby(self._curve(result), itemgetter(0)):
             _, bounds, rates, low, high, _ = zip(*curve, strict=True)
             axes.plot(bounds, rates, marker="o", label=name)
             axes.fill_between(bounds, low, high, alpha=0.2, lw=0)
         title = f"Robust accuracy, {result['samples']} samples (bands: 95 % Wilson intervals)"
         axes.set(ylabel="accuracy", title=title, ylim=(0, 1))
-        show_epsilons(axes, at)
+        show_epsilons(axes, self.epsilons)
         legend_below(axes)
         return {"robustness": figure}
 

@@ -16,7 +16,7 @@ from interaction_train.errors import InputError
 from interaction_train.tracking.style import SEQUENTIAL, StyledFigure, styled
 
 _FORMATS = (".png", ".svg", ".pdf")
-_LETTERS = 14.0  # of a legend, per inch
+_LETTERS = 15.0  # of small print, per inch
 
 
 def new_figure(width: float = 6.0, height: float = 4.0) -> tuple[Figure, Axes]:
@@ -98,14 +98,15 @@ def pixel_step(eps: float) -> str:
 
 def show_epsilons(axes: Axes, epsilons: Sequence[float]) -> None:
     """Label the axis of ε, at those values that have room; all as 255ths, or none."""
-    values, shown = sorted({0.0, *epsilons}), [max(epsilons)]
-    for value in reversed(values):
-        if shown[-1] - value >= 0.17 * values[-1]:
+    largest = max(epsilons)
+    room, shown = 0.17 * largest, [0.0, largest]
+    for value in sorted(epsilons, reverse=True):
+        if value >= room and shown[-1] - value >= room:
             shown.append(value)
     whole = all("/" in pixel_step(value) for value in shown)
     labels = [pixel_step(value) if whole and value else f"{value:.3g}" for value in shown]
     axes.set_xticks(shown, labels)
-    axes.set_xlabel("ε (pixel values in [0, 1])")
+    axes.set(xlabel="ε (pixel values in [0, 1])", xlim=(-0.05 * largest, 1.08 * largest))
 
 
 def show_ticks(place: Any, labels: Sequence[str], most: int) -> None:

@@ -112,12 +112,12 @@ def _curve(axes: Axes, line: Series, label: str, colour: Any) -> None:
     window = len(values) // 30
     if window > 1:
         every = max(1, len(values) // 400)
-        axes.plot(steps[::every], values[::every], color=colour, linewidth=0.7, alpha=0.35)
+        axes.plot(steps[::every], values[::every], "-", color=colour, linewidth=0.7, alpha=0.35)
         kernel = np.ones(window) / window
         every = max(1, len(values) // 200)
         steps, values = (np.convolve(x, kernel, "valid")[::every] for x in (steps, values))
     marker = "o" if len(values) < 12 else None
-    axes.plot(steps, values, color=colour, linewidth=1.6, label=label, marker=marker, markersize=3)
+    axes.plot(steps, values, color=colour, linestyle="-", label=label, marker=marker)
 
 
 def _far_apart(lines: Collection[Series]) -> bool:

@@ -1,0 +1,1 @@
+"""Explaining single predictions: what each part of an input, and each pair of parts, adds."""
