@@ -17,7 +17,7 @@ from interaction_train.tracking.style import INK
 Numbers = NDArray[np.float64]
 HALO = [withStroke(linewidth=2, foreground="white")]
 """What makes text readable on an image."""
-_PALE = 0.45  # how much of an image's grey stays beneath what is drawn over it
+_TURNED = 12  # from so many names on they are turned like rays
 
 
 def grey_image(x: Tensor) -> Numbers:
@@ -29,9 +29,9 @@ def grey_image(x: Tensor) -> Numbers:
     return grey
 
 
-def show_pale(axes: Axes, x: Tensor) -> None:
-    """Draw an input as a pale grey image, which leaves the contrast to what comes over it."""
-    pale = 1 - _PALE + _PALE * grey_image(x)
+def show_pale(axes: Axes, x: Tensor, kept: float) -> None:
+    """Draw an input in grey from white to 1 − ``kept``: contrast is for what comes over it."""
+    pale = 1 - kept + kept * grey_image(x)
     axes.imshow(pale, cmap="gray", vmin=0, vmax=1)
     axes.set_axis_off()
 
@@ -76,11 +76,13 @@ def draw_circle(axes: Axes, names: Sequence[str]) -> Numbers:
     angles = np.pi / 2 - 2 * np.pi * np.arange(n) / n
     places = np.stack([np.cos(angles), np.sin(angles)], 1)
     for name, (x, y), angle in zip(names, places, np.degrees(angles), strict=True):
-        left = x < -1e-9
+        side = "right" if x < -1e-9 else "left"
+        turn = angle + 180 * (side == "right")
+        if n < _TURNED:
+            side, turn = side if abs(x) > 1e-9 else "center", 0
         axes.annotate(
-            short(name), (x, y), (16 * x, 16 * y), textcoords="offset points",
-            ha="right" if left else "left", va="center", rotation_mode="anchor",
-            rotation=angle + 180 if left else angle, fontsize=8 if n <= 32 else 7,
+            short(name), (x, y), (17 * x, 17 * y), textcoords="offset points", ha=side,
+            va="center", rotation_mode="anchor", rotation=turn, fontsize=8 if n <= 32 else 7,
         )  # fmt: skip
     axes.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), aspect="equal")
     axes.set_axis_off()
@@ -90,6 +92,11 @@ def draw_circle(axes: Axes, names: Sequence[str]) -> Numbers:
 def short(name: str, most: int = 24) -> str:
     """A name, cut where it is long."""
     return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def signed(value: float, form: str) -> str:
+    """A number with its sign, a true minus."""
+    return f"{value:+{form}}".replace("-", "−")
 
 
 def numbers(values: Tensor) -> Numbers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from textwrap import fill
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ from interaction_train.explaining.canvas import (
     numbers,
     short,
     show_pale,
+    signed,
 )
 from interaction_train.tracking.figures import draw_spectrum, new_figure, new_panels, show_ticks
 from interaction_train.tracking.style import INK, NEGATIVE, POSITIVE, RULE, SIGNED, styled
@@ -86,13 +88,15 @@ class Plots:
         figure, panels = new_panels(1, 2, 7.0, 3.6)
         plain, axes = panels[0]
         _show_input(plain, self._of.x[sample])
-        show_pale(axes, self._of.x[sample])
+        show_pale(axes, self._of.x[sample], 0.3)
         tint = axes.imshow(tinted, cmap=SIGNED, vmin=-limit, vmax=limit, alpha=0.75)
         draw_borders(axes, cells)
         if len(values) <= _TOLD:
+            decimals = max(0, 1 - math.floor(math.log10(limit)))
             for value, (x, y) in zip(values, centroids(cells, len(values)), strict=True):
                 if not np.isnan(x):
-                    text = axes.text(x, y, f"{value:+.3g}", ha="center", va="center", fontsize=8)
+                    told = signed(value, f".{decimals}f")
+                    text = axes.text(x, y, told, ha="center", va="center", fontsize=8)
                     text.set_path_effects(HALO)
         figure.colorbar(tint, ax=axes, label=self._label("Shapley value"))
         self._headline(figure, "Shapley values", sample)
@@ -107,7 +111,7 @@ class Plots:
         """
         at_least("count", count, 1)
         figure, axes, places = self._stage(sample)
-        axes.scatter(places[:, 0], places[:, 1], s=9, color=INK, zorder=4)
+        axes.scatter(places[:, 0], places[:, 1], s=9, color=INK, zorder=4, clip_on=False)
         drawn = self._lines(axes, places, sample, count)
         self._legend(figure, drawn, self._unit())
         headline = f"Shapley interactions, the {len(drawn)} strongest pairs"
@@ -149,11 +153,11 @@ class Plots:
         several = len(self._of.x) > 1
         draw_spectrum(axes, {"mean over samples": found})
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        band = ", band: one standard error" * several
+        band = "; band: one standard error" * several
         axes.set(xlabel=f"order m (players in the context{band})")
         axes.set_ylabel(self._label("mean |I(m)| of pairs"))
-        about = f"{len(self._of.x)} samples of {self._of.network}"
-        axes.set_title(f"Strength of interactions by order: {about}")
+        about = f"{self._of.network}, {len(self._of.x)} samples" if several else self._of.title(0)
+        axes.set_title(fill(f"Strength of interactions by order: {about}", 6 * _PER_INCH))
         return figure
 
     @styled()
@@ -168,7 +172,7 @@ class Plots:
         areas = _LARGEST * np.abs(values) / _limit(values) * min(1, 16 / len(values))
         colours = [POSITIVE if value > 0 else NEGATIVE for value in values]
         x, y = places.T
-        axes.scatter(x, y, s=areas, c=colours, edgecolors="white", linewidths=1, zorder=4)
+        axes.scatter(x, y, s=areas, c=colours, edgecolors="white", zorder=4, clip_on=False)
         drawn = self._lines(axes, places, sample, _EDGES)
         self._legend(figure, drawn, self._unit(), largest=np.abs(values).max())
         self._headline(figure, f"Shapley values and the {len(drawn)} strongest pairs", sample)
@@ -190,7 +194,7 @@ class Plots:
             figure, axes = new_figure(5.5, 6.0)
             return figure, axes, draw_circle(axes, self._of.names)
         figure, axes = new_figure(4.5, 5.2)
-        show_pale(axes, self._of.x[sample])
+        show_pale(axes, self._of.x[sample], 0.45)
         draw_borders(axes, cells)
         return figure, axes, centroids(cells, n)
 
@@ -201,10 +205,13 @@ class Plots:
         values = table[first, second]
         strongest = np.argsort(-np.abs(values), kind="stable")[:count]
         strongest = strongest[values[strongest] != 0]
+        lengths = np.linalg.norm(places[first] - places[second], axis=1)
+        near = 1.5 * np.nanmin(lengths, initial=np.inf)
         for k in strongest:
             start, end = places[first[k]], places[second[k]]
             across = np.array([start[1] - end[1], end[0] - start[0]])
-            bent = (start + end) / 2 + 0.15 * across  # else lines along a row lie on each other
+            # Those to far players are bent around the ones between them.
+            bent = (start + end) / 2 + 0.2 * across * (lengths[k] > near)
             curve = Path([start, bent, end], [Path.MOVETO, Path.CURVE3, Path.CURVE3])
             width = _WIDEST * abs(values[k]) / abs(values[strongest[0]])
             positive = values[k] > 0
@@ -247,12 +254,13 @@ class Plots:
         colours = [POSITIVE if value > 0 else NEGATIVE for value in values[shown]]
         bars: dict[str, Any] = {"xerr": errors[shown], "ecolor": INK} if errors.any() else {}
         axes.barh(range(len(shown)), values[shown], color=colours, height=0.75, **bars)
+        axes.margins(y=0.02)
         axes.set_yticks(range(len(shown)), [short(self._of.names[k]) for k in shown])
         axes.invert_yaxis()
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.grid(visible=False, axis="y")
         notes = ["bars: one standard error"] * bool(bars)
-        notes += [f"{len(left)} others: {values[left].sum():+.3g}"] * bool(len(left))
+        notes += [f"{len(left)} others: {signed(values[left].sum(), '.3g')}"] * bool(len(left))
         told = f" ({'; '.join(notes)})" if notes else ""
         axes.set_xlabel(self._label("Shapley value") + told)
         self._headline(figure, "Shapley values", sample)
