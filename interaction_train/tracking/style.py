@@ -79,10 +79,6 @@ class StyledFigure(Figure):
 
     def draw(self, renderer: RendererBase) -> None:
         with styled():
-            if (layout := self.get_layout_engine()) is not None:
-                layout.execute(
-                    self
-                )  # the ticks follow from the size of the axes, and this from them
             super().draw(renderer)
 
     def savefig(self, *args: Any, **options: Any) -> None:

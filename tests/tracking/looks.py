@@ -8,6 +8,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from interaction_train.tracking.figures import save_figure
+from interaction_train.tracking.style import styled
 
 
 def svg(figure: Figure, folder) -> str:
@@ -29,6 +30,7 @@ def overlapping(found: list[Bbox]) -> int:
     )
 
 
+@styled()  # as ticks are chosen whenever they are asked for
 def check(figure: Figure) -> None:
     """No tick labels over each other, no legend over data, nothing beyond the page, a title."""
     figure.savefig(io.BytesIO(), dpi=figure.dpi)  # lays it out, in the pixels of boxes
