@@ -20,7 +20,7 @@ from torch import Tensor
 
 from interaction_train.errors import InputError
 from interaction_train.tracking.figures import legend_below, new_figure
-from interaction_train.tracking.style import INK, styled
+from interaction_train.tracking.style import styled
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _COLUMNS = 24
@@ -112,6 +112,5 @@ def order_weights_figure(settings: Mapping[str, OrderWeights]) -> Figure:
         axes.plot(ratio.tolist(), (setting.orders / peak).tolist(), label=label)
     axes.set(xlabel="order m/(n−2)", ylabel="weight / largest weight")
     axes.set_title("Orders of interaction that the losses weigh")
-    axes.axhline(0, color=INK, linewidth=0.8)
     legend_below(axes)
     return figure

@@ -25,6 +25,7 @@ import torchattacks
 from common import Check, Mean, Part, Study, Summary, columns, paired
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy.special import gammaln
 from torch import nn
 
@@ -277,10 +278,12 @@ def figure(
     )
     for model, runs in models.items():
         style = {"ls": "--" if model.startswith("band") else "-", "label": model}
-        orders.plot(runs[0]["orders"], j_of(runs)[:, 0].mean(0), marker="o", **style)
+        values = j_of(runs)[:, 0].T
+        common.curve(orders, runs[0]["orders"], [Mean.of(v) for v in values], **style)
         under = np.array([[run["accuracy"], *run["PGD"]] for run in runs])
         common.curve(robust, [0, *epsilons], [Mean.of(v) for v in under.T], **style)
     orders.set(xlabel="order m", ylabel="J(m)", title="Models trained for chosen orders")
+    orders.xaxis.set_major_locator(MaxNLocator(integer=True))
     robust.set(
         xlabel="ε of PGD (pixel values in [0, 1])",
         ylabel="accuracy",

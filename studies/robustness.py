@@ -276,7 +276,7 @@ def judge(part: Part, found: Findings) -> None:
 
 
 @styled()
-def curves(found: Findings) -> Figure:
+def curves(data: str, found: Findings) -> Figure:
     """The change by order, J and D by order, and the AUROCs."""
     disentangled = all("D" in run for runs in found.runs.values() for run in runs)
     rows = 2 if disentangled else 1
@@ -310,7 +310,7 @@ def curves(found: Findings) -> Figure:
     last.grid(visible=False, axis="y")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    figure.suptitle("Bars: one standard error")
+    figure.suptitle(f"Networks on {data} (bars: one standard error)")
     return figure
 
 
@@ -329,7 +329,7 @@ def main() -> None:
             found = Findings(part.runs(plan, partial(work, study)))
             for name, rows in tables(found).items():
                 part.table(rows, name)
-            part.figure(curves(found))
+            part.figure(curves(part.data, found))
             judge(part, found)
 
 
