@@ -50,9 +50,10 @@ class Explained(Protocol):
     shapley: Tensor
     shapley_stderr: Tensor
     pairs: Tensor
+    pairs_stderr: Tensor
 
     def spectrum(self) -> dict[str, Any]:
-        """``orders``, ``value`` and ``stderr`` of the mean |I^(m)|."""
+        """``orders``, ``value``, ``stderr``, and ``reading``, ``"rms"`` or ``"mean"``."""
 
     def cells(self, sample: int) -> Tensor | None:
         """The player of each pixel ``(H, W)``."""
@@ -99,7 +100,7 @@ class Plots:
                     text = axes.text(x, y, told, ha="center", va="center", fontsize=8)
                     text.set_path_effects(HALO)
         figure.colorbar(tint, ax=axes, label=self._label("Shapley value"))
-        self._headline(figure, "Shapley values", sample)
+        self._headline(figure, "Shapley values", sample, self._of.shapley_stderr)
         return figure
 
     @styled()
@@ -115,7 +116,7 @@ class Plots:
         drawn = self._lines(axes, places, sample, count)
         self._legend(figure, drawn, self._unit())
         headline = f"Shapley interactions, the {len(drawn)} strongest pairs"
-        self._headline(figure, headline, sample)
+        self._headline(figure, headline, sample, self._of.pairs_stderr)
         return figure
 
     @styled()
@@ -142,20 +143,23 @@ class Plots:
         axes.grid(visible=False)
         axes.set(xlabel="player i", ylabel="player j")
         figure.colorbar(image, label=self._label("Shapley interaction I(i, j)"), shrink=0.9)
-        self._headline(figure, "Shapley interactions", sample)
+        self._headline(figure, "Shapley interactions", sample, self._of.pairs_stderr)
         return figure
 
     @styled()
     def spectrum(self) -> Figure:
-        """Mean |I^(m)| of each order m over the samples, with a band of one standard error."""
+        """Mean |I^(m)| over pairs and samples for each order m, with a band of one standard error.
+
+        Where the explanation is sampled it is the root mean square.
+        """
         figure, axes = new_figure()
-        found = {key: np.asarray(value) for key, value in self._of.spectrum().items()}
-        several = len(self._of.x) > 1
+        found, several = self._of.spectrum(), len(self._of.x) > 1
         draw_spectrum(axes, {"mean over samples": found})
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         band = "; band: one standard error" * several
         axes.set(xlabel=f"order m (players in the context{band})")
-        axes.set_ylabel(self._label("mean |I(m)| of pairs"))
+        sampled = found.get("reading") == "rms"
+        axes.set_ylabel(self._label("root mean square of I(m)" if sampled else "mean |I(m)|"))
         about = f"{self._of.network}, {len(self._of.x)} samples" if several else self._of.title(0)
         axes.set_title(fill(f"Strength of interactions by order: {about}", 6 * _PER_INCH))
         return figure
@@ -175,13 +179,14 @@ class Plots:
         axes.scatter(x, y, s=areas, c=colours, edgecolors="white", zorder=4, clip_on=False)
         drawn = self._lines(axes, places, sample, _EDGES)
         self._legend(figure, drawn, self._unit(), largest=np.abs(values).max())
-        self._headline(figure, f"Shapley values and the {len(drawn)} strongest pairs", sample)
+        headline = f"Shapley values and the {len(drawn)} strongest pairs"
+        self._headline(figure, headline, sample, self._of.pairs_stderr)
         return figure
 
     def _checked(self, sample: int) -> None:
-        last = len(self._of.x) - 1
-        if not 0 <= sample <= last:
-            raise InputError("sample", sample, f"between 0 and {last}")
+        count = len(self._of.x)
+        if not -count <= sample < count:
+            raise InputError("sample", sample, f"one of the {count} samples, from 0 on")
 
     def _cells(self, sample: int) -> Tensor | None:
         self._checked(sample)
@@ -266,7 +271,12 @@ class Plots:
         self._headline(figure, "Shapley values", sample)
         return figure
 
-    def _headline(self, figure: Figure, what: str, sample: int) -> None:
+    def _headline(
+        self, figure: Figure, what: str, sample: int, errors: Tensor | None = None
+    ) -> None:
+        largest = 0.0 if errors is None else float(errors[sample].nan_to_num().max())
+        if largest > 0:
+            what += f", standard errors up to {largest:.2g}"
         letters = int(figure.get_figwidth() * _PER_INCH)
         figure.suptitle(fill(what, letters) + "\n" + fill(self._of.title(sample), letters))
 

@@ -20,6 +20,7 @@ class StandIn:
     shapley: Tensor
     shapley_stderr: Tensor
     pairs: Tensor
+    pairs_stderr: Tensor
     orders: Tensor
     label_map: Tensor | None
 
@@ -49,8 +50,8 @@ def digits(count: int = 4, rows: int = 3, cols: int = 3) -> StandIn:
     shapley = it.shapley_values(values)
     return StandIn(
         x, y, names, "log_odds", "DigitsNet", shapley, torch.zeros_like(shapley),
-        it.shapley_interactions(values), it.multi_order_interactions(values),
-        grid.cells(x.shape[1:]),
+        it.shapley_interactions(values), torch.zeros(len(x), rows * cols, rows * cols),
+        it.multi_order_interactions(values), grid.cells(x.shape[1:]),
     )  # fmt: skip
 
 
@@ -64,7 +65,7 @@ def drawn(n: int, x: Tensor, label_map: Tensor | None, names: tuple[str, ...] = 
     names = names or tuple(f"player {i}" for i in range(n))
     return StandIn(
         x[None], torch.tensor([3]), names, "logit", "ResNet-18", shapley, 0.2 + 0 * shapley,
-        pairs, orders, label_map,
+        pairs, 0.1 + 0 * pairs, orders, label_map,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from interaction_train.explaining.plots import Plots
 from interaction_train.tracking.figures import save_figure
 from interaction_train.tracking.style import NEGATIVE, POSITIVE
 from tests.explaining.standin import digits, drawn, segments
-from tests.tracking.looks import boxes, check, overlapping
+from tests.tracking.looks import boxes, check, overlapping, svg
 
 KINDS = ("heatmap", "pairs", "matrix", "network")
 LONG = tuple(f"income in thousands of dollars per year {k}" for k in range(64))
@@ -232,9 +232,25 @@ def test_grey_images_are_scaled_where_they_must():
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_samples_count_from_the_end(explained, kind, tmp_path):
+    last = [svg(getattr(Plots(explained), kind)(sample), tmp_path) for sample in (3, -1)]
+    assert last[0] == last[1]
+
+
+def test_standard_errors_are_told_where_there_are_any(explained):
+    plots = Plots(drawn(4, colour(8), it.GridPlayers(2, 2).cells((8, 8))))
+    assert "errors up to 0.2\n" in plots.heatmap().get_suptitle()
+    assert "errors up to 0.1\n" in plots.pairs().get_suptitle()
+    assert "errors up to 0.1\n" in plots.matrix().get_suptitle()
+    assert "error" not in Plots(explained).matrix().get_suptitle()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_samples_that_are_not_there(explained, kind):
-    for sample in (-1, 4):
-        with pytest.raises(InputError, match=f"sample: got {sample}, expected between 0 and 3"):
+    for sample in (-5, 4):
+        with pytest.raises(
+            InputError, match=f"sample: got {sample}, expected one of the 4 samples"
+        ):
             getattr(Plots(explained), kind)(sample)
     with pytest.raises(InputError, match="count: got 0"):
         Plots(explained).pairs(0, 0)
