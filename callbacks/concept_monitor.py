@@ -216,7 +216,7 @@ class ConceptMonitor(Monitor):
             head = [str(sample["sample"]), str(sample["label"])]
             for concept in sample["concepts"][: self.count]:
                 numbers = (f"{concept[key]:+.3g}" for key in ("value", "refitted"))
-                table.add_row(*head, concept["kind"], concept["players"], *numbers)
+                table.add_row(*head, concept["kind"], " ".join(concept["players"]), *numbers)
                 head = ["", ""]
             table.add_section()
         names = {"k90": "concepts for 90 % of Σ|I|", "salient": "above 5 % of the strongest"}
@@ -229,10 +229,10 @@ class ConceptMonitor(Monitor):
         return table
 
     def csv_rows(self, result: Result) -> Mapping[str, Sequence[Iterable[Any]]]:
-        about, columns = ["sample", "label"], ["kind", "players", "value", "refitted"]
+        about, more = ["sample", "label"], ["kind", "value", "refitted"]
         rows = [
-            [*(sample[name] for name in about), *(concept[name] for name in columns)]
+            [*(sample[k] for k in about), " ".join(concept["players"]), *(concept[k] for k in more)]
             for sample in result["concepts"]
             for concept in sample["concepts"]
         ]
-        return {self.stem: [[*about, *columns], *rows]}
+        return {self.stem: [[*about, "players", *more], *rows]}

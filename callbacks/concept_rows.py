@@ -82,7 +82,7 @@ def concepts_in_words(
         parts = one.members[0].tolist(), one.is_or[0].tolist(), one.value[0].tolist(), refitted
         told = [
             {
-                "players": " ".join(compress(names, members)),
+                "players": list(compress(names, members)),
                 "kind": "OR" if is_or else "AND",
                 "value": value,
                 "refitted": best,
