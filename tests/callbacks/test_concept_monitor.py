@@ -120,7 +120,7 @@ def test_the_files_hold_a_decomposition_of_each_game(command, tmp_path, capsys):
     rows = table_of(folder / "concepts.csv")
     everything = [(s, concept) for s in result["concepts"] for concept in s["concepts"]]
     for row, (sample, concept) in zip(rows, everything, strict=True):
-        assert row["sample"], row["label"] == (str(sample["sample"]), str(sample["label"]))
+        assert (row["sample"], row["label"]) == (str(sample["sample"]), str(sample["label"]))
         assert row["kind"] == concept["kind"]
         assert row["players"].split() == concept["players"]
         assert float(row["value"]) == concept["value"]
@@ -153,23 +153,24 @@ def test_the_files_hold_a_decomposition_of_each_game(command, tmp_path, capsys):
 
 
 def test_a_network_of_known_concepts(tmp_path):
-    """z_0 = 2 (r0c0 ∧ r1c2) − 1.5 (r0c1 ∨ r0c2), the other logit 0: both, and nothing else."""
+    """Their logit is 2 (r0c0 ∧ r1c2) − 1.5 (r0c1 ∨ r0c2): both come out, and nothing else."""
 
     class Known(nn.Module):
         def forward(self, x):
             there = (x.flatten(1) > 0.5).float()
             either = 1 - (1 - there[:, 1]) * (1 - there[:, 2])
             z = 2 * there[:, 0] * there[:, 5] - 1.5 * either
-            return torch.stack([z, torch.zeros_like(z)], 1)
+            return torch.cat([z[:, None], torch.zeros(len(z), 9)], 1)
 
-    x, y = torch.ones(3, 1, 2, 3), torch.tensor([0, 1, 0])
-    folder = validated(tmp_path, Known(), x, y, monitor(baseline=0.0, noise=0.0))
+    x, y = torch.ones(3, 1, 2, 3), torch.zeros(3, dtype=torch.int64)
+    folder = validated(tmp_path, Known(), x, y, monitor(payoff="logit", baseline=0.0, noise=0.0))
     result = json.loads((folder / "concepts.json").read_text())
-    for sample, sign in zip(result["concepts"], (1, -1, 1), strict=True):
+    assert len(result["concepts"]) == 3
+    for sample in result["concepts"]:
         found = [(c["kind"], c["players"]) for c in sample["concepts"]]
         assert found == [("AND", ["r0c0", "r1c2"]), ("OR", ["r0c1", "r0c2"])]
         values = [concept[key] for key in ("value", "refitted") for concept in sample["concepts"]]
-        assert values == pytest.approx([2 * sign, -1.5 * sign] * 2, abs=1e-6)
+        assert values == pytest.approx([2, -1.5] * 2, abs=1e-6)
     (values,) = logged(folder)
     assert values.pop("val/concepts/objective") == pytest.approx(3.5 / 0.5)
     told = {k: x for k, x in values.items() if k.startswith("val/concepts/") and abs(x) > 1e-6}
@@ -177,9 +178,10 @@ def test_a_network_of_known_concepts(tmp_path):
     assert told == pytest.approx({f"val/concepts/{k}": x for k, x in expected.items()}, abs=1e-6)
 
 
-def fitted(tmp_path, name, *callbacks, epochs=4, checkpoint=None, **options):
+def fitted(tmp_path, name, *callbacks, dropout=0.3, epochs=4, checkpoint=None, **options):
     L.seed_everything(0)
-    module, logger = InteractionClassifier(DigitsNet(4, dropout=0.3)), CSVLogger(tmp_path, name)
+    module = InteractionClassifier(DigitsNet(width=4, dropout=dropout))
+    logger = CSVLogger(tmp_path, name)
     run = trainer(
         tmp_path, max_epochs=epochs, limit_train_batches=3, limit_val_batches=2, logger=logger,
         callbacks=list(callbacks), **options,
@@ -200,7 +202,7 @@ def test_training_is_the_same_bit_for_bit(tmp_path):
 def test_history_over_a_resumed_run(tmp_path):
     """Every point once, and what the table says is what was logged."""
     save = L.pytorch.callbacks.ModelCheckpoint(tmp_path, filename="first", save_top_k=-1)
-    options = {"enable_checkpointing": True}
+    options = {"enable_checkpointing": True, "dropout": 0.0}  # its masks would be others
     every_second = monitor(every=2)
     _, folder, _ = fitted(tmp_path, "whole", every_second, save, epochs=5, **options)
     rows = logged(folder)
@@ -249,18 +251,33 @@ def test_samples_that_show_nothing_are_left_out_by_name(tmp_path):
     assert logged(folder)[0]["val/concepts/k90"] >= 1
 
 
-class Diverged(nn.Module):
-    def forward(self, x):
-        return torch.full((len(x), 10), torch.nan)
+class Diverge(L.Callback):
+    """Makes all weights NaN in the second epoch."""
+
+    def on_train_batch_end(self, trainer, pl_module, *rest):
+        if trainer.current_epoch == 1:
+            for weight in pl_module.parameters():
+                weight.data.fill_(torch.nan)
 
 
-def test_a_network_that_diverged_is_no_reason_to_stop(tmp_path):
+def test_a_network_that_diverges_is_no_reason_to_stop(tmp_path):
+    watching = monitor(rows=2, cols=2)
     with pytest.warns(UserWarning, match="3 of 3 samples are left out"):
-        folder = validated(tmp_path, Diverged(), *images(6), monitor(baseline=0.5))
-    (values,) = logged(folder)
-    assert keys() <= values.keys()
-    assert all(math.isnan(values[key]) for key in keys())
+        _, folder, _ = fitted(tmp_path, "run", Diverge(), watching, epochs=2)
+    first, second = (point["values"] for point in watching.history)
+    assert first.keys() == second.keys()
+    assert not any(math.isnan(value) for value in first.values())
+    assert all(math.isnan(value) for value in second.values())
+    assert (folder / "figures" / "val_concepts_or_over_training.png").is_file()
+
+
+def test_no_sample_at_all(tmp_path, capsys):
+    x, y = torch.full((3, 1, 8, 8), 0.5), torch.arange(3)
+    folder = validated(tmp_path, network(), x, y, monitor(baseline=0.5))
+    result = json.loads((folder / "concepts.json").read_text())
+    assert (result["samples"], result["left_out"], result["concepts"]) == (0, [0, 1, 2], [])
     assert table_of(folder / "concepts.csv") == []
+    assert "Means over 0 samples" in capsys.readouterr().out
 
 
 def test_one_sample_has_no_error_and_several_monitors_have_names(tmp_path):
@@ -314,4 +331,4 @@ def test_a_missing_baseline_is_refused_before_training(tmp_path):
     run = trainer(tmp_path, max_epochs=1, callbacks=[monitor()])
     data = DataLoader(TensorDataset(*images(6)), batch_size=3)
     with pytest.raises(InputError, match="baseline: got None for ConceptMonitor"):
-        run.fit(InteractionClassifier(Diverged()), data, data)
+        run.fit(InteractionClassifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 10))), data, data)
