@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import interaction_train as it
-from interaction_train.callbacks import ConceptMonitor
+from interaction_train.callbacks import ConceptMonitor, RunReport
 from interaction_train.data import DigitsDataModule
 from interaction_train.errors import InputError
 from interaction_train.models import DigitsNet
@@ -81,7 +81,8 @@ def test_the_files_hold_a_decomposition_of_each_game(command, tmp_path, capsys):
     """Checked by the definitions of AND, OR and R² on all coalitions of a trained network."""
     net = it.pretrained(it.models.DigitsNet(), "digits_cnn")
     x, y = digits(0, 18, 36, 54)
-    folder = validated(tmp_path, net, x, y, monitor(payoff="logit", noise=0.1), command=command)
+    callbacks = monitor(payoff="logit", noise=0.1), RunReport()
+    folder = validated(tmp_path, net, x, y, *callbacks, command=command)
     result = json.loads((folder / "concepts.json").read_text())
     assert (result["samples"], result["left_out"], result["grid"]) == (3, [], [2, 3])
     places = [0, 1, 2]
@@ -150,6 +151,9 @@ def test_the_files_hold_a_decomposition_of_each_game(command, tmp_path, capsys):
     for path in (folder / "concepts_graph_0.png", *(folder / "figures").glob("*graph_0.png")):
         assert min(Image.open(path).size) > 200
     assert (folder / "concepts_graph_0.svg").is_file()
+    page = (folder / "report.html").read_text()
+    assert 'id="interactions"' in page
+    assert "oncepts graph 0" in page
 
 
 def test_a_network_of_known_concepts(tmp_path):
@@ -277,7 +281,9 @@ def test_no_sample_at_all(tmp_path, capsys):
     result = json.loads((folder / "concepts.json").read_text())
     assert (result["samples"], result["left_out"], result["concepts"]) == (0, [0, 1, 2], [])
     assert table_of(folder / "concepts.csv") == []
-    assert "Means over 0 samples" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Means over 0 samples" in printed
+    assert "±" not in printed
 
 
 def test_one_sample_has_no_error_and_several_monitors_have_names(tmp_path):
