@@ -1,1 +1,26 @@
 """Sparse AND-OR concepts: what a network's decision is made of, with a proof of how few."""
+
+from interaction_train.concepts.concepts import Concepts as Concepts
+from interaction_train.concepts.fidelity import (
+    Fidelity as Fidelity,
+    fidelity as fidelity,
+    same_interactions as same_interactions,
+)
+from interaction_train.concepts.graph import (
+    ConceptGraph as ConceptGraph,
+    concept_graph as concept_graph,
+)
+from interaction_train.concepts.selection import (
+    Surrogate as Surrogate,
+    select_concepts as select_concepts,
+)
+from interaction_train.concepts.sparse import (
+    joint_concepts as joint_concepts,
+    shared as shared,
+    sparse_concepts as sparse_concepts,
+)
+from interaction_train.concepts.transforms import (
+    merge_single as merge_single,
+    or_interactions as or_interactions,
+    values_from_and_or as values_from_and_or,
+)

@@ -67,6 +67,23 @@ def merge_single(i_and: Tensor, i_or: Tensor) -> tuple[Tensor, Tensor]:
     return i_and + moved, i_or - moved
 
 
+def fewest_pairs(i_and: Tensor, i_or: Tensor) -> tuple[Tensor, Tensor]:
+    """The same game, at most as strong in the sum of |I|, with no pair both AND and OR of one sign.
+
+    The AND and the OR of two players sum to the players themselves, at equal strength: of a game's
+    sparsest decompositions, which this leaves among them, it takes one of fewer interactions. The
+    ORs of single players must be 0 (:func:`merge_single`).
+    """
+    n = count_players(_same_players(i_and, i_or))
+    members = all_coalitions(n, i_and.device)
+    pair = members.sum(-1) == 2
+    smaller = torch.minimum(i_and.abs(), i_or.abs())
+    both = torch.where(pair & (i_and * i_or > 0), i_and.sign() * smaller, 0)
+    i_and, i_or = i_and - both, i_or - both
+    i_and[..., 1 << torch.arange(n, device=i_and.device)] += both @ members.to(both)
+    return i_and, i_or
+
+
 def _with_constant(interactions: Tensor, constant: Tensor) -> Tensor:
     return torch.cat([constant, interactions[..., 1:]], -1)
 

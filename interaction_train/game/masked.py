@@ -50,9 +50,11 @@ class MaskedGame:
             ``chunk_size`` checkpoints every chunk: memory stays flat, for one more forward.
         owner: the module whose modes are held in eval while coalitions run; default: ``model``, or
             the network of a :class:`~interaction_train.game.layers.LayerSuffix`.
+        progress: called with the number of rows of every chunk, once it went through the model.
 
     Raises:
-        InputError: shapes, labels, rivals or chunk size that do not fit.
+        InputError: shapes, labels, rivals or chunk size that do not fit, or players that are made
+            for another number of samples.
 
     Examples:
         >>> from interaction_train.game.players import UnitPlayers
@@ -77,12 +79,16 @@ class MaskedGame:
         rivals: Tensor | None = None,
         chunk_size: int | None = None,
         owner: nn.Module | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
         self.payoff = get_payoff(payoff)
         if not isinstance(present, Tensor):
             raise InputError("present", type(present).__name__, "a tensor (B, ...)")
         if len(present) == 0:
             raise InputError("present", f"shape {tuple(present.shape)}", "at least one sample")
+        if players.samples not in (None, len(present)):
+            got = f"players of {players.samples} samples, each with its own"
+            raise InputError("players", got, f"as many as the batch has, {len(present)}")
         self.n = players.count(present.shape[1:])
         if labels is None and self.payoff is not all_logits:
             raise InputError("labels", None, f"class indices for the payoff {payoff!r}")
@@ -102,6 +108,7 @@ class MaskedGame:
             raise InputError("absent", f"shape {tuple(absent.shape)}", expected) from None
         self.model, self.present, self.players = model, present, players
         self.labels, self.rivals, self.chunk_size = labels, rivals, chunk_size
+        self.progress = progress
         if owner is None:
             inner = model.model if isinstance(model, LayerSuffix) else model
             owner = inner if isinstance(inner, nn.Module) else None
@@ -136,14 +143,21 @@ class MaskedGame:
         # Whole samples while they fit, so that chunks are as full as they can be.
         samples, per_sample = min(batch, max(1, rows // count)), min(count, rows)
         run: Callable[..., Tensor] = self._evaluate
+        report = self.progress or (lambda rows: None)
         if grad and self.chunk_size is not None and rows < total:
             run = partial(checkpoint, run, use_reentrant=False, preserve_rng_state=False)
         tensors = [self.present, self._absent, coalitions]
         tensors += [t for t in (self.labels, self.rivals) if t is not None]
         parts = []
         # Split, not sliced: the backward pass of a slice would fill the whole batch each time.
-        for present, absent, wanted, *y in zip(*(t.split(samples) for t in tensors), strict=True):
-            pieces = [run(present, absent, piece, *y) for piece in wanted.split(per_sample, dim=1)]
+        blocks = zip(*(t.split(samples) for t in tensors), strict=True)
+        for start, (present, absent, wanted, *y) in zip(
+            range(0, batch, samples), blocks, strict=True
+        ):
+            players, pieces = self.players.part(slice(start, start + samples)), []
+            for piece in wanted.split(per_sample, dim=1):
+                pieces.append(run(players, present, absent, piece, *y))
+                report(piece.shape[0] * piece.shape[1])
             parts.append(torch.cat(pieces, 1))
         return torch.cat(parts)
 
@@ -155,11 +169,16 @@ class MaskedGame:
             return chunk_rows(self.model, self.owner, self.present[:1], rows)
 
     def _evaluate(
-        self, present: Tensor, absent: Tensor, coalitions: Tensor, *classes: Tensor
+        self,
+        players: Players,
+        present: Tensor,
+        absent: Tensor,
+        coalitions: Tensor,
+        *classes: Tensor,
     ) -> Tensor:
         # The mode is set here, not around the whole call: a checkpointed chunk runs again in the
         # backward pass, when the caller's modes are back.
-        rows = masked_rows(present, absent, self.players, coalitions).flatten(0, 1)
+        rows = masked_rows(present, absent, players, coalitions).flatten(0, 1)
         with evaluation_mode(self.owner):
             logits = self.model(rows)
         logits = checked_logits(logits, len(rows)).unflatten(0, coalitions.shape[:2])

@@ -14,7 +14,13 @@ from interaction_train.errors import InputError, at_least, one_of
 
 
 class Players(ABC):
-    """A partition of a sample's elements into n players; coalitions are bool, true if present."""
+    """A partition of a sample's elements into n players; coalitions are bool, true if present.
+
+    Attributes:
+        samples: the number of samples of the batch that these players are made for; None for any.
+    """
+
+    samples: int | None = None
 
     @abstractmethod
     def count(self, shape: Sequence[int]) -> int:
@@ -23,6 +29,18 @@ class Players(ABC):
     @abstractmethod
     def mask(self, coalitions: Tensor, shape: Sequence[int]) -> Tensor:
         """Turn coalitions ``(..., n)`` into element masks that broadcast to ``(..., *shape)``."""
+
+    def names(self, shape: Sequence[int]) -> tuple[str, ...]:
+        """A short name for each of the n players; numbers in it count from 0."""
+        return tuple(f"player {k}" for k in range(self.count(shape)))
+
+    def part(self, samples: slice) -> Players:
+        """The players of some samples of the batch; differs only where ``samples`` is not None."""
+        return self
+
+    def cells(self, shape: Sequence[int], device: torch.device | None = None) -> Tensor | None:
+        """The player that each pixel belongs to; None for players that are no image regions."""
+        return None
 
 
 class GridPlayers(Players):
@@ -66,6 +84,11 @@ class GridPlayers(Players):
             raise InputError("players", f"a grid of {self.rows} x {self.cols} cells", expected)
         return self.rows * self.cols
 
+    def names(self, shape: Sequence[int]) -> tuple[str, ...]:
+        """``"r0c2"`` is the cell in grid row 0, column 2."""
+        self.count(shape)
+        return tuple(f"r{r}c{c}" for r in range(self.rows) for c in range(self.cols))
+
     def cells(self, shape: Sequence[int], device: torch.device | None = None) -> Tensor:
         """The player that each pixel belongs to, ``(height, width)`` int64."""
         self.count(shape)
@@ -101,6 +124,10 @@ class UnitPlayers(Players):
 
     def count(self, shape: Sequence[int]) -> int:
         return math.prod(self._axes(shape))
+
+    def names(self, shape: Sequence[int]) -> tuple[str, ...]:
+        word = "unit" if self.unit == "element" else "channel"
+        return tuple(f"{word} {k}" for k in range(self.count(shape)))
 
     def mask(self, coalitions: Tensor, shape: Sequence[int]) -> Tensor:
         return coalitions.unflatten(-1, self._axes(shape))

@@ -40,3 +40,7 @@ from interaction_train.indices.sampled_sets import (
     sample_multivariate as sample_multivariate,
     sample_strength as sample_strength,
 )
+from interaction_train.indices.sampled_values import (
+    ValueEstimates as ValueEstimates,
+    sample_shapley_values as sample_shapley_values,
+)

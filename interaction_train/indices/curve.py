@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,7 @@ def player_interactions(game: MaskedGame) -> Tensor:
     2 players, and payoffs of one number, which is finite.
     """
     single = torch.eye(game.n, dtype=torch.bool, device=game.present.device)
-    values = _finite(game, torch.cat([end_coalitions(game), single, ~single]))
+    values = finite_values(game, torch.cat([end_coalitions(game), single, ~single]))
     empty, full, alone, without = values.split([1, 1, game.n, game.n], -1)
     return full - without - alone + empty
 
@@ -78,27 +79,39 @@ def sample_order_curve(game: MaskedGame, chains: int = 100, *, seed: int = 0) ->
     n, batch, device = game.n, len(game.present), game.present.device
     at_least("chains", chains, 2)
     draws = Draws(content_hash(game.present), seed, "order_curve")
-    game.choose_chunk(batch * chains * (n - 1))
-    first, last = _finite(game, end_coalitions(game)).split(1, -1)
-    sizes = torch.arange(1, n, device=device)
+    ends = finite_values(game, end_coalitions(game))
     sums = torch.zeros(2, batch, 2 * n, dtype=wide_dtype(device), device=device)
-    block = max(1, ROWS // (batch * n))
-    for start in range(0, chains, block):
-        span = range(start, min(start + block, chains))
-        rank = draws.bits("chains", span, n).argsort(-1).argsort(-1)
-        coalitions = (rank.unsqueeze(2) < sizes[:, None]).flatten(1, 2)
-        values = coalition_values(game, coalitions).unflatten(1, (len(span), n - 1))
-        left, right = (end[:, None].expand(-1, len(span), 1) for end in (first, last))
-        curve = torch.cat([left, values, right], -1)
+    for _, curve in nested_chains(game, chains, draws, ends):
         both = torch.cat([curve, curve.diff(n=2)], -1)
         sums += torch.stack([both.sum(1), both.square().sum(1)])
     mean, square = sums / chains
     error = ((square - mean.square()).clamp(min=0) / (chains - 1)).sqrt()
     require_finite(mean)
-    mean[:, [0, n]], error[:, [0, n]] = torch.cat([first, last], 1), 0
+    mean[:, [0, n]], error[:, [0, n]] = ends, 0
     found = (part.split([n + 1, n - 1], 1) for part in (mean, error))
     (curve, orders), (curve_error, orders_error) = found
     return OrderCurve(curve, curve_error, orders, orders_error, chains, chains * (n - 1) + 2)
+
+
+def nested_chains(
+    game: MaskedGame, chains: int, draws: Draws, ends: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Chains in which the players join one by one in a random order, in blocks of k chains.
+
+    n − 1 evaluations each. Yields the place of every player in that order, int64 ``(B, k, n)``, and
+    v along the chain, ``(B, k, n + 1)``, between v(∅) and v(N), which are given: ``(B, 2)``.
+    """
+    n, batch = game.n, len(game.present)
+    game.choose_chunk(batch * chains * (n - 1))
+    sizes = torch.arange(1, n, device=game.present.device)
+    block = max(1, ROWS // (batch * n))
+    for start in range(0, chains, block):
+        span = range(start, min(start + block, chains))
+        place = draws.bits("chains", span, n).argsort(-1).argsort(-1)
+        coalitions = (place.unsqueeze(2) < sizes[:, None]).flatten(1, 2)
+        values = coalition_values(game, coalitions).unflatten(1, (len(span), n - 1))
+        first, last = ends[:, None].expand(-1, len(span), -1).split(1, -1)
+        yield place, torch.cat([first, values, last], -1)
 
 
 def require_finite(values: Tensor) -> None:
@@ -124,7 +137,8 @@ def end_coalitions(game: MaskedGame) -> Tensor:
     return torch.arange(2, device=game.present.device).bool()[:, None].expand(-1, game.n)
 
 
-def _finite(game: MaskedGame, coalitions: Tensor) -> Tensor:
+def finite_values(game: MaskedGame, coalitions: Tensor) -> Tensor:
+    """:func:`coalition_values` that are read back and refused where they are not finite."""
     values = coalition_values(game, coalitions)
     require_finite(values)
     return values

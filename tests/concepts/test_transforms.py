@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from interaction_train.concepts.transforms import (
+    fewest_pairs,
     merge_single,
     or_interactions,
     values_from_and_or,
@@ -73,6 +74,18 @@ def test_single_players_merge_into_and():
     torch.testing.assert_close(o[:, ~single], i_or[:, ~single])
     torch.testing.assert_close(a[:, ~single], i_and[:, ~single])
     torch.testing.assert_close(values_from_and_or(a, o), values_from_and_or(i_and, i_or))
+
+
+def test_two_players_instead_of_their_and_and_or():
+    i_and, i_or = merge_single(games(5, 40), games(5, 40) + 1)
+    a, o = fewest_pairs(i_and, i_or)
+    torch.testing.assert_close(values_from_and_or(a, o), values_from_and_or(i_and, i_or))
+    pair = all_coalitions(5).sum(1) == 2
+    assert bool((a * o <= 0)[:, pair].all())
+    assert bool((i_and * i_or > 0)[:, pair].any())
+    before, after = (x.abs().sum(-1) + y.abs().sum(-1) for x, y in ((i_and, i_or), (a, o)))
+    assert bool((after <= before + 1e-9).all())
+    assert bool(((a != 0).sum(-1) + (o != 0).sum(-1) < 2 * 32 - 6).all())
 
 
 def test_gradients():
