@@ -27,6 +27,8 @@ from torch import Tensor, nn
 import interaction_train as it
 from interaction_train.callbacks.samples import spread
 from interaction_train.indices import dividends
+from interaction_train.tracking.figures import new_panels
+from interaction_train.tracking.style import styled
 
 UNTRAINED, NORMAL, LOSS = "untrained", "normal", "interaction loss"
 AND = "AND alone"
@@ -258,10 +260,11 @@ def checks(found: Mapping[str, Summary], part: Part) -> list[Check]:
     return result
 
 
+@styled()
 def figure(found: Mapping[str, Summary], part: Part) -> Figure:
     """k90 by form, strength by order, and orders over epochs."""
-    drawn = Figure(figsize=(11, 3.6), layout="constrained")
-    sparse, orders, phases = drawn.subplots(1, 3)
+    drawn, panels = new_panels(1, 3, 11, 3.6)
+    sparse, orders, phases = panels[0]
     first = part.settings["grids"][0]["grid"]
     cells, noise = first[0] * first[1], part.settings["noise"]
     forms = [AND, *map(form_of, noise)]
