@@ -27,6 +27,8 @@ from torch import Tensor, nn
 import interaction_train as it
 from interaction_train.callbacks.samples import spread
 from interaction_train.indices import dividends
+from interaction_train.tracking.figures import new_panels
+from interaction_train.tracking.style import styled
 
 UNTRAINED, NORMAL, LOSS = "untrained", "normal", "interaction loss"
 AND = "AND alone"
@@ -258,10 +260,14 @@ def checks(found: Mapping[str, Summary], part: Part) -> list[Check]:
     return result
 
 
+@styled()
 def figure(found: Mapping[str, Summary], part: Part) -> Figure:
     """k90 by form, strength by order, and orders over epochs."""
-    drawn = Figure(figsize=(11, 3.6), layout="constrained")
-    sparse, orders, phases = drawn.subplots(1, 3)
+    runs = [found[f"{NORMAL}/seed_{seed}"]["phases"] for seed in part.seeds]
+    epochs = list(runs[0])
+    charts = 3 if epochs else 2
+    drawn, panels = new_panels(1, charts, 3.7 * charts, 3.6)
+    sparse, orders = panels[0, :2]
     first = part.settings["grids"][0]["grid"]
     cells, noise = first[0] * first[1], part.settings["noise"]
     forms = [AND, *map(form_of, noise)]
@@ -276,14 +282,14 @@ def figure(found: Mapping[str, Summary], part: Part) -> Figure:
     sparse.set_ylim(bottom=0)
     key = f"{cells} cells, mean, {forms[-1]}"
     for training in part.settings["trainings"]:
-        runs = [found[f"{training}/seed_{seed}"][key] for seed in part.seeds]
-        both = torch.tensor([[run["AND"], run["OR"]] for run in runs]).sum(1)
+        told = [found[f"{training}/seed_{seed}"][key] for seed in part.seeds]
+        both = torch.tensor([[run["AND"], run["OR"]] for run in told]).sum(1)
         shares = both / both.sum(-1, keepdim=True)
         means = [Mean.of(column) for column in shares.T.tolist()]
         common.curve(orders, list(range(1, cells + 1)), means, label=training)
     orders.set(xlabel="players in the concept", ylabel="share of Σ|I|", title="strength by order")
-    runs = [found[f"{NORMAL}/seed_{seed}"]["phases"] for seed in part.seeds]
-    if epochs := list(runs[0]):
+    if epochs:
+        phases = panels[0, 2]
         for name in ("mean order", "k90"):
             means = [Mean.of(units([run[epoch][name] for run in runs])) for epoch in epochs]
             top = max(mean.value for mean in means)
@@ -291,11 +297,8 @@ def figure(found: Mapping[str, Summary], part: Part) -> Figure:
             common.curve(phases, list(range(len(epochs))), means, label=f"{name} / {top:.3g}")
         phases.set_xticks(range(len(epochs)), epochs)
         phases.set(xlabel="epoch", ylabel="part of the highest", title="over training")
-    else:
-        phases.set_axis_off()
-    for axes in drawn.axes:
-        if axes.has_data():
-            axes.legend()
+    for axes in panels[0]:
+        axes.legend()
     return drawn
 
 

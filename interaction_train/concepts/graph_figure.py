@@ -17,7 +17,7 @@ from torch import Tensor
 from interaction_train.concepts.layers import GraphNode, Layers
 from interaction_train.errors import InputError
 from interaction_train.tracking.figures import new_figure
-from interaction_train.tracking.style import INK, NEGATIVE, POSITIVE
+from interaction_train.tracking.style import INK, NEGATIVE, POSITIVE, styled
 
 _GREY = "#8c8c8c"
 _FONT = 9  # points
@@ -40,6 +40,7 @@ class _Place:
         return self.left + self.width
 
 
+@styled()
 def graph_figure(
     graph: Layers, image: Tensor | None, cells: Tensor | None, title: str | None
 ) -> Figure:

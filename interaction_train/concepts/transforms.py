@@ -30,7 +30,7 @@ def or_interactions(v: Tensor) -> Tensor:
         >>> or_interactions(either), dividends(either)
         (tensor([0., 0., 0., 1.]), tensor([ 0.,  1.,  1., -1.]))
     """
-    return _with_constant(-dividends(v.flip(-1)), v[..., :1])
+    return _with_constant(0 - dividends(v.flip(-1)), v[..., :1])  # no negative zeros
 
 
 def values_from_and_or(i_and: Tensor, i_or: Tensor) -> Tensor:
