@@ -19,10 +19,10 @@ from interaction_train.callbacks.concept_rows import (
     from_rows,
     mean_and_error,
     row_length,
-    strength_by_order,
 )
 from interaction_train.callbacks.monitor import Monitor, Result, Split
 from interaction_train.callbacks.samples import gather, is_fast, population, shard, spread
+from interaction_train.concepts.fidelity import strength_by_order
 from interaction_train.concepts.graph import ConceptGraph, concept_graph
 from interaction_train.errors import InputError, at_least, in_range, one_of
 from interaction_train.game.absence import input_baseline

@@ -14,7 +14,6 @@ from interaction_train.concepts.concepts import Concepts
 from interaction_train.concepts.fidelity import fidelity
 from interaction_train.concepts.selection import Surrogate, select_concepts
 from interaction_train.concepts.sparse import sparse_concepts
-from interaction_train.indices.exact import all_coalitions
 
 _SCALARS = ("constant", "objective", "lower_bound", "violation", "steps", "converged")
 
@@ -38,13 +37,6 @@ def from_rows(rows: Tensor, n: int) -> tuple[Tensor, Tensor, Concepts]:
     more = dict(zip(_SCALARS, scalars.unbind(1), strict=True))
     more |= {"steps": more["steps"].long(), "converged": more["converged"].bool()}
     return own.long(), values, Concepts(i_and, i_or, **more)
-
-
-def strength_by_order(interactions: Tensor) -> Tensor:
-    """Σ_{|S|=m} |I(S)| for m = 1 … n, ``(B, 2^n)`` → ``(B, n)``."""
-    n = interactions.shape[-1].bit_length() - 1
-    sizes = all_coalitions(n, interactions.device).sum(-1)
-    return interactions.abs() @ torch.nn.functional.one_hot(sizes).to(interactions)[:, 1:]
 
 
 def mean_and_error(x: Tensor, unit: Tensor | None = None) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 import interaction_train as it
 from interaction_train.callbacks.samples import spread
+from interaction_train.concepts import strength_by_order
 from interaction_train.indices import dividends
 from interaction_train.tracking.figures import new_panels
 from interaction_train.tracking.style import styled
@@ -73,17 +74,9 @@ def values(network: nn.Module, x: Tensor, y: Tensor, grid: Sequence[int], baseli
     return it.exact_values(game).double()
 
 
-def by_order(concepts: it.Concepts) -> tuple[Tensor, Tensor]:
-    """Σ|I(S)| of the sets of 1 … n players, ``(B, n)``, of ANDs and of ORs."""
-    sizes = it.all_coalitions(concepts.n).sum(-1)
-    of_size = (sizes[:, None] == torch.arange(1, concepts.n + 1)).double()
-    return concepts.and_.abs() @ of_size, concepts.or_.abs() @ of_size
-
-
 def mean_order(concepts: it.Concepts) -> Tensor:
     """``(B,)``."""
-    of_and, of_or = by_order(concepts)
-    strength = of_and + of_or
+    strength = strength_by_order(concepts.and_) + strength_by_order(concepts.or_)
     sizes = torch.arange(1.0, concepts.n + 1, dtype=strength.dtype)
     return strength @ sizes / strength.sum(-1)
 
@@ -99,13 +92,12 @@ def described(v: Tensor, form: str, count: int) -> dict[str, list[float]]:
     """The measures of each game."""
     concepts = decomposed(v, form)
     found = it.fidelity(concepts, v, [count])
-    of_and, of_or = by_order(concepts)
     return {
         "k90": found.k90.tolist(),
         "R²": found.r2_refitted[:, 0].tolist(),
         "mean order": mean_order(concepts).tolist(),
-        "AND": of_and.mean(0).tolist(),
-        "OR": of_or.mean(0).tolist(),
+        "AND": strength_by_order(concepts.and_).mean(0).tolist(),
+        "OR": strength_by_order(concepts.or_).mean(0).tolist(),
     }
 
 
