@@ -1,0 +1,183 @@
+"""What attribution methods say of test images, and which of the three principles they keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from matplotlib.figure import Figure
+from rich.table import Column, Table
+from torch import Tensor, nn
+
+from interaction_train.attributions import (
+    METHODS,
+    allocation,
+    attribute,
+    check_principles,
+    infidelity,
+)
+from interaction_train.attributions.figure import attributions_figure
+from interaction_train.callbacks.monitor import Monitor, Result, Split
+from interaction_train.callbacks.samples import is_fast, population, spread
+from interaction_train.errors import InputError, at_least, one_of
+from interaction_train.game.absence import input_baseline
+from interaction_train.game.masked import MaskedGame
+from interaction_train.game.players import GridPlayers
+from interaction_train.indices.exact import dividends, exact_values
+
+_DEFAULT = (
+    "gradient_input", "occlusion", "integrated_gradients", "shapley", "grad_cam", "lrp_epsilon",
+    "lrp_alpha_beta", "deep_taylor", "deeplift_rescale", "deeplift_reveal_cancel",
+)  # fmt: skip
+_MOST = 12  # players: every method is run on all 4096 masked images
+_SHOWN = 4  # images in the figure
+_NUMBERS = ("unrelated", "incomplete", "gap", "infidelity")
+
+
+class AttributionReport(Monitor):
+    """Attributions of test images by several methods, and how each shares out interactions.
+
+    After ``test``, for the label's logit on a coarse grid of cells. Of each method, over some test
+    images with standard errors, as shares of the sum Σ|J| of all effects (Deng et al., "Unifying
+    Fourteen Post-Hoc Attribution Methods With Taylor Interactions", 2024):
+
+    - ``unrelated``: of effects given to cells that have no part in them;
+    - ``incomplete``: of effects not given, or given more than once;
+    - ``gap``: of what the attributions miss of v(N) − v(∅) in sum;
+
+    and ``infidelity``, in the squared unit of the payoff
+    (:func:`~interaction_train.attributions.scores.infidelity`). Methods that the network does not
+    admit are left out, with a warning that says why.
+
+    Goes to a table, ``attributions.json``, ``attributions.csv``, ``attributions.png`` and the
+    loggers (``test/attributions/<method>/…``).
+
+    Args:
+        rows: rows of the grid; with ``cols`` at most 12 cells.
+        cols: columns of the grid.
+        samples: number of test images; ``fast_dev_run`` takes two.
+        methods: names in :data:`~interaction_train.attributions.METHODS`; default: all that need no
+            further settings, but for Deep SHAP, which admits small layers only.
+        baseline: of absent cells, a number or one per channel; default: the mean in ``Normalize``.
+        common: the other arguments of :class:`~interaction_train.callbacks.monitor.Monitor`.
+
+    Raises:
+        InputError: an argument out of its range, or no baseline to be found.
+    """
+
+    keys_begin, stages, stem = ("attributions",), ("test",), "attributions"
+
+    def __init__(
+        self,
+        rows: int = 3,
+        cols: int = 3,
+        samples: int = 8,
+        methods: Sequence[str] = _DEFAULT,
+        baseline: float | list[float] | None = None,
+        **common: Any,
+    ) -> None:
+        super().__init__(1, **common)
+        at_least("samples", samples, 2)  # for a standard error
+        self.players = GridPlayers(rows, cols)
+        if rows * cols > _MOST:
+            raise InputError("rows", f"{rows} x {cols} cells", f"at most {_MOST} cells")
+        if not methods:
+            raise InputError("methods", "none", "at least one")
+        for method in methods:
+            one_of("methods", method, METHODS)
+        self.n_samples, self.methods, self.baseline = samples, tuple(methods), baseline
+        self._shown: tuple[Tensor, Tensor, dict[str, Tensor]] | None = None
+
+    def measure(self, trainer: L.Trainer, loader: Any) -> Result:
+        if not trainer.is_global_zero:
+            return {}
+        places = spread(population(loader), 2 if is_fast(trainer) else self.n_samples)
+        network, (x, y) = self.network(trainer, loader), self.samples(trainer, loader, places)
+        with torch.inference_mode(False), torch.enable_grad():
+            found, refused = self._evaluate(network, x.clone(), y.clone())
+        for method, reason in refused.items():
+            rank_zero_warn(f"AttributionReport leaves {method} out: {reason}")
+        given = {name: told.pop("attributions") for name, told in found.items()}
+        self._shown = x[:_SHOWN].cpu(), y[:_SHOWN].cpu(), given
+        return {
+            "samples": len(x),
+            "places": places,
+            "labels": y.tolist(),
+            "payoff": "logit",
+            "grid": [self.players.rows, self.players.cols],
+            "methods": {
+                name: {k: _told(v) for k, v in told.items()} for name, told in found.items()
+            },
+            "attributions": {name: values.tolist() for name, values in given.items()},
+            "refused": refused,
+        }
+
+    def _evaluate(
+        self, network: nn.Module, x: Tensor, y: Tensor
+    ) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:
+        """Method → its attributions and numbers ``(B, …)`` on the CPU; method → why it is out."""
+        absent = input_baseline(network, self.baseline, x)
+        game = MaskedGame(network, x, absent, self.players, "logit", y)
+        effects = dividends(exact_values(game).double())
+        found, refused = dict[str, dict[str, Tensor]](), dict[str, str]()
+        for method in self.methods:
+            try:
+                values = attribute(game, method)
+                principles = check_principles(allocation(game, method), effects)
+            except InputError as error:
+                refused[method] = str(error)
+                continue
+            numbers = {name: getattr(principles, name) for name in _NUMBERS[:3]}
+            told = {"attributions": values, **numbers, "infidelity": infidelity(game, values)}
+            found[method] = {name: tensor.double().cpu() for name, tensor in told.items()}
+        return found, refused
+
+    def keys(self, split: Split, result: Result) -> dict[str, float]:
+        return {
+            f"{split}/attributions/{method}/{name}": result["methods"][method][name]["value"]
+            for method in self.methods
+            if method in result["methods"]
+            for name in _NUMBERS
+        }
+
+    def figures(self, result: Result) -> Mapping[str, Figure]:
+        if self._shown is None or not self._shown[2] or self._shown[0].shape[1] not in (1, 3):
+            return {}
+        x, y, given = self._shown
+        rows = [f"class {label}" for label in y.tolist()]
+        grid = f"{self.players.rows} × {self.players.cols} cells"
+        title = f"Attributions to {grid} of the label's logit"
+        return {
+            "attributions": attributions_figure(
+                x, self.players.cells(x.shape[1:]), given, rows, title
+            )
+        }
+
+    def table(self, result: Result) -> Table:
+        units = ("of Σ|J|", "of Σ|J|", "of Σ|J|", "logits²")
+        columns = (
+            Column(f"{name}\n({unit})", justify="right")
+            for name, unit in zip(_NUMBERS, units, strict=True)
+        )
+        title = f"What methods do with the effects of cells, {result['samples']} test images"
+        table = Table("method", *columns, title=title)
+        for method, told in result["methods"].items():
+            cells = (f"{told[name]['value']:.3g} ± {told[name]['stderr']:.2g}" for name in _NUMBERS)
+            table.add_row(method, *cells)
+        return table
+
+    def csv_rows(self, result: Result) -> Mapping[str, Sequence[Sequence[Any]]]:
+        header = ["method", *(f"{name}{end}" for name in _NUMBERS for end in ("", "_stderr"))]
+        rows = [
+            [method, *(told[name][key] for name in _NUMBERS for key in ("value", "stderr"))]
+            for method, told in result["methods"].items()
+        ]
+        return {self.stem: [header, *rows]}
+
+
+def _told(values: Tensor) -> dict[str, float]:
+    error = values.std() / len(values) ** 0.5
+    return {"value": float(values.mean()), "stderr": float(error)}
