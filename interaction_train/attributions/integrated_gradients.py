@@ -37,8 +37,9 @@ def integrated_gradients(game: MaskedGame, *, steps: int = STEPS) -> Tensor:
         >>> def network(x):  # logits x0² x1 and 0
         ...     return torch.stack([x[:, 0] ** 2 * x[:, 1], 0 * x[:, 0]], 1)
         >>> x, y = torch.tensor([[2.0, 3.0]]), torch.tensor([0])
-        >>> integrated_gradients(it.MaskedGame(network, x, 0.0, it.UnitPlayers(), labels=y))
-        tensor([[8.0000, 4.0000]])
+        >>> game = it.MaskedGame(network, x, 0.0, it.UnitPlayers(), labels=y)
+        >>> integrated_gradients(game).round(decimals=4)
+        tensor([[8., 4.]])
     """
     at_least("steps", steps, 1)
     nodes, weights = gauss_legendre(steps, game.present.device)

@@ -41,6 +41,7 @@ def check_principles(W: Tensor, dividends: Tensor) -> PrincipleReport:  # noqa: 
         InputError: tensors that do not fit each other.
 
     Examples:
+        >>> import torch
         >>> W = torch.tensor([[[0.0, 1.0, 0.0, 0.5], [0.0, 0.0, 0.0, 1.0]]])
         >>> check_principles(W, torch.tensor([[3.0, 1.0, 0.0, 1.0]]))
         PrincipleReport(unrelated=tensor([0.]), incomplete=tensor([0.2500]), gap=tensor([0.2500]))

@@ -128,7 +128,7 @@ def options_of(method, game):
     return wanted.get(method, {})
 
 
-OWN = tuple(RULES) + ("prediction_difference", "expected_gradients")
+OWN = (*RULES, "prediction_difference", "expected_gradients")
 
 
 class TestNetworks:
@@ -278,7 +278,7 @@ class TestRefusals:
     @pytest.mark.parametrize("method", OWN)
     def test_payoffs_of_several_numbers(self, method):
         game = grid_game(cnn(nn.ReLU()), payoff="all")
-        with pytest.raises(InputError, match="payoff: got .* expected one number"):
+        with pytest.raises(InputError, match=r"payoff: got .* expected one number"):
             attribute(game, method, **options_of(method, game))
 
     def test_no_gradient(self):
@@ -287,11 +287,10 @@ class TestRefusals:
             attribute(game, "gradient_input")
 
     def test_a_function_of_another_shape(self):
+        def wrong(game):
+            return torch.zeros(1, 4)
+
         with pytest.raises(InputError, match=r"method: got \(1, 4\) from wrong"):
-
-            def wrong(game):
-                return torch.zeros(1, 4)
-
             attribute(self.game, wrong)
 
     def test_too_many_players(self):
