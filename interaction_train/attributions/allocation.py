@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from interaction_train.attributions.attribute import METHODS, Method, get_method
-from interaction_train.attributions.baselines import game_at, over_baselines
 from interaction_train.attributions.occlusion import (
     occlusion,
     occlusion_patch,
@@ -17,10 +14,10 @@ from interaction_train.attributions.occlusion import (
     prediction_difference,
 )
 from interaction_train.attributions.shapley import shapley
+from interaction_train.attributions.subgames import masked_attributions, over_baselines
 from interaction_train.attributions.values import all_values
 from interaction_train.errors import InputError
-from interaction_train.game.chunks import gradient_rows
-from interaction_train.game.masked import MaskedGame, masked_rows
+from interaction_train.game.masked import MaskedGame
 from interaction_train.indices.exact import CELLS, all_coalitions, dividends
 
 MOST = 12  # players
@@ -47,6 +44,7 @@ def allocation(game: MaskedGame, method: str | Method, **options: Any) -> Tensor
         InputError: more players, or what ``attribute`` refuses.
 
     Examples:
+        >>> import torch
         >>> import interaction_train as it
         >>> def network(x):  # logits x0 + x0 x1 and 0
         ...     return torch.stack([x[:, 0] + x[:, 0] * x[:, 1], 0 * x[:, 0]], 1)
@@ -85,19 +83,3 @@ def _one_baseline(game: MaskedGame, method: str | Method, options: dict[str, Any
         return get_method(method, {**options, **own})(inner)
 
     return dividends(masked_attributions(game, all_coalitions(game.n), run))
-
-
-def masked_attributions(
-    game: MaskedGame, coalitions: Tensor, method: Callable[[MaskedGame], Tensor]
-) -> Tensor:
-    """A(x_T) for coalitions T, bool ``(K, n)``, and the game's baseline: ``(B, n, K)``."""
-    device, (batch, *_) = game.present.device, game.present.shape
-    rows = game.chunk_size or gradient_rows(game.present[0], batch * len(coalitions))
-    parts = []
-    for some in coalitions.to(device).split(max(1, rows // batch)):
-        samples = torch.arange(batch, device=device).repeat_interleave(len(some))
-        each = some.expand(batch, -1, -1)
-        inputs = masked_rows(game.present, game.absent, game.players, each).flatten(0, 1)
-        found = method(game_at(game, samples, inputs, game.absent[samples]))
-        parts.append(found.unflatten(0, (batch, len(some))).transpose(1, 2))
-    return torch.cat(parts, -1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -49,29 +51,41 @@ def payoff_gradients(
         )[0]
 
 
+def path_points(
+    game: MaskedGame, nodes: Tensor, rows: int
+) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+    """Inputs b + t d in blocks of about ``rows``, for all samples and nodes t ``(P,)``.
+
+    Of each block the samples, the nodes, the inputs ``(S·P, ...)`` by sample and then by node, and
+    the sample of each.
+    """
+    batch, count = len(game.present), len(nodes)
+    width, depth = max(1, rows // count), min(count, rows)
+    for start in range(0, batch, width):
+        some = slice(start, min(start + width, batch))
+        present, absent = game.present[some].unsqueeze(1), game.absent[some].unsqueeze(1)
+        each = torch.arange(some.start, some.stop, device=nodes.device)
+        for first in range(0, count, depth):
+            part = slice(first, min(first + depth, count))
+            t = nodes[part].to(present).view(1, -1, *(1 for _ in present.shape[2:]))
+            inputs = absent.lerp(present, t).flatten(0, 1)
+            yield some, part, inputs, each.repeat_interleave(part.stop - part.start)
+            if game.progress is not None:
+                game.progress(len(inputs))
+
+
 def path_gradients(game: MaskedGame, nodes: Tensor, weights: Tensor) -> Tensor:
     """Σ_p w_p d ⊙ ∂v/∂x at b + t_p d, with d = x − b, for every element: ``(B, ...)``.
 
     Memory is flat in the number of nodes t_p.
     """
-    batch, count = len(game.present), len(nodes)
-    rows = game.chunk_size or gradient_rows(game.present[0], batch * count)
-    width, depth = max(1, rows // count), min(count, rows)
-    parts = []
+    rows = game.chunk_size or gradient_rows(game.present[0], len(game.present) * len(nodes))
     # Tensors made in inference mode cannot take part in a backward pass; their copies can.
     with torch.inference_mode(False), torch.no_grad():
         dtype = torch.promote_types(game.present.dtype, torch.float32)
-        for block in torch.arange(batch, device=game.present.device).split(width):
-            present, absent = game.present[block], game.absent[block]
-            total = torch.zeros_like(present, dtype=dtype)
-            for t, w in zip(nodes.to(present).split(depth), weights.split(depth), strict=True):
-                shape = (1, len(t), *(1 for _ in present.shape[1:]))
-                points = absent.unsqueeze(1).lerp(present.unsqueeze(1), t.view(shape))
-                samples = block.repeat_interleave(len(t))
-                _, found = payoff_gradients(game, points.flatten(0, 1), samples)
-                w = w.to(total).view(shape)
-                total += (w * found.unflatten(0, points.shape[:2]).to(dtype)).sum(1)
-                if game.progress is not None:
-                    game.progress(len(samples))
-            parts.append(total * (present - absent))
-        return torch.cat(parts)
+        total = torch.zeros_like(game.present, dtype=dtype)
+        for some, part, inputs, samples in path_points(game, nodes, rows):
+            _, found = payoff_gradients(game, inputs, samples)
+            found = found.to(dtype).unflatten(0, (-1, part.stop - part.start))
+            total[some] += torch.einsum("p,sp...->s...", weights[part].to(dtype), found)
+        return total * (game.present - game.absent)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interaction_train.attributions.baselines import over_baselines
 from interaction_train.attributions.gradients import path_gradients
+from interaction_train.attributions.subgames import over_baselines
 from interaction_train.attributions.sums import player_sums
 from interaction_train.errors import at_least
 from interaction_train.game.masked import MaskedGame

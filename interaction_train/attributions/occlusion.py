@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from interaction_train.attributions.baselines import over_baselines
+from interaction_train.attributions.subgames import over_baselines
 from interaction_train.attributions.values import values_of
 from interaction_train.errors import InputError
 from interaction_train.game.masked import ROWS, MaskedGame

@@ -1,4 +1,4 @@
-"""Games at other inputs, and the mean of a method over several baselines."""
+"""Games at other inputs: a method on masked inputs, and its mean over several baselines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from interaction_train.errors import InputError
 from interaction_train.game.chunks import gradient_rows
-from interaction_train.game.masked import MaskedGame
+from interaction_train.game.masked import MaskedGame, masked_rows
 
 
 def game_at(game: MaskedGame, samples: Tensor, present: Tensor, absent: Tensor) -> MaskedGame:
@@ -26,6 +26,25 @@ def game_at(game: MaskedGame, samples: Tensor, present: Tensor, absent: Tensor) 
         owner=game.owner,
         progress=game.progress,
     )
+
+
+def masked_attributions(
+    game: MaskedGame, coalitions: Tensor, method: Callable[[MaskedGame], Tensor]
+) -> Tensor:
+    """A(x_T) for coalitions T, bool ``(K, n)``, and the game's baseline: ``(B, m, K)``.
+
+    ``method`` gives ``(R, m)`` for a game of R samples; memory beyond the result is flat.
+    """
+    device, (batch, *_) = game.present.device, game.present.shape
+    rows = game.chunk_size or gradient_rows(game.present[0], batch * len(coalitions))
+    parts = []
+    for some in coalitions.to(device).split(max(1, rows // batch)):
+        samples = torch.arange(batch, device=device).repeat_interleave(len(some))
+        each = some.expand(batch, -1, -1)
+        inputs = masked_rows(game.present, game.absent, game.players, each).flatten(0, 1)
+        found = method(game_at(game, samples, inputs, game.absent[samples]))
+        parts.append(found.unflatten(0, (batch, len(some))).transpose(1, 2))
+    return torch.cat(parts, -1)
 
 
 def over_baselines(
