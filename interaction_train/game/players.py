@@ -34,8 +34,11 @@ class Players(ABC):
         """A short name for each of the n players; numbers in it count from 0."""
         return tuple(f"player {k}" for k in range(self.count(shape)))
 
-    def part(self, samples: slice) -> Players:
-        """The players of some samples of the batch; differs only where ``samples`` is not None."""
+    def part(self, samples: slice | Tensor) -> Players:
+        """The players of some samples of the batch; differs only where ``samples`` is not None.
+
+        Tensors are int64 ``(R,)``, in which samples may come several times.
+        """
         return self
 
     def cells(self, shape: Sequence[int], device: torch.device | None = None) -> Tensor | None:

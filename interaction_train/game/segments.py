@@ -76,9 +76,11 @@ class SegmentPlayers(Players):
         self._cells = self._cells.to(device or self._cells.device)  # where it was used last
         return self._cells[0] if self.samples is None else self._cells
 
-    def part(self, samples: slice) -> SegmentPlayers:
+    def part(self, samples: slice | Tensor) -> SegmentPlayers:
         if self.samples is None:
             return self
+        if isinstance(samples, Tensor):
+            samples = samples.to(self._cells.device)
         chosen = object.__new__(SegmentPlayers)
         chosen._cells, chosen._n, chosen._labels = self._cells[samples], self._n, self._labels
         chosen.samples = len(chosen._cells)

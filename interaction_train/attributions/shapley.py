@@ -1,0 +1,20 @@
+"""Shapley values as an attribution."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from interaction_train.attributions.values import all_values
+from interaction_train.game.masked import MaskedGame
+from interaction_train.indices.exact import shapley_values
+
+
+def shapley(game: MaskedGame) -> Tensor:
+    """Shapley values from all coalitions, ``(B, n)``; exact (Deng et al. 2024, Eq. 29 and 30).
+
+    Every effect is shared equally by its players: Σ of J(S)/|S| over S ∋ i.
+
+    Raises:
+        InputError: more than 20 players, or a payoff of several numbers.
+    """
+    return shapley_values(all_values(game))
