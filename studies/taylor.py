@@ -1,0 +1,308 @@
+"""Attribution methods as Taylor interactions: what each does with the effects of sets of cells.
+
+Deng et al. 2024, Tables V and VI, on small trained networks. (a) How far attributions are from what
+their rule (Table IV) makes of the effects of degree 1, and of 1 and 2, when the baseline is the
+image with noise; the paper does not say how much. (b) The three principles as numbers, beside the
+paper's ticks: effects given to cells that have no part in them (``unrelated``) and effects not
+given in full (``incomplete``), as shares of Σ|J|, and the infidelity. (c) Whether the interaction
+loss or dropout brings the methods closer together: 1 − cosine of the attributions of two methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import combinations
+from typing import Any, Literal
+
+import common
+import torch
+from common import Check, Mean, Part, Study, Summary, paired
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+import interaction_train as it
+from interaction_train.attributions import (
+    METHODS,
+    Effects,
+    allocation,
+    attribute,
+    check_principles,
+    infidelity,
+    second_order_effects,
+    table_iv,
+)
+from interaction_train.callbacks.samples import spread
+from interaction_train.errors import InputError
+from interaction_train.indices import dividends
+from interaction_train.tracking.figures import new_panels
+from interaction_train.tracking.style import styled
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "sigmoid": nn.Sigmoid,
+    "softplus": nn.Softplus,
+    "relu": nn.ReLU,
+}
+CELLS = it.GridPlayers(3, 3)
+PATCHES = [[0, 1, 3, 4], [2, 5], [6, 7], [8]]
+EXPANDED = ("occlusion", "occlusion_patch", "integrated_gradients", "shapley")
+PRINCIPLES = ("unrelated", "incomplete", "gap", "infidelity")
+KEPT = {  # by Table VI: no unrelated effects, complete
+    **dict.fromkeys(("gradient_input", "grad_cam", "lrp_epsilon"), (True, True)),
+    **dict.fromkeys(("occlusion_patch",), (False, False)),
+    **dict.fromkeys(("lrp_alpha_beta", "deep_taylor"), (False, True)),
+    **dict.fromkeys(("occlusion", "prediction_difference"), (True, False)),
+    **dict.fromkeys(("integrated_gradients", "expected_gradients", "shapley"), (True, True)),
+    **dict.fromkeys(("deeplift_rescale", "deeplift_reveal_cancel", "deep_shap"), (True, True)),
+}
+COMPLETE = ("shapley", "deeplift_rescale", "deeplift_reveal_cancel", "deep_shap")
+COMPARED = (
+    "gradient_input", "occlusion", "integrated_gradients", "shapley", "lrp_epsilon",
+    "deeplift_rescale", "deeplift_reveal_cancel",
+)  # fmt: skip
+NORMAL, LOSS = "normal", "interaction loss"
+
+
+def network(activation: str, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+    """Nine pooled cells, two hidden layers of twelve: small enough for Deep SHAP."""
+    act = ACTIVATIONS[activation]
+    layers = (nn.Linear(9, 12), act(), nn.Linear(12, 12), act(), nn.Linear(12, 10))
+    return nn.Sequential(it.Normalize(mean, std), nn.AdaptiveAvgPool2d(3), nn.Flatten(), *layers)
+
+
+def trained(
+    study: Study, data: str, build: Any, seed: int, size: Mapping[str, Any], **more: Any
+) -> nn.Module:
+    """A network in float64, in eval mode."""
+    module = common.splits(study.source(data), seed)
+    fitted = common.fit(build, module, seed=seed, epochs=size["epochs"], lr=size["lr"], **more)
+    return fitted.double()
+
+
+def some_images(study: Study, data: str, count: int) -> tuple[Tensor, Tensor]:
+    """Test images, spread evenly, in float64."""
+    x, y = common.images(study.source(data), "test")
+    places = spread(range(len(x)), count)
+    return x[places].double(), y[places]
+
+
+def expansion(net: nn.Module, x: Tensor, y: Tensor, sigmas: Sequence[float]) -> Summary:
+    """σ → method → ‖a − a*‖/‖a‖ by image, of degree 1 and of degrees 1 and 2."""
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
+    result: Summary = {}
+    for sigma in sigmas:
+        game = it.MaskedGame(net, x, x + sigma * noise, CELLS, "logit", y)
+        first, second = second_order_effects(game)
+        both = Effects.of_second_order(first, second), Effects.of_second_order(first, 0 * second)
+        for method in EXPANDED:
+            options = {"patches": PATCHES} if method == "occlusion_patch" else {}
+            a = attribute(game, method, **options)
+            for degree, effects in ((2, both[0]), (1, both[1])):
+                off = (a - table_iv(method, effects, **options)).norm(dim=1) / a.norm(dim=1)
+                result[f"{sigma}, {method}, {degree}"] = off.tolist()
+    return result
+
+
+def principles(net: nn.Module, x: Tensor, y: Tensor) -> Summary:
+    """Method → its numbers by image, or why it is refused."""
+    absent = it.input_baseline(net, None, x)
+    game = it.MaskedGame(net, x, absent, CELLS, "logit", y)
+    effects = dividends(it.exact_values(game))
+    result: Summary = {}
+    for method in METHODS:
+        options: dict[str, Any] = {"patches": PATCHES} if method == "occlusion_patch" else {}
+        if method in ("prediction_difference", "expected_gradients"):
+            options["absents"] = absent.expand_as(x[:1])
+        try:
+            a = attribute(game, method, **options)
+            report = check_principles(allocation(game, method, **options), effects)
+        except InputError as error:
+            result[method] = {"refused": str(error)}
+            continue
+        told = {name: getattr(report, name) for name in PRINCIPLES[:3]}
+        told["infidelity"] = infidelity(game, a)
+        result[method] = {name: value.tolist() for name, value in told.items()}
+    return result
+
+
+def distances(net: nn.Module, x: Tensor, y: Tensor) -> Summary:
+    """Pair of methods → mean of 1 − cosine of their attributions over images."""
+    game = it.MaskedGame(net, x, it.input_baseline(net, None, x), CELLS, "logit", y)
+    found = {method: attribute(game, method) for method in COMPARED}
+    return {
+        f"{a}, {b}": float(1 - torch.cosine_similarity(found[a], found[b]).mean())
+        for a, b in combinations(COMPARED, 2)
+    }
+
+
+def work(study: Study, data: str, kind: str, of: str, seed: int, **size: Any) -> Summary:
+    """One network: ``kind`` is what is measured, ``of`` its activation or training."""
+    x, y = some_images(study, data, size["images"])
+    if kind == "distances":
+        options: dict[str, Any] = {}
+        if of == LOSS:
+            loss = it.InteractionLoss(layer="classifier.2")
+            options["losses"] = {"interaction": it.WeightedTerm(loss, 1.0)}
+        build = partial(it.models.DigitsNet, dropout=0.5 if of == "dropout" else 0.0)
+        return distances(trained(study, data, build, seed, size, **options), x, y)
+    build = partial(network, of, size["mean"], size["std"])
+    net = trained(study, data, build, seed, {**size, "lr": size["lr"] if of != "sigmoid" else 1.0})
+    accuracy = common.accuracy(net, x, y)
+    if kind == "expansion":
+        return {"accuracy": accuracy, **expansion(net, x, y, size["sigmas"])}
+    return {"accuracy": accuracy, **principles(net, x, y)}
+
+
+def over(found: Mapping[str, Summary], part: Part, kind: str, of: str, *keys: str) -> list[float]:
+    """A number over the seeds, or over the images of a single seed."""
+    values = []
+    for seed in part.seeds:
+        value: Any = found[f"{kind}/{of}/seed_{seed}"]
+        for key in keys:
+            value = value[key]
+        values.append(value)
+    return common.units(values)
+
+
+def rows(found: Mapping[str, Summary], part: Part) -> list[dict[str, Any]]:
+    """(b): a row for each activation and method, with the paper's ticks."""
+    result = []
+    for activation in part.settings["activations"]:
+        told = found[f"principles/{activation}/seed_{part.seeds[0]}"]
+        for method in (m for m in METHODS if "refused" not in told[m]):
+            row: dict[str, Any] = {"network": activation, "method": method.replace("_", " ")}
+            for name in PRINCIPLES:
+                row |= Mean.of(over(found, part, "principles", activation, method, name)).columns(
+                    name
+                )
+            row["Table VI"] = " and ".join(
+                name if kept else f"not {name}"
+                for name, kept in zip(("related only", "complete"), KEPT[method], strict=True)
+            )
+            result.append(row)
+    return result
+
+
+def expansion_rows(found: Mapping[str, Summary], part: Part) -> list[dict[str, Any]]:
+    """(a): a row for each activation, noise and method."""
+    result = []
+    for activation in (a for a in part.settings["activations"] if a != "relu"):
+        for sigma in part.settings["sigmas"]:
+            for method in EXPANDED:
+                row: dict[str, Any] = {
+                    "network": activation, "noise": sigma, "method": method.replace("_", " ")
+                }  # fmt: skip
+                for degree in (1, 2):
+                    key = f"{sigma}, {method}, {degree}"
+                    mean = Mean.of(100 * e for e in over(found, part, "expansion", activation, key))
+                    row |= mean.columns(f"error, degree {degree} (%)")
+                result.append(row)
+    return result
+
+
+def checks(found: Mapping[str, Summary], part: Part) -> list[Check]:
+    """What the numbers say of the claims."""
+    result: list[Check] = []
+
+    def claim(says: str, difference: Mean, sign: Literal[-1, 1]) -> None:
+        result.append(Check(says, difference.clearly(sign), f"by {difference}"))
+
+    sigmas = part.settings["sigmas"]
+    for activation in (a for a in part.settings["activations"] if a != "relu"):
+        get = partial(over, found, part, "expansion", activation)
+        middle = sigmas[len(sigmas) // 2]
+        for method in ("integrated_gradients", "shapley"):
+            gap = paired(get(f"{middle}, {method}, 2"), get(f"{middle}, occlusion, 2"))
+            claim(f"{activation}: degree 2 explains {method} better than occlusion", gap, -1)
+        low, high = (Mean.of(get(f"{s}, occlusion, 2")).value for s in (sigmas[0], sigmas[-1]))
+        says = f"{activation}: the noise decides, its error at {sigmas[-1]} is 10 times that at {sigmas[0]}"
+        result.append(Check(says, high > 10 * low, f"{100 * low:.2g} and {100 * high:.2g} %"))
+    for activation in part.settings["activations"]:
+        told = found[f"principles/{activation}/seed_{part.seeds[0]}"]
+        there = [method for method in METHODS if "refused" not in told[method]]
+
+        def most(
+            methods: Sequence[str], name: str, activation: str = activation
+        ) -> Mapping[str, float]:
+            numbers = (over(found, part, "principles", activation, m, name) for m in methods)
+            return {m: max(n) for m, n in zip(methods, numbers, strict=True)}
+
+        exact = most([m for m in COMPLETE if m in there], "incomplete")
+        worst = max(exact.values())
+        says = f"{activation}: {', '.join(exact)} are complete on the whole network"
+        result.append(Check(says, worst < 1e-8, f"at most {worst:.1g} is missing"))
+        lacking = most([m for m in ("occlusion", "occlusion_patch") if m in there], "incomplete")
+        says = f"{activation}: occlusion, of cells and patches, is not"
+        result.append(
+            Check(says, min(lacking.values()) > 0.01, f"{min(lacking.values()):.2g} or more")
+        )
+        others = most([m for m in there if m != "occlusion_patch"], "unrelated")
+        patch = most(["occlusion_patch"], "unrelated")["occlusion_patch"]
+        says = f"{activation}: patches alone have unrelated effects"
+        numbers = f"{patch:.2g}, others at most {max(others.values()):.1g}"
+        result.append(Check(says, patch > 0.01 and max(others.values()) < 1e-6, numbers))
+    for training in part.settings["trainings"]:
+        if training != NORMAL:
+            mean = [
+                [sum(found[f"distances/{t}/seed_{s}"].values()) for s in part.seeds]
+                for t in (training, NORMAL)
+            ]
+            count = len(list(combinations(COMPARED, 2)))
+            change = paired(*([value / count for value in one] for one in mean))
+            claim(f"{training} brings the methods closer together", change, -1)
+    return result
+
+
+@styled()
+def figure(found: Mapping[str, Summary], part: Part) -> Figure:
+    """Incompleteness of every method by activation, and errors of the expansion by noise."""
+    drawn, panels = new_panels(1, 2, 10.5, 4.2)
+    left, right = panels[0]
+    shown = rows(found, part)
+    methods = list(dict.fromkeys(row["method"] for row in shown))
+    for k, activation in enumerate(part.settings["activations"]):
+        values = {row["method"]: row["incomplete"] for row in shown if row["network"] == activation}
+        places = [methods.index(method) + 0.22 * (k - 1) for method in values]
+        left.plot([max(v, 1e-16) for v in values.values()], places, "o", label=activation)
+    left.set_yticks(range(len(methods)), methods)
+    left.invert_yaxis()
+    left.set_xscale("log")
+    left.set(xlabel="effects not given in full (share of Σ|J|)", title=f"{part.data}: completeness")
+    left.legend()
+    sigmas = part.settings["sigmas"]
+    for method in EXPANDED:
+        means = [
+            Mean.of(100 * e for e in over(found, part, "expansion", "sigmoid", f"{s}, {method}, 2"))
+            for s in sigmas
+        ]
+        common.curve(right, list(sigmas), means, label=method.replace("_", " "))
+    right.set(xscale="log", yscale="log", xlabel="noise of the baseline (pixels in [0, 1])")
+    right.set(ylabel="‖a − a*‖ / ‖a‖ (%)", title="effects of degree 1 and 2 (sigmoid)")
+    right.legend()
+    return drawn
+
+
+def main() -> None:
+    """Run the study."""
+    study = Study.from_command_line(__file__, __doc__)
+    for part in study.parts():
+        with part:
+            apart = ("activations", "trainings")
+            size = {k: v for k, v in part.settings.items() if k not in apart}
+            kinds = [("expansion", a) for a in part.settings["activations"] if a != "relu"]
+            kinds += [("principles", a) for a in part.settings["activations"]]
+            kinds += [("distances", t) for t in part.settings["trainings"]]
+            plan = {
+                f"{kind}/{of}/seed_{seed}": {"kind": kind, "of": of, "seed": seed, **size}
+                for kind, of in kinds
+                for seed in part.seeds
+            }
+            found = part.runs(plan, partial(work, study, part.data))
+            part.table(rows(found, part))
+            part.table(expansion_rows(found, part), "expansion")
+            part.figure(figure(found, part))
+            part.verdict(checks(found, part))
+
+
+if __name__ == "__main__":
+    main()
