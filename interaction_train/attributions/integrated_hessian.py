@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from interaction_train.attributions.derivatives import path_derivatives
-from interaction_train.attributions.integrated_gradients import gauss_legendre
 from interaction_train.attributions.subgames import masked_attributions
 from interaction_train.attributions.values import values_of
 from interaction_train.errors import InputError, at_least
 from interaction_train.game.masked import MaskedGame
+from interaction_train.game.precision import wide
 
 _MOST = 20  # players, as the result has a number for every set
 
@@ -19,9 +22,9 @@ def integrated_hessian(game: MaskedGame, *, augmented: bool = False, steps: int 
     """Values of single players and pairs, ``(B, 2^n)``, which sum to v(N) − v(∅); other sets get 0.
 
     A term I(κ) goes to pairs {i, j} by 2 κ_i κ_j/|κ|² and to single players by κ_i²/|κ|², the
-    policy of order 2 that Lundstrom & Razaviyayn 2023 distribute synergies by. By integrals over
-    b + u d with logarithmic weights, u = s⁴ at Gauss–Legendre nodes s; one double backward pass for
-    each player and node.
+    policy of order 2 that Lundstrom & Razaviyayn 2023 distribute synergies by. They are integrals
+    over b + u d with the weight −ln u, by Gauss quadrature that is exact for polynomials up to
+    degree 2 ``steps``; one double backward pass for each player and node.
 
     Args:
         game: of at most 20 players; its payoff is one number.
@@ -73,8 +76,28 @@ def integrated_hessian(game: MaskedGame, *, augmented: bool = False, steps: int 
 
 def _singles_and_pairs(game: MaskedGame, i: Tensor, j: Tensor, steps: int) -> Tensor:
     """The values of single players and then of the pairs i, j, ``(B, n + pairs)``."""
-    s, weights = gauss_legendre(steps, game.present.device)
-    u, log = s**4, -4 * s.log()
-    weights = weights * 4 * s**3 * log
+    rule = torch.from_numpy(_gauss_log(steps))
+    u, weights = wide(rule.to(game.present.device))
     slopes, bends = path_derivatives(game, u, weights, weights * u)
     return torch.cat([slopes + bends.diagonal(dim1=-2, dim2=-1), 2 * bends[:, i, j]], -1)
+
+
+def _gauss_log(count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Nodes u and weights of the Gauss quadrature of ∫₀¹ −ln(u) f(u) du, ``(2, count)``.
+
+    From the three-term recurrence of the weight's orthogonal polynomials (Golub & Welsch).
+    """
+    s, weights = np.polynomial.legendre.leggauss(10 * count + 100)
+    s = (s + 1) / 2
+    u = s**8  # so that the sum over s is as good as the integral
+    mass = -32 * weights * s**7 * np.log(s)
+    diagonal, beside = np.zeros(count), np.zeros(count)
+    before, now = np.zeros_like(u), np.ones_like(u) / np.sqrt(mass.sum())
+    for k in range(count):
+        diagonal[k] = mass @ (u * now**2)
+        following = (u - diagonal[k]) * now - beside[k - 1] * before
+        beside[k] = np.sqrt(mass @ following**2)
+        before, now = now, following / beside[k]
+    off = beside[:-1]
+    nodes, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(off, 1) + np.diag(off, -1))
+    return np.stack([nodes, vectors[0] ** 2 * mass.sum()])
