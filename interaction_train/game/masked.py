@@ -114,6 +114,11 @@ class MaskedGame:
             owner = inner if isinstance(inner, nn.Module) else None
         self.owner = owner
 
+    @property
+    def absent(self) -> Tensor:
+        """What a sample shows where a player is absent, ``(B, ...)``."""
+        return self._absent
+
     def __call__(self, coalitions: Tensor, *, grad: bool = False) -> Tensor:
         """Payoffs ``(B, K)``, or ``(B, K, classes)`` for ``"all"``; float32 at least.
 
