@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from interaction_train.attributions.sums import player_sums
 from interaction_train.errors import InputError, checked_logits
 from interaction_train.game.chunks import gradient_rows
-from interaction_train.game.evaluation import Network, evaluation_mode, unwrap
+from interaction_train.game.evaluation import Network, evaluation_mode, inner_modules, unwrap
 from interaction_train.game.functions import FunctionMode
+from interaction_train.game.layers import LayerSuffix, features
 from interaction_train.game.masked import MaskedGame
+from interaction_train.game.normalize import Normalize
 from interaction_train.game.payoffs import logit
 
 _TOLERANCE = 1e-4  # of Σ|a|, by which a sum may miss the change of the logit
+
+_ZERO = 1e-5  # of a baseline after normalisation, in standard deviations
 
 
 def plain_network(game: MaskedGame) -> Network:
@@ -27,7 +31,7 @@ def plain_network(game: MaskedGame) -> Network:
     if game.payoff is not logit:
         name = getattr(game.payoff, "__name__", type(game.payoff).__name__)
         raise InputError("payoff", repr(name), "'logit', which back-propagation methods explain")
-    return unwrap(game.model) if isinstance(game.model, torch.nn.Module) else game.model
+    return unwrap(game.model) if isinstance(game.model, nn.Module) else game.model
 
 
 def label_logits(network: Network, rows: Tensor, labels: Tensor, owner: object) -> Tensor:
@@ -44,22 +48,62 @@ def pair_attributions(game: MaskedGame, rules: Callable[[], FunctionMode]) -> Te
         InputError: a payoff other than ``logit``, a function without rule, or a sum that misses
             f(x) − f(b) by more than 1e-4 of Σ|a|.
     """
-    network, parts = plain_network(game), []
-    labels = _labels(game)
-    size = max(1, gradient_rows(game.present[0], 2 * len(labels)) // 2)
-    for present, absent, y in zip(
-        *(t.split(size) for t in (game.present, game.absent, labels)), strict=True
-    ):
+    network, found = plain_network(game), []
+    size = max(1, gradient_rows(game.present[0], 2 * len(game.present)) // 2)
+    for present, absent, y in game_parts(game, size):
         x = present.detach().requires_grad_()
         with torch.enable_grad():
-            pair = torch.cat([x, absent.detach()])  # no leaf: it depends on the input
+            pair = torch.cat([x, absent])  # no leaf: it depends on the input
             with rules():
                 values = label_logits(network, pair, y.repeat(2), game.owner)
             value, base = values.unflatten(0, (2, -1))
             elements = _gradient(value, x, torch.ones_like(value)) * (present - absent)
-        parts.append(elements.detach())
         _check_sum(elements, (value - base).detach(), values.detach())
-    return player_sums(game, torch.cat(parts))
+        found.append(elements)
+    return player_sums(game, torch.cat(found))
+
+
+def relevances(game: MaskedGame, rules: Callable[[], FunctionMode]) -> Tensor:
+    """Relevances ``(B, n)`` of a mode whose gradients they are, of the normalised input.
+
+    Raises:
+        InputError: a payoff other than ``logit``, a function without rule, or a baseline that is
+            not 0 after :class:`~..game.normalize.Normalize`.
+    """
+    network, found = plain_network(game), []
+    layer = _normalize_layer(network)
+    size = gradient_rows(game.present[0], len(game.present))
+    for present, absent, y in game_parts(game, size):
+        rest, x, base = network, present, absent
+        if layer is not None:
+            assert isinstance(network, nn.Module)
+            x, base = (features(network, layer, rows).detach() for rows in (present, absent))
+            rest = LayerSuffix(network, layer, present)
+        if float(base.abs().max()) > _ZERO:
+            where = "" if layer is None else f" after {layer!r}"
+            expected = "0" if layer is None else "the mean of the layer Normalize"
+            raise InputError("absent", f"a baseline that is not 0{where}", expected)
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            start = x.clone()  # no leaf: it depends on the input
+            with rules():
+                values = label_logits(rest, start, y, game.owner)
+            found.append(_gradient(values, x, values.detach()))
+    return player_sums(game, torch.cat(found))
+
+
+def _normalize_layer(network: Network) -> str | None:
+    if not isinstance(network, nn.Module):
+        return None
+    modules = inner_modules(network).items()
+    return next((name for name, m in modules if name and isinstance(m, Normalize)), None)
+
+
+def game_parts(game: MaskedGame, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Inputs, baselines and labels, so many samples at a time."""
+    assert game.labels is not None  # the payoff is logit
+    tensors = (game.present.detach(), game.absent.detach(), game.labels.to(game.present.device))
+    return zip(*(t.split(size) for t in tensors), strict=True)
 
 
 def _gradient(values: Tensor, x: Tensor, weights: Tensor) -> Tensor:
@@ -67,11 +111,6 @@ def _gradient(values: Tensor, x: Tensor, weights: Tensor) -> Tensor:
         return torch.zeros_like(x)
     (gradient,) = torch.autograd.grad(values, x, weights, allow_unused=True)
     return torch.zeros_like(x) if gradient is None else gradient
-
-
-def _labels(game: MaskedGame) -> Tensor:
-    assert game.labels is not None  # the payoff is logit
-    return game.labels.to(game.present.device)
 
 
 def _check_sum(elements: Tensor, change: Tensor, values: Tensor) -> None:

@@ -73,7 +73,9 @@ class Call:
         inputs: the dependent tensors, in the order of the arguments.
     """
 
-    def __init__(self, function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def __init__(
+        self, function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
         self.function, self.args, self.kwargs = function, args, dict(kwargs)
         self.name, self.inputs = name_of(function), dependents(args, kwargs)
 
@@ -83,7 +85,9 @@ class Call:
     def on(self, *inputs: Tensor) -> Any:
         """The same with other inputs, which must not be changed later on."""
         rest = iter(inputs)
-        args, kwargs = tree_map(lambda v: next(rest) if dependent(v) else v, (self.args, self.kwargs))
+        args, kwargs = tree_map(
+            lambda v: next(rest) if dependent(v) else v, (self.args, self.kwargs)
+        )
         return self.function(*args, **kwargs)
 
     @property
@@ -92,8 +96,10 @@ class Call:
         last = getattr(self.function, "__name__", "")
         flags = [*self.args, self.kwargs.get("inplace")]
         dunder = last.startswith("__i") and last not in ("__invert__", "__index__")
-        return (last.endswith("_") and not last.endswith("__")) or dunder or (
-            self.name in ELEMENTWISE and any(flag is True for flag in flags)
+        return (
+            (last.endswith("_") and not last.endswith("__"))
+            or dunder
+            or (self.name in ELEMENTWISE and any(flag is True for flag in flags))
         )
 
     def elementwise(self) -> Callable[[Tensor], Tensor]:
