@@ -14,9 +14,10 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from interaction_train.attacks.parts.base import Part
 from interaction_train.attacks.parts.ghost import Erosion
-from interaction_train.attacks.parts.hooks import FunctionMode, hooked, layers_of, networks_of
+from interaction_train.attacks.parts.hooks import hooked, layers_of, networks_of
 from interaction_train.attacks.parts.skip import residual_blocks
 from interaction_train.errors import InputError
+from interaction_train.game.functions import FunctionMode
 
 
 class LinearBackpropagation(Part):

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from interaction_train.attacks.parts.base import Part, Step
-from interaction_train.attacks.parts.hooks import FunctionMode, hooked, networks_of
+from interaction_train.attacks.parts.hooks import hooked, networks_of
 from interaction_train.attacks.parts.skip import residual_blocks
 from interaction_train.errors import InputError, at_least, in_range
+from interaction_train.game.functions import FunctionMode
 
 
 class GhostNetwork(Part):

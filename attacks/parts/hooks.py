@@ -1,15 +1,13 @@
-"""Changes to a network for the time of an attack: hooks and replaced functions, gone afterwards."""
+"""Hooks on a network for the time of an attack, gone afterwards."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from interaction_train.attacks.ensemble import Ensemble
 from interaction_train.errors import InputError
@@ -50,32 +48,3 @@ def layers_of(model: nn.Module, layer: str | Sequence[str]) -> list[nn.Module]:
     if len(names) != len(networks):
         raise InputError("layer", f"{len(names)} names", f"one, or {len(networks)}, one per member")
     return [find_layer(network, name) for network, name in zip(networks, names, strict=True)]
-
-
-class FunctionMode(TorchFunctionMode):
-    """What torch's functions are replaced by; those entered are known, innermost last."""
-
-    entered: ClassVar[list[FunctionMode]] = []
-
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        return self.call(function, args, kwargs or {})
-
-    @abstractmethod
-    def call(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Any:
-        """A call of one of torch's functions, or what takes its place."""
-
-    def __enter__(self) -> Any:
-        self.entered.append(self)
-        return super().__enter__()  # type: ignore[no-untyped-call]
-
-    def __exit__(self, *error: Any) -> None:
-        self.entered.remove(self)
-        super().__exit__(*error)  # type: ignore[no-untyped-call]

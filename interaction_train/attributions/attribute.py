@@ -9,11 +9,15 @@ from typing import Any
 
 from torch import Tensor
 
+from interaction_train.attributions.deep_shap import deep_shap
+from interaction_train.attributions.deeplift import deeplift_rescale, deeplift_reveal_cancel
+from interaction_train.attributions.grad_cam import grad_cam
 from interaction_train.attributions.gradient_input import gradient_input
 from interaction_train.attributions.integrated_gradients import (
     expected_gradients,
     integrated_gradients,
 )
+from interaction_train.attributions.lrp import deep_taylor, lrp_alpha_beta, lrp_epsilon
 from interaction_train.attributions.occlusion import (
     occlusion,
     occlusion_patch,
@@ -33,6 +37,13 @@ METHODS: dict[str, Method] = {
     "integrated_gradients": integrated_gradients,
     "expected_gradients": expected_gradients,
     "shapley": shapley,
+    "grad_cam": grad_cam,
+    "lrp_epsilon": lrp_epsilon,
+    "lrp_alpha_beta": lrp_alpha_beta,
+    "deep_taylor": deep_taylor,
+    "deeplift_rescale": deeplift_rescale,
+    "deeplift_reveal_cancel": deeplift_reveal_cancel,
+    "deep_shap": deep_shap,
 }
 
 

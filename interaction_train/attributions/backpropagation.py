@@ -1,0 +1,123 @@
+"""One backward pass through a network under other rules, from the label's logit to its input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from interaction_train.attributions.sums import player_sums
+from interaction_train.errors import InputError, checked_logits
+from interaction_train.game.chunks import gradient_rows
+from interaction_train.game.evaluation import Network, evaluation_mode, inner_modules, unwrap
+from interaction_train.game.functions import FunctionMode
+from interaction_train.game.layers import LayerSuffix, features
+from interaction_train.game.masked import MaskedGame
+from interaction_train.game.normalize import Normalize
+from interaction_train.game.payoffs import logit
+
+_TOLERANCE = 1e-4  # of Σ|a|, by which a sum may miss the change of the logit
+
+_ZERO = 1e-5  # of a baseline after normalisation, in standard deviations
+
+
+def plain_network(game: MaskedGame) -> Network:
+    """The game's network, uncompiled, for methods that explain the label's logit.
+
+    Raises:
+        InputError: another payoff.
+    """
+    if game.payoff is not logit:
+        name = getattr(game.payoff, "__name__", type(game.payoff).__name__)
+        raise InputError("payoff", repr(name), "'logit', which back-propagation methods explain")
+    return unwrap(game.model) if isinstance(game.model, nn.Module) else game.model
+
+
+def label_logits(network: Network, rows: Tensor, labels: Tensor, owner: object) -> Tensor:
+    """The differentiable logits ``(rows,)`` of the labels, from a network in eval."""
+    with evaluation_mode(owner):
+        logits = checked_logits(network(rows), len(rows))
+    return logit(logits, labels)
+
+
+def pair_attributions(game: MaskedGame, rules: Callable[[], FunctionMode]) -> Tensor:
+    """m_i (x_i − b_i) ``(B, n)``, with the multipliers m of a mode for pairs of x and b.
+
+    Raises:
+        InputError: a payoff other than ``logit``, a function without rule, or a sum that misses
+            f(x) − f(b) by more than 1e-4 of Σ|a|.
+    """
+    network, found = plain_network(game), []
+    size = max(1, gradient_rows(game.present[0], 2 * len(game.present)) // 2)
+    for present, absent, y in game_parts(game, size):
+        x = present.detach().requires_grad_()
+        with torch.enable_grad():
+            pair = torch.cat([x, absent])  # no leaf: it depends on the input
+            with rules():
+                values = label_logits(network, pair, y.repeat(2), game.owner)
+            value, base = values.unflatten(0, (2, -1))
+            elements = _gradient(value, x, torch.ones_like(value)) * (present - absent)
+        _check_sum(elements, (value - base).detach(), values.detach())
+        found.append(elements)
+    return player_sums(game, torch.cat(found))
+
+
+def relevances(game: MaskedGame, rules: Callable[[], FunctionMode]) -> Tensor:
+    """Relevances ``(B, n)`` of a mode whose gradients they are, of the normalised input.
+
+    Raises:
+        InputError: a payoff other than ``logit``, a function without rule, or a baseline that is
+            not 0 after :class:`~..game.normalize.Normalize`.
+    """
+    network, found = plain_network(game), []
+    layer = _normalize_layer(network)
+    size = gradient_rows(game.present[0], len(game.present))
+    for present, absent, y in game_parts(game, size):
+        rest, x, base = network, present, absent
+        if layer is not None:
+            assert isinstance(network, nn.Module)
+            x, base = (features(network, layer, rows).detach() for rows in (present, absent))
+            rest = LayerSuffix(network, layer, present)
+        if float(base.abs().max()) > _ZERO:
+            where = "" if layer is None else f" after {layer!r}"
+            expected = "0" if layer is None else "the mean of the layer Normalize"
+            raise InputError("absent", f"a baseline that is not 0{where}", expected)
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            start = x.clone()  # no leaf: it depends on the input
+            with rules():
+                values = label_logits(rest, start, y, game.owner)
+            found.append(_gradient(values, x, values.detach()))
+    return player_sums(game, torch.cat(found))
+
+
+def _normalize_layer(network: Network) -> str | None:
+    if not isinstance(network, nn.Module):
+        return None
+    modules = inner_modules(network).items()
+    return next((name for name, m in modules if name and isinstance(m, Normalize)), None)
+
+
+def game_parts(game: MaskedGame, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Inputs, baselines and labels, so many samples at a time."""
+    assert game.labels is not None  # the payoff is logit
+    tensors = (game.present.detach(), game.absent.detach(), game.labels.to(game.present.device))
+    return zip(*(t.split(size) for t in tensors), strict=True)
+
+
+def _gradient(values: Tensor, x: Tensor, weights: Tensor) -> Tensor:
+    if not values.requires_grad:  # the network is constant
+        return torch.zeros_like(x)
+    (gradient,) = torch.autograd.grad(values, x, weights, allow_unused=True)
+    return torch.zeros_like(x) if gradient is None else gradient
+
+
+def _check_sum(elements: Tensor, change: Tensor, values: Tensor) -> None:
+    size = elements.flatten(1).abs().sum(1)
+    rounding = 64 * torch.finfo(values.dtype).eps * values.abs().max()
+    missed = (elements.flatten(1).sum(1) - change).abs()
+    if not bool((missed <= _TOLERANCE * size + rounding).all()):
+        worst = (missed / size).max()
+        got = f"a network whose attributions miss f(x) - f(b) by {float(worst):.2g} of their size"
+        raise InputError("model", got, "functions between which no other value depends on x")

@@ -1,0 +1,141 @@
+"""Backward passes in which every nonlinearity is the secant between an input and its baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interaction_train.attributions.decompositions import decomposition
+from interaction_train.attributions.functions import (
+    ELEMENTWISE,
+    MAXIMA,
+    PRODUCTS,
+    Call,
+    independent,
+    is_affine,
+    without_rule,
+)
+from interaction_train.attributions.pools import pooled
+from interaction_train.game.functions import Function, FunctionMode
+
+
+class Slope(torch.autograd.Function):
+    """Given numbers, whose gradient is that of slope · z, by sample; the halves of a pair share it.
+
+    Value and slope come in a tuple, so that they count as constants.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, given: tuple[Tensor, Tensor]) -> Tensor:
+        value, slope = given
+        ctx.save_for_backward(slope)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (gradient,), (slope,) = gradients, ctx.saved_tensors
+        return (gradient.unflatten(0, (-1, len(slope))) * slope).flatten(0, 1), None
+
+
+class Given(torch.autograd.Function):
+    """Given numbers of a pair, whose gradient in the first half is that of another tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, like: Tensor, given: tuple[Tensor]) -> Tensor:
+        ctx.rows = len(like)
+        return given[0]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0][: ctx.rows], None
+
+
+def halves(pair: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows of the inputs and those of the baselines."""
+    first, second = pair.unflatten(0, (2, -1))
+    return first, second
+
+
+def secant(function: Callable[[Tensor], Tensor], low: Tensor, high: Tensor) -> Tensor:
+    """(σ(high) − σ(low)) / (high − low) per element; σ' where they all but agree."""
+    rise, run = function(high) - function(low), high - low
+    near = run.abs() <= torch.finfo(run.dtype).eps ** 0.5 * (high.abs() + low.abs())
+    with torch.enable_grad():
+        middle = ((low + high) / 2).detach().requires_grad_()
+        (derivative,) = torch.autograd.grad(function(middle).sum(), middle)
+    return torch.where(near, derivative, rise / torch.where(near, 1, run))
+
+
+class Secant(FunctionMode):
+    """The rule Rescale of DeepLIFT, for networks that run on pairs.
+
+    The rows are those of the inputs and then those of their baselines. A gradient of an output in
+    the first half is then a multiplier m with Σ m_i (x_i − b_i) = f(x) − f(b):
+
+    - a function of each element has the secant for its slope;
+    - a product has Δ(uv) = ū Δv + v̄ Δu, with the means over the pair;
+    - a maximum, at place i of the input and j of the baseline, shares its change between Δ_i and
+      Δ_j as x_i − x_j to b_j − b_i, which is what the straight path from b to x gives.
+
+    Raises:
+        InputError: in a forward pass, a function that has no rule.
+    """
+
+    def call(self, function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        call = Call(function, args, kwargs)
+        if not call.inputs:
+            return independent(function, args, kwargs)
+        if (simpler := decomposition(call)) is not None:
+            with self:
+                return call.result(simpler(*args, **kwargs))
+        if is_affine(call):
+            return self.affine(call)
+        if call.name in ELEMENTWISE and len(call.inputs) == 1:
+            return self.elementwise(call)
+        if call.name in PRODUCTS and len(call.inputs) == 2:
+            return self.product(call)
+        if call.name in MAXIMA:
+            return self.maximum(call)
+        return without_rule(call)
+
+    def affine(self, call: Call) -> Any:
+        """A function whose gradient is right as it is."""
+        return call()
+
+    def elementwise(self, call: Call) -> Tensor:
+        """A function σ of each element."""
+        (z,), function = call.inputs, call.elementwise()
+        with torch.no_grad():
+            high, low = halves(z)
+            value, slope = function(z), secant(function, low, high)
+        return call.result(Slope.apply(z, (value, slope)))
+
+    def product(self, call: Call) -> Tensor:
+        """A function that is linear in each of two tensors."""
+        with torch.no_grad():
+            value = call.on(*(z.clone() for z in call.inputs))
+        means = []
+        for z in call.inputs:
+            first, second = halves(z)
+            mean = (first + second).detach() / 2
+            means.append(Slope.apply(first, (mean, torch.ones_like(mean))))
+        return call.result(Given.apply(call.on(*means), (value,)))
+
+    def maximum(self, call: Call) -> Any:
+        """Max-pooling."""
+        (z,) = call.inputs
+        dims, value, places = pooled(call)
+        first, second = halves(z.flatten(-dims))
+        top, bottom = halves(value.flatten(-dims))
+        here, there = halves(places.flatten(-dims))
+        other = first.gather(-1, there)
+        with torch.no_grad():
+            ahead, behind = top - other, bottom - second.gather(-1, here)
+            total = ahead + behind
+            share = torch.where(total > 0, ahead / torch.where(total > 0, total, 1), 0.5)
+        routed = share * first.gather(-1, here) + (1 - share) * other
+        output = Given.apply(routed.view(-1, *value.shape[1:]), (value,))
+        return (output, places) if call.name.endswith("_with_indices") else output
