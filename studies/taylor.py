@@ -228,13 +228,6 @@ def checks(found: Mapping[str, Summary], part: Part) -> list[Check]:
     for activation in part.settings["activations"]:
         told = found[f"principles/{activation}/seed_{part.seeds[0]}"]
         there = [method for method in METHODS if "refused" not in told[method]]
-
-        def most(
-            methods: Sequence[str], name: str, activation: str = activation
-        ) -> Mapping[str, float]:
-            numbers = (over(found, part, "principles", activation, m, name) for m in methods)
-            return {m: max(n) for m, n in zip(methods, numbers, strict=True)}
-
         most = partial(largest, found, part, activation)
         exact = most([m for m in COMPLETE if m in there], "incomplete")
         worst = max(exact.values())
@@ -280,14 +273,13 @@ def figure(found: Mapping[str, Summary], part: Part) -> Figure:
     left.set(xlabel="effects not given in full (share of Σ|J|)", title=f"{part.data}: completeness")
     left.legend()
     sigmas = part.settings["sigmas"]
-    for method in EXPANDED:
-        means = [
-            Mean.of(100 * e for e in over(found, part, "expansion", "sigmoid", f"{s}, {method}, 2"))
-            for s in sigmas
-        ]
+    smooth = [a for a in part.settings["activations"] if a != "relu"]
+    for method in EXPANDED if smooth else ():
+        get = partial(over, found, part, "expansion", smooth[0])
+        means = [Mean.of(100 * e for e in get(f"{sigma}, {method}, 2")) for sigma in sigmas]
         common.curve(right, list(sigmas), means, label=method.replace("_", " "))
     right.set(xscale="log", yscale="log", xlabel="noise of the baseline (pixels in [0, 1])")
-    right.set(ylabel="‖a − a*‖ / ‖a‖ (%)", title="effects of degree 1 and 2 (sigmoid)")
+    right.set(ylabel="‖a − a*‖ / ‖a‖ (%)", title=f"effects of degree 1 and 2 ({smooth[0]})")
     right.legend()
     return drawn
 
