@@ -279,6 +279,8 @@ def figure(found: Mapping[str, Summary], part: Part) -> Figure:
         means = [Mean.of(100 * e for e in get(f"{sigma}, {method}, 2")) for sigma in sigmas]
         common.curve(right, list(sigmas), means, label=method.replace("_", " "))
     right.set(xscale="log", yscale="log", xlabel="noise of the baseline (pixels in [0, 1])")
+    right.set_xticks(list(sigmas), list(map(str, sigmas)))
+    right.minorticks_off()
     right.set(ylabel="‖a − a*‖ / ‖a‖ (%)", title=f"effects of degree 1 and 2 ({smooth[0]})")
     right.legend()
     return drawn
