@@ -31,10 +31,12 @@ from interaction_train.indices.readings import plug_in, split_sign
 from interaction_train.models import CIFARResNet, CIFARThinResNet, DigitsNet
 from interaction_train.sampling.pairs import GivenPairs, NeighbourPairs, RandomPairs
 from interaction_train.sampling.random import Draws, content_hash
-from interaction_train.tracking.figures import save_figure
+from interaction_train.tracking.figures import legend_below, new_figure, save_figure
+from interaction_train.tracking.style import COLOURS, styled
 
 RADIUS = 2  # pairs of the reference protocol
 GRID = GridPlayers(16, 16)
+_LINES = ("o-", "s--", "x:")  # RMSE, bias, spread
 
 
 def sharing(size: int) -> float:
@@ -241,9 +243,10 @@ def equal_rmse(quick: bool, device: str) -> dict[str, float]:
     sizes, long = ([(40, 20)], (128, 63)) if quick else ([(32, 16), (60, 30)], (194, 93))
     truth, long_forwards = reference(*long, 10**6)
     points = {"reference": [_errors(reference, *s, truth, repeats) for s in sizes]}
+    title = f"J(m) of {type(net).__name__}, {n} players, against a run of {long_forwards:,} passes"
     settings = [(16, 4), (32, 4), (64, 4)] if quick else [(32, 4), (64, 4), (100, 4)]
     points["ours"] = [_errors(ours, *s, truth, repeats) for s in settings]
-    save_figure(_figure(points), Path("runs", "benchmarks", "estimators_rmse.png"))
+    save_figure(_figure(points, title), Path("runs", "benchmarks", "estimators_rmse.png"))
     for name, rows in points.items():
         for forwards, rmse, bias, spread in rows:
             print(
@@ -279,15 +282,17 @@ def _errors(
     return forwards, float(rmse), float(bias.sqrt()), float(spread)
 
 
-def _figure(points: dict[str, list[tuple[float, float, float, float]]]) -> Figure:
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot()
-    for name, rows in points.items():
+@styled()
+def _figure(points: dict[str, list[tuple[float, float, float, float]]], title: str) -> Figure:
+    figure, axes = new_figure()
+    for (name, rows), colour in zip(points.items(), COLOURS, strict=False):
         forwards, *errors = zip(*rows, strict=True)
-        for label, values, style in zip(("RMSE", "bias", "spread"), errors, "osx", strict=True):
-            axes.loglog(forwards, values, marker=style, label=f"{name}, {label}")
-    axes.set(xlabel="forwards per image", ylabel="error of J(m)")
-    axes.legend(fontsize="small")
+        for label, values, style in zip(("RMSE", "bias", "spread"), errors, _LINES, strict=True):
+            axes.loglog(forwards, values, style, color=colour, label=f"{name}, {label}")
+    axes.set(xlabel="forward passes per image", ylabel="error of J(m), root mean over orders")
+    axes.set_title(title)
+    axes.grid(visible=True, which="both")
+    legend_below(axes)
     return figure
 
 

@@ -25,8 +25,9 @@ from interaction_train.callbacks.samples import gather, is_fast, population, sha
 from interaction_train.errors import InputError, at_least
 from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.precision import wide
-from interaction_train.tracking.figures import new_figure
+from interaction_train.tracking.figures import legend_below, new_figure, show_epsilons
 from interaction_train.tracking.loggers import log_images
+from interaction_train.tracking.style import styled
 
 _SIGNS = 4  # columns of masking_signs
 _IMAGES = 8
@@ -149,17 +150,19 @@ class AdversarialRobustness(Monitor):
             keys[f"{split}/robust_eps/{name}/median"] = float(attacked.median())
         return keys
 
+    @styled()
     def figures(self, result: Result) -> Mapping[str, Figure]:
         if self.epsilons is None:
             return {}
         figure, axes = new_figure()
         for name, curve in groupby(self._curve(result), itemgetter(0)):
             _, bounds, rates, low, high, _ = zip(*curve, strict=True)
-            axes.plot(bounds, rates, marker="o", markersize=3, label=name)
-            axes.fill_between(bounds, low, high, alpha=0.2)
-        title = f"Robust accuracy, {result['samples']} samples, 95 % intervals"
-        axes.set(xlabel="ε (pixel values)", ylabel="accuracy", title=title, ylim=(0, 1))
-        axes.legend()
+            axes.plot(bounds, rates, marker="o", label=name)
+            axes.fill_between(bounds, low, high, alpha=0.2, lw=0)
+        title = f"Robust accuracy, {result['samples']} samples (bands: 95 % Wilson intervals)"
+        axes.set(ylabel="accuracy", title=title, ylim=(0, 1))
+        show_epsilons(axes, self.epsilons)
+        legend_below(axes)
         return {"robustness": figure}
 
     def log_media(self, loggers: Iterable[Logger], split: Split, result: Result, step: int) -> None:

@@ -254,9 +254,7 @@ class Monitor(L.Callback, ABC):
         path.write_text(json.dumps(result, indent=2))
         yield path
         for figure in self.figures(result).values():
-            path = folder / f"{self.stem}.png"
-            save_figure(figure, path)
-            yield path
+            yield from save_figure(figure, folder / self.stem)
 
     def _named(self, key: str) -> str:
         """A key with this callback's name after the split."""

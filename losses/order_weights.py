@@ -19,6 +19,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from interaction_train.errors import InputError
+from interaction_train.tracking.figures import legend_below, new_figure
+from interaction_train.tracking.style import styled
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _COLUMNS = 24
@@ -98,10 +100,10 @@ def order_weights(n: int, curve: Mapping[int, float]) -> OrderWeights:
     return OrderWeights(weights, main, sum(curve.values()))
 
 
+@styled()
 def order_weights_figure(settings: Mapping[str, OrderWeights]) -> Figure:
     """The weights, by name, against m/(n−2), each divided by its largest absolute value."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = new_figure()
     for name, setting in settings.items():
         count = len(setting.orders)
         ratio = torch.arange(count) / max(1, count - 1)
@@ -109,6 +111,6 @@ def order_weights_figure(settings: Mapping[str, OrderWeights]) -> Figure:
         label = name if abs(setting.main) < 1e-9 else f"{name} (and main effects)"
         axes.plot(ratio.tolist(), (setting.orders / peak).tolist(), label=label)
     axes.set(xlabel="order m/(n−2)", ylabel="weight / largest weight")
-    axes.set_title("Orders that the losses weigh")
-    axes.legend()
+    axes.set_title("Orders of interaction that the losses weigh")
+    legend_below(axes)
     return figure

@@ -49,6 +49,7 @@ from torch import Tensor, nn
 
 import interaction_train as it
 from interaction_train.callbacks.samples import spread
+from interaction_train.tracking.style import styled
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = yaml.safe_load((Path(__file__).parent / "settings.yaml").read_text())
@@ -226,7 +227,8 @@ class Part:
         folder = folder / "full" if self.study.scale == "full" else folder
         folder.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
-        figure.savefig(buffer, dpi=110)
+        with styled():
+            figure.savefig(buffer, dpi=110)
         path = folder / self._result(".png", name).name
         Image.open(buffer).convert("RGB").quantize(128).save(path, optimize=True)
 
@@ -322,7 +324,7 @@ def columns(values: Mapping[str, Iterable[float]]) -> dict[str, float]:
 def curve(axes: Axes, x: Sequence[float], means: Sequence[Mean], **style: Any) -> None:
     """Draw means with bars of one standard error."""
     heights, errors = [m.value for m in means], [m.stderr for m in means]
-    axes.errorbar(x, heights, errors, **{"marker": "o", "ms": 3, **style})
+    axes.errorbar(x, heights, errors, **{"marker": "o", **style})
 
 
 def fit(

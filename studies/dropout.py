@@ -37,6 +37,8 @@ from torchvision.models.vgg import make_layers
 import interaction_train as it
 from interaction_train.data import sources
 from interaction_train.models.networks import CIFAR10_MEAN, CIFAR10_STD
+from interaction_train.tracking.figures import legend_below, new_figure
+from interaction_train.tracking.style import INK, styled
 
 NONE, DROPOUT, DECAY = "none", "dropout", "weight decay"
 LOSS, BOTH = "interaction loss", "interaction loss and dropout"
@@ -249,23 +251,30 @@ def compare(frame: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> list[dict[
     return rows
 
 
+MARKERS = "osD^v<>PX*hd"
+
+
 def better(row: Mapping[str, Any]) -> bool:
     """More accurate by more than the interval; or not less accurate, and lower in NLL."""
     return row["accuracy_low"] > 0 or (row["accuracy_high"] >= 0 and row["NLL_low"] > 0)
 
 
+@styled()
 def figure(frame: pd.DataFrame, title: str) -> Figure:
     """Gains over no regulariser in accuracy and NLL, with 95 % intervals."""
-    drawn = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = drawn.subplots()
-    for kind in frame.index.unique().drop(NONE):
+    drawn, axes = new_figure(6.5, 5)
+    axes.axhline(0, color=INK, lw=0.8)
+    axes.axvline(0, color=INK, lw=0.8)
+    kinds = frame.index.unique().drop(NONE)
+    for kind, marker in zip(kinds, MARKERS, strict=False):
         y, x = (paired(frame.loc[[kind], k], frame.loc[[NONE], k]) for k in ("accuracy", "NLL"))
         errors = 100 * (y.high - y.value), x.high - x.value
-        axes.errorbar(-x.value, 100 * y.value, *errors, fmt="o", label=kind, capsize=2)
-    axes.axhline(0, color="black", lw=0.6)
-    axes.axvline(0, color="black", lw=0.6)
-    axes.set(xlabel="NLL lower by", ylabel="test accuracy higher by (points)", title=title)
-    axes.legend(fontsize=8)
+        axes.errorbar(
+            -x.value, 100 * y.value, *errors, fmt=marker, label=kind, elinewidth=1, markersize=6
+        )
+    axes.set(xlabel="test NLL lower by (nats)", ylabel="test accuracy higher by (points)")
+    axes.set_title(f"{title}\ngains over no regulariser, with 95 % intervals")
+    legend_below(axes)
     return drawn
 
 

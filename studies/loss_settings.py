@@ -14,6 +14,9 @@ from common import Check, Part, Study, Summary, paired
 from dropout import lowest, plan, train
 from matplotlib.figure import Figure
 
+from interaction_train.tracking.figures import new_figure
+from interaction_train.tracking.style import INK, styled
+
 DEFAULT = "log_odds, .25"
 
 
@@ -27,16 +30,20 @@ def best(part: Part, found: Mapping[str, Summary]) -> dict[str, dict[str, Any]]:
     return result
 
 
+@styled()
 def figure(rows: Mapping[str, dict[str, Any]], title: str) -> Figure:
     """Validation NLL below that without the loss, with 95 % intervals."""
     gains = {name: paired(rows["none"]["NLL"], row["NLL"]) for name, row in rows.items()}
     del gains["none"]
-    drawn = Figure(figsize=(7, 0.28 * len(gains) + 1), layout="constrained")
-    axes = drawn.subplots()
+    drawn, axes = new_figure(6.5, 0.26 * len(gains) + 1)
     widths = [gain.high - gain.value for gain in gains.values()]
-    axes.barh(list(gains), [gain.value for gain in gains.values()], xerr=widths, capsize=2)
+    axes.barh(list(gains), [gain.value for gain in gains.values()], xerr=widths, ecolor=INK)
     axes.invert_yaxis()
-    axes.set(xlabel="validation NLL lower by", title=title)
+    axes.axvline(0, color=INK, lw=0.8)
+    axes.grid(visible=False, axis="y")
+    axes.margins(y=0.02)
+    axes.set_xlabel("validation NLL lower by (nats; bars: 95 % intervals)")
+    drawn.suptitle(title)
     return drawn
 
 

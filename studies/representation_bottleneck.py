@@ -25,6 +25,7 @@ import torchattacks
 from common import Check, Mean, Part, Study, Summary, columns, paired
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy.special import gammaln
 from torch import nn
 
@@ -34,6 +35,8 @@ from interaction_train.callbacks.samples import spread
 from interaction_train.indices import resolve_orders
 from interaction_train.metrics import rows as measured
 from interaction_train.models import CIFAR10_MEAN, CIFAR10_STD, CIFARThinResNet
+from interaction_train.tracking.figures import new_panels
+from interaction_train.tracking.style import COLOURS, INK, SEQUENTIAL, styled
 
 RATIOS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 READINGS = ("plug_in", "split_sign")
@@ -250,34 +253,46 @@ def robustness(runs: Sequence[Summary], attack: str) -> list[float]:
     return common.units([run[f"{attack}, images" if len(runs) == 1 else attack] for run in runs])
 
 
+@styled()
 def figure(
     found: Mapping[str, Summary], cells: Mapping[str, int], training: Summary,
     models: Mapping[str, list[Summary]], epsilons: Sequence[float],
 ) -> Figure:  # fmt: skip
     """J(m) beside the theory, over training, of the models, and their robustness."""
-    drawn = Figure(figsize=(9, 7), layout="constrained")
-    networks, epochs, orders, robust = drawn.subplots(2, 2).flat
+    drawn, panels = new_panels(2, 2, 9, 8)
+    networks, epochs, orders, robust = panels.flat
     draw_networks(networks, found, cells)
     last = len(training["epochs"]) - 1
     for place in sorted({0, 1, (last + 1) // 2, last}):
         style = {
-            "color": (0.1, 0.3, 0.6, 0.25 + 0.7 * place / max(1, last)),
+            "color": SEQUENTIAL(0.85 * (1 - place / max(1, last))),
+            "ls": "-",
             "marker": "o",
-            "ms": 3,
         }
         j, error = training["J"][place], training["stderr"][place]
         epochs.errorbar(RATIOS, j, error, label=f"epoch {training['epochs'][place]}", **style)
-    epochs.set(xlabel="order m/(n−2)", ylabel="J(m), plug-in", title="over training")
+    epochs.set(
+        xlabel="order m/(n−2)",
+        ylabel="J(m), plug-in",
+        title="Over training (bars: one standard error)",
+    )
     for model, runs in models.items():
         style = {"ls": "--" if model.startswith("band") else "-", "label": model}
-        orders.plot(runs[0]["orders"], j_of(runs)[:, 0].mean(0), marker="o", ms=3, **style)
+        values = j_of(runs)[:, 0].T
+        common.curve(orders, runs[0]["orders"], [Mean.of(v) for v in values], **style)
         under = np.array([[run["accuracy"], *run["PGD"]] for run in runs])
         common.curve(robust, [0, *epsilons], [Mean.of(v) for v in under.T], **style)
-    orders.set(xlabel="order m", ylabel="J(m)", title="models of chosen orders")
-    robust.set(xlabel="ε of PGD (pixel values)", ylabel="accuracy", title="their robustness")
+    orders.set(xlabel="order m", ylabel="J(m)", title="Models trained for chosen orders")
+    orders.xaxis.set_major_locator(MaxNLocator(integer=True))
+    robust.set(
+        xlabel="ε of PGD (pixel values in [0, 1])",
+        ylabel="accuracy",
+        title="Their robustness (bars: one standard error)",
+    )
     for axes in drawn.axes:
         axes.set_ylim(bottom=0)
-        axes.legend(fontsize=8, ncols=2 if axes is networks else 1)
+        handles, labels = axes.get_legend_handles_labels()  # below, where no curve is
+        axes.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     return drawn
 
 
@@ -288,10 +303,10 @@ def draw_networks(axes: Axes, found: Mapping[str, Summary], cells: Mapping[str, 
     legend: dict[str, dict[str, Any]] = {}
     for name, summary in found.items():
         network = name.split("/")[0]
-        colour = colours.setdefault(network, f"C{len(colours)}")
+        colour = colours.setdefault(network, COLOURS[len(colours) % len(COLOURS)])
         for reading, (j, error) in at_ratios(summary, cells[name]).items():
-            axes.errorbar(RATIOS, j, error, ls=styles[reading], marker="o", ms=3, color=colour)
-            line = {"ls": styles[reading], "color": "black"}
+            axes.errorbar(RATIOS, j, error, ls=styles[reading], marker="o", color=colour)
+            line = {"ls": styles[reading], "color": INK}
             legend[f"{cells[name]} cells, {reading.replace('_', '-')}"] = line
             top = max(top, *j)
     for label, style in (legend | {k: {"color": c} for k, c in colours.items()}).items():
@@ -299,8 +314,8 @@ def draw_networks(axes: Axes, found: Mapping[str, Summary], cells: Mapping[str, 
     n = max(cells.values())
     expected = theory(n, resolve_orders(n, ratios=RATIOS))
     label = f"theory, {n} cells:\n{expected[0]:.2g}, about 0, {expected[-1]:.2g}"
-    axes.plot(RATIOS, np.minimum(expected, 1.6 * top), ":", color="black", label=label)
-    axes.set(xlabel="order m/(n−2)", ylabel="J(m)", title="trained networks")
+    axes.plot(RATIOS, np.minimum(expected, 1.6 * top), ":", color=INK, label=label)
+    axes.set(xlabel="order m/(n−2)", ylabel="J(m)", title="Trained networks")
     axes.set_ylim(top=1.6 * top)
 
 

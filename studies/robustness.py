@@ -32,6 +32,8 @@ from interaction_train.callbacks.samples import spread
 from interaction_train.data import Cutout
 from interaction_train.indices.readings import plug_in
 from interaction_train.metrics.rows import column, exact_rows
+from interaction_train.tracking.figures import new_panels
+from interaction_train.tracking.style import INK, styled
 
 LOW, HIGH = (0.05, 0.1, 0.2, 0.3), (0.7, 0.8, 0.9, 0.95)  # orders of D, where it is not 1 by itself
 RATIOS = (*LOW, 0.5, *HIGH)
@@ -273,11 +275,13 @@ def judge(part: Part, found: Findings) -> None:
     part.verdict(checks, "adversarial training and Cutout at full scale only" if left else "")
 
 
-def curves(found: Findings) -> Figure:
+@styled()
+def curves(data: str, found: Findings) -> Figure:
     """The change by order, J and D by order, and the AUROCs."""
     disentangled = all("D" in run for runs in found.runs.values() for run in runs)
-    figure = Figure(figsize=(6.4, 5.2 if disentangled else 2.8), layout="constrained")
-    panels = figure.subplots(2 if disentangled else 1, 2).flatten()
+    rows = 2 if disentangled else 1
+    figure, grid = new_panels(rows, 2, 7, 2.9 * rows)
+    panels = grid.flatten()
     last, width = panels[-1], 0.8 / len(found.runs)
     for k, (training, runs) in enumerate(found.runs.items()):
         strength, change = (
@@ -293,17 +297,20 @@ def curves(found: Findings) -> Figure:
         means = [Mean.of(found.measures[training][f"AUROC {name}"]) for name in STATISTICS]
         heights, errors = ([m.value - 0.5 for m in means], np.nan_to_num([m.stderr for m in means]))
         places = np.arange(len(STATISTICS)) + (k - (len(found.runs) - 1) / 2) * width
-        last.barh(places, heights, width, xerr=errors, left=0.5, label=NAMES[training])
-    titles = ("what PGD changes", "strength, clean images", "disentanglement")
+        last.barh(places, heights, width, xerr=errors, left=0.5, ecolor=INK)
+    titles = ("What PGD changes", "Strength, clean images", "Disentanglement")
     labels = ("change of I / |I|", "J(m)", "D(m), plug-in")
     for axes, title, label in zip(panels[:-1], titles, labels, strict=False):
-        axes.set(ylabel=label, title=title, xlabel="m/(n−2)")
+        axes.set(ylabel=label, title=title, xlabel="order m/(n−2)")
     last.set_yticks(range(len(STATISTICS)), [s.replace(" inter", "\ninter") for s in STATISTICS])
-    last.axvline(0.5, color="black", linewidth=0.8)
-    last.set(xlabel="AUROC", title="telling adversarial images", xlim=(0, 1))
+    last.axvline(0.5, color=INK, linewidth=0.8)
+    last.set(xlabel="AUROC", title="Telling adversarial images", xlim=(0, 1))
     last.invert_yaxis()
     panels[0].set_ylim(bottom=0)
-    panels[0].legend(fontsize=8)
+    last.grid(visible=False, axis="y")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    figure.suptitle(f"Networks on {data} (bars: one standard error)")
     return figure
 
 
@@ -322,7 +329,7 @@ def main() -> None:
             found = Findings(part.runs(plan, partial(work, study)))
             for name, rows in tables(found).items():
                 part.table(rows, name)
-            part.figure(curves(found))
+            part.figure(curves(part.data, found))
             judge(part, found)
 
 

@@ -45,6 +45,8 @@ from interaction_train.attacks import (
 from interaction_train.attacks.run import counted_passes, craft
 from interaction_train.game.payoffs import margin
 from interaction_train.models import CIFARVGG, CIFARThinResNet, Normalize
+from interaction_train.tracking.figures import new_panels
+from interaction_train.tracking.style import RULE, styled
 
 Factory = Callable[[nn.Module], Any]
 BATCH = 50
@@ -334,29 +336,43 @@ def judge(part: Part, runs: Mapping[str, Summary]) -> None:
     part.verdict(checks)
 
 
-def picture(part: Part, runs: Mapping[str, Summary]) -> Figure:
-    """Success against passes, a panel per bound."""
-    bounds = part.settings["eps"]
-    figure = Figure(figsize=(3.7 * len(bounds) + 2.5, 4), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(1, len(bounds), sharey=True))
-    for axes, eps in zip(panels, bounds, strict=True):
-        found = rows(runs, f"eps_{eps}")[::-1]
-        apart = 0.04 * (found[-1]["mean"] - found[0]["mean"])  # of labels
-        top = -np.inf
-        for row in found:
-            at, top = (row["passes"], row["mean"]), max(top + apart, row["mean"])
-            colour = "tab:red" if row["attack"].startswith("preset") else "tab:gray"
-            axes.plot(*at, "o", color=colour, ms=4)
-            axes.annotate(
-                row["attack"].removeprefix("preset "), at, xytext=(1.3 * at[0], top),
-                fontsize=7, color=colour, va="center",
-                arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.4},
+@styled()
+def picture(data: str, tables: Mapping[int, Sequence[Mapping[str, Any]]]) -> Figure:
+    """Success at each target with 95 % intervals, a panel per bound; rows of :func:`rows`."""
+    bounds = list(tables)
+    order = {str(row["attack"]): row["passes"] for row in tables[bounds[-1]]}
+    targets = [name.removesuffix("_low") for name in tables[bounds[0]][0] if name.endswith("_low")]
+    figure, panels = new_panels(
+        1, len(bounds), 2.2 + 2.6 * len(bounds), 0.9 + 0.24 * len(order), sharey=True
+    )
+    for axes, eps in zip(panels[0], bounds, strict=True):
+        found = {row["attack"]: row for row in tables[eps]}
+        for t, target in enumerate(targets):
+            shares = np.array([
+                [found[name][f"{target}{part}"] for part in ("", "_low", "_high")]
+                for name in order
+            ])  # fmt: skip
+            middle, low, high = shares.T
+            places = np.arange(len(order)) + 0.3 * ((t + 0.5) / len(targets) - 0.5) * 2
+            axes.errorbar(
+                middle, places, xerr=[middle - low, high - middle], fmt="osD^v"[t % 5],
+                elinewidth=1, capsize=0, label=target,
             )  # fmt: skip
-        axes.set(xlabel="passes per image", xscale="log", title=f"ε = {eps}/255")
-        axes.grid(alpha=0.3)
-        axes.margins(x=0.45)
-    panels[0].set_ylabel("success at the targets, %")
-    figure.suptitle(f"Transfer on {part.data}: presets (red) and published attacks (grey)")
+        axes.set(xlabel="images fooled, %", title=f"ε = {eps}/255")
+        axes.grid(visible=False, axis="y")
+        for place in range(0, len(order), 2):
+            axes.axhspan(place - 0.5, place + 0.5, color=RULE, alpha=0.25, lw=0)
+    named = [f"{name.removeprefix('preset ')} ({passes:g})" for name, passes in order.items()]
+    first = panels[0, 0]
+    first.set_yticks(range(len(order)), named)
+    for label, name in zip(first.get_yticklabels(), order, strict=True):
+        label.set_fontweight("bold" if name.startswith("preset") else "normal")
+    first.set_ylim(len(order) - 0.5, -0.5)
+    figure.suptitle(
+        f"Transfer on {data}, 95 % Wilson intervals\nattacks (passes per image), presets in bold"
+    )
+    handles, labels = first.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), title="target")
     return figure
 
 
@@ -366,12 +382,13 @@ def main() -> None:
     for part in study.parts():
         with part:
             runs = part.runs(plan(part), partial(work, study))
-            for eps in part.settings["eps"]:
-                part.table(rows(runs, f"eps_{eps}"), f"eps_{eps}")
+            bounds = {eps: rows(runs, f"eps_{eps}") for eps in part.settings["eps"]}
+            for eps, found in bounds.items():
+                part.table(found, f"eps_{eps}")
             for passes in part.settings["search"]:
                 found = rows(runs, f"search_{passes}", with_worth=True)
                 part.table(found, f"search_{passes}")
-            part.figure(picture(part, runs))
+            part.figure(picture(part.data, bounds))
             judge(part, runs)
 
 

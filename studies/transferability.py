@@ -22,6 +22,7 @@ from typing import Any, Literal, get_args
 
 import common
 import numpy as np
+import pandas as pd
 import torch
 from common import Check, Mean, Part, Study, Summary, columns, logits, paired
 from matplotlib.figure import Figure
@@ -34,6 +35,8 @@ from interaction_train.attacks.run import counted_passes, craft
 from interaction_train.game.payoffs import margin
 from interaction_train.metrics.rows import column
 from interaction_train.models import CIFARVGG, CIFARResNet, CIFARThinResNet
+from interaction_train.tracking.figures import new_panels
+from interaction_train.tracking.style import INK, styled
 
 Factory = Callable[[nn.Module], it.TransferAttack]
 Measure = Literal["interaction", "absolute", "gain", "transfer", "fooled"]
@@ -369,41 +372,56 @@ def judge(part: Part, found: Findings, correlated: Sequence[Mapping[str, Any]]) 
     part.verdict(checks)
 
 
-def overview(found: Findings) -> Figure:
-    """Transfer and interaction of every attack, side by side."""
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    names = sorted(found.attacks, key=lambda name: found.success(name).value)
-    for place, name in enumerate(names):
-        cheap = found.runs[0][name]["passes"] <= found.runs[0]["PGD"]["passes"]
-        colour = "tab:gray" if cheap else "tab:blue"
-        colour = "tab:red" if name.startswith(("IR", "HybridIR")) else colour
-        success, inside = found.success(name), Mean.of(found.units(name, "interaction"))
-        for axes, mean, factor in ((left, success, 100), (right, inside, 1000)):
-            axes.plot([factor * mean.low, factor * mean.high], [place, place], color=colour)
-            axes.plot([factor * mean.value], [place], "o", color=colour)
-            axes.grid(axis="y", alpha=0.3)
-    left.set_yticks(range(len(names)), names)
-    left.set(xlabel="targets fooled, %", title="transfer")
-    right.set(xlabel="mean I inside δ, 0.001 logits", title="interactions at the source")
-    figure.supxlabel("grey: one pass per step; red: with IR; bars: 95 % intervals", fontsize=9)
+@styled()
+def overview(data: str, transfer: pd.DataFrame, interactions: pd.DataFrame) -> Figure:
+    """Transfer and interaction of every attack side by side, from the two tables."""
+    both = transfer.merge(interactions, on="attack", suffixes=("", " of I"))
+    both = both.sort_values("targets fooled", kind="stable").reset_index(drop=True)
+    figure, panels = new_panels(1, 2, 7, 0.9 + 0.24 * len(both), sharey=True)
+    left, right = panels[0]
+    cheap = both["passes"] <= both.loc[both["attack"] == "PGD", "passes"].item()
+    with_ir = both["attack"].str.startswith(("IR", "HybridIR"))
+    groups = {"one pass per step": cheap & ~with_ir, "more": ~cheap & ~with_ir, "with IR": with_ir}
+    for (label, members), marker in zip(groups.items(), "osD", strict=True):
+        some = both[members]
+        middle, style = some["targets fooled"], {"fmt": marker, "capsize": 0, "label": label}
+        sides = [middle - some["targets fooled_low"], some["targets fooled_high"] - middle]
+        left.errorbar(100 * middle, some.index, xerr=100 * np.array(sides), **style)
+        right.errorbar(
+            1000 * some["mean I"], some.index, xerr=1000 * some["mean I_stderr"], **style
+        )
+    left.set_yticks(both.index, both["attack"])
+    left.margins(y=0.03)
+    left.set(xlabel="targets fooled, % (95 % intervals)", title="Transfer")
+    right.set(
+        xlabel="mean I inside δ, 0.001 logits\n(one standard error)",
+        title="Interactions at the source",
+    )
+    right.axvline(0, color=INK, lw=0.8)
+    figure.suptitle(f"Attacks on {data}")
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
 
 
-def scatter(found: Findings) -> Figure:
+@styled()
+def scatter(data: str, transfer: pd.DataFrame, interactions: pd.DataFrame) -> Figure:
     """Every attack as a point: interaction against what it is worth at the targets."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for name, marker in zip(found.attacks, "osD^v<>Pp*hX8d1234", strict=False):
-        transfer = float(found.table(name, "transfer").mean())
-        sizes = 1e3 * found.table(name, "interaction").mean(), 1e4 * np.mean(found.relative(name))
-        for axes, size in zip(panels, sizes, strict=True):
-            axes.plot([size], [transfer], marker=marker, linestyle="", label=name)
-    panels[0].set(xlabel="mean I inside δ, 0.001 logits", ylabel="gain at the targets, logits")
-    panels[1].set(xlabel="mean I / gain at the source, 0.0001")
-    for axes in panels:
-        axes.grid(alpha=0.3)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
+    both = transfer.merge(interactions, on="attack", suffixes=("", " of I"))
+    figure, panels = new_panels(1, 2, 8, 4, sharey=True)
+    for axes, of, factor in zip(panels[0], ("mean I", "I / gain"), (1e3, 1e4), strict=True):
+        for (_, row), marker in zip(both.iterrows(), "osD^v<>Pp*hX8dosD^v<>Pp*hX8d", strict=False):
+            axes.errorbar(
+                factor * row[of], row["gain at targets"], row["gain at targets_stderr"],
+                factor * row[f"{of}_stderr"], fmt=marker, markersize=5, elinewidth=0.6,
+                capsize=0, label=row["attack"],
+            )  # fmt: skip
+        axes.axvline(0, color=INK, lw=0.8)
+    panels[0, 0].set(xlabel="mean I inside δ, 0.001 logits", ylabel="gain at the targets, logits")
+    panels[0, 1].set(xlabel="mean I / gain at the source, 0.0001")
+    figure.suptitle(f"Attacks on {data}: interaction and transfer (bars: one standard error)")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center")
     return figure
 
 
@@ -418,11 +436,13 @@ def main() -> None:
             }
             found = Findings(list(part.runs(plan, partial(work, study)).values()))
             correlated = correlations(found)
-            part.table(transfer_rows(found))
-            part.table(interaction_rows(found), "interactions")
+            transfer, interactions = transfer_rows(found), interaction_rows(found)
+            part.table(transfer)
+            part.table(interactions, "interactions")
             part.table(correlated, "correlations")
-            part.figure(overview(found))
-            part.figure(scatter(found), "correlations")
+            frames = pd.DataFrame(transfer), pd.DataFrame(interactions)
+            part.figure(overview(part.data, *frames))
+            part.figure(scatter(part.data, *frames), "correlations")
             judge(part, found, correlated)
 
 

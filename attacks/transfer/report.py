@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import lightning as L
@@ -21,8 +22,15 @@ from rich.table import Column, Table
 from torch import Tensor
 
 from interaction_train.attacks.transfer.rates import Proportion, TransferCell
-from interaction_train.tracking.figures import save_figure
+from interaction_train.tracking.figures import (
+    new_panels,
+    pixel_step,
+    save_figure,
+    show_epsilons,
+    show_image,
+)
 from interaction_train.tracking.loggers import log_figure, log_images, log_table
+from interaction_train.tracking.style import COLOURS, INK, SEQUENTIAL, styled
 
 _WIDEST = 1000  # columns of text in a file
 
@@ -68,9 +76,10 @@ def _print(lines: Sequence[Line], value: str, title: str, caption: str) -> None:
         for line in group:
             first = line[0]
             cells = [_cell(cell, value) for cell in line]
+            eps = "" if first.eps is None else pixel_step(first.eps)
             passes = (first.forwards, first.backwards)
             cells += ["–" if rows is None else f"{rows:.4g}" for rows in passes]
-            table.add_row(source or "", first.title, _eps(first.eps), *cells)
+            table.add_row(source or "", first.title, eps, *cells)
         table.add_section()
     console = Console()
     if not console.is_terminal:  # a file has no width, and a cut table says nothing
@@ -108,9 +117,9 @@ def report_transfer(
         document = json.dumps({**about, "cells": records}, indent=2)
         (folder / "transfer.json").write_text(document)
         for name, _, figure in figures:
-            save_figure(figure, folder / f"{name}.png")
+            save_figure(figure, folder / name)
         if examples:
-            save_figure(_examples_figure(examples), folder / "examples.png")
+            save_figure(_examples_figure(examples), folder / "examples")
     step = trainer.global_step
     for logger in trainer.loggers:
         logger.log_metrics(_scalars(lines, several), step=step)
@@ -137,81 +146,86 @@ def _scalars(lines: Sequence[Line], several: bool) -> dict[str, float]:
     return scalars
 
 
-def _eps(eps: float | None) -> str:
-    """As so many 255ths where it is."""
-    if eps is None:
-        return ""
-    levels = eps * 255
-    return f"{round(levels)}/255" if abs(levels - round(levels)) < 1e-4 else f"{eps:.4g}"
-
-
+@styled()
 def _matrix_figure(lines: Sequence[Line]) -> Figure:
-    """The matrix as a heat map, white-box cells framed; of several ε, the largest."""
+    """The matrix with intervals as a heat map, white-box cells framed; of several ε the largest."""
     largest = {label: same[-1] for label, same in _by_label(lines).items()}
     lines = list(largest.values())
     targets = [cell.target for cell in lines[0]]
     rates = [[100 * cell.success.rate for cell in line] for line in lines]
-    figure = Figure(figsize=(3.6 + 1.1 * len(targets), 1.6 + 0.3 * len(lines)), layout="tight")
-    axes = figure.add_subplot()
-    image = axes.imshow(rates, vmin=0, vmax=100, cmap="viridis", aspect="auto")
-    axes.set_xticks(range(len(targets)), targets, rotation=20)
+    wide = 0.075 * max(map(len, largest)) + 1.2 * len(targets) + 1.2
+    figure, panels = new_panels(1, 1, max(4.5, wide), 1.4 + 0.42 * len(lines))
+    axes = panels[0, 0]
+    image = axes.imshow(rates, vmin=0, vmax=100, cmap=SEQUENTIAL, aspect="auto")
+    axes.set_xticks(range(len(targets)), [fill(name, 16) for name in targets])
     axes.set_yticks(range(len(lines)), list(largest))
     for i, line in enumerate(lines):
         for j, cell in enumerate(line):
-            colour = "black" if rates[i][j] > 60 else "white"
-            axes.text(j, i, _percent(cell.success.rate), ha="center", va="center", color=colour)
+            told = cell.success.total > 0
+            colour = INK if rates[i][j] > 60 or not told else "white"
+            low, high = cell.success.interval
+            about = f"\n{100 * low:.0f}–{100 * high:.0f}" if told else ""
+            text = _percent(cell.success.rate) + about
+            axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=7)
             if cell.white_box:
-                frame = Rectangle((j - 0.47, i - 0.4), 0.94, 0.8, fill=False, ec="red", lw=1.5)
+                frame = Rectangle((j - 0.48, i - 0.46), 0.96, 0.92, fill=False, ec=COLOURS[1], lw=2)
                 axes.add_patch(frame)
-    axes.set(xlabel="target", title="attack success, % (framed: white box)")
-    figure.colorbar(image)
+    axes.grid(visible=False)
+    bounds = sorted({line[0].eps for line in lines if line[0].eps is not None})
+    at = f" at ε = {pixel_step(bounds[0])}" if len(bounds) == 1 else ""
+    axes.set(xlabel="target (frame: white box; small: 95 % Wilson interval)", title=f"Transfer{at}")
+    figure.colorbar(image, label="attack success, %")
     return figure
 
 
+@styled()
 def _epsilon_figure(lines: Sequence[Line]) -> Figure:
     """Success against ε, one panel per target and one curve per row, with 95 % intervals."""
     targets = [cell.target for cell in lines[0]]
     curves = _by_label(line for line in lines if line[0].eps is not None)
-    figure = Figure(figsize=(1.5 + 3.2 * len(targets), 4), layout="constrained")
-    panels = figure.subplots(1, len(targets), sharey=True, squeeze=False)[0]
-    for t, (axes, target) in enumerate(zip(panels, targets, strict=True)):
+    beside = 0.07 * max(map(len, curves)) + 0.8
+    figure, panels = new_panels(1, len(targets), beside + 3.0 * len(targets), 3.6, sharey=True)
+    for t, (axes, target) in enumerate(zip(panels[0], targets, strict=True)):
+        found: list[float] = []
         for label, points in curves.items():
             cells = [line[t] for line in points]
-            eps = [cell.eps for cell in cells]
+            eps = [float(cell.eps or 0) for cell in cells]
             rates = [100 * cell.success.rate for cell in cells]
             low, high = ([100 * cell.success.interval[k] for cell in cells] for k in (0, 1))
-            dashes = "--" if cells[0].white_box else "-"
-            axes.plot(eps, rates, dashes, marker="o", markersize=3, label=label)
-            axes.fill_between(eps, low, high, alpha=0.1)
-        axes.set(title=target, xlabel="ε", ylim=(0, 100))
-    panels[0].set_ylabel("attack success, % (dashed: white box)")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
+            hollow = {"markerfacecolor": "white"} if cells[0].white_box else {}
+            axes.plot(eps, rates, marker="o", label=label, clip_on=False, **hollow)
+            axes.fill_between(eps, low, high, alpha=0.1, lw=0)
+            found += eps
+        axes.set(title=f"target {target}", ylim=(0, 100))
+        show_epsilons(axes, found)
+    panels[0, 0].set_ylabel("attack success, %")
+    figure.suptitle("Transfer over ε (bands: 95 % Wilson intervals; hollow points: white box)")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper")
     return figure
 
 
+@styled()
 def _examples_figure(examples: Examples) -> Figure:
     """Clean images, magnified perturbations and adversarial examples side by side."""
     clean, _ = examples[""]
     rows, columns = len(clean), 2 * len(examples) - 1
-    figure = Figure(figsize=(1.9 * columns, 0.4 + 2.1 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False)
+    figure, panels = new_panels(rows, columns, 1.6 * columns, 0.4 + 1.9 * rows)
     for k, (title, (images, captions)) in enumerate(examples.items()):
         for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
             _show(panels[i, 2 * k], image, caption)
             if title:
-                shift, axes = image - clean[i], panels[i, 2 * k - 1]
+                shift = image - clean[i]
                 factor = 0.5 / (float(shift.abs().max()) or 0.5)
-                _show(axes, 0.5 + factor * shift, f"perturbation × {factor:.3g}")
-                if i == 0:
-                    axes.text(0, 1.2, title, transform=axes.transAxes)
+                name = f"perturbation × {factor:.3g}"
+                above = f"{title}\n{name}" if i == 0 else name
+                _show(panels[i, 2 * k - 1], 0.5 + factor * shift, above)
     return figure
 
 
 def _show(axes: Any, image: Tensor, caption: str) -> None:
     pixels = image.detach().float().clamp(0, 1).cpu().movedim(0, -1).numpy()
-    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axes.set_title(caption, fontsize=7)
-    axes.set_axis_off()
+    show_image(axes, pixels, caption)
 
 
 def _percent(rate: float) -> str:

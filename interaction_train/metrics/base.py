@@ -33,6 +33,7 @@ from interaction_train.metrics.rows import (
 from interaction_train.sampling.pairs import PairSampler, RandomPairs
 from interaction_train.sampling.random import sample_hash
 from interaction_train.tracking.figures import new_figure
+from interaction_train.tracking.style import INK, styled
 
 _MEASURED = COLUMNS.index("size") + 1  # the columns before are measured interactions
 _NOISE = 8  # units in the last place of the logits that a mean |Δ| may be off by
@@ -129,15 +130,28 @@ class InteractionMetric(RowMetric):
             rank_zero_warn(f"{type(self).__name__} has no sample to measure: {why}")
         return result
 
+    def title(self, value: Statistics) -> str:
+        """What a figure shows: the players, the payoff where it can differ, and the samples."""
+        what, payoff = repr(self.players), getattr(self, "payoff", None)
+        if isinstance(self.players, GridPlayers):
+            what = f"{self.players.rows} × {self.players.cols} grid"
+        if payoff is not None:
+            named = payoff if isinstance(payoff, str) else getattr(payoff, "__name__", repr(payoff))
+            what += f", payoff {named.replace('_', ' ')}"
+        return f"{type(self).__name__}: {what}, {int(value['samples'])} samples"
+
+    @styled()
     def plot(self, val: Statistics | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
         """Draw ``val``, by default the present result, with one standard error."""
         value = self.compute() if val is None else val
         figure, axes = new_figure() if ax is None else (cast(Figure, ax.figure), ax)
-        names = [key.removeprefix("strength_") for key in self.bars]
+        names = [key.removeprefix("strength_").replace("_", "-") for key in self.bars]
         errors = [float(value[f"{key}_stderr"]) for key in self.bars]
-        axes.bar(names, [float(value[key]) for key in self.bars], yerr=errors)
-        axes.axhline(0, color="black", linewidth=0.8)
-        axes.set(ylabel=self.ylabel)
+        axes.bar(names, [float(value[key]) for key in self.bars], yerr=errors, ecolor=INK)
+        axes.axhline(0, color=INK, linewidth=0.8)
+        axes.grid(visible=False, axis="x")
+        axes.set(xlabel="reading (bars: one standard error)", ylabel=self.ylabel)
+        axes.set_title(self.title(value))
         return figure, axes
 
 

@@ -22,7 +22,8 @@ from interaction_train.indices.sampled_pairs import (
 from interaction_train.metrics.base import PairMetric
 from interaction_train.metrics.rows import COLUMNS, Statistics, disentanglement, spectrum, strength
 from interaction_train.sampling.pairs import NeighbourPairs, PairSampler
-from interaction_train.tracking.figures import draw_spectrum, new_figure
+from interaction_train.tracking.figures import draw_spectrum, legend_below, new_figure
+from interaction_train.tracking.style import styled
 
 
 class OrderMetric(PairMetric):
@@ -65,6 +66,7 @@ class OrderMetric(PairMetric):
             game, self.pairs, self.contexts, ratios=self.ratios, seed=self.seed
         )
 
+    @styled()
     def plot(
         self, val: Statistics | None = None, ax: Axes | None = None, reading: Reading = "plug_in"
     ) -> tuple[Figure, Axes]:
@@ -78,7 +80,8 @@ class OrderMetric(PairMetric):
             "stderr": value[f"{self.letter}_{reading}_stderr"].tolist(),
         }
         draw_spectrum(axes, {reading.replace("_", "-"): curve})
-        axes.set(xlabel="m/(n−2)", ylabel=f"{self.letter}(m)")
+        axes.set(xlabel="order m/(n−2)", ylabel=f"{self.letter}(m)", title=self.title(value))
+        legend_below(axes)
         return figure, axes
 
 

@@ -28,14 +28,15 @@ from PIL import Image
 from torch import Tensor
 
 from interaction_train.errors import InputError
-
-_DPI = 150
+from interaction_train.tracking.figures import new_panels, save_figure, show_image
+from interaction_train.tracking.style import DPI, styled
 
 
 @rank_zero_only
 def log_figure(loggers: Iterable[Logger], key: str, figure: Figure, step: int) -> None:
     """Send a figure, drawn once for all, to a trainer's loggers under a key at a global step."""
-    figure.savefig(drawn := io.BytesIO(), dpi=_DPI)
+    with styled():
+        figure.savefig(drawn := io.BytesIO(), dpi=DPI)
     image = Image.open(drawn).convert("RGB")
     for logger in loggers:
         if isinstance(logger, WandbLogger):
@@ -98,8 +99,7 @@ def log_images(
             text = _markdown(["image", "caption"], list(enumerate(captions)))
             logger.experiment.add_text(f"{key}/captions", text, step)
         elif isinstance(logger, CSVLogger):
-            figure = _grid(colour, captions)
-            figure.savefig(_file(logger, "images", key, "png"), dpi=_DPI)
+            save_figure(_grid(colour, captions), _file(logger, "images", key, "png"))
 
 
 def _file(logger: CSVLogger, folder: str, key: str, suffix: str) -> Path:
@@ -121,14 +121,14 @@ def _markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+@styled()
 def _grid(images: Any, captions: Sequence[str]) -> Figure:
     """Images ``(N, H, W, 3)`` side by side, each below its caption."""
     columns = min(8, math.ceil(len(images) ** 0.5))
     rows = math.ceil(len(images) / columns)
-    figure = Figure(figsize=(1.5 * columns, 1.8 * rows), layout="constrained")
-    for axes in figure.subplots(rows, columns, squeeze=False).flat:
+    figure, panels = new_panels(rows, columns, 1.5 * columns, 1.8 * rows)
+    for axes in panels.flat:
         axes.set_axis_off()
-    for axes, image, caption in zip(figure.axes, images, captions, strict=False):
-        axes.imshow(image, interpolation="nearest")
-        axes.set_title(caption, fontsize=7)
+    for axes, image, caption in zip(panels.flat, images, captions, strict=False):
+        show_image(axes, image, caption)
     return figure

@@ -70,13 +70,14 @@ def test_figure_shows_the_weights():
         "band": BandLoss(0.5, 0.25, players=grid(16)).order_weights(16),
         "low": OrderLoss(0, 0.5, players=grid(25)).order_weights(25),
     }
-    (axes,) = order_weights_figure(settings).axes
+    figure = order_weights_figure(settings)
+    (axes,) = figure.axes
     band, low = axes.lines
     assert len(band.get_xdata()) == 15
     assert list(band.get_xdata())[-1] == 1
     assert torch.tensor(band.get_ydata()).argmax() == 7
     assert max(low.get_ydata()) == 1
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         "band",
         "low (and main effects)",
     ]

@@ -7,12 +7,12 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from interaction_train.tracking.figures import new_figure
 from interaction_train.tracking.report.material import Series, number, words
+from interaction_train.tracking.style import COLOURS, SEQUENTIAL, styled
 
 SECTIONS = ("Training", "Interactions", "Robustness", "Other metrics")
 _SPLITS = ("train", "val", "test")
@@ -29,17 +29,6 @@ _TITLES = {
     "val/interaction/J": "J(m) over training, by m/(n−2)",
     "val/disentanglement/D": "D(m) over training, by m/(n−2)",
     "val/robust_acc": "Robust accuracy",
-}
-# On a white page, and as the page's style sheet turns them on a dark one.
-_INK, _RULE = "#1f2933", "#b4bec8"
-_CURVES = ["#0b7285", "#e8590c", "#7048e8", "#2b8a3e", "#c2255c", "#868e96"]
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "report",
-    "font.size": 9,
-    "font.family": ["sans-serif"],
-    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
-    **dict.fromkeys(("axes.edgecolor", "grid.color"), _RULE),
 }
 
 
@@ -96,23 +85,22 @@ def _group(key: str) -> tuple[str, str]:
 def _draw(lines: dict[str, Series]) -> bytes:
     ordered = len(lines) > 2 and all(re.fullmatch(r"[\d.e-]+", label) for label in lines)
     labels = sorted(lines, key=float if ordered else _split_order)
-    colours: list[Any] = _CURVES
+    colours: list[Any] = list(COLOURS)
     if ordered or len(labels) > len(colours):  # the bright end would vanish on a white page
-        colours = list(matplotlib.colormaps["viridis"](np.linspace(0, 0.58, len(labels))))
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.7, 2.9), layout="constrained")
-        axes = figure.add_subplot()
+        colours = list(SEQUENTIAL(np.linspace(0, 0.58, len(labels))))
+    with styled():
+        figure, axes = new_figure(4.7, 2.9)
         for label, colour in zip(labels, colours, strict=False):
             _curve(axes, lines[label], label, colour)
         axes.set_xlabel("step")
         if _far_apart(lines.values()):
             axes.set_yscale("log")
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.grid(axis="y", linewidth=0.6)
+        axes.spines["left"].set_visible(False)
+        axes.grid(visible=False, axis="x")
         axes.tick_params(which="both", length=0)
         if len(labels) > 1 or labels[0] in _SPLITS:
             columns = min(len(labels), 4)
-            figure.legend(loc="outside upper left", ncols=columns, frameon=False, handlelength=1.2)
+            figure.legend(loc="outside upper left", ncols=columns, handlelength=1.2)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return buffer.getvalue()
@@ -124,12 +112,12 @@ def _curve(axes: Axes, line: Series, label: str, colour: Any) -> None:
     window = len(values) // 30
     if window > 1:
         every = max(1, len(values) // 400)
-        axes.plot(steps[::every], values[::every], color=colour, linewidth=0.7, alpha=0.35)
+        axes.plot(steps[::every], values[::every], "-", color=colour, linewidth=0.7, alpha=0.35)
         kernel = np.ones(window) / window
         every = max(1, len(values) // 200)
         steps, values = (np.convolve(x, kernel, "valid")[::every] for x in (steps, values))
     marker = "o" if len(values) < 12 else None
-    axes.plot(steps, values, color=colour, linewidth=1.6, label=label, marker=marker, markersize=3)
+    axes.plot(steps, values, color=colour, linestyle="-", label=label, marker=marker)
 
 
 def _far_apart(lines: Collection[Series]) -> bool:

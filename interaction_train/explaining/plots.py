@@ -1,0 +1,304 @@
+"""The figures of an explanation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from textwrap import fill
+from typing import Any, Protocol
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from interaction_train.errors import InputError, at_least
+from interaction_train.explaining.canvas import (
+    HALO,
+    Numbers,
+    centroids,
+    draw_borders,
+    draw_circle,
+    grey_image,
+    numbers,
+    short,
+    show_pale,
+    signed,
+)
+from interaction_train.tracking.figures import draw_spectrum, new_figure, new_panels, show_ticks
+from interaction_train.tracking.style import INK, NEGATIVE, POSITIVE, RULE, SIGNED, styled
+
+_UNITS = {"logit": "logits", "margin": "logits", "log_odds": "nats", "log_prob": "nats"}
+_TOLD = 16  # players whose values are written into their cells
+_BARS = 30  # players in a bar chart
+_EDGES = 40  # pairs in a network
+_WIDEST, _LARGEST = 6.0, 700.0  # a line's width, a node's area; in points
+_PER_INCH = 12  # letters of a title
+
+
+class Explained(Protocol):
+    """What is drawn of an :class:`~interaction_train.explaining.explanation.Explanation`."""
+
+    x: Tensor
+    names: tuple[str, ...]
+    payoff: str
+    network: str
+    shapley: Tensor
+    shapley_stderr: Tensor
+    pairs: Tensor
+    pairs_stderr: Tensor
+
+    def spectrum(self) -> dict[str, Any]:
+        """``orders``, ``value``, ``stderr``, and ``reading``, ``"rms"`` or ``"mean"``."""
+
+    def cells(self, sample: int) -> Tensor | None:
+        """The player of each pixel ``(H, W)``."""
+
+    def title(self, sample: int) -> str:
+        """Network, class and payoff."""
+
+
+class Plots:
+    """Figures of an explanation, each of one sample but for :meth:`spectrum`.
+
+    Players that are regions of an image are drawn over it, others on a circle or as bars, with
+    their names. Orange is positive, blue (and dashed) negative. Write a figure with
+    :func:`~interaction_train.tracking.figures.save_figure`.
+    """
+
+    def __init__(self, explanation: Explained) -> None:
+        self._of = explanation
+
+    @styled()
+    def heatmap(self, sample: int = 0) -> Figure:
+        """Shapley values over the image, beside it; of other players bars with standard errors.
+
+        Raises:
+            InputError: no such sample.
+        """
+        cells, values = self._cells(sample), numbers(self._of.shapley[sample])
+        if cells is None:
+            return self._bars(sample, values)
+        limit = _limit(values)
+        labels = cells.cpu().numpy()
+        tinted = np.where(labels >= 0, values[labels], np.nan)
+        figure, panels = new_panels(1, 2, 7.0, 3.6)
+        plain, axes = panels[0]
+        _show_input(plain, self._of.x[sample])
+        show_pale(axes, self._of.x[sample], 0.3)
+        tint = axes.imshow(tinted, cmap=SIGNED, vmin=-limit, vmax=limit, alpha=0.75)
+        draw_borders(axes, cells)
+        if len(values) <= _TOLD:
+            decimals = max(0, 1 - math.floor(math.log10(limit)))
+            for value, (x, y) in zip(values, centroids(cells, len(values)), strict=True):
+                if not np.isnan(x):
+                    told = signed(value, f".{decimals}f")
+                    text = axes.text(x, y, told, ha="center", va="center", fontsize=8)
+                    text.set_path_effects(HALO)
+        figure.colorbar(tint, ax=axes, label=self._label("Shapley value"))
+        self._headline(figure, "Shapley values", sample, self._of.shapley_stderr)
+        return figure
+
+    @styled()
+    def pairs(self, sample: int = 0, count: int = 10) -> Figure:
+        """The ``count`` strongest Shapley interactions as lines, as wide as they are strong.
+
+        Raises:
+            InputError: no such sample, or no pair to draw.
+        """
+        at_least("count", count, 1)
+        figure, axes, places = self._stage(sample)
+        axes.scatter(places[:, 0], places[:, 1], s=9, color=INK, zorder=4, clip_on=False)
+        drawn = self._lines(axes, places, sample, count)
+        self._legend(figure, drawn, self._unit())
+        headline = f"Shapley interactions, the {len(drawn)} strongest pairs"
+        self._headline(figure, headline, sample, self._of.pairs_stderr)
+        return figure
+
+    @styled()
+    def matrix(self, sample: int = 0) -> Figure:
+        """Shapley interactions of all pairs ``(n, n)``, signed; the diagonal is blank.
+
+        Raises:
+            InputError: no such sample.
+        """
+        self._checked(sample)
+        table, names = numbers(self._of.pairs[sample]).copy(), [short(n) for n in self._of.names]
+        limit, n = _limit(table), len(names)
+        np.fill_diagonal(table, np.nan)
+        beside = 0.075 * max(map(len, names))
+        side = min(6.5, max(3.0, 0.24 * n))
+        figure, axes = new_figure(side + beside + 1.2, side + beside + 0.5)
+        axes.set_facecolor(RULE)
+        image = axes.imshow(table, cmap=SIGNED, vmin=-limit, vmax=limit)
+        most = int(side / 0.15)
+        show_ticks(axes.set_xticks, names, most)
+        show_ticks(axes.set_yticks, names, most)
+        if 0.08 * max(map(len, names)) > side / min(n, most):
+            axes.tick_params(axis="x", rotation=90)
+        axes.grid(visible=False)
+        axes.set(xlabel="player i", ylabel="player j")
+        figure.colorbar(image, label=self._label("Shapley interaction I(i, j)"), shrink=0.9)
+        self._headline(figure, "Shapley interactions", sample, self._of.pairs_stderr)
+        return figure
+
+    @styled()
+    def spectrum(self) -> Figure:
+        """Mean |I^(m)| over pairs and samples for each order m, with a band of one standard error.
+
+        Where the explanation is sampled it is the root mean square.
+        """
+        figure, axes = new_figure()
+        found, several = self._of.spectrum(), len(self._of.x) > 1
+        draw_spectrum(axes, {"mean over samples": found})
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        band = "; band: one standard error" * several
+        axes.set(xlabel=f"order m (players in the context{band})")
+        sampled = found.get("reading") == "rms"
+        axes.set_ylabel(self._label("root mean square of I(m)" if sampled else "mean |I(m)|"))
+        about = f"{self._of.network}, {len(self._of.x)} samples" if several else self._of.title(0)
+        axes.set_title(fill(f"Strength of interactions by order: {about}", 6 * _PER_INCH))
+        return figure
+
+    @styled()
+    def network(self, sample: int = 0) -> Figure:
+        """Players as nodes, as large as |Shapley value|; the strongest pairs as lines.
+
+        Raises:
+            InputError: no such sample.
+        """
+        figure, axes, places = self._stage(sample)
+        values = numbers(self._of.shapley[sample])
+        areas = _LARGEST * np.abs(values) / _limit(values) * min(1, 16 / len(values))
+        colours = [POSITIVE if value > 0 else NEGATIVE for value in values]
+        x, y = places.T
+        axes.scatter(x, y, s=areas, c=colours, edgecolors="white", zorder=4, clip_on=False)
+        drawn = self._lines(axes, places, sample, _EDGES)
+        self._legend(figure, drawn, self._unit(), largest=np.abs(values).max())
+        headline = f"Shapley values and the {len(drawn)} strongest pairs"
+        self._headline(figure, headline, sample, self._of.pairs_stderr)
+        return figure
+
+    def _checked(self, sample: int) -> None:
+        count = len(self._of.x)
+        if not -count <= sample < count:
+            raise InputError("sample", sample, f"one of the {count} samples, from 0 on")
+
+    def _cells(self, sample: int) -> Tensor | None:
+        self._checked(sample)
+        return self._of.cells(sample)
+
+    def _stage(self, sample: int) -> tuple[Figure, Axes, Numbers]:
+        """The image or the circle, and the players' places ``(n, 2)``."""
+        cells, n = self._cells(sample), len(self._of.names)
+        if cells is None:
+            figure, axes = new_figure(5.5, 6.0)
+            return figure, axes, draw_circle(axes, self._of.names)
+        figure, axes = new_figure(4.5, 5.2)
+        show_pale(axes, self._of.x[sample], 0.45)
+        draw_borders(axes, cells)
+        return figure, axes, centroids(cells, n)
+
+    def _lines(self, axes: Axes, places: Numbers, sample: int, count: int) -> Numbers:
+        """Draw the strongest pairs; their values, the strongest first, ties by lowest index."""
+        table = numbers(self._of.pairs[sample])
+        first, second = np.triu_indices(len(table), 1)
+        values = table[first, second]
+        strongest = np.argsort(-np.abs(values), kind="stable")[:count]
+        strongest = strongest[values[strongest] != 0]
+        lengths = np.linalg.norm(places[first] - places[second], axis=1)
+        near = 1.5 * np.nanmin(lengths, initial=np.inf)
+        for k in strongest:
+            start, end = places[first[k]], places[second[k]]
+            across = np.array([start[1] - end[1], end[0] - start[0]])
+            # Those to far players are bent around the ones between them.
+            bent = (start + end) / 2 + 0.2 * across * (lengths[k] > near)
+            curve = Path([start, bent, end], [Path.MOVETO, Path.CURVE3, Path.CURVE3])
+            width = _WIDEST * abs(values[k]) / abs(values[strongest[0]])
+            positive = values[k] > 0
+            line = PathPatch(
+                curve, fill=False, lw=width, ec=POSITIVE if positive else NEGATIVE, alpha=0.85,
+                ls="-" if positive else (0, (2, 0.8)), capstyle="butt", zorder=3,
+                gid=f"pair-{first[k]}-{second[k]}",
+            )  # fmt: skip
+            axes.add_patch(line)
+        return values[strongest]
+
+    def _legend(
+        self, figure: Figure, drawn: Numbers, unit: str, largest: float | None = None
+    ) -> None:
+        """Signs, and what the widest line and the largest node stand for."""
+        handles = [
+            Line2D([], [], color=POSITIVE, lw=3, label="I > 0: more together"),
+            Line2D([], [], color=NEGATIVE, lw=3, ls=(0, (2, 0.8)), label="I < 0: less together"),
+        ]
+        if len(drawn):
+            most = abs(drawn[0])
+            for part in (1, 0.5):
+                label = f"|I| = {part * most:.3g}{unit}"
+                handles.append(Line2D([], [], color=INK, lw=part * _WIDEST, label=label))
+        if largest is not None:
+            nodes = {
+                "Shapley value φ > 0": POSITIVE,
+                "Shapley value φ < 0": NEGATIVE,
+                f"largest node: |φ| = {largest:.3g}{unit}": RULE,
+            }
+            dot: dict[str, Any] = {"marker": "o", "ls": "", "ms": 9}
+            handles += [Line2D([], [], color=c, label=label, **dot) for label, c in nodes.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2)
+
+    def _bars(self, sample: int, values: Numbers) -> Figure:
+        errors = numbers(self._of.shapley_stderr[sample])
+        order = np.argsort(-np.abs(values), kind="stable")
+        shown, left = order[:_BARS], order[_BARS:]
+        figure, axes = new_figure(6.0, 1.2 + 0.23 * len(shown))
+        colours = [POSITIVE if value > 0 else NEGATIVE for value in values[shown]]
+        bars: dict[str, Any] = {"xerr": errors[shown], "ecolor": INK} if errors.any() else {}
+        axes.barh(range(len(shown)), values[shown], color=colours, height=0.75, **bars)
+        axes.margins(y=0.02)
+        axes.set_yticks(range(len(shown)), [short(self._of.names[k]) for k in shown])
+        axes.invert_yaxis()
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.grid(visible=False, axis="y")
+        notes = ["bars: one standard error"] * bool(bars)
+        notes += [f"{len(left)} others: {signed(values[left].sum(), '.3g')}"] * bool(len(left))
+        told = f" ({'; '.join(notes)})" if notes else ""
+        axes.set_xlabel(self._label("Shapley value") + told)
+        self._headline(figure, "Shapley values", sample)
+        return figure
+
+    def _headline(
+        self, figure: Figure, what: str, sample: int, errors: Tensor | None = None
+    ) -> None:
+        largest = 0.0 if errors is None else float(errors[sample].nan_to_num().max())
+        if largest > 0:
+            what += f", standard errors up to {largest:.2g}"
+        letters = int(figure.get_figwidth() * _PER_INCH)
+        figure.suptitle(fill(what, letters) + "\n" + fill(self._of.title(sample), letters))
+
+    def _unit(self) -> str:
+        unit = _UNITS.get(self._of.payoff, "")
+        return f" {unit}" if unit else ""
+
+    def _label(self, what: str) -> str:
+        payoff, unit = self._of.payoff.replace("_", "-"), self._unit().strip()
+        known = payoff if not unit or unit.startswith(payoff) else f"{payoff} in {unit}"
+        return f"{what} ({known})"
+
+
+def _show_input(axes: Axes, x: Tensor) -> None:
+    """An input as it is, where it has one or three channels with values in [0, 1], else in grey."""
+    colour = x.dim() == 3 and len(x) == 3 and float(x.min()) >= 0 and float(x.max()) <= 1
+    picture = numbers(x.movedim(0, -1)) if colour else grey_image(x)
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=1)
+    axes.set_title("input", loc="center", fontsize=8)
+    axes.set_axis_off()
+
+
+def _limit(values: Sequence[float] | Numbers) -> float:
+    """The largest absolute value; 1 where all are 0."""
+    return float(np.abs(values).max()) or 1.0
