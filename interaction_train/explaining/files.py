@@ -1,0 +1,92 @@
+"""The files of one explained image, and the folder that they are in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from interaction_train.concepts.graph import ConceptGraph, concept_graph
+from interaction_train.concepts.selection import select_concepts
+from interaction_train.errors import InputError
+from interaction_train.explaining.explanation import Explanation
+from interaction_train.tracking.figures import save_figure
+
+_PLOTS = ("heatmap", "pairs", "matrix", "spectrum", "network")
+_TABLES = ("explanation.json", "players.csv", "pairs.csv")
+_OF_CONCEPTS = ("concepts.csv", "graph.dot", "graph.json")
+_FIGURES = tuple(f"{name}.{kind}" for name in (*_PLOTS, "concepts") for kind in ("png", "svg"))
+
+
+@dataclass(frozen=True)
+class FewConcepts:
+    """The concepts of an explained image that are shown.
+
+    Attributes:
+        graph: of the strongest, refitted.
+        table: all of them, the strongest first; columns ``kind`` (AND or OR), ``players``,
+            ``value``, and ``value_in_graph``, empty where a concept is not in the graph.
+    """
+
+    graph: ConceptGraph
+    table: pd.DataFrame
+
+
+def few_concepts(explanation: Explanation, count: int, noise: float) -> FewConcepts:
+    """The ``count`` strongest of the concepts within a noise, of an exact explanation of one."""
+    values = explanation.all_values("concepts").double()
+    chosen = select_concepts(explanation.concepts(noise=noise), values, count=count)[0]
+    everything = 2 << explanation.n
+    table = explanation.top(everything, kind="concepts", noise=noise).drop(columns="stderr")
+    in_graph = pd.Series(chosen.value[0].tolist(), dtype=float)
+    return FewConcepts(
+        concept_graph(chosen, explanation.names), table.assign(value_in_graph=in_graph)
+    )
+
+
+def prepare_folder(folder: Path, overwrite: bool) -> None:
+    """Make a folder, without what an earlier call left there.
+
+    Raises:
+        InputError: a folder that holds such files, without ``overwrite``, or cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        old = [p for name in (*_FIGURES, *_TABLES, *_OF_CONCEPTS) if (p := folder / name).exists()]
+        if old and not overwrite:
+            raise InputError("out", f"{str(folder)!r} with results", "another, or overwrite: true")
+        for path in old:
+            path.unlink()
+        (folder / _TABLES[0]).touch()  # can be written, and is taken
+    except OSError as error:
+        expected = f"a folder that can be written ({error.strerror})"
+        raise InputError("out", repr(str(folder)), expected) from error
+
+
+def write_files(folder: Path, explanation: Explanation, found: FewConcepts | None) -> list[str]:
+    """Write figures, tables and graph of an explanation of one image; the names of the files.
+
+    Args:
+        folder: where to.
+        explanation: of one image.
+        found: its concepts, or None, where it is sampled.
+    """
+    for name in _PLOTS:
+        save_figure(getattr(explanation.plot, name)(), folder / name)
+    explanation.to_json(folder / "explanation.json")
+    table = explanation.to_frame().drop(columns="sample")
+    for name, order in (("players", 1), ("pairs", 2)):
+        rows = table[table["order"] == order].drop(columns="order")
+        rows.to_csv(folder / f"{name}.csv", index=False)
+    if found is not None:
+        image, cells = explanation.x[0], explanation.cells()
+        pictures = {"image": image, "cells": cells} if len(image) in (1, 3) else {}
+        title = f"{len(found.graph.layer('concept'))} of {len(found.table)} concepts, "
+        title += f"R² = {found.graph.r2:.3f}: {explanation.title()}"
+        save_figure(found.graph.plot(**pictures, title=title), folder / "concepts")
+        found.table.to_csv(folder / "concepts.csv", index=False)
+        (folder / "graph.dot").write_text(found.graph.to_dot(), encoding="utf-8")
+        (folder / "graph.json").write_text(found.graph.to_json(), encoding="utf-8")
+    wanted = (*_FIGURES, *_TABLES, *_OF_CONCEPTS)
+    return [name for name in wanted if (folder / name).exists()]
