@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pandas as pd
 
@@ -45,33 +46,35 @@ def few_concepts(explanation: Explanation, count: int, noise: float) -> FewConce
     )
 
 
-def prepare_folder(folder: Path, overwrite: bool) -> None:
-    """Make a folder, without what an earlier call left there.
+def check_folder(folder: Path, overwrite: bool) -> None:
+    """Make a folder for the files of an image.
 
     Raises:
-        InputError: a folder that holds such files, without ``overwrite``, or cannot be made.
+        InputError: a folder that cannot be written or, without ``overwrite``, has such files.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        old = [p for name in (*_FIGURES, *_TABLES, *_OF_CONCEPTS) if (p := folder / name).exists()]
-        if old and not overwrite:
-            raise InputError("out", f"{str(folder)!r} with results", "another, or overwrite: true")
-        for path in old:
-            path.unlink()
-        (folder / _TABLES[0]).touch()  # can be written, and is taken
+        with TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         expected = f"a folder that can be written ({error.strerror})"
         raise InputError("out", repr(str(folder)), expected) from error
+    if _there(folder) and not overwrite:
+        raise InputError("out", f"{str(folder)!r} with results", "another, or overwrite: true")
 
 
 def write_files(folder: Path, explanation: Explanation, found: FewConcepts | None) -> list[str]:
     """Write figures, tables and graph of an explanation of one image; the names of the files.
+
+    What an earlier call left there goes.
 
     Args:
         folder: where to.
         explanation: of one image.
         found: its concepts, or None, where it is sampled.
     """
+    for old in _there(folder):
+        (folder / old).unlink()
     for name in _PLOTS:
         save_figure(getattr(explanation.plot, name)(), folder / name)
     explanation.to_json(folder / "explanation.json")
@@ -88,5 +91,9 @@ def write_files(folder: Path, explanation: Explanation, found: FewConcepts | Non
         found.table.to_csv(folder / "concepts.csv", index=False)
         (folder / "graph.dot").write_text(found.graph.to_dot(), encoding="utf-8")
         (folder / "graph.json").write_text(found.graph.to_json(), encoding="utf-8")
-    wanted = (*_FIGURES, *_TABLES, *_OF_CONCEPTS)
-    return [name for name in wanted if (folder / name).exists()]
+    return _there(folder)
+
+
+def _there(folder: Path) -> list[str]:
+    names = (*_FIGURES, *_TABLES, *_OF_CONCEPTS)
+    return [name for name in names if (folder / name).exists()]

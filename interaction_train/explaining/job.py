@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
@@ -13,19 +11,17 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from interaction_train.errors import InputError, at_least, checked_images
+from interaction_train.errors import InputError, at_least
 from interaction_train.explaining.explain import explain
 from interaction_train.explaining.explanation import Explanation
-from interaction_train.explaining.files import few_concepts, prepare_folder, write_files
-from interaction_train.explaining.inputs import resolve_players
-from interaction_train.explaining.pictures import Fitting, channels_of, read_labels, read_picture
+from interaction_train.explaining.files import check_folder, few_concepts, write_files
+from interaction_train.explaining.pictures import Fitting, channels_of
 from interaction_train.explaining.preset import Preset, find_preset
+from interaction_train.explaining.subjects import Input, first_samples, image_file
 from interaction_train.explaining.summary import print_files, print_summary
 from interaction_train.game.absence import default_baseline
 from interaction_train.game.evaluation import eval_logits, logits_of, unwrap
 from interaction_train.game.normalize import Normalize
-from interaction_train.game.players import Players
-from interaction_train.game.segments import SegmentPlayers
 from interaction_train.models.weights import load_weights
 
 
@@ -34,15 +30,6 @@ class Normalization(TypedDict):
 
     mean: list[float]
     std: list[float]
-
-
-@dataclass(frozen=True)
-class _Input:
-    """An image to explain: its name, what the network sees of it ``(C, H, W)``, its players."""
-
-    name: str
-    x: Tensor
-    players: Players
 
 
 def explain_images(
@@ -123,14 +110,15 @@ def explain_images(
     known = None if preset is None else find_preset(preset)
     title = network or type(unwrap(model)).__name__
     model = _network(model, ckpt_path, normalization, known)
-    names = _classes(classes, known)
-    found = _label(label, names)
     if data is not None:
-        inputs = list(_samples(data, samples, players))
+        for argument, value in (("size", size), ("channels", channels)):
+            if value is not None:
+                raise InputError(argument, value, "none with data, where the module sees to it")
+        inputs = list(first_samples(data, samples, players))
     else:
         fitting = _fitting(channels_of(model) if channels is None else channels, size, known)
         files = [image] if isinstance(image, str | Path) else list(image or ())
-        inputs = [_file(path, fitting, players) for path in files]
+        inputs = [image_file(path, fitting, players) for path in files]
     folders = [Path(out, item.name) for item in inputs]
     if not folders or len(set(folders)) < len(folders):
         raise InputError("image", [item.name for item in inputs], "files of different names")
@@ -138,14 +126,19 @@ def explain_images(
     device = Fabric(accelerator=accelerator, devices=1).device
     model = model.to(device)
     logits = [_logits(model, item, device) for item in inputs]
+    names = _classes(classes, known, len(logits[0]))
+    y = _label(label, names, len(logits[0]))
     for folder in folders:
-        prepare_folder(folder, overwrite)
+        check_folder(folder, overwrite)
     explanations = []
     for item, folder, row in zip(inputs, folders, logits, strict=True):
         explanation = explain(
-            model, item.x[None].to(device), found, item.players, baseline=baseline, payoff=payoff,
+            model, item.x[None].to(device), y, item.players, baseline=baseline, payoff=payoff,
             classes=names, network=title, budget=budget, seed=seed,
         )  # fmt: skip
+        if explanation.exact and noise > 0 and bool(explanation.full == explanation.empty):
+            got = f"{noise}, of no difference: {item.name!r} is to the network what its absence is"
+            raise InputError("noise", got, "0 for such an image")
         concepts = few_concepts(explanation, count, noise) if explanation.exact else None
         written = write_files(folder, explanation, concepts)
         print_summary(item.name, explanation, row, concepts)
@@ -179,66 +172,37 @@ def _fitting(channels: int | None, size: int | None, known: Preset | None) -> Fi
     return Fitting(channels, size, size)
 
 
-def _file(path: str | Path, fitting: Fitting, players: str) -> _Input:
-    picture = read_picture(path)
-    x, size = fitting.image(picture), (picture.height, picture.width)
-    return _Input(Path(path).stem, x, _players(players, x, fitting, size))
-
-
-def _samples(data: L.LightningDataModule, count: int, players: str) -> Iterator[_Input]:
-    """The first samples of the test loader."""
-    data.prepare_data()
-    data.setup("test")
-    loaders = data.test_dataloader()
-    found = 0
-    for batch in loaders[0] if isinstance(loaders, list | tuple) else loaders:
-        if not isinstance(batch, Sequence) or not isinstance(batch[0], Tensor):
-            raise InputError("data", f"batches of {type(batch).__name__}", "(images, labels)")
-        for x in checked_images(batch[0], "data")[: count - found]:
-            yield _Input(f"sample{found}", x, _players(players, x, Fitting(), tuple(x.shape[-2:])))
-            found += 1
-        if found == count:
-            return
-    if not found:
-        raise InputError("data", "no samples to test", "at least one")
-
-
-def _players(players: str, x: Tensor, fitting: Fitting, size: tuple[int, ...]) -> Players:
-    if players.startswith("grid:"):
-        found = resolve_players(players)
-        found.count(x.shape)
-        return found
-    if not Path(players).is_file():
-        raise InputError("players", repr(players), '"grid:3x3" or the like, or a label map\'s file')
-    height, width = size
-    return SegmentPlayers(fitting.labels(read_labels(players), (height, width), x.shape))
-
-
-def _classes(classes: list[str] | str | None, known: Preset | None) -> list[str] | None:
+def _classes(classes: list[str] | str | None, known: Preset | None, count: int) -> list[str] | None:
+    """Names of as many classes as the network has; those of a preset only where they fit."""
     if classes is None:
-        return known and known.classes
-    if not isinstance(classes, str | Path):
-        return list(classes)
-    try:
-        lines = Path(classes).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        expected = "names, or a text file with one in a line"
-        raise InputError("classes", repr(str(classes)), f"{expected} ({error})") from error
-    return [line.strip() for line in lines if line.strip()]
+        return known.classes if known is not None and len(known.classes) == count else None
+    if isinstance(classes, str | Path):
+        try:
+            lines = Path(classes).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            expected = "names, or a text file with one in a line"
+            raise InputError("classes", repr(str(classes)), f"{expected} ({error})") from error
+        classes = [line.strip() for line in lines if line.strip()]
+    if len(classes) != count:
+        raise InputError("classes", f"{len(classes)} names", f"{count}, one per class")
+    return [str(name) for name in classes]
 
 
-def _label(label: int | str | None, names: list[str] | None) -> int | None:
-    if not isinstance(label, str):
-        return label
-    if names is None:
-        raise InputError("label", repr(label), "a number, or names in classes")
-    if label not in names:
-        near = difflib.get_close_matches(label, names, cutoff=0)
-        raise InputError("label", repr(label), f"one of the classes, such as {', '.join(near)}")
-    return names.index(label)
+def _label(label: int | str | None, names: list[str] | None, count: int) -> int | None:
+    if isinstance(label, str):
+        if names is None:
+            raise InputError("label", repr(label), "a number, or names in classes")
+        if label not in names:
+            near = difflib.get_close_matches(label, names, cutoff=0)
+            expected = f"one of the classes, such as {', '.join(near)}"
+            raise InputError("label", repr(label), expected)
+        return names.index(label)
+    if label is not None and not 0 <= label < count:
+        raise InputError("label", label, f"a class from 0 to {count - 1}")
+    return label
 
 
-def _logits(model: nn.Module, item: _Input, device: torch.device) -> Tensor:
+def _logits(model: nn.Module, item: Input, device: torch.device) -> Tensor:
     """Of one image, before all the masked ones; what torch refuses is told in a line."""
     try:
         return eval_logits(logits_of(model), item.x[None].to(device))[0].cpu()

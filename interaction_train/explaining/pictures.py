@@ -93,7 +93,7 @@ def read_picture(path: str | Path, argument: str = "image") -> Image.Image:
         reason = " ".join(str(error).split()) or type(error).__name__
         expected = f"a readable image, such as a PNG or JPEG ({reason})"
         raise InputError(argument, repr(str(path)), expected) from error
-    if argument == "image" and picture.mode[0] in "IF":  # PIL would cut it off at 255
+    if picture.mode[0] in ("IF" if argument == "image" else "F"):  # PIL would cut it off at 255
         got = f"{str(path)!r} of mode {picture.mode}"
         raise InputError(argument, got, "an image of at most 8 bits per channel")
     return picture

@@ -33,7 +33,7 @@ def print_summary(
         columns.append(Column("± stderr", justify="right"))
     table = Table(*columns)
     for kind in ("players", "pairs"):
-        rows = explanation.top(_SHOWN, kind=kind)  # type: ignore[arg-type]
+        rows = explanation.top(_SHOWN, kind=kind)
         for at, row in enumerate(rows.itertuples(index=False)):
             cells = [kind if at == 0 else "", str(row.players), f"{row.value:+.3f}"]
             cells += [] if explanation.exact else [f"{row.stderr:.3f}"]
@@ -52,8 +52,8 @@ def print_summary(
         )
     else:
         console.print(
-            f"The graph shows {len(concepts)} of {len(found.table)} concepts; refitted, they reproduce "
-            f"the network on all 2^{explanation.n} coalitions with R² = {found.graph.r2:.3f}."
+            f"The graph shows {len(concepts)} of {len(found.table)} concepts; refitted, they "
+            f"reproduce the network on all 2^{explanation.n} coalitions with R² = {found.graph.r2:.3f}."
         )
 
 
