@@ -14,6 +14,7 @@ from interaction_train.errors import InputError
 from interaction_train.explaining.explanation import Explanation
 from interaction_train.tracking.figures import save_figure
 
+_ROUNDING = 1e-6  # relative, of a network's outputs
 _PLOTS = ("heatmap", "pairs", "matrix", "spectrum", "network")
 _TABLES = ("explanation.json", "players.csv", "pairs.csv")
 _OF_CONCEPTS = ("concepts.csv", "graph.dot", "graph.json")
@@ -35,10 +36,19 @@ class FewConcepts:
 
 
 def few_concepts(explanation: Explanation, count: int, noise: float) -> FewConcepts:
-    """The ``count`` strongest of the concepts within a noise, of an exact explanation of one."""
+    """The ``count`` strongest of the concepts within a noise, of an exact explanation of one image.
+
+    Raises:
+        InputError: a noise of nothing, where the whole image is to the network what its absence is.
+    """
     values = explanation.all_values("concepts").double()
-    chosen = select_concepts(explanation.concepts(noise=noise), values, count=count)[0]
+    empty, full = values[0, 0], values[0, -1]
+    if noise > 0 and float((full - empty).abs()) <= _ROUNDING * max(1.0, float(full.abs())):
+        got = f"{noise}, for an image that is to the network what its absence is"
+        raise InputError("noise", got, "0, as nothing could be off")
     everything = 2 << explanation.n
+    count = min(count, everything)
+    chosen = select_concepts(explanation.concepts(noise=noise), values, count=count)[0]
     table = explanation.top(everything, kind="concepts", noise=noise).drop(columns="stderr")
     in_graph = pd.Series(chosen.value[0].tolist(), dtype=float)
     return FewConcepts(

@@ -116,7 +116,7 @@ def explain_images(
                 raise InputError(argument, value, "none with data, where the module sees to it")
         inputs = list(first_samples(data, samples, players))
     else:
-        fitting = _fitting(channels_of(model) if channels is None else channels, size, known)
+        fitting = _fitting(_channels(channels, model), size, known)
         files = [image] if isinstance(image, str | Path) else list(image or ())
         inputs = [image_file(path, fitting, players) for path in files]
     folders = [Path(out, item.name) for item in inputs]
@@ -136,9 +136,6 @@ def explain_images(
             model, item.x[None].to(device), y, item.players, baseline=baseline, payoff=payoff,
             classes=names, network=title, budget=budget, seed=seed,
         )  # fmt: skip
-        if explanation.exact and noise > 0 and bool(explanation.full == explanation.empty):
-            got = f"{noise}, of no difference: {item.name!r} is to the network what its absence is"
-            raise InputError("noise", got, "0 for such an image")
         concepts = few_concepts(explanation, count, noise) if explanation.exact else None
         written = write_files(folder, explanation, concepts)
         print_summary(item.name, explanation, row, concepts)
@@ -164,6 +161,13 @@ def _network(
         return model
     mean, std = (given["mean"], given["std"]) if given else (known.mean, known.std)  # type: ignore[union-attr]
     return nn.Sequential(Normalize(mean, std), logits_of(model))
+
+
+def _channels(given: int | None, model: nn.Module) -> int | None:
+    own = channels_of(model)
+    if None not in (own, given) and own != given:
+        raise InputError("channels", given, f"{own}, as the network takes")
+    return own or given
 
 
 def _fitting(channels: int | None, size: int | None, known: Preset | None) -> Fitting:
@@ -206,7 +210,9 @@ def _logits(model: nn.Module, item: Input, device: torch.device) -> Tensor:
     """Of one image, before all the masked ones; what torch refuses is told in a line."""
     try:
         return eval_logits(logits_of(model), item.x[None].to(device))[0].cpu()
-    except RuntimeError as error:
+    except (RuntimeError, InputError) as error:
+        if isinstance(error, InputError) and error.argument != "x":
+            raise
         reason = " ".join(str(error).split())
         got = f"{item.name!r} of shape {tuple(item.x.shape)}"
         expected = f"what the network takes; see size and channels ({reason})"

@@ -49,7 +49,7 @@ class Fitting:
         if picture.mode == "P":  # whose transparency only RGBA can tell
             picture = picture.convert("RGBA")
         moved = self._geometry()(picture.convert(_MODES[channels]))
-        return v2.functional.to_dtype(v2.functional.to_image(moved), scale=True).as_subclass(Tensor)
+        return v2.functional.pil_to_tensor(moved).float() / 255
 
     def labels(self, labels: Tensor, size: tuple[int, int], shape: Sequence[int]) -> Tensor:
         """A label map ``(H, W)`` of a picture of a size, moved as the picture; or of the input's.

@@ -53,7 +53,8 @@ def print_summary(
     else:
         console.print(
             f"The graph shows {len(concepts)} of {len(found.table)} concepts; refitted, they "
-            f"reproduce the network on all 2^{explanation.n} coalitions with R² = {found.graph.r2:.3f}."
+            f"reproduce the network on all 2^{explanation.n} coalitions with "
+            f"R² = {found.graph.r2:.3f}."
         )
 
 
