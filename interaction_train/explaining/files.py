@@ -86,7 +86,7 @@ def write_files(folder: Path, explanation: Explanation, found: FewConcepts | Non
     for old in _there(folder):
         (folder / old).unlink()
     for name in _PLOTS:
-        save_figure(getattr(explanation.plot, name)(), folder / name)
+        _draw(explanation, name, folder)
     explanation.to_json(folder / "explanation.json")
     table = explanation.to_frame().drop(columns="sample")
     for name, order in (("players", 1), ("pairs", 2)):
@@ -102,6 +102,13 @@ def write_files(folder: Path, explanation: Explanation, found: FewConcepts | Non
         (folder / "graph.dot").write_text(found.graph.to_dot(), encoding="utf-8")
         (folder / "graph.json").write_text(found.graph.to_json(), encoding="utf-8")
     return _there(folder)
+
+
+def _draw(explanation: Explanation, name: str, folder: Path) -> None:
+    try:
+        save_figure(getattr(explanation.plot, name)(), folder / name)
+    except InputError as error:  # orders that are sampled may need a larger budget
+        print(f"No {name}: {error}")
 
 
 def _there(folder: Path) -> list[str]:

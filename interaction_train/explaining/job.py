@@ -137,9 +137,8 @@ def explain_images(
             classes=names, network=title, budget=budget, seed=seed,
         )  # fmt: skip
         concepts = few_concepts(explanation, count, noise) if explanation.exact else None
-        written = write_files(folder, explanation, concepts)
         print_summary(item.name, explanation, row, concepts)
-        print_files(folder, written)
+        print_files(folder, write_files(folder, explanation, concepts))
         explanations.append(explanation)
     return explanations
 

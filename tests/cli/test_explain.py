@@ -101,7 +101,8 @@ def test_weights_of_torchvision_bring_their_preset(tmp_path, monkeypatch):
     )
     Image.fromarray(digit(3)).convert("RGB").resize((60, 40)).save(tmp_path / "a.png")
     run("--model", "torchvision.models.resnet18", "--model.weights", "IMAGENET1K_V1", "--image",
-        tmp_path / "a.png", "--out", tmp_path, "--players", "grid:1x2", "--label", "tench")  # fmt: skip
+        tmp_path / "a.png", "--out", tmp_path, "--players", "grid:1x2",
+        "--label", "tench")  # fmt: skip
     found = json.loads((tmp_path / "a" / "explanation.json").read_text())
     assert found["classes"][0] == "tench"
     assert found["labels"] == [0]
@@ -168,7 +169,7 @@ def test_the_help_names_both_commands(capsys):
         (
             "--classes names.txt --label Nein",
             "label: got 'Nein', expected one of the classes, such as nine",
-        ),  # noqa: E501
+        ),
         ("--classes few.txt", "classes: got 2 names, expected 10"),
         ("--classes none.txt", "classes: got 'none.txt'"),
         ("--players map.npy", "players: got a map of 5 x 8, expected 8 x 8"),
@@ -196,7 +197,7 @@ def test_bad_input_is_one_line(args, said, tmp_path, capsys, monkeypatch):
     Image.fromarray(digit().astype(np.uint16)).save("deep.png")
     Path("text.png").write_text("no image")
     Path("cut.png").write_bytes(write_digit(tmp_path / "one.png").read_bytes()[:60])
-    words = "zero one two three four five six seven eight nine".split()
+    words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
     Path("names.txt").write_text("\n".join(words))
     Path("few.txt").write_text("a\nb")
     np.save("map.npy", np.zeros((5, 8), dtype=int))

@@ -104,6 +104,14 @@ def test_a_sample_of_coalitions_gives_no_concepts(tmp_path, capsys):
     assert "No concepts: they need all 2^9 coalitions" in capsys.readouterr().out
 
 
+def test_a_budget_too_small_for_orders_leaves_the_spectrum_out(tmp_path, capsys):
+    job(write_digit(tmp_path / "a.png"), tmp_path, players="grid:3x3", budget=130)
+    told = capsys.readouterr().out
+    assert "No spectrum: budget: got 130, expected at least 202 evaluations" in told
+    assert not (tmp_path / "a" / "spectrum.png").exists()
+    assert drawn(tmp_path / "a" / "network.svg")
+
+
 def test_samples_of_a_data_module(tmp_path):
     found = job(None, tmp_path, data=DigitsDataModule(batch_size=2), samples=3)
     data = DigitsDataModule()
