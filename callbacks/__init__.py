@@ -3,6 +3,7 @@
 from interaction_train.callbacks.adversarial_robustness import AdversarialRobustness
 from interaction_train.callbacks.adversarial_training import AdversarialTraining
 from interaction_train.callbacks.adversarial_writer import AdversarialWriter
+from interaction_train.callbacks.concept_monitor import ConceptMonitor
 from interaction_train.callbacks.exact_interactions import ExactInteractions
 from interaction_train.callbacks.generalization_gap import GeneralizationGap
 from interaction_train.callbacks.regularizer import InteractionRegularizer, OrderReport
@@ -13,6 +14,7 @@ __all__ = [
     "AdversarialRobustness",
     "AdversarialTraining",
     "AdversarialWriter",
+    "ConceptMonitor",
     "DisentanglementMonitor",
     "ExactInteractions",
     "GeneralizationGap",

@@ -118,7 +118,7 @@ class ExactInteractions(Monitor):
         shown = {"before training": result["J_before"]} if "J_before" in result else {}
         shown["after training"] = result["J"]
         grid = f"{self.players.rows} × {self.players.cols} grid"
-        title = f"Exact interactions, {grid}, {result['samples']} test images"
+        title = f"Exact interactions, {grid}, log odds, {result['samples']} test images"
         return {"interaction/exact": spectrum_figure(shown, title)}
 
     def table(self, result: Result) -> Table:

@@ -103,6 +103,10 @@ class Monitor(L.Callback, ABC):
         """Logged key, without ``val/`` → figure."""
         return {}
 
+    def figure_file(self, key: str) -> str:
+        """The name, without suffix, of the file of a figure in :meth:`figures`."""
+        return self.stem
+
     def log_media(self, loggers: Iterable[Logger], split: Split, result: Result, step: int) -> None:
         """Send figures and the like to the loggers; on the first process."""
         for key, figure in self.figures(result).items():
@@ -253,8 +257,8 @@ class Monitor(L.Callback, ABC):
         path = folder / f"{self.summary or self.stem}.json"
         path.write_text(json.dumps(result, indent=2))
         yield path
-        for figure in self.figures(result).values():
-            yield from save_figure(figure, folder / self.stem)
+        for key, figure in self.figures(result).items():
+            yield from save_figure(figure, folder / self.figure_file(key))
 
     def _named(self, key: str) -> str:
         """A key with this callback's name after the split."""

@@ -184,7 +184,9 @@ class SampledMetric(Monitor):
         return table
 
     def figures(self, result: Result) -> Mapping[str, Figure]:
-        title = f"{self.title}, {self._grid}, {result['samples']} samples"
+        named = self.metric.payoff
+        payoff = named.replace("_", " ") if isinstance(named, str) else "own payoff"
+        title = f"{self.title}, {self._grid}, {payoff}, {result['samples']} samples"
         figure = spectrum_figure(self.curves(result), title, f"{self.letter}(m)")
         return {f"{self.keys_begin[0]}/spectrum": figure}
 

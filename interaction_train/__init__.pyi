@@ -3,7 +3,9 @@ __version__: str
 from . import (
     attacks as attacks,
     callbacks as callbacks,
+    concepts as concepts,
     data as data,
+    explaining as explaining,
     game as game,
     indices as indices,
     losses as losses,
@@ -26,14 +28,30 @@ from .callbacks import (
     InteractionRegularizer as InteractionRegularizer,
     SpectrumMonitor as SpectrumMonitor,
 )
+from .concepts import (
+    Concepts as Concepts,
+    Surrogate as Surrogate,
+    concept_graph as concept_graph,
+    fidelity as fidelity,
+    joint_concepts as joint_concepts,
+    merge_single as merge_single,
+    or_interactions as or_interactions,
+    same_interactions as same_interactions,
+    select_concepts as select_concepts,
+    sparse_concepts as sparse_concepts,
+    values_from_and_or as values_from_and_or,
+)
 from .data import DigitsDataModule as DigitsDataModule, ImageDataModule as ImageDataModule
 from .errors import InputError as InputError
+from .explaining import Explanation as Explanation, explain as explain
 from .game.absence import input_baseline as input_baseline
 from .game.evaluation import logits_of as logits_of
 from .game.layers import LayerSuffix as LayerSuffix, record as record
 from .game.masked import MaskedGame as MaskedGame
 from .game.normalize import Normalize as Normalize, normalized as normalized
 from .game.players import GridPlayers as GridPlayers, Players as Players, UnitPlayers as UnitPlayers
+from .game.segments import SegmentPlayers as SegmentPlayers
+from .game.tabular import FeaturePlayers as FeaturePlayers
 from .indices import (
     mean_interaction as mean_interaction,
     player_interactions as player_interactions,
@@ -41,6 +59,7 @@ from .indices import (
     sample_multivariate as sample_multivariate,
     sample_order_curve as sample_order_curve,
     sample_shapley_pairs as sample_shapley_pairs,
+    sample_shapley_values as sample_shapley_values,
     sample_strength as sample_strength,
 )
 from .indices.exact import (

@@ -21,6 +21,7 @@ JOBS = {
         "white-box success",
     ),
     "base": ("fit", FAST, "test/loss"),
+    "concepts": ("validate", FAST, "Concepts, 3 × 3 grid"),
     "spectrum": ("validate", FAST, "J(m) on"),
     "universal": ("fit", FAST, "test/fooling_rate"),
     "transfer": ("test", [*FAST, "--model.steps", "1"], "Transfer at the last step"),

@@ -17,7 +17,7 @@ FLOORS = [  # from the ground up; a room imports from its own floor's room and f
     {"game", "tracking"},
     {"sampling"},
     {"indices"},
-    {"losses", "models", "data", "concepts"},
+    {"losses", "models", "data", "concepts", "attributions"},
     {"training", "metrics", "explaining"},
     {"attacks"},
     {"callbacks"},

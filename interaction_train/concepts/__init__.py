@@ -5,6 +5,7 @@ from interaction_train.concepts.fidelity import (
     Fidelity as Fidelity,
     fidelity as fidelity,
     same_interactions as same_interactions,
+    strength_by_order as strength_by_order,
 )
 from interaction_train.concepts.graph import (
     ConceptGraph as ConceptGraph,

@@ -12,7 +12,7 @@ from interaction_train.concepts.concepts import Concepts
 from interaction_train.concepts.patterns import least_squares, spread, values_of
 from interaction_train.concepts.selection import decomposed, r_squared, ranked
 from interaction_train.errors import InputError, at_least, in_range
-from interaction_train.indices.exact import count_players, dividends
+from interaction_train.indices.exact import all_coalitions, count_players, dividends
 
 _SALIENT = 0.05  # of the strongest interaction, above which the released code calls one salient
 
@@ -87,6 +87,13 @@ def fidelity(concepts: Concepts, v: Tensor, counts: Sequence[int]) -> Fidelity:
         k90=((~enough).sum(-1) + used.any(-1).long()).to(v.device),
         salient=(ordered.abs() > _SALIENT * ordered[:, :1].abs()).sum(-1).to(v.device),
     )
+
+
+def strength_by_order(interactions: Tensor) -> Tensor:
+    """Σ_{|S|=m} |I(S)| of the sets of m = 1 … n players, ``(..., 2^n)`` → ``(..., n)``."""
+    n = count_players(interactions, least=1, name="interactions")
+    sizes = all_coalitions(n, interactions.device).sum(-1)
+    return interactions.abs() @ torch.nn.functional.one_hot(sizes).to(interactions)[:, 1:]
 
 
 def same_interactions(u: Tensor, v: Tensor, tol: float) -> Tensor:

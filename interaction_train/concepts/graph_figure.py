@@ -17,9 +17,9 @@ from torch import Tensor
 from interaction_train.concepts.layers import GraphNode, Layers
 from interaction_train.errors import InputError
 from interaction_train.tracking.figures import new_figure
+from interaction_train.tracking.style import INK, NEGATIVE, POSITIVE, styled
 
-RAISES, LOWERS = "#c4501b", "#1c6ea4"  # orange and blue: told apart by everybody
-_GREY, _INK = "#8c8c8c", "#262626"
+_GREY = "#8c8c8c"
 _FONT = 9  # points
 _LETTER = 0.085  # inches, a wide one
 _ROW, _BOX, _GAP = 0.36, 0.26, 1.5  # inches: between rows, height of a box, between layers at least
@@ -40,6 +40,7 @@ class _Place:
         return self.left + self.width
 
 
+@styled()
 def graph_figure(
     graph: Layers, image: Tensor | None, cells: Tensor | None, title: str | None
 ) -> Figure:
@@ -115,7 +116,7 @@ def _draw_edges(axes: Axes, graph: Layers, places: dict[str, _Place], height: fl
         concept = concepts.get(target) or concepts.get(source)
         colour, width = _GREY, 0.8
         if concept is not None:
-            colour = RAISES if concept.value >= 0 else LOWERS
+            colour = POSITIVE if concept.value >= 0 else NEGATIVE
             width = 0.5 + 3.5 * abs(concept.value) / _strongest(graph)
         start, end = places[source], places[target]
         points = [(start.right, start.y)]
@@ -152,9 +153,9 @@ def _free(y: float, nodes: list[_Place], distance: float) -> float:
 def _draw_node(
     axes: Axes, graph: Layers, node: GraphNode, place: _Place, picture: np.ndarray | None
 ) -> None:
-    colour = _INK
+    colour = INK
     if node.kind == "concept":
-        colour = RAISES if node.value >= 0 else LOWERS
+        colour = POSITIVE if node.value >= 0 else NEGATIVE
     left = place.left
     if picture is not None:
         rows, columns = picture.shape[:2]
@@ -194,11 +195,11 @@ def _draw_node(
 
 def _draw_legend(figure: Figure, graph: Layers) -> None:
     handles = [
-        Line2D([], [], color=RAISES, linewidth=2.5, label="raises the payoff"),
-        Line2D([], [], color=LOWERS, linewidth=2.5, label="lowers it (width: |I|)"),
+        Line2D([], [], color=POSITIVE, linewidth=2.5, label="raises the payoff"),
+        Line2D([], [], color=NEGATIVE, linewidth=2.5, label="lowers it (width: |I|)"),
     ]
     if any(node.is_or for node in graph.nodes):
-        handles.append(Line2D([], [], color=_INK, linestyle="--", label="OR: one player is enough"))
+        handles.append(Line2D([], [], color=INK, linestyle="--", label="OR: one player is enough"))
     figure.legend(
         handles=handles, loc="outside lower center", ncol=3, frameon=False, fontsize=_FONT
     )

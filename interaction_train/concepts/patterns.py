@@ -1,8 +1,8 @@
-"""Linear algebra of the 2^(n+1) AND and OR patterns of n players, without their matrix K.
+"""Linear algebra of some of the 2^(n+1) AND and OR patterns of n players.
 
-A pattern has an index: S of the value tensors for the AND of S, 2^n + S for the OR of S; both of ∅
-are the constant. Its column of K says on which coalitions it counts. Tensors are float64, B samples
-first.
+A pattern has an index: S of the value tensors for the AND of S, 2^n + S for the OR of S; the AND
+of ∅ is the constant. Its column of K says on which coalitions it counts. Tensors are float64, B
+samples first.
 """
 
 from __future__ import annotations
@@ -10,25 +10,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from interaction_train.concepts.transforms import and_or_sums, values_from_and_or
+from interaction_train.concepts.operators import operators
 from interaction_train.indices.exact import all_coalitions
 
 
 def values_of(weights: Tensor) -> Tensor:
     """K x: what patterns of weights ``(B, 2^(n+1))`` sum to on all coalitions, ``(B, 2^n)``."""
-    return values_from_and_or(*weights.chunk(2, -1))
+    pairs = weights.unflatten(-1, (2, -1))
+    return operators(_players(pairs), weights.device).values(pairs)
 
 
 def sums_of(r: Tensor) -> Tensor:
     """Kᵀ r: the inner product of r ``(B, 2^n)`` with every column, ``(B, 2^(n+1))``."""
-    return torch.cat(and_or_sums(r), -1)
+    return operators(_players(r), r.device).adjoint(r).flatten(-2)
 
 
 def counted_on(n: int, device: torch.device) -> Tensor:
     """On how many coalitions each pattern counts, ``(2^(n+1),)``: the squared norms of columns."""
     ands = _supersets(torch.arange(1 << n, device=device), n)
     ors = (1 << n) - ands
-    ors[0] = 1 << n
     return torch.cat([ands, ors])
 
 
@@ -94,8 +94,12 @@ def _supersets(players: Tensor, n: int) -> Tensor:
     return 1 << (n - sizes[players])
 
 
+def _players(values: Tensor) -> int:
+    return values.shape[-1].bit_length() - 1
+
+
 def _is_or(index: Tensor, n: int) -> Tensor:
-    return index > 1 << n
+    return index >= 1 << n
 
 
 def _full(n: int) -> int:

@@ -168,7 +168,7 @@ def decomposed(concepts: Concepts, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Raises:
         InputError: ``v`` no finite value tensor, or not of the concepts' shape.
     """
-    count_players(v)
+    count_players(v, least=1)
     if v.dim() > 2 or not v.shape == concepts.and_.shape == concepts.or_.shape:
         expected = f"that of the concepts, {tuple(concepts.and_.shape)}, as (B, 2^n) or (2^n,)"
         raise InputError("v", f"shape {tuple(v.shape)}", expected)

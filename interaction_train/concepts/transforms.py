@@ -30,7 +30,7 @@ def or_interactions(v: Tensor) -> Tensor:
         >>> or_interactions(either), dividends(either)
         (tensor([0., 0., 0., 1.]), tensor([ 0.,  1.,  1., -1.]))
     """
-    return _with_constant(-dividends(v.flip(-1)), v[..., :1])
+    return _with_constant(0 - dividends(v.flip(-1)), v[..., :1])  # no negative zeros
 
 
 def values_from_and_or(i_and: Tensor, i_or: Tensor) -> Tensor:
@@ -53,22 +53,6 @@ def values_from_or(i_or: Tensor) -> Tensor:
     nothing = _with_constant(i_or, 0 * i_or[..., :1])
     # What meets S is all but what lies in N∖S.
     return i_or.sum(-1, keepdim=True) - values_from_and(nothing).flip(-1)
-
-
-def and_or_sums(r: Tensor) -> tuple[Tensor, Tensor]:
-    """The adjoint of :func:`values_from_and_or`: how r lines up with each AND and each OR.
-
-    Σ_{T⊇S} r(T) and Σ_{T∩S≠∅} r(T), the second over all T for S = ∅, each ``(..., 2^n)``;
-    differentiable, O(n 2^n).
-
-    Examples:
-        >>> and_or_sums(torch.tensor([1.0, 2.0, 3.0, 4.0]))
-        (tensor([10.,  6.,  7.,  4.]), tensor([10.,  6.,  7.,  9.]))
-    """
-    # What holds S is, seen from the full set, within N∖S; what meets S is all but what is.
-    ands, missing = values_from_and(torch.stack([r.flip(-1), r])).flip(-1)
-    total = r.sum(-1, keepdim=True)
-    return ands, _with_constant(total - missing, total)
 
 
 def merge_single(i_and: Tensor, i_or: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,1 +1,4 @@
 """Explaining single predictions: what each part of an input, and each pair of parts, adds."""
+
+from interaction_train.explaining.explain import explain as explain
+from interaction_train.explaining.explanation import Explanation as Explanation

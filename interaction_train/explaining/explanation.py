@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interaction_train.concepts.graph import ConceptGraph, concept_graph
+from interaction_train.concepts.selection import select_concepts
 from interaction_train.explaining import export
 from interaction_train.explaining.results import Results
 
@@ -27,6 +29,27 @@ class Explanation(Results):
         from interaction_train.explaining.plots import Plots
 
         return Plots(self)
+
+    def graph(
+        self, sample: int = 0, count: int = 12, merges: int = 5, **settings: Any
+    ) -> ConceptGraph:
+        """The graph of a sample's strongest concepts, refitted, with the coalitions they share.
+
+        ``plot.graph()`` draws it over the image.
+
+        Args:
+            sample: which sample.
+            count: how many concepts, at most.
+            merges: how many shared coalitions, at most.
+            **settings: of :meth:`~interaction_train.explaining.results.Results.concepts`.
+
+        Raises:
+            InputError: arguments out of range, or a sampled explanation.
+        """
+        at = self.at(sample)
+        values = self.all_values("concepts").double()
+        chosen = select_concepts(self.concepts(**settings), values, count)
+        return concept_graph(chosen[at], self.names, merges)
 
     def top(
         self, k: int = 10, sample: int = 0, kind: export.Kind = "pairs", **settings: Any

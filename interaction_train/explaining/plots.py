@@ -16,6 +16,7 @@ from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from interaction_train.concepts.graph import ConceptGraph
 from interaction_train.errors import InputError, at_least
 from interaction_train.explaining.canvas import (
     HALO,
@@ -60,6 +61,9 @@ class Explained(Protocol):
 
     def title(self, sample: int) -> str:
         """Network, class and payoff."""
+
+    def graph(self, sample: int, count: int, **settings: Any) -> ConceptGraph:
+        """The strongest concepts."""
 
 
 class Plots:
@@ -182,6 +186,19 @@ class Plots:
         headline = f"Shapley values and the {len(drawn)} strongest pairs"
         self._headline(figure, headline, sample, self._of.pairs_stderr)
         return figure
+
+    def graph(self, sample: int = 0, count: int = 12, **settings: Any) -> Figure:
+        """The graph of the strongest AND-OR concepts; arguments as of ``Explanation.graph``.
+
+        Raises:
+            InputError: arguments out of range, or a sampled explanation.
+        """
+        cells, graph = self._cells(sample), self._of.graph(sample, count, **settings)
+        x = self._of.x[sample]
+        shown = cells is not None and x.dim() == 3 and len(x) in (1, 3)
+        about = f"{len(graph.layer('concept'))} concepts, R² {graph.r2:.3f} over all coalitions"
+        title = f"{self._of.title(sample)}: {about}"
+        return graph.plot(x, cells, title) if shown else graph.plot(title=title)
 
     def _checked(self, sample: int) -> None:
         count = len(self._of.x)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from interaction_train.concepts.concepts import Concepts
+from interaction_train.concepts.sparse import sparse_concepts
 from interaction_train.errors import InputError
 from interaction_train.explaining.sampled import Sampler, pair_matrices
 from interaction_train.game.players import Players
@@ -143,8 +144,6 @@ class Results:
         values = self.all_values("concepts")
         key = repr(sorted(settings.items()))
         if key not in self._concepts:
-            from interaction_train.concepts.sparse import sparse_concepts
-
             self._concepts[key] = sparse_concepts(values.double(), **settings)
         return self._concepts[key]
 

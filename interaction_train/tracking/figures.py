@@ -75,7 +75,8 @@ def draw_spectrum(axes: Axes, spectra: Mapping[str, Mapping[str, Any]]) -> None:
         value, stderr = (np.asarray(spectrum[key], dtype=float) for key in ("value", "stderr"))
         axes.plot(spectrum["orders"], value, marker="o", label=name)
         axes.fill_between(spectrum["orders"], value - stderr, value + stderr, alpha=0.2, lw=0)
-    axes.set_ylim(bottom=0)
+    top = float(axes.dataLim.y1)
+    axes.set_ylim(0, 1.08 * top if 0 < top < np.inf else 1)
 
 
 def show_image(axes: Axes, pixels: Any, caption: str) -> None:
@@ -85,7 +86,7 @@ def show_image(axes: Axes, pixels: Any, caption: str) -> None:
     """
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=1)
     width = axes.get_position().width * axes.figure.get_figwidth()  # type: ignore[union-attr]
-    lines = (fill(line, max(8, int(width * _LETTERS))) for line in caption.split("\n"))
+    lines = (fill(line, max(8, int(1.2 * width * _LETTERS))) for line in caption.split("\n"))
     axes.set_title("\n".join(lines), fontsize=7, loc="center", pad=3)
     axes.set_axis_off()
 

@@ -6,6 +6,7 @@ fonts are made late, whenever a :class:`StyledFigure` is drawn or saved. pyplot 
 
 from __future__ import annotations
 
+import io
 from contextlib import _GeneratorContextManager
 from typing import Any
 
@@ -27,6 +28,7 @@ SIGNED = LinearSegmentedColormap.from_list(
 """Diverging, negative blue and positive orange, with a neutral middle."""
 SEQUENTIAL = matplotlib.colormaps["viridis"]
 DPI = 150
+_NOTEBOOK_DPI = 80
 
 STYLE: dict[str, Any] = {
     "font.family": ["sans-serif"],
@@ -84,3 +86,9 @@ class StyledFigure(Figure):
     def savefig(self, *args: Any, **options: Any) -> None:
         with styled():
             super().savefig(*args, **options)
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows, also one that has not loaded pyplot."""
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=_NOTEBOOK_DPI)
+        return buffer.getvalue()

@@ -17,6 +17,7 @@ from interaction_train.attacks import TransferAttack
 from interaction_train.callbacks import (
     AdversarialRobustness,
     AdversarialTraining,
+    ConceptMonitor,
     DisentanglementMonitor,
     GeneralizationGap,
     SpectrumMonitor,
@@ -63,6 +64,7 @@ def monitors(**changes: Any) -> list[L.Callback]:
             batch_size=4,
             **changes,
         ),
+        ConceptMonitor(2, 2, n_samples=5, count=3, baseline=0.3, **changes),
     ]
 
 

@@ -471,7 +471,9 @@ def test_a_class_of_another_kind_is_not_recommended(option, capsys):
     assert capsys.readouterr().err.endswith("expected the name or path of a class\n")
 
 
-@pytest.mark.parametrize("callback", ["ExactInteractions", "SpectrumMonitor", "GeneralizationGap"])
+@pytest.mark.parametrize(
+    "callback", ["ConceptMonitor", "ExactInteractions", "SpectrumMonitor", "GeneralizationGap"]
+)
 def test_a_missing_baseline_is_refused_before_training(callback, monkeypatch, capsys):
     def trained(*args):
         raise AssertionError

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from interaction_train.concepts.fidelity import fidelity, same_interactions
+from interaction_train.concepts.fidelity import fidelity, same_interactions, strength_by_order
 from interaction_train.concepts.selection import select_concepts
 from interaction_train.errors import InputError
 from interaction_train.indices.exact import all_coalitions
@@ -103,3 +103,8 @@ def test_bad_input_is_refused():
     for u, w, tol in ((v[:1], v, 1), (v[:, :7], v, 1), (v, v[:, :7], 1), (v, v, -1)):
         with pytest.raises(InputError):
             same_interactions(u, w, tol)
+
+
+def test_strength_by_order():
+    interactions = torch.tensor([5.0, 1.0, -2.0, -4.0, 0.5, 0.0, 3.0, -7.0]).expand(2, -1)
+    assert strength_by_order(interactions).tolist() == [[3.5, 7.0, 7.0]] * 2

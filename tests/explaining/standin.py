@@ -1,4 +1,4 @@
-"""What the figures read of an explanation, from the exact indices of a packaged network."""
+"""Explanations to draw: a real one, and numbers of any size."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 import interaction_train as it
+from interaction_train.explaining import Explanation, explain
 
 
 @dataclass
@@ -37,22 +38,13 @@ class StandIn:
         return {"orders": list(range(len(value))), "value": value, "stderr": stderr}
 
 
-def digits(count: int = 4, rows: int = 3, cols: int = 3) -> StandIn:
-    """The packaged digits network on test images, cells of a grid as players."""
+def digits() -> Explanation:
+    """The packaged digits network on four test images, the cells of a grid as players."""
     network = it.pretrained(it.models.DigitsNet(), "digits_cnn")
-    data = it.DigitsDataModule(batch_size=count)
+    data = it.DigitsDataModule(batch_size=4)
     data.setup()
     x, y = next(iter(data.test_dataloader()))
-    grid = it.GridPlayers(rows, cols)
-    game = it.MaskedGame(network, x, it.input_baseline(network, None, x), grid, "log_odds", y)
-    values = it.exact_values(game)
-    names = tuple(f"row {i // cols + 1}, column {i % cols + 1}" for i in range(rows * cols))
-    shapley = it.shapley_values(values)
-    return StandIn(
-        x, y, names, "log_odds", "DigitsNet", shapley, torch.zeros_like(shapley),
-        it.shapley_interactions(values), torch.zeros(len(x), rows * cols, rows * cols),
-        it.multi_order_interactions(values), grid.cells(x.shape[1:]),
-    )  # fmt: skip
+    return explain(network, x, y, "grid:3x3")
 
 
 def drawn(n: int, x: Tensor, label_map: Tensor | None, names: tuple[str, ...] = ()) -> StandIn:

@@ -1,7 +1,6 @@
 """Orders and spectra, exact and sampled, and what a budget buys."""
 
 import math
-import types
 
 import pytest
 import torch
@@ -187,21 +186,27 @@ def test_no_job_costs_more_than_the_budget(n):
             getattr(costs(n, least - 1)[0], job.split()[0])(*arguments)
 
 
-def test_concepts_are_computed_once(monkeypatch):
-    """What the solver is given, and that the same settings call it once."""
-    calls = []
-
-    def sparse_concepts(v, **settings):
-        calls.append((v, settings))
-        return len(calls)
-
-    module = types.ModuleType("interaction_train.concepts.sparse")
-    module.sparse_concepts = sparse_concepts
-    monkeypatch.setitem(__import__("sys").modules, "interaction_train.concepts.sparse", module)
+def test_concepts_are_those_of_the_values():
     found = exact()
-    assert found.concepts() == found.concepts() == 1
-    assert found.concepts(noise=0.1) == found.concepts(noise=0.1) == 2
-    torch.testing.assert_close(calls[0][0], found.values)
-    assert calls[1][1] == {"noise": 0.1}
+    concepts = found.concepts(noise=0.1)
+    expected = it.sparse_concepts(found.values, noise=0.1)
+    torch.testing.assert_close(concepts.and_, expected.and_)
+    assert found.concepts(noise=0.1) is concepts
+    assert found.concepts() is not concepts
     with pytest.raises(InputError, match=r"explanation: got one sampled.*a budget of 2\^9"):
         sampled(300).concepts()
+
+
+def test_the_graph_is_that_of_the_strongest_concepts():
+    found = exact()
+    graph = found.graph(1, count=6, noise=0)
+    chosen = it.select_concepts(found.concepts(noise=0), found.values, 6)
+    nodes = graph.layer("concept")
+    assert [node.value for node in nodes] == pytest.approx(chosen.value[1].tolist())
+    assert graph.names == found.names
+    assert graph.r2 == pytest.approx(float(chosen.r2[1]))
+    assert found.graph(-1, count=6, noise=0) == graph
+    with pytest.raises(InputError, match="sample: got 2"):
+        found.graph(2)
+    with pytest.raises(InputError, match="explanation: got one sampled"):
+        sampled(300).graph()

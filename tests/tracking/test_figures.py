@@ -91,6 +91,11 @@ def weights() -> Figure:
 FIGURES = [spectrum, heat_map, weights]
 
 
+def test_a_notebook_shows_a_figure_without_pyplot():
+    figure, _ = new_figure()
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("make", FIGURES)
 def test_ticks_titles_and_legends(make):
     check(make())

@@ -28,6 +28,9 @@ _TITLES = {
     "val/gap/strength": "Generalisation: strength of interactions",
     "val/interaction/J": "J(m) over training, by m/(n−2)",
     "val/disentanglement/D": "D(m) over training, by m/(n−2)",
+    "val/concepts": "Concepts: how many, and what they explain",
+    "val/concepts/and": "Σ|I| of AND concepts over training, by number of players",
+    "val/concepts/or": "Σ|I| of OR concepts over training, by number of players",
     "val/robust_acc": "Robust accuracy",
 }
 
@@ -62,7 +65,10 @@ def section_of(name: str) -> str:
     """The section of a group of metrics, or of a figure's file, by its name."""
     if re.search(r"robust|attack|adversarial|transfer", name):
         return "Robustness"
-    if re.search(r"interaction|spectrum|orders|disentangle|strength", name) and "gap" not in name:
+    if (
+        re.search(r"interaction|concepts|spectrum|orders|disentangle|strength", name)
+        and "gap" not in name
+    ):
         return "Interactions"
     known = re.fullmatch(r"loss|acc|(train|val)/(loss|weight|gap)(/.*)?", name)
     return "Training" if known else "Other metrics"

@@ -29,6 +29,8 @@ _WORDS = {
     "robust_acc": "robust accuracy",
     "mean_abs": "mean |I|",
     "adv": "adversarial",
+    "and": "AND",
+    "or": "OR",
     "J": "J(m)",
     "D": "D(m)",
     "stderr": "standard error",

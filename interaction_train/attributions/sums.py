@@ -1,0 +1,26 @@
+"""From numbers for every element of an input to numbers for every player."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from interaction_train.game.masked import MaskedGame
+
+
+def player_sums(game: MaskedGame, elements: Tensor) -> Tensor:
+    """Sums ``(B, n)`` over the elements of each player, of numbers ``(B, ...)`` like the inputs.
+
+    Differentiable.
+
+    Examples:
+        >>> import interaction_train as it
+        >>> x, y = torch.ones(1, 1, 2, 4), torch.tensor([0])
+        >>> game = it.MaskedGame(torch.nn.Flatten(), x, 0.0, it.GridPlayers(1, 2), labels=y)
+        >>> player_sums(game, x.cumsum(-1))
+        tensor([[ 6., 14.]])
+    """
+    batch, n, shape = len(game.present), game.n, game.present.shape[1:]
+    single = torch.eye(n, dtype=torch.bool, device=game.present.device).expand(batch, n, n)
+    masks = game.players.mask(single, shape).expand(batch, n, *shape)
+    return (elements.unsqueeze(1) * masks).flatten(2).sum(-1)
