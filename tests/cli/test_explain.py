@@ -10,10 +10,9 @@ import torch
 from PIL import Image
 from torch import nn
 
+import interaction_train as it
 from interaction_train.cli.main import main
-from interaction_train.explaining.explain import explain
 from interaction_train.explaining.preset import find_preset
-from interaction_train.game.normalize import Normalize
 from interaction_train.models import DigitsNet, load_weights
 from interaction_train.training.module import InteractionClassifier
 from tests.explaining.pictures import FIGURES, digit, drawn, write_digit
@@ -72,7 +71,7 @@ def own_module(tmp_path, monkeypatch):
 def test_a_digit_as_png(tmp_path, capsys):
     on_digit(tmp_path)
     x = torch.from_numpy(digit(1)).float()[None, None] / 255
-    direct = explain(load_weights(DigitsNet(), "digits_cnn"), x, players="grid:2x2")
+    direct = it.explain(load_weights(DigitsNet(), "digits_cnn"), x, players="grid:2x2")
     assert torch.equal(values(tmp_path / "one"), direct.values)
     assert "one: predicted class 1" in capsys.readouterr().out
 
@@ -114,7 +113,7 @@ def test_checkpoints_of_all_kinds(kind, tmp_path):
     source = DigitsNet()
     on_digit(tmp_path, "--model", "DigitsNet", "--ckpt_path", saved(tmp_path, kind, source))
     x = torch.from_numpy(digit(1)).float()[None, None] / 255
-    assert torch.equal(values(tmp_path / "one"), explain(source, x, players="grid:2x2").values)
+    assert torch.equal(values(tmp_path / "one"), it.explain(source, x, players="grid:2x2").values)
 
 
 def test_a_lightning_module_with_its_checkpoint(tmp_path):
@@ -122,7 +121,7 @@ def test_a_lightning_module_with_its_checkpoint(tmp_path):
     on_digit(tmp_path, "--model", "InteractionClassifier", "--model.model", "DigitsNet",
              "--ckpt_path", saved(tmp_path, "ckpt", source))  # fmt: skip
     x = torch.from_numpy(digit(1)).float()[None, None] / 255
-    direct = explain(InteractionClassifier(source), x, players="grid:2x2", baseline=0.3053)
+    direct = it.explain(InteractionClassifier(source), x, players="grid:2x2", baseline=0.3053)
     assert values(tmp_path / "one") == pytest.approx(direct.values, abs=1e-4)
 
 
@@ -136,8 +135,8 @@ def test_a_network_of_the_user_s_own(own_module, tmp_path, monkeypatch):
     from rooms import half
 
     x = torch.from_numpy(digit(4)).float()[None, None] / 255
-    network = nn.Sequential(Normalize([0.2], [0.5]), half(3))
-    assert torch.equal(values(tmp_path / "a"), explain(network, x, players="grid:2x2").values)
+    network = nn.Sequential(it.Normalize([0.2], [0.5]), half(3))
+    assert torch.equal(values(tmp_path / "a"), it.explain(network, x, players="grid:2x2").values)
     run("--model", "rooms.TwoRooms", "--image", "a.png", "--baseline", "[0.1,0.2,0.3]",
         "--players", "grid:2x2", "--out", "colour")  # fmt: skip
     assert (tmp_path / "colour" / "a" / "graph.json").exists()

@@ -11,10 +11,8 @@ from torch import nn
 from torchvision.models import ResNet18_Weights, get_model
 
 import interaction_train as it
-from interaction_train.concepts.selection import select_concepts
 from interaction_train.data import DigitsDataModule
 from interaction_train.errors import InputError
-from interaction_train.explaining.explain import explain
 from interaction_train.explaining.job import explain_images
 from interaction_train.explaining.pictures import Fitting, channels_of, read_labels, read_picture
 from interaction_train.explaining.preset import find_preset
@@ -43,7 +41,7 @@ def test_files_hold_what_explain_says(tmp_path, capsys):
     path = write_digit(tmp_path / "nine.png", 9)
     (found,) = job(path, tmp_path / "out", count=5, noise=0.1)
     x = torch.from_numpy(digit(9)).float()[None, None] / 255
-    direct = explain(network(), x, players=GRID)
+    direct = it.explain(network(), x, players=GRID)
     folder = tmp_path / "out" / "nine"
     assert json.loads((folder / "explanation.json").read_text()) == json.loads(direct.to_json())
     assert torch.equal(found.x, x)
@@ -60,7 +58,7 @@ def test_files_hold_what_explain_says(tmp_path, capsys):
     assert concepts["value"].abs().tolist() == pytest.approx(
         strengths[strengths > 0].sort(descending=True).values.tolist()
     )
-    chosen = select_concepts(kept, direct.values.double(), count=5)[0]
+    chosen = it.select_concepts(kept, direct.values.double(), count=5)[0]
     in_graph = concepts["value_in_graph"].dropna()
     assert in_graph.tolist() == pytest.approx(chosen.value[0].tolist())
     graph = json.loads((folder / "graph.json").read_text())
@@ -93,7 +91,7 @@ def test_a_sample_of_coalitions_gives_no_concepts(tmp_path, capsys):
     assert (tmp_path / "a" / "concepts.csv").exists()
     (found,) = job(path, tmp_path, players="grid:3x3", budget=400, seed=4, overwrite=True)
     x = torch.from_numpy(digit()).float()[None, None] / 255
-    direct = explain(network(), x, players="grid:3x3", budget=400, seed=4)
+    direct = it.explain(network(), x, players="grid:3x3", budget=400, seed=4)
     assert not found.exact
     there = {path.name for path in (tmp_path / "a").iterdir()}
     assert there == {*TABLES, *(f"{n}.{k}" for n in FIGURES[:-1] for k in ("png", "svg"))}
@@ -170,7 +168,7 @@ def test_a_network_of_torchvision_on_photographs(project_data, tmp_path):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     (found,) = job(tmp_path / "bird.jpg", tmp_path, model=model, preset=name)
     preset = find_preset(name)
-    direct = explain(
+    direct = it.explain(
         nn.Sequential(it.Normalize(preset.mean, preset.std), resnet()), found.x, players=GRID
     )
     assert found.x.shape == (1, 3, 224, 224)
@@ -189,7 +187,7 @@ def test_normalization_and_size_of_one_s_own(tmp_path):
     plain = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
     how = {"mean": [0.3], "std": [0.4]}
     (found,) = job(tmp_path / "a.png", tmp_path, model=plain, normalization=how, size=8)
-    direct = explain(lambda x: plain((x - 0.3) / 0.4), found.x, players=GRID, baseline=[0.3])
+    direct = it.explain(lambda x: plain((x - 0.3) / 0.4), found.x, players=GRID, baseline=[0.3])
     assert found.x.shape == (1, 1, 8, 8)
     assert found.shapley == pytest.approx(direct.shapley, abs=1e-5)
 
