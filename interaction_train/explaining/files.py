@@ -7,9 +7,9 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from interaction_train.concepts.graph import ConceptGraph, concept_graph
-from interaction_train.concepts.selection import select_concepts
+from interaction_train.concepts.graph import ConceptGraph
 from interaction_train.errors import InputError
 from interaction_train.explaining.explanation import Explanation
 from interaction_train.tracking.figures import save_figure
@@ -27,11 +27,13 @@ class FewConcepts:
 
     Attributes:
         graph: of the strongest, refitted.
+        figure: of the graph.
         table: all of them, the strongest first; columns ``kind`` (AND or OR), ``players``,
             ``value``, and ``value_in_graph``, empty where a concept is not in the graph.
     """
 
     graph: ConceptGraph
+    figure: Figure
     table: pd.DataFrame
 
 
@@ -47,13 +49,12 @@ def few_concepts(explanation: Explanation, count: int, noise: float) -> FewConce
         got = f"{noise}, for an image that is to the network what its absence is"
         raise InputError("noise", got, "0, as nothing could be off")
     everything = 2 << explanation.n
-    count = min(count, everything)
-    chosen = select_concepts(explanation.concepts(noise=noise), values, count=count)[0]
+    shown = min(count, everything)
+    graph = explanation.graph(count=shown, noise=noise)
     table = explanation.top(everything, kind="concepts", noise=noise).drop(columns="stderr")
-    in_graph = pd.Series(chosen.value[0].tolist(), dtype=float)
-    return FewConcepts(
-        concept_graph(chosen, explanation.names), table.assign(value_in_graph=in_graph)
-    )
+    in_graph = pd.Series([node.value for node in graph.layer("concept")], dtype=float)
+    figure = explanation.plot.graph(count=shown, noise=noise)
+    return FewConcepts(graph, figure, table.assign(value_in_graph=in_graph))
 
 
 def check_folder(folder: Path, overwrite: bool) -> None:
@@ -93,11 +94,7 @@ def write_files(folder: Path, explanation: Explanation, found: FewConcepts | Non
         rows = table[table["order"] == order].drop(columns="order")
         rows.to_csv(folder / f"{name}.csv", index=False)
     if found is not None:
-        image, cells = explanation.x[0], explanation.cells()
-        pictures = {"image": image, "cells": cells} if len(image) in (1, 3) else {}
-        title = f"{len(found.graph.layer('concept'))} of {len(found.table)} concepts, "
-        title += f"R² = {found.graph.r2:.3f}: {explanation.title()}"
-        save_figure(found.graph.plot(**pictures, title=title), folder / "concepts")
+        save_figure(found.figure, folder / "concepts")
         found.table.to_csv(folder / "concepts.csv", index=False)
         (folder / "graph.dot").write_text(found.graph.to_dot(), encoding="utf-8")
         (folder / "graph.json").write_text(found.graph.to_json(), encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from pathlib import Path
 from typing import TypedDict
 
@@ -23,6 +24,8 @@ from interaction_train.game.absence import default_baseline
 from interaction_train.game.evaluation import eval_logits, logits_of, unwrap
 from interaction_train.game.normalize import Normalize
 from interaction_train.models.weights import load_weights
+
+_QUICK = 12  # players, whose concepts are found in seconds; those of 16 take a minute or two
 
 
 class Normalization(TypedDict):
@@ -136,6 +139,8 @@ def explain_images(
             model, item.x[None].to(device), y, item.players, baseline=baseline, payoff=payoff,
             classes=names, network=title, budget=budget, seed=seed,
         )  # fmt: skip
+        if explanation.exact and explanation.n > _QUICK:
+            print(f"{item.name}: looking for concepts of {explanation.n} players …", file=sys.stderr)
         concepts = few_concepts(explanation, count, noise) if explanation.exact else None
         print_summary(item.name, explanation, row, concepts)
         print_files(folder, write_files(folder, explanation, concepts))
