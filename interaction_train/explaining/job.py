@@ -140,7 +140,7 @@ def explain_images(
             classes=names, network=title, budget=budget, seed=seed,
         )  # fmt: skip
         if explanation.exact and explanation.n > _QUICK:
-            print(f"{item.name}: looking for concepts of {explanation.n} players …", file=sys.stderr)
+            print(f"{item.name}: concepts of {explanation.n} players …", file=sys.stderr)
         concepts = few_concepts(explanation, count, noise) if explanation.exact else None
         print_summary(item.name, explanation, row, concepts)
         print_files(folder, write_files(folder, explanation, concepts))
