@@ -27,6 +27,7 @@ _CHECK = 25  # steps between two looks at the gap
 _BALANCE = (10, 20, 40, 80, 160, 240, 320, 400, 500, 600, 800, 1000, 1300, 1600, 2000, 3000, 4000)
 _LENGTH = 1.618  # of the step in the multipliers; below (1 + √5)/2 the method converges
 _MARGIN = 0.003  # by which steps keep within the bound, so that sparse iterates are within it too
+_EARLY = 300  # steps, after which the margin shrinks: a small optimum is nothing beside its price
 _SHARES = 0.2, 0.3  # penalties over the ratios of the sizes that they balance
 _PATIENCE = 200
 _NUMBERS = 2**16  # values at once; more are no faster
@@ -79,7 +80,7 @@ def solve(
 
 def _solve(solver: _Solver, gap: float, max_steps: int) -> Best:
     for step in range(1, max_steps + 1):
-        candidate = solver.step()
+        candidate = solver.step(_MARGIN * min(1, (_EARLY / step) ** 2))
         if step % _CHECK == 0 or step == max_steps:
             solver.look(candidate, step)
             if not solver.goes_on(gap, step):
@@ -99,13 +100,19 @@ class _Solver:
             w.new_full((len(w), 1, 1), 0.01), torch.full_like(bound, 0.01),
             torch.full_like(sample, 1 << 40),
         )  # fmt: skip
-        none = w.new_full((len(w),), torch.inf)
-        self.best = Best(
-            two.clone(), none, -none, torch.zeros_like(sample).bool(), torch.zeros_like(sample)
-        )
+        self.best = self._constant()
 
-    def step(self) -> Tensor:
-        """One step; returns the sparse iterate of x."""
+    def _constant(self) -> Best:
+        """What to begin with: no interactions, which is the optimum where a constant will do."""
+        w, x = self.now.w, self.now.x.clone()
+        low, high = w.aminmax(dim=-1, keepdim=True)
+        enough = (high - low <= 2 * (self.now.bound + FEASIBLE)).all(1).flatten()
+        x[..., 0, 0] = 0.5 * (low + high).squeeze(-1)
+        objective = torch.where(enough, 0.0, w.new_tensor(torch.inf))
+        return Best(x, objective, -torch.inf * torch.ones_like(objective), enough, 0 * self.now.sample)
+
+    def step(self, margin: float) -> Tensor:
+        """One step that keeps within the bound by a share; returns the sparse iterate of x."""
         s, ops = self.now, self.ops
         beta = s.beta.unsqueeze(-1)
         right = ops.values(torch.addcdiv(s.z, s.x, beta, value=-1)).addcdiv_(s.w, s.beta)
@@ -115,7 +122,7 @@ class _Solver:
             tau = s.gamma / s.beta
             s.y = ops.solve(right.addcmul_(tau, s.t).addcdiv_(s.q, s.beta, value=-1), tau)
             off = torch.addcdiv(s.y, s.q, s.gamma)
-            s.t = off - _within(off, s.bound * (1 - _MARGIN) / s.gamma)
+            s.t = off - _within(off, s.bound * (1 - margin) / s.gamma)
             s.q.addcmul_(_LENGTH * s.gamma, s.y - s.t)
         constraint = ops.adjoint(s.y)
         moved = torch.addcdiv(constraint, s.x, beta)
