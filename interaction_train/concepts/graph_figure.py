@@ -84,7 +84,7 @@ def _ordered(layer: list[GraphNode], places: dict[str, _Place]) -> list[GraphNod
 def _text(graph: Layers, node: GraphNode) -> str:
     if node.kind == "sum":
         return f"Σ = {_number(graph, node.value)}\nv(∅) = {_number(graph, graph.constant)}"
-    label = node.label
+    label = " ".join(node.label.split())
     if len(label) > _LETTERS:
         several = f"{'OR' if node.is_or else 'AND'} of {len(node.players)}"
         label = label[: _LETTERS - 1] + "…" if len(node.players) == 1 else several
@@ -95,8 +95,11 @@ def _text(graph: Layers, node: GraphNode) -> str:
 
 
 def _number(graph: Layers, value: float) -> str:
-    """With three digits of the strongest concept."""
-    decimals = max(0, 2 - int(np.floor(np.log10(_strongest(graph)))))
+    """With three digits of the strongest concept; as powers of ten where these would be many."""
+    power = int(np.floor(np.log10(_strongest(graph))))
+    if not -4 < power < 5:
+        return f"{value + 0.0:.2e}".replace("-", "−")
+    decimals = max(0, 2 - power)
     return f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "−")  # no negative zero
 
 
@@ -188,7 +191,6 @@ def _draw_node(
         va="center",
         fontsize=_FONT,
         color=colour,
-        parse_math=False,
         zorder=5,
     )
 

@@ -109,7 +109,9 @@ class _Solver:
         enough = (high - low <= 2 * (self.now.bound + FEASIBLE)).all(1).flatten()
         x[..., 0, 0] = 0.5 * (low + high).squeeze(-1)
         objective = torch.where(enough, 0.0, w.new_tensor(torch.inf))
-        return Best(x, objective, -torch.inf * torch.ones_like(objective), enough, 0 * self.now.sample)
+        return Best(
+            x, objective, -torch.inf * torch.ones_like(objective), enough, 0 * self.now.sample
+        )
 
     def step(self, margin: float) -> Tensor:
         """One step that keeps within the bound by a share; returns the sparse iterate of x."""

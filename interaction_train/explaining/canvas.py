@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -90,13 +91,20 @@ def draw_circle(axes: Axes, names: Sequence[str]) -> Numbers:
 
 
 def short(name: str, most: int = 24) -> str:
-    """A name, cut where it is long."""
+    """A name in one line, cut where it is long."""
+    name = " ".join(name.split())
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def signed(value: float, form: str) -> str:
     """A number with its sign, a true minus."""
-    return f"{value:+{form}}".replace("-", "−")
+    return f"{value + 0.0:+{form}}".replace("-", "−")
+
+
+def number_format(largest: float) -> str:
+    """Two digits of the largest of some numbers; as powers of ten where these would be many."""
+    power = math.floor(math.log10(largest))
+    return f".{max(0, 1 - power)}f" if -4 < power < 5 else ".1e"
 
 
 def numbers(values: Tensor) -> Numbers:
