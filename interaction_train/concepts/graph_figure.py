@@ -23,6 +23,7 @@ _GREY = "#8c8c8c"
 _FONT = 9  # points
 _LETTER = 0.085  # inches, a wide one
 _ROW, _BOX, _GAP = 0.36, 0.26, 1.5  # inches: between rows, height of a box, between layers at least
+_PAGE = 4.5  # inches, for title and legend, where the graph is smaller
 _THUMBNAIL, _THUMBNAIL_ROW = 0.52, 0.62
 _LETTERS = 30  # of a label, beyond which it is shortened
 
@@ -59,15 +60,16 @@ def graph_figure(
             places[node.id] = _Place(left, width, height * (1 - (k + 0.5) / len(layer)))
         left += width + gap
     figure, axes = new_figure()
-    figure.set_size_inches(left - gap + 0.3, height + 0.9)
+    page = max(left - gap, _PAGE)
+    figure.set_size_inches(page + 0.3, height + 0.9)
     axes.set(xlim=(-0.1, left - gap + 0.1), ylim=(-0.05, height + 0.05), aspect="equal")
     axes.axis("off")
     _draw_edges(axes, graph, places, _THUMBNAIL if pictures else _BOX)
     for node in graph.nodes:
         _draw_node(axes, graph, node, places[node.id], pictures.get(node.id))
     _draw_legend(figure, graph)
-    title = _default_title(graph) if title is None else title
-    axes.set_title(fill(title, int((left - gap) / _LETTER)), fontsize=_FONT + 1)
+    title = default_title(graph) if title is None else title
+    axes.set_title(fill(title, int(page / _LETTER)), fontsize=_FONT + 1)
     return figure
 
 
@@ -207,7 +209,8 @@ def _draw_legend(figure: Figure, graph: Layers) -> None:
     )
 
 
-def _default_title(graph: Layers) -> str:
+def default_title(graph: Layers) -> str:
+    """How many concepts there are, and what they explain."""
     r2 = f", R² = {graph.r2:.3f} over all coalitions" if graph.r2 == graph.r2 else ""
     count = len(graph.layer("concept"))
     return f"{count} concept{'s' * (count != 1)} of {len(graph.names)} players{r2}"
@@ -218,8 +221,9 @@ def _thumbnails(graph: Layers, image: Tensor | None, cells: Tensor | None) -> di
     if image is None or cells is None:
         missing = "image" if image is None else "cells"
         raise InputError(missing, None, "image and cells, or neither")
-    if image.dim() != 3 or image.shape[0] not in (1, 3):
-        raise InputError("image", f"shape {tuple(image.shape)}", "(1, H, W) or (3, H, W)")
+    if image.dim() != 3 or image.shape[0] not in (1, 3) or not image.is_floating_point():
+        expected = "floating point (1, H, W) or (3, H, W), in [0, 1]"
+        raise InputError("image", f"{image.dtype} {tuple(image.shape)}", expected)
     if cells.dtype != torch.int64 or cells.shape != image.shape[1:]:
         expected = f"int64 {tuple(image.shape[1:])}, the player of each pixel"
         raise InputError("cells", f"{cells.dtype} {tuple(cells.shape)}", expected)

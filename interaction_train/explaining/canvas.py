@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
@@ -28,6 +29,13 @@ def grey_image(x: Tensor) -> Numbers:
     if low < 0 or high > 1:
         grey = (grey - low) / max(high - low, 1e-12)
     return grey
+
+
+def picture(x: Tensor) -> Tensor:
+    """An input as an image in [0, 1]: in colour where it is one, else in grey, ``(1, H, W)``."""
+    x = x / 255 if x.dtype == torch.uint8 else x.double()
+    colour = x.dim() == 3 and len(x) == 3 and float(x.min()) >= 0 and float(x.max()) <= 1
+    return x if colour else torch.from_numpy(grey_image(x)).unsqueeze(0)
 
 
 def show_pale(axes: Axes, x: Tensor, kept: float) -> None:

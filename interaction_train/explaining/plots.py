@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from interaction_train.concepts.graph import ConceptGraph
+from interaction_train.concepts.graph_figure import default_title
 from interaction_train.errors import InputError, at_least
 from interaction_train.explaining.canvas import (
     HALO,
@@ -23,9 +24,9 @@ from interaction_train.explaining.canvas import (
     centroids,
     draw_borders,
     draw_circle,
-    grey_image,
     number_format,
     numbers,
+    picture,
     short,
     show_pale,
     signed,
@@ -195,10 +196,8 @@ class Plots:
         """
         cells, graph = self._cells(sample), self._of.graph(sample, count, **settings)
         x = self._of.x[sample]
-        shown = cells is not None and x.dim() == 3 and len(x) in (1, 3)
-        about = f"{len(graph.layer('concept'))} concepts, R² {graph.r2:.3f} over all coalitions"
-        title = f"{self._of.title(sample)}: {about}"
-        return graph.plot(x, cells, title) if shown else graph.plot(title=title)
+        title = f"{self._of.title(sample)}: {default_title(graph)}"
+        return graph.plot(None if cells is None else picture(x), cells, title)
 
     def _checked(self, sample: int) -> None:
         count = len(self._of.x)
@@ -307,10 +306,7 @@ class Plots:
 
 
 def _show_input(axes: Axes, x: Tensor) -> None:
-    """An input as it is, where it has one or three channels with values in [0, 1], else in grey."""
-    colour = x.dim() == 3 and len(x) == 3 and float(x.min()) >= 0 and float(x.max()) <= 1
-    picture = numbers(x.movedim(0, -1)) if colour else grey_image(x)
-    axes.imshow(picture, cmap="gray", vmin=0, vmax=1)
+    axes.imshow(numbers(picture(x).movedim(0, -1)), cmap="gray", vmin=0, vmax=1)
     axes.set_title("input", loc="center", fontsize=8)
     axes.set_axis_off()
 

@@ -311,3 +311,41 @@ def test_notes_of_bars_stay_on_the_page():
     )
     explanation.payoff = "log_odds"
     check(Plots(explanation).heatmap())
+
+
+@pytest.mark.parametrize("kind", ["in range", "normalised", "bytes", "two channels", "no channels"])
+def test_the_graph_shows_inputs_as_the_heat_map_does(kind):
+    """Images outside of [0, 1] are scaled to it, not cut off."""
+    image = colour(6)
+    x = {
+        "in range": image,
+        "normalised": 4 * image - 2,
+        "bytes": (255 * image).byte(),
+        "two channels": image[:2],
+        "no channels": image[0],
+    }[kind]
+    explanation = it.explain(
+        lambda x: torch.stack([x.float().flatten(1).std(1), x.float().flatten(1)[:, 0]], 1),
+        x[None],
+        players="grid:2x2" if x.dim() == 3 else it.SegmentPlayers(torch.arange(36).view(6, 6) // 9),
+        baseline=0,
+    )
+    heat = explanation.plot.heatmap().axes[0].images[0].get_array()
+    heat = np.broadcast_to(heat if heat.ndim == 3 else heat[..., None], (6, 6, 3))
+    cells = explanation.cells(0).numpy()
+    graph = explanation.graph()
+    players = graph.layer("player")
+    thumbnails = explanation.plot.graph().axes[0].images[: len(players)]
+    for node, thumbnail in zip(players, thumbnails, strict=True):
+        own = np.isin(cells, node.players)
+        assert np.allclose(thumbnail.get_array()[own], heat[own], atol=1e-6)
+
+
+def test_the_graph_of_a_constant_network():
+    explanation = it.explain(
+        lambda x: torch.zeros(len(x), 2), torch.rand(1, 3), 0, "features", baseline=0.0
+    )
+    figure = explanation.plot.graph(noise=0)
+    check(figure)
+    title = " ".join(figure.axes[0].get_title(loc="left").split())
+    assert title.endswith("0 concepts of 3 players")
