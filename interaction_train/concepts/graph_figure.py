@@ -62,7 +62,8 @@ def graph_figure(
     figure, axes = new_figure()
     page = max(left - gap, _PAGE)
     figure.set_size_inches(page + 0.3, height + 0.9)
-    axes.set(xlim=(-0.1, left - gap + 0.1), ylim=(-0.05, height + 0.05), aspect="equal")
+    beside = 0.5 * (page - left + gap) + 0.1
+    axes.set(xlim=(-beside, left - gap + beside), ylim=(-0.05, height + 0.05), aspect="equal")
     axes.axis("off")
     _draw_edges(axes, graph, places, _THUMBNAIL if pictures else _BOX)
     for node in graph.nodes:

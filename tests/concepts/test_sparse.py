@@ -258,3 +258,8 @@ def test_joint_bad_input():
         joint_concepts(random_games(4))
     with pytest.raises(InputError, match="alpha: got 2"):
         joint_concepts(random_games(4).unsqueeze(1), alpha=2)
+
+
+def test_arrays_are_no_tensors():
+    with pytest.raises(InputError, match="v: got ndarray"):
+        sparse_concepts(random_games(4).numpy())

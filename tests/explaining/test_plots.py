@@ -347,5 +347,7 @@ def test_the_graph_of_a_constant_network():
     )
     figure = explanation.plot.graph(noise=0)
     check(figure)
+    shown = figure.axes[0].title, figure.axes[0]._left_title
+    assert all(box.x1 <= figure.bbox.x1 for box in boxes(list(shown)))
     title = " ".join(figure.axes[0].get_title(loc="left").split())
     assert title.endswith("0 concepts of 3 players")
