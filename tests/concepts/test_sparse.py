@@ -263,3 +263,10 @@ def test_joint_bad_input():
 def test_arrays_are_no_tensors():
     with pytest.raises(InputError, match="v: got ndarray"):
         sparse_concepts(random_games(4).numpy())
+
+
+def test_interactions_beyond_the_dtype():
+    v = torch.tensor([0, 6e4, -6e4, 6e4, 6e4, -6e4, 6e4, 6e4])
+    assert sparse_concepts(v).objective > 1e5
+    with pytest.raises(InputError, match=r"beyond torch\.float16"):
+        sparse_concepts(v.half())
