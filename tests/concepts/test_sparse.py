@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.optimize import linprog
 
+import interaction_train as it
 from interaction_train.concepts.sparse import joint_concepts, shared, sparse_concepts
 from interaction_train.concepts.transforms import values_from_and_or
 from interaction_train.errors import InputError
@@ -270,3 +271,15 @@ def test_interactions_beyond_the_dtype():
     assert sparse_concepts(v).objective > 1e5
     with pytest.raises(InputError, match=r"beyond torch\.float16"):
         sparse_concepts(v.half())
+
+
+def test_a_trained_network_is_sparse():
+    network = it.pretrained(it.models.DigitsNet(), "digits_cnn")
+    data = it.DigitsDataModule(batch_size=4)
+    data.setup()
+    x, y = next(iter(data.test_dataloader()))
+    absent = it.input_baseline(network, None, x)
+    v = it.exact_values(it.MaskedGame(network, x, absent, it.GridPlayers(3, 3), "log_odds", y))
+    found = sparse_concepts(v)
+    assert int(((found.and_ != 0).sum(-1) + (found.or_ != 0).sum(-1)).max()) < 400  # of 1013
+    assert bool((found.objective < 0.5 * dividends(v)[:, 1:].abs().sum(-1)).all())
