@@ -5,12 +5,14 @@ import torch
 import yaml
 
 from interaction_train.cli.main import main
+from tests.explaining.pictures import write_digit
 from tests.testing import colour_npz, run_cli, weights
 
 FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 OVERLAYS = [path for path in FILES if path.name.startswith("trainer_")]  # for another machine
 TUNING = [path for path in FILES if path.name.startswith("tune_")]  # tests/cli/test_tune.py
-CONFIGS = [path for path in FILES if path not in OVERLAYS + TUNING]
+EXPLAINING = [path for path in FILES if path.name.startswith("explain_")]
+CONFIGS = [path for path in FILES if path not in OVERLAYS + TUNING + EXPLAINING]
 FAST = ["--trainer.fast_dev_run", "1"]
 JOBS = {
     "attack": (
@@ -38,6 +40,17 @@ def test_every_config_runs(config, tmp_path, capsys):
         args += ["--data.source", str(colour_npz(tmp_path / "data.npz", 180))]
     run_cli(*args)
     assert shown in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("config", EXPLAINING, ids=lambda path: path.stem)
+def test_every_explanation_runs(config, tmp_path):
+    args = ["explain", "--config", str(config), "--out", str(tmp_path), "--accelerator", "cpu"]
+    if "torchvision" in config.name:  # whose weights are a download
+        image = write_digit(tmp_path / "a.png")
+        args += ["--model.weights", "null", "--image", str(image), "--baseline", "0.5"]
+    main([*args, "--players", "grid:2x2"])
+    graphs = list(tmp_path.glob("*/graph.json"))
+    assert len(graphs) == (1 if "torchvision" in config.name else 3)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)

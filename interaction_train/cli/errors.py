@@ -12,6 +12,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
+from urllib.error import URLError
 
 import wandb
 from jsonargparse import ArgumentError
@@ -55,6 +56,8 @@ def explain(error: BaseException, classes: Iterable[type]) -> str | None:
     raised = modules[-1] if modules else ""
     if isinstance(error, ArgumentError) or raised.startswith("jsonargparse."):
         return one_line(str(error), classes)
+    if isinstance(error, URLError):
+        return f"weights or data could not be downloaded ({error.reason})"
     if isinstance(error, OSError) and (error.filename or error.errno in _FULL):
         where = error.filename or "the run's folder"
         return _join(f"{where}: {error.strerror or text}")

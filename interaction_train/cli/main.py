@@ -1,7 +1,7 @@
 """The command line: a thin LightningCLI.
 
 ``interaction-train fit --config digits.yaml``; a config that is no file is looked up among those
-of the package. ``tune-attack`` is a command of its own.
+of the package. ``tune-attack`` and ``explain`` are commands of their own.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from interaction_train.cli.checkpoints import (
     continue_wandb,
     read_checkpoint,
 )
+from interaction_train.cli.commands import COMMANDS, run_command
 from interaction_train.cli.configs import with_bases
 from interaction_train.cli.errors import explain
-from interaction_train.cli.tune import COMMAND, tune_attack
 from interaction_train.errors import InputError, at_least, in_range
 from interaction_train.tracking.provenance import command_line, versions
 
@@ -231,8 +231,8 @@ def main(args: list[str] | None = None) -> None:
         warnings.filterwarnings("ignore", message=f".*{text}")
     args = sys.argv[1:] if args is None else args
     try:
-        if args[:1] == [COMMAND]:
-            return tune_attack(args[1:])
+        if args and args[0] in COMMANDS:
+            return run_command(args[0], args[1:])
         InteractionCLI(
             args,
             model_class=L.LightningModule,
@@ -248,7 +248,7 @@ def main(args: list[str] | None = None) -> None:
             parser_kwargs={
                 "version": __version__,
                 "exit_on_error": False,
-                "epilog": f"Also: interaction-train {COMMAND} --help",
+                "epilog": f"Also, each with --help: {', '.join(COMMANDS)}",
             },
         )
     except Exception as error:

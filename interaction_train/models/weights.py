@@ -29,8 +29,9 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     Args:
         model: the network, which is returned; wrappers are looked through.
         path: a ``.safetensors`` file or a ``torch.save``d state dict with the network's own names;
-            a checkpoint of Lightning, whose part below ``model.`` is taken; or, where no such file
-            is, the name of weights of this package: ``digits_cnn``.
+            a checkpoint of Lightning, of which the network's part is taken, that below ``model.``
+            or whatever the module calls it; or, where no such file is, the name of weights of this
+            package: ``digits_cnn``.
 
     Raises:
         InputError: no such file, an unreadable one, or one with other entries or shapes.
@@ -40,6 +41,9 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
         state = _read(file)
     own = network.state_dict()
     optional = {key: value for key, value in own.items() if _OPTIONAL.search(key)}
+    if "state_dict" in state:
+        state = _network_part(state["state_dict"], own.keys() - optional.keys())
+    state = {_WRAPPERS.sub("", key): value for key, value in state.items()}
     state = {**optional, **state}
     check_entries("weights", Path(path).name, state, own)
     network.load_state_dict(state)
@@ -88,7 +92,7 @@ def _find(path: str | Path) -> Any:
     raise InputError("weights", repr(str(path)), expected)
 
 
-def _read(file: Path) -> dict[str, Tensor]:
+def _read(file: Path) -> Mapping[str, Any]:
     try:
         if file.suffix == ".safetensors":
             loaded: Any = load_file(file)
@@ -100,10 +104,23 @@ def _read(file: Path) -> dict[str, Tensor]:
         raise InputError("weights", repr(str(file)), expected) from error
     if not isinstance(loaded, Mapping):
         raise InputError("weights", f"{file.name} with a {type(loaded).__name__}", "a state dict")
-    if "state_dict" in loaded:
-        inner = loaded["state_dict"]
-        loaded = {k.removeprefix("model."): v for k, v in inner.items() if k.startswith("model.")}
-    return {_WRAPPERS.sub("", key): value for key, value in loaded.items()}
+    return loaded
+
+
+def _network_part(state: Mapping[str, Any], wanted: set[str]) -> dict[str, Any]:
+    """Of a Lightning module's state what is below ``model.``, or the only prefix that fits."""
+    parts = {"model.": _below(state, "model.")}
+    some = min(wanted, default="")
+    for key in (key for key in state if key.endswith(some)):
+        prefix = key[: len(key) - len(some)]
+        if prefix == "" or prefix.endswith("."):
+            parts[prefix] = _below(state, prefix)
+    fitting = [part for part in parts.values() if wanted <= {_WRAPPERS.sub("", k) for k in part}]
+    return fitting[0] if len(fitting) == 1 else parts["model."]
+
+
+def _below(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
 
 
 def check_entries(

@@ -50,6 +50,35 @@ def test_files_of_all_kinds(kind, tmp_path):
     assert equal(source, target)
 
 
+class Pair(L.LightningModule):
+    """Calls its network in its own way, and may have another of the same kind."""
+
+    def __init__(self, **networks: nn.Module) -> None:
+        super().__init__()
+        for name, one in networks.items():
+            setattr(self, name, one)
+
+
+def checkpoint(folder: Path, module: L.LightningModule) -> Path:
+    torch.save({"state_dict": module.state_dict()}, folder / "pair.ckpt")
+    return folder / "pair.ckpt"
+
+
+def test_checkpoints_of_modules_of_one_s_own(tmp_path):
+    source, target = network(0), network(1)
+    load_weights(target, checkpoint(tmp_path, Pair(backbone=source, head=nn.Linear(3, 2))))
+    assert equal(source, target)
+    module = Pair(backbone=network(2))  # as a whole
+    load_weights(module, checkpoint(tmp_path, Pair(backbone=source)))
+    assert equal(source, module.backbone)
+    target = network(1)
+    load_weights(target, checkpoint(tmp_path, Pair(ema=network(2), model=source)))
+    assert equal(source, target)
+    with pytest.raises(InputError, match="which lacks"):  # which of the two is meant?
+        load_weights(target, checkpoint(tmp_path, Pair(ema=network(2), net=network(3))))
+    assert equal(source, target)
+
+
 def test_wrapped_networks(tmp_path):
     source, target = network(0), network(1)
     load_weights(nn.DataParallel(target), saved(tmp_path, "safetensors", source))

@@ -1,0 +1,51 @@
+"""Commands beside Lightning's: the arguments of one function as options and as YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+from torchvision.models import WeightsEnum
+
+from interaction_train import __version__
+from interaction_train.attacks.tuning.job import tune_attack
+from interaction_train.cli.configs import with_bases
+from interaction_train.explaining.job import explain_images
+
+COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
+    "tune-attack": (
+        tune_attack,
+        "Search parts and settings of an attack for your own networks and images.",
+    ),
+    "explain": (
+        explain_images,
+        "Figures, tables and a graph of concepts that explain what a network says about images.",
+    ),
+}
+"""Name → the function that does it, and what it does."""
+
+
+def run_command(name: str, args: list[str]) -> None:
+    """Run one of :data:`COMMANDS` with the arguments after its name."""
+    job, description = COMMANDS[name]
+    parser = ArgumentParser(
+        prog=f"interaction-train {name}",
+        description=description,
+        version=__version__,
+        exit_on_error=False,
+    )
+    parser.add_argument("--config", action="config", help="A YAML file, or a packaged one's name.")
+    parser.add_argument("--base", type=str | None, default=None, help="As in other configs.")
+    parser.add_function_arguments(job, sub_configs=True)
+    config = parser.parse_args(with_bases(args))
+    if job is explain_images and config.preset is None:
+        config.preset = _torchvision_weights(config)
+    made = parser.instantiate(config)
+    job(**{key: value for key, value in made.items() if key not in ("config", "base")})
+
+
+def _torchvision_weights(config: Namespace) -> str | None:
+    """The weights of torchvision that a model in the configuration is made with."""
+    found = (value for value in config.values() if isinstance(value, WeightsEnum))
+    return next(map(str, found), None)

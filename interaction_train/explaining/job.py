@@ -1,0 +1,223 @@
+"""The job of ``interaction-train explain``: images in, figures, tables and graphs out."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from pathlib import Path
+from typing import TypedDict
+
+import lightning as L
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from interaction_train.errors import InputError, at_least
+from interaction_train.explaining.explain import explain
+from interaction_train.explaining.explanation import Explanation
+from interaction_train.explaining.files import check_folder, few_concepts, write_files
+from interaction_train.explaining.pictures import Fitting, channels_of
+from interaction_train.explaining.preset import Preset, find_preset
+from interaction_train.explaining.subjects import Input, first_samples, image_file
+from interaction_train.explaining.summary import print_files, print_summary
+from interaction_train.game.absence import default_baseline
+from interaction_train.game.evaluation import eval_logits, logits_of, unwrap
+from interaction_train.game.normalize import Normalize
+from interaction_train.models.weights import load_weights
+
+_QUICK = 12  # players, whose concepts are found in seconds; those of 16 take a minute or two
+
+
+class Normalization(TypedDict):
+    """Of pixels in [0, 1], one number per channel: what a network was trained with."""
+
+    mean: list[float]
+    std: list[float]
+
+
+def explain_images(
+    model: nn.Module,
+    image: list[str] | str | None = None,
+    data: L.LightningDataModule | None = None,
+    samples: int = 3,
+    ckpt_path: str | None = None,
+    preset: str | None = None,
+    normalization: Normalization | None = None,
+    size: int | None = None,
+    channels: int | None = None,
+    classes: list[str] | str | None = None,
+    label: int | str | None = None,
+    players: str = "grid:3x3",
+    payoff: str = "log_odds",
+    baseline: float | list[float] | None = None,
+    budget: int = 2**16,
+    count: int = 12,
+    noise: float = 0.04,
+    network: str | None = None,
+    out: str | Path = "explained",
+    overwrite: bool = False,
+    seed: int = 0,
+    accelerator: str = "auto",
+) -> list[Explanation]:
+    """Explain what a network says about images: which parts count, which count together.
+
+    ``out`` gets a folder per image, named as its file (``sample0``, … for samples of a data set).
+    In it: ``heatmap``, ``pairs``, ``matrix``, ``spectrum``, ``network`` and ``concepts`` as PNG and
+    SVG; ``explanation.json``, ``players.csv``, ``pairs.csv``; ``concepts.csv``, ``graph.dot`` and
+    ``graph.json``. Where all coalitions are above the budget there are no concepts.
+
+    Args:
+        model: images ``(B, C, H, W)`` → logits: a class or function by ``class_path``.
+        image: a file, or several; PNG, JPEG and whatever else PIL reads. Transparency is dropped.
+        data: instead, a data module, of whose test loader the first samples are explained.
+        samples: how many of them.
+        ckpt_path: weights of the network: a checkpoint of Lightning, a state dict or a
+            ``.safetensors`` file.
+        preset: torchvision's weights, as ``ResNet18_Weights.IMAGENET1K_V1``, of which
+            normalisation, size and classes are taken where they are not given here. On the command
+            line by default the ``weights`` that the model itself is made with.
+        normalization: ``mean`` and ``std`` that the network expects of pixels in [0, 1]; for
+            ImageNet [0.485, 0.456, 0.406] and [0.229, 0.224, 0.225]. Leave it out where the network
+            normalises by itself.
+        size: what the shorter side becomes; the square in the middle is taken.
+        channels: 1, 3 or 4; default: those of the network's normalisation or first convolution.
+        classes: names, or a text file with one in a line.
+        label: the class to explain, a number or a name; default: the predicted one.
+        players: cells of a grid, or a file with a label map, of the image's size or the input's:
+            an image, or ``.npy`` with integers ``(H, W)``.
+        payoff: of the explained class, ``log_odds``, ``log_prob``, ``logit`` or ``margin``.
+        baseline: what absent parts show, a pixel value or one per channel; default: the mean of the
+            normalisation.
+        budget: coalitions to evaluate per image, at most.
+        count: how many concepts the graph shows, at most.
+        noise: of the concepts, as in :func:`~interaction_train.concepts.sparse.sparse_concepts`.
+        network: a name for titles; default: the model's type.
+        out: where the folders go.
+        overwrite: replace results that are there.
+        seed: of the draws where the budget allows only a part.
+        accelerator: as the Trainer's.
+
+    Returns:
+        An explanation of each image.
+
+    Raises:
+        InputError: arguments that do not fit, unreadable images, or results that are there already.
+    """
+    at_least("count", count, 1)
+    at_least("samples", samples, 1)
+    if not 0 <= noise < 1:
+        raise InputError("noise", noise, "in [0, 1)")
+    if (image is None) == (data is None):
+        got = "neither image nor data" if image is None else "image and data"
+        raise InputError("image", got, "one of them")
+    known = None if preset is None else find_preset(preset)
+    title = network or type(unwrap(model)).__name__
+    model = _network(model, ckpt_path, normalization, known)
+    if data is not None:
+        for argument, value in (("size", size), ("channels", channels)):
+            if value is not None:
+                raise InputError(argument, value, "none with data, where the module sees to it")
+        inputs = list(first_samples(data, samples, players))
+    else:
+        fitting = _fitting(_channels(channels, model), size, known)
+        files = [image] if isinstance(image, str | Path) else list(image or ())
+        inputs = [image_file(path, fitting, players) for path in files]
+    folders = [Path(out, item.name) for item in inputs]
+    if not folders or len(set(folders)) < len(folders):
+        raise InputError("image", [item.name for item in inputs], "files of different names")
+
+    device = Fabric(accelerator=accelerator, devices=1).device
+    model = model.to(device)
+    logits = [_logits(model, item, device) for item in inputs]
+    names = _classes(classes, known, len(logits[0]))
+    y = _label(label, names, len(logits[0]))
+    for folder in folders:
+        check_folder(folder, overwrite)
+    explanations = []
+    for item, folder, row in zip(inputs, folders, logits, strict=True):
+        explanation = explain(
+            model, item.x[None].to(device), y, item.players, baseline=baseline, payoff=payoff,
+            classes=names, network=title, budget=budget, seed=seed,
+        )  # fmt: skip
+        if explanation.exact and explanation.n > _QUICK:
+            print(f"{item.name}: concepts of {explanation.n} players …", file=sys.stderr)
+        concepts = few_concepts(explanation, count, noise) if explanation.exact else None
+        print_summary(item.name, explanation, row, concepts)
+        print_files(folder, write_files(folder, explanation, concepts))
+        explanations.append(explanation)
+    return explanations
+
+
+def _network(
+    model: nn.Module, ckpt_path: str | None, given: Normalization | None, known: Preset | None
+) -> nn.Module:
+    """The network with its weights, for pixels in [0, 1]."""
+    if ckpt_path is not None:
+        try:
+            load_weights(model, ckpt_path)
+        except InputError as error:
+            raise InputError("ckpt_path", error.got, error.expected) from error
+    own = default_baseline(model) is not None
+    if given is not None and own:
+        expected = "none: the network has a Normalize layer of its own"
+        raise InputError("normalization", given, expected)
+    if given is None and (known is None or own):
+        return model
+    mean, std = (given["mean"], given["std"]) if given else (known.mean, known.std)  # type: ignore[union-attr]
+    return nn.Sequential(Normalize(mean, std), logits_of(model))
+
+
+def _channels(given: int | None, model: nn.Module) -> int | None:
+    own = channels_of(model)
+    if None not in (own, given) and own != given:
+        raise InputError("channels", given, f"{own}, as the network takes")
+    return own or given
+
+
+def _fitting(channels: int | None, size: int | None, known: Preset | None) -> Fitting:
+    if size is None and known is not None:
+        return Fitting(channels, known.resize, known.crop, known.interpolation)
+    return Fitting(channels, size, size)
+
+
+def _classes(classes: list[str] | str | None, known: Preset | None, count: int) -> list[str] | None:
+    """Names of as many classes as the network has; those of a preset only where they fit."""
+    if classes is None:
+        return known.classes if known is not None and len(known.classes) == count else None
+    if isinstance(classes, str | Path):
+        try:
+            lines = Path(classes).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            expected = "names, or a text file with one in a line"
+            raise InputError("classes", repr(str(classes)), f"{expected} ({error})") from error
+        classes = [line.strip() for line in lines if line.strip()]
+    if len(classes) != count:
+        raise InputError("classes", f"{len(classes)} names", f"{count}, one per class")
+    return [str(name) for name in classes]
+
+
+def _label(label: int | str | None, names: list[str] | None, count: int) -> int | None:
+    if isinstance(label, str):
+        if names is None:
+            raise InputError("label", repr(label), "a number, or names in classes")
+        if label not in names:
+            near = difflib.get_close_matches(label, names, cutoff=0)
+            expected = f"one of the classes, such as {', '.join(near)}"
+            raise InputError("label", repr(label), expected)
+        return names.index(label)
+    if label is not None and not 0 <= label < count:
+        raise InputError("label", label, f"a class from 0 to {count - 1}")
+    return label
+
+
+def _logits(model: nn.Module, item: Input, device: torch.device) -> Tensor:
+    """Of one image, before all the masked ones; what torch refuses is told in a line."""
+    try:
+        return eval_logits(logits_of(model), item.x[None].to(device))[0].cpu()
+    except (RuntimeError, InputError) as error:
+        if isinstance(error, InputError) and error.argument != "x":
+            raise
+        reason = " ".join(str(error).split())
+        got = f"{item.name!r} of shape {tuple(item.x.shape)}"
+        expected = f"what the network takes; see size and channels ({reason})"
+        raise InputError("image", got, expected) from error

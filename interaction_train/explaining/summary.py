@@ -1,0 +1,83 @@
+"""What the command line says about one explained image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Column, Table
+from torch import Tensor
+
+from interaction_train.explaining.explanation import Explanation
+from interaction_train.explaining.files import FewConcepts
+
+_SHOWN = 5  # rows of each kind
+
+
+def print_summary(
+    name: str, explanation: Explanation, logits: Tensor, found: FewConcepts | None
+) -> None:
+    """Print the classes, the strongest players, pairs and concepts, and how good the graph is.
+
+    Args:
+        name: of the image.
+        explanation: of this image alone.
+        logits: of it, ``(classes,)``.
+        found: its concepts; None where it is sampled.
+    """
+    console = Console(markup=False, highlight=False)
+    console.print(f"\n{name}: {_classes(explanation, logits)}")
+    payoff = explanation.payoff.replace("_", " ")
+    columns = [Column("strongest"), Column("", overflow="fold"), Column(payoff, justify="right")]
+    if not explanation.exact:
+        columns.append(Column("± stderr", justify="right"))
+    table = Table(*columns)
+    for kind in ("players", "pairs"):
+        rows = explanation.top(_SHOWN, kind=kind)
+        for at, row in enumerate(rows.itertuples(index=False)):
+            cells = [kind if at == 0 else "", str(row.players), f"{row.value:+.3f}"]
+            cells += [] if explanation.exact else [f"{row.stderr:.3f}"]
+            table.add_row(*cells, end_section=at == len(rows) - 1)
+    if found is not None:
+        concepts = sorted(found.graph.layer("concept"), key=lambda node: -abs(node.value))
+        for at, node in enumerate(concepts[:_SHOWN]):
+            parts = (explanation.names[i] for i in node.players)
+            words = (" OR " if node.is_or else " AND ").join(parts)
+            table.add_row("" if at else "concepts", words, f"{node.value:+.3f}")
+    console.print(table)
+    if found is None:
+        console.print(
+            f"No concepts: they need all 2^{explanation.n} coalitions, and the budget allows "
+            f"{explanation.evaluations}. Fewer players or a larger budget give them."
+        )
+    else:
+        console.print(
+            f"The graph shows {len(concepts)} of {len(found.table)} concepts; refitted, they "
+            f"reproduce the network on all 2^{explanation.n} coalitions with "
+            f"R² = {found.graph.r2:.3f}."
+        )
+
+
+def print_files(folder: Path, files: list[str]) -> None:
+    """Print where the files are, those of one stem together."""
+    stems: dict[str, list[str]] = {}
+    for file in files:
+        stem, _, kind = file.partition(".")
+        stems.setdefault(stem, []).append(kind)
+    told = [f"{s}.{k[0]}" if len(k) == 1 else f"{s}.{{{','.join(k)}}}" for s, k in stems.items()]
+    print(f"Written to {folder}: {', '.join(told)}")
+
+
+def _classes(explanation: Explanation, logits: Tensor) -> str:
+    shares = logits.double().softmax(-1)
+    best, label = int(shares.argmax()), int(explanation.labels[0])
+    told = f"predicted {_class(explanation, best)} ({100 * float(shares[best]):.1f} %)"
+    if label != best:
+        share = 100 * float(shares[label])
+        told += f", explained {_class(explanation, label)} ({share:.1f} %)"
+    how = "all" if explanation.exact else "a sample of"
+    return f"{told}; {how} {explanation.evaluations} coalitions of {explanation.n} players"
+
+
+def _class(explanation: Explanation, label: int) -> str:
+    return f"class {label}" if explanation.classes is None else explanation.classes[label]
