@@ -2,6 +2,7 @@ __version__: str
 
 from . import (
     attacks as attacks,
+    attributions as attributions,
     callbacks as callbacks,
     concepts as concepts,
     data as data,
@@ -23,6 +24,11 @@ from .attacks import (
     IRAttack as IRAttack,
     TransferAttack as TransferAttack,
     TransferEvaluation as TransferEvaluation,
+)
+from .attributions import (
+    allocation as allocation,
+    attribute as attribute,
+    check_principles as check_principles,
 )
 from .callbacks import (
     InteractionRegularizer as InteractionRegularizer,
