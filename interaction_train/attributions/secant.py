@@ -19,7 +19,7 @@ from interaction_train.attributions.functions import (
     without_rule,
 )
 from interaction_train.attributions.pools import pooled
-from interaction_train.game.functions import Function, FunctionMode
+from interaction_train.game.function_mode import Function, FunctionMode
 
 
 class Slope(torch.autograd.Function):
