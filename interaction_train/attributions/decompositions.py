@@ -29,6 +29,12 @@ def _minimum(a: Tensor, b: Tensor) -> Tensor:
     return (b - a).relu() * -1 + b
 
 
+def _prelu(input: Tensor, weight: Tensor) -> Tensor:
+    if weight.numel() > 1:  # one for every channel
+        weight = weight.view(-1, *(1 for _ in input.shape[2:]))
+    return input.relu() - (-input).relu() * weight
+
+
 def _layer_norm(
     input: Tensor,
     normalized_shape: Sequence[int],
@@ -70,4 +76,5 @@ _SIMPLER: dict[str, Callable[..., Any]] = {
     "layer_norm": _layer_norm,
     "maximum": _maximum,
     "minimum": _minimum,
+    "prelu": _prelu,
 }

@@ -104,8 +104,17 @@ class Call:
         flags = [*self.args, self.kwargs.get("inplace")]  # activations have no other flag
         return self.name in ELEMENTWISE and any(flag is True for flag in flags)
 
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether it is a function of each element of its one input, with numbers besides."""
+        tensors = [t for t in tree_leaves((self.args, self.kwargs)) if isinstance(t, Tensor)]
+        others = sum(t.numel() > 1 for t in tensors if t is not self.inputs[0])
+        return self.name in ELEMENTWISE and len(self.inputs) == 1 and not others
+
     def elementwise(self) -> Callable[[Tensor], Tensor]:
         """The function of its one input, which is left as it is."""
+        if self.name == "relu":
+            return torch.relu
         if self.in_place:
             return lambda z: self.on(z.clone())
         return self.on

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from interaction_train.attributions.functions import Call, dependent
@@ -53,6 +54,9 @@ def weighted(call: Call) -> Weighted | None:
         return Weighted(
             b, a.detach(), lambda x, w: call.function(w, x), -2 if b.dim() > 1 else None
         )
+    if call.name == "addmm" and not call.kwargs:
+        _, x, weight = call.args
+        return Weighted(x, weight.detach(), torch.mm, -1) if dependent(x) else None
     if call.name == "sum":
         (x, *rest), kwargs = call.args, call.kwargs
         dims = rest[0] if rest else kwargs.get("dim")
