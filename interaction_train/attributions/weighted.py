@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from interaction_train.attributions.functions import Call, dependent
@@ -25,7 +24,7 @@ class Weighted:
         self,
         input: Tensor,
         weight: Tensor | None,
-        apply: Callable[[Tensor, Tensor | None], Tensor],
+        apply: Callable[..., Tensor],
         axis: int | None = None,
         filters: bool = False,
     ) -> None:
@@ -56,7 +55,7 @@ def weighted(call: Call) -> Weighted | None:
         )
     if call.name == "addmm" and not call.kwargs:
         _, x, weight = call.args
-        return Weighted(x, weight.detach(), torch.mm, -1) if dependent(x) else None
+        return Weighted(x, weight.detach(), lambda x, w: x @ w, -1) if dependent(x) else None
     if call.name == "sum":
         (x, *rest), kwargs = call.args, call.kwargs
         dims = rest[0] if rest else kwargs.get("dim")

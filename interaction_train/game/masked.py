@@ -116,7 +116,7 @@ class MaskedGame:
 
     @property
     def absent(self) -> Tensor:
-        """What a sample shows where a player is absent, ``(B, ...)``."""
+        """``(B, ...)``, what a sample shows where a player is absent."""
         return self._absent
 
     def __call__(self, coalitions: Tensor, *, grad: bool = False) -> Tensor:

@@ -10,8 +10,9 @@ from torch import nn
 from interaction_train.attributions.deep_shap import deep_shap
 from interaction_train.attributions.deeplift import deeplift_rescale, deeplift_reveal_cancel
 from interaction_train.errors import InputError
+from interaction_train.game.layers import LayerSuffix, features
 from interaction_train.game.masked import MaskedGame
-from interaction_train.game.players import UnitPlayers
+from interaction_train.game.players import GridPlayers, UnitPlayers
 from interaction_train.indices.exact import all_coalitions, dividends, shapley_values
 from tests.attributions.networks import (
     PACKAGED,
@@ -207,6 +208,29 @@ def test_it_works_without_gradients_around_it():
     game = unit_game(Cubic().double(), torch.ones(1, 3).double())
     with torch.no_grad():
         close(deeplift_rescale(game), torch.tensor([[10.0, 5, -5]]).double())
+
+
+def test_games_at_a_hidden_layer():
+    network, _ = packaged("DigitsNet")
+    images = image_game(network)
+    h, b = (features(network, "features.2", x).detach() for x in (images.present, images.absent))
+    suffix = LayerSuffix(network, "features.2", images.present)
+    game = MaskedGame(suffix, h, b, GridPlayers(2, 2), labels=images.labels)
+    for method in (deeplift_rescale, deeplift_reveal_cancel):
+        close(method(game).sum(1), change(images))
+
+
+def test_a_module_whose_input_changes_before_its_activation():
+    def network(x):
+        h = x * 1
+        z = h @ torch.ones(4, 2, dtype=x.dtype)
+        h += 1
+        return z.exp()
+
+    game = unit_game(network, rand(2, 4))
+    close(deeplift_rescale(game).sum(1), change(game))
+    with pytest.raises(InputError, match="in place"):
+        deeplift_reveal_cancel(game)
 
 
 @pytest.mark.parametrize("method", COMPLETE)
