@@ -57,7 +57,7 @@ def pair_attributions(game: MaskedGame, rules: Callable[[], FunctionMode]) -> Te
             with rules():
                 values = label_logits(network, pair, y.repeat(2), game.owner)
             value, base = values.unflatten(0, (2, -1))
-            elements = _gradient(value, x, torch.ones_like(value)) * (present - absent)
+            elements = gradient_of(value, x, torch.ones_like(value)) * (present - absent)
         _check_sum(elements, (value - base).detach(), values.detach())
         found.append(elements)
     return player_sums(game, torch.cat(found))
@@ -85,7 +85,7 @@ def relevances(game: MaskedGame, rules: Callable[[], FunctionMode]) -> Tensor:
             rows = start if normalize is None else present
             with _replaced(normalize, start), rules():
                 values = label_logits(network, rows, y, game.owner)
-            found.append(_gradient(values, x, values.detach()))
+            found.append(gradient_of(values, x, values.detach()))
     return player_sums(game, torch.cat(found))
 
 
@@ -121,8 +121,9 @@ def game_parts(game: MaskedGame, size: int) -> Iterator[tuple[Tensor, Tensor, Te
     return zip(*(t.split(size) for t in tensors), strict=True)
 
 
-def _gradient(values: Tensor, x: Tensor, weights: Tensor) -> Tensor:
-    if not values.requires_grad:  # the network is constant
+def gradient_of(values: Tensor, x: Tensor, weights: Tensor) -> Tensor:
+    """d(Σ weights · values)/dx; zeros where nothing depends on x."""
+    if not values.requires_grad:
         return torch.zeros_like(x)
     (gradient,) = torch.autograd.grad(values, x, weights, allow_unused=True)
     return torch.zeros_like(x) if gradient is None else gradient

@@ -28,7 +28,8 @@ class GroupedSecant(Secant):
     It is the mean secant over the orders in which the groups come in, so that a group's
     contribution to Δσ is its Shapley value. Affine functions of Wx + s alone, such as a BatchNorm
     in eval, belong to the module. An activation elsewhere, for instance behind the sum of a
-    residual block, has its input for its only group.
+    residual block, has its input for its only group. What a neuron that does not change in sum
+    passes on by its groups, which the ratios of (40) and (43) leave open, is their limit's.
 
     Raises:
         InputError: in a forward pass, a module's input that is changed in place before the

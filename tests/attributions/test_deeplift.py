@@ -1,6 +1,7 @@
 """Back-propagated secants: sums, exact values, principles, and captum where it is right."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -133,6 +134,60 @@ def test_principles_on_two_hidden_layers(method, act):
     assert size > 1e-2
     assert unrelated <= 1e-10
     assert incomplete <= 1e-10
+
+
+def rescale_shares(z, s, act):
+    """(38), as contributions to the change of one neuron, of products z and the sum s at b."""
+    return z / z.sum() * (act(s + z.sum()) - act(s))
+
+
+def reveal_shares(z, s, act):
+    """(40)."""
+    up, down = z[z > 0].sum(), z[z <= 0].sum()
+    rise = (act(s + up) - act(s) + act(s + up + down) - act(s + down)) / 2
+    fall = (act(s + down) - act(s) + act(s + up + down) - act(s + up)) / 2
+    return torch.where(z > 0, z / up * rise, z / down * fall)
+
+
+def shapley_shares(z, s, act):
+    """The gain of each input in (43), mean over all orders of arrival."""
+    orders = list(itertools.permutations(range(len(z))))
+    shares = torch.zeros_like(z)
+    for order in orders:
+        for k, i in enumerate(order):
+            before = s + z[list(order[:k])].sum()
+            shares[i] += (act(before + z[i]) - act(before)) / len(orders)
+    return shares
+
+
+SHARES = {
+    deeplift_rescale: rescale_shares,
+    deeplift_reveal_cancel: reveal_shares,
+    deep_shap: shapley_shares,
+}
+
+
+@pytest.mark.parametrize("method", COMPLETE)
+@pytest.mark.parametrize("act", [torch.sigmoid, F.leaky_relu])
+def test_the_papers_recursion_word_for_word(method, act):
+    torch.manual_seed(0)
+    network = ReusedMLP(act, (4, 5, 3)).double()
+    x, b = rand(4) * 6 - 3, rand(4, seed=5) - 0.5
+    game = unit_game(network, x[None], b)
+    layers, inputs = [network.a, network.b], [(x, b)]
+    for layer in layers:
+        inputs.append(tuple(act(layer(h)).detach() for h in inputs[-1]))
+    high, low = inputs.pop()
+    a = network.c.weight[0].detach() * (high - low)  # of the last hidden layer
+    for layer in reversed(layers):
+        (x, b), below = inputs.pop(), 0
+        for j, (weights, bias) in enumerate(zip(layer.weight, layer.bias, strict=True)):
+            shares = SHARES[method](
+                (weights * (x - b)).detach(), (weights @ b + bias).detach(), act
+            )
+            below = below + shares / shares.sum() * a[j]
+        a = below
+    close(method(game)[0], a)
 
 
 def test_deep_shap_is_the_shapley_value_of_one_module():
