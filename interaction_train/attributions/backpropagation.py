@@ -58,8 +58,8 @@ def pair_attributions(game: MaskedGame, rules: Callable[[], FunctionMode]) -> Te
                 values = label_logits(network, pair, y.repeat(2), game.owner)
             value, base = values.unflatten(0, (2, -1))
             elements = gradient_of(value, x, torch.ones_like(value)) * (present - absent)
-        _check_sum(elements, (value - base).detach(), values.detach())
-        found.append(elements)
+        found.append(elements.to(values.dtype))
+        _check_sum(found[-1], (value - base).detach(), values.detach(), present.dtype)
     return player_sums(game, torch.cat(found))
 
 
@@ -85,7 +85,7 @@ def relevances(game: MaskedGame, rules: Callable[[], FunctionMode]) -> Tensor:
             rows = start if normalize is None else present
             with _replaced(normalize, start), rules():
                 values = label_logits(network, rows, y, game.owner)
-            found.append(gradient_of(values, x, values.detach()))
+            found.append(gradient_of(values, x, values.detach()).to(values.dtype))
     return player_sums(game, torch.cat(found))
 
 
@@ -129,9 +129,9 @@ def gradient_of(values: Tensor, x: Tensor, weights: Tensor) -> Tensor:
     return torch.zeros_like(x) if gradient is None else gradient
 
 
-def _check_sum(elements: Tensor, change: Tensor, values: Tensor) -> None:
+def _check_sum(elements: Tensor, change: Tensor, values: Tensor, dtype: torch.dtype) -> None:
     size = elements.flatten(1).abs().sum(1)
-    rounding = 512 * torch.finfo(values.dtype).eps * values.abs().max()
+    rounding = 512 * torch.finfo(dtype).eps * values.abs().max()
     missed = (elements.flatten(1).sum(1) - change).abs()
     if not bool((missed <= _TOLERANCE * size + rounding).all()):
         worst = (missed / size).max()

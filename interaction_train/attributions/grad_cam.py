@@ -57,7 +57,8 @@ def grad_cam(game: MaskedGame, layer: str | None = None) -> Tensor:
             raise InputError("layer", f"{layer!r} with outputs {shapes}", "one output (B, K, h, w)")
         (output,) = outputs
         weights = gradient_of(values, output, torch.ones_like(values)).mean((2, 3), keepdim=True)
-        found.append(_resized((weights * output.detach()).sum(1, keepdim=True), present))
+        cam = (weights * output.detach()).sum(1, keepdim=True).to(values.dtype)
+        found.append(_resized(cam, present))
     return player_sums(game, torch.cat(found))
 
 

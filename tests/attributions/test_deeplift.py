@@ -94,6 +94,16 @@ def test_float32_networks_pass_the_check_of_the_sum():
     close(result.sum(1), change(game), 1e-5)
 
 
+def test_half_precision_gives_float32():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).bfloat16()
+    game = unit_game(network, rand(2, 4).bfloat16())
+    for method in COMPLETE:
+        result = method(game)
+        assert result.dtype == torch.float32
+        close(result.sum(1), change(game), 0.02)
+
+
 def test_max_pooling_shares_as_the_straight_path_does():
     # max(x) from b = (0, 1, 0) to x = (3, 0, 1): the path's gradient is that of the second element
     # for t < 1/4, where 3t = 1 - t, and of the first afterwards.
