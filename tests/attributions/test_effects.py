@@ -193,9 +193,9 @@ class TestTableIV:
             options = {"patches": PATCHES} if method == "occlusion_patch" else {}
             got = table_iv(method, effects, **options)
             close(got, attribute(game, method, **options), 1e-11 * scale)
-                by_set = table_iv(method, effects, by_set=True, **options)
-                close(by_set, allocation(game, method, **options), 1e-10 * scale)
-                close(by_set.sum(-1), got, 1e-11 * scale)
+            by_set = table_iv(method, effects, by_set=True, **options)
+            close(by_set, allocation(game, method, **options), 1e-10 * scale)
+            close(by_set.sum(-1), got, 1e-11 * scale)
 
     def test_means_over_baselines(self):
         absents = tensor([0.5, 1.0, 0.0], [0.0, -1.0, 2.0])
