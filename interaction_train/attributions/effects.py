@@ -15,7 +15,7 @@ from interaction_train.attributions.derivatives import path_derivatives
 from interaction_train.attributions.gradients import path_points, payoffs_at
 from interaction_train.attributions.subgames import masked_attributions
 from interaction_train.errors import InputError, in_range
-from interaction_train.game.evaluation import without_grad
+from interaction_train.game.evaluation import evaluation_mode, without_grad
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.precision import wide
 from interaction_train.indices.exact import all_coalitions, dividends
@@ -151,7 +151,7 @@ def _fitted(game: MaskedGame, degrees: int, nodes: int) -> Tensor:
     for k in range(nodes):
         powers[: k + 1, k] = np.polynomial.chebyshev.cheb2poly(np.eye(nodes)[k, : k + 1])
     parts = []
-    with without_grad():
+    with evaluation_mode(game.owner), without_grad():
         rows = game.choose_chunk(batch * nodes)
         for _, _, inputs, samples in path_points(game, wide(at.to(device)), rows):
             parts.append(payoffs_at(game, inputs, samples))
@@ -181,7 +181,7 @@ class _Calls(TorchFunctionMode):
 
 
 def _refuse_kinks(game: MaskedGame) -> None:
-    with without_grad(), _Calls() as calls:
+    with evaluation_mode(game.owner), without_grad(), _Calls() as calls:
         payoffs_at(game, game.present[:1], slice(0, 1))
     found = sorted(_KINKS & {name.removesuffix("_with_indices") for name in calls.names})
     if found:

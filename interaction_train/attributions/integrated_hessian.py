@@ -63,7 +63,7 @@ def integrated_hessian(game: MaskedGame, *, augmented: bool = False, steps: int 
         small = torch.cat([single, pairs])
         # What a pair's effect gives each set is what x_ij's parts have beyond x_i's and x_j's.
         alone, both = masked_attributions(game, small, parts).split([n, len(i)], -1)
-        given = both.sum(-1) - alone @ pairs.to(alone).sum(0)
+        given = both.sum(-1) - (n - 1) * alone.sum(-1)
         values = values_of(game, torch.cat([torch.zeros_like(single[:1]), small])).to(given)
         empty, one, two = values.split([1, n, len(i)], -1)
         found = found - given
