@@ -35,6 +35,7 @@ def path_derivatives(
         dtype = torch.promote_types(game.present.dtype, torch.float32)
         slopes = torch.zeros(batch, n, dtype=dtype, device=game.present.device)
         bends = slopes.new_zeros(batch, n, n)
+        nodes, first, second = nodes.to(game.present), first.to(slopes), second.to(slopes)
         for some, part, inputs, samples in path_points(game, nodes, rows):
             inner = game_at(game, samples, inputs, game.absent[samples])
             d = game.present[samples] - inner.absent
@@ -42,9 +43,8 @@ def path_derivatives(
             slope = player_sums(inner, gradient.detach() * d).to(dtype)
             bend = _bends(inner, leaves, gradient, d).to(dtype)
             count = (-1, part.stop - part.start)
-            w, u = first[part].to(dtype), second[part].to(dtype)
-            slopes[some] += weighted_sum(w, slope.unflatten(0, count))
-            bends[some] += weighted_sum(u, bend.unflatten(0, count))
+            slopes[some] += weighted_sum(first[part], slope.unflatten(0, count))
+            bends[some] += weighted_sum(second[part], bend.unflatten(0, count))
         return slopes, bends
 
 

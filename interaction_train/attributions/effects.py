@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -92,7 +93,7 @@ def second_order_effects(game: MaskedGame) -> tuple[Tensor, Tensor]:
         (tensor([[2., 0.]]), tensor([[[0., 3.],
                  [3., 0.]]]))
     """
-    start = torch.zeros(1, device=game.present.device)
+    start = torch.zeros(1)
     return path_derivatives(game, start, start + 1, start + 0.5)
 
 
@@ -142,28 +143,29 @@ def degree_effects(
 
 
 def _fitted(game: MaskedGame, degrees: int, nodes: int) -> Tensor:
-    device, batch = game.present.device, len(game.present)
-    angles = (np.arange(nodes) + 0.5) * np.pi / nodes
-    at = torch.from_numpy(np.cos(angles))
-    waves = np.cos(np.outer(np.arange(nodes), angles)) * 2 / nodes
-    waves[0] /= 2
-    powers = np.zeros((nodes, nodes))
-    for k in range(nodes):
-        powers[: k + 1, k] = np.polynomial.chebyshev.cheb2poly(np.eye(nodes)[k, : k + 1])
-    parts = []
+    batch = len(game.present)
+    at, waves, powers = (torch.from_numpy(t).to(game.present.device) for t in _chebyshev(nodes))
     with evaluation_mode(game.owner), without_grad():
-        rows = game.choose_chunk(batch * nodes)
-        for _, _, inputs, samples in path_points(game, wide(at.to(device)), rows):
-            parts.append(payoffs_at(game, inputs, samples))
-    values = torch.cat(parts).view(batch, nodes)
-    coefficients = wide(values) @ wide(torch.from_numpy(waves).to(device)).T
-    tail = coefficients[:, -2:].abs().amax(-1)
-    scale = coefficients.abs().amax(-1)
+        blocks = path_points(game, at.to(game.present), game.choose_chunk(batch * nodes))
+        values = torch.cat([payoffs_at(game, x, samples) for _, _, x, samples in blocks])
+    coefficients = wide(values).view(batch, nodes) @ wide(waves)
+    tail, scale = coefficients[:, -2:].abs().amax(-1), coefficients.abs().amax(-1)
     if not bool((tail <= _TAIL * scale).all()):
         got = f"{nodes}, with coefficients up to {float((tail / scale).max()):.1g} at the end"
         raise InputError("nodes", got, "more, or a baseline nearer to the samples")
-    found = coefficients @ wide(torch.from_numpy(powers).to(device)).T
-    return found[:, 1 : degrees + 1].to(values)
+    return (coefficients @ wide(powers))[:, 1 : degrees + 1].to(values)
+
+
+@lru_cache(maxsize=8)
+def _chebyshev(count: int) -> tuple[np.ndarray[Any, Any], ...]:
+    """Nodes on [−1, 1], values there to Chebyshev coefficients, and those to powers of t."""
+    orders = np.arange(count)
+    angles = (orders + 0.5) * np.pi / count
+    waves = np.cos(np.outer(angles, orders)) * np.where(orders, 2, 1) / count
+    powers = np.zeros((count, count))
+    for k in orders:
+        powers[k, : k + 1] = np.polynomial.chebyshev.cheb2poly(np.eye(count)[k, : k + 1])
+    return np.cos(angles), waves, powers
 
 
 class _Calls(TorchFunctionMode):

@@ -12,7 +12,6 @@ from interaction_train.game.chunks import gradient_rows
 from interaction_train.game.evaluation import evaluation_mode
 from interaction_train.game.masked import MaskedGame
 
-
 _ELEMENTS = 2**15  # of a pass on a processor; small inputs take less time per row in large ones
 
 
@@ -65,10 +64,10 @@ def payoff_gradients(
 def path_points(
     game: MaskedGame, nodes: Tensor, rows: int
 ) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-    """Inputs b + t d in blocks of about ``rows``, for all samples and nodes t ``(P,)``.
+    """Inputs b + t d in blocks of about ``rows``, for all samples and nodes t.
 
-    Of each block the samples, the nodes, the inputs ``(S·P, ...)`` by sample and then by node, and
-    the sample of each.
+    Nodes are ``(P,)``, in the samples' dtype. Of each block the samples, the nodes, the inputs
+    ``(S·P, ...)`` by sample and then by node, and the sample of each.
     """
     batch, count = len(game.present), len(nodes)
     width, depth = max(1, rows // count), min(count, rows)
@@ -78,7 +77,7 @@ def path_points(
         each = torch.arange(some.start, some.stop, device=nodes.device)
         for first in range(0, count, depth):
             part = slice(first, min(first + depth, count))
-            t = nodes[part].to(present).view(1, -1, *(1 for _ in present.shape[2:]))
+            t = nodes[part].view(1, -1, *(1 for _ in present.shape[2:]))
             inputs = absent.lerp(present, t).flatten(0, 1)
             yield some, part, inputs, each.repeat_interleave(part.stop - part.start)
             if game.progress is not None:
@@ -88,14 +87,14 @@ def path_points(
 def path_gradients(game: MaskedGame, nodes: Tensor, weights: Tensor) -> Tensor:
     """Σ_p w_p d ⊙ ∂v/∂x at b + t_p d, with d = x − b, for every element: ``(B, ...)``.
 
-    Memory is flat in the number of nodes t_p.
+    Nodes t_p and weights are ``(P,)``; memory is flat in their number.
     """
     rows = pass_rows(game, len(game.present) * len(nodes))
     # Tensors made in inference mode cannot take part in a backward pass; their copies can.
     with torch.inference_mode(False), torch.no_grad(), evaluation_mode(game.owner):
         dtype = torch.promote_types(game.present.dtype, torch.float32)
         total = torch.zeros_like(game.present, dtype=dtype)
-        weights = weights.to(dtype)
+        nodes, weights = nodes.to(game.present), weights.to(total)
         for some, part, inputs, samples in path_points(game, nodes, rows):
             _, found = payoff_gradients(game, inputs, samples)
             by_node = found.to(dtype).unflatten(0, (-1, part.stop - part.start))
