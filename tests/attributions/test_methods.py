@@ -303,7 +303,11 @@ def test_a_function_of_the_users_own():
     def ends(game, *, factor=1):
         return factor * (game.present - game.absent)
 
-    close(attribute(game_of(SHEET, X), ends, factor=2), tensor((4, 6, 1)))
+    game = game_of(SHEET, X)
+    game.present.requires_grad_()
+    found = attribute(game, ends, factor=2)
+    close(found, tensor((4, 6, 1)))
+    assert not found.requires_grad
 
 
 def test_methods_are_named_after_their_functions():
