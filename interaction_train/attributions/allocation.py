@@ -31,6 +31,9 @@ def allocation(game: MaskedGame, method: str | Method, **options: Any) -> Tensor
     (Deng et al. 2024, Eq. 12), and it exists for any network. The paper's ratios W/J(S) (Eq. 13) do
     not, where J(S) = 0: these are amounts. Sets are in the order of the value tensors.
 
+    A method's own error, as of a quadrature over kinks, grows in the differences: ``incomplete``
+    shows it.
+
     In 2^n attributions, with flat memory beyond the result; from the dividends for occlusion,
     occlusion_patch, prediction_difference and shapley. With ``absents`` it is the mean of the
     allocations of each baseline's game, to compare with the mean of their dividends.
