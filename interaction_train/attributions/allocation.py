@@ -76,7 +76,7 @@ def _one_baseline(game: MaskedGame, method: str | Method, options: dict[str, Any
         if function is shapley:
             return effects * members / members.sum(0).clamp(min=1).to(effects)
         if function is occlusion_patch:
-            place = patch_places(game, options["patches"])
+            place = patch_places(game.n, options["patches"]).to(effects.device)
             together = place.unsqueeze(0) == place.unsqueeze(1)
             members = (together.unsqueeze(-1) & members).any(1)
         return effects * members

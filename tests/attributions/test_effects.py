@@ -255,6 +255,8 @@ class TestTableIV:
             table_iv("deep_taylor", effects)
         with pytest.raises(InputError, match="patches: got None"):
             table_iv("occlusion_patch", effects)
+        with pytest.raises(InputError, match=r"patches: .* a partition of the players 0 … 2"):
+            table_iv("occlusion_patch", effects, patches=[[0, 1]])
         with pytest.raises(InputError, match=r"degrees: got torch.int64 \(2, 3\)"):
             Effects(torch.zeros(2, 3, dtype=torch.int64), torch.zeros(1, 3))
 
