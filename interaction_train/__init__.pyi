@@ -29,6 +29,11 @@ from .attributions import (
     allocation as allocation,
     attribute as attribute,
     check_principles as check_principles,
+    degree_effects as degree_effects,
+    distribute as distribute,
+    infidelity as infidelity,
+    second_order_effects as second_order_effects,
+    table_iv as table_iv,
 )
 from .callbacks import (
     InteractionRegularizer as InteractionRegularizer,
