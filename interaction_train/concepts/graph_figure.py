@@ -23,6 +23,7 @@ _GREY = "#8c8c8c"
 _FONT = 9  # points
 _LETTER = 0.085  # inches, a wide one
 _ROW, _BOX, _GAP = 0.36, 0.26, 1.5  # inches: between rows, height of a box, between layers at least
+_PAGE = 4.5  # inches, for title and legend, where the graph is smaller
 _THUMBNAIL, _THUMBNAIL_ROW = 0.52, 0.62
 _LETTERS = 30  # of a label, beyond which it is shortened
 
@@ -59,15 +60,17 @@ def graph_figure(
             places[node.id] = _Place(left, width, height * (1 - (k + 0.5) / len(layer)))
         left += width + gap
     figure, axes = new_figure()
-    figure.set_size_inches(left - gap + 0.3, height + 0.9)
-    axes.set(xlim=(-0.1, left - gap + 0.1), ylim=(-0.05, height + 0.05), aspect="equal")
+    page = max(left - gap, _PAGE)
+    figure.set_size_inches(page + 0.3, height + 0.9)
+    beside = 0.5 * (page - left + gap) + 0.1
+    axes.set(xlim=(-beside, left - gap + beside), ylim=(-0.05, height + 0.05), aspect="equal")
     axes.axis("off")
     _draw_edges(axes, graph, places, _THUMBNAIL if pictures else _BOX)
     for node in graph.nodes:
         _draw_node(axes, graph, node, places[node.id], pictures.get(node.id))
     _draw_legend(figure, graph)
-    title = _default_title(graph) if title is None else title
-    axes.set_title(fill(title, int((left - gap) / _LETTER)), fontsize=_FONT + 1)
+    title = default_title(graph) if title is None else title
+    axes.set_title(fill(title, int(page / _LETTER)), fontsize=_FONT + 1)
     return figure
 
 
@@ -84,7 +87,7 @@ def _ordered(layer: list[GraphNode], places: dict[str, _Place]) -> list[GraphNod
 def _text(graph: Layers, node: GraphNode) -> str:
     if node.kind == "sum":
         return f"Σ = {_number(graph, node.value)}\nv(∅) = {_number(graph, graph.constant)}"
-    label = node.label
+    label = " ".join(node.label.split())
     if len(label) > _LETTERS:
         several = f"{'OR' if node.is_or else 'AND'} of {len(node.players)}"
         label = label[: _LETTERS - 1] + "…" if len(node.players) == 1 else several
@@ -95,8 +98,11 @@ def _text(graph: Layers, node: GraphNode) -> str:
 
 
 def _number(graph: Layers, value: float) -> str:
-    """With three digits of the strongest concept."""
-    decimals = max(0, 2 - int(np.floor(np.log10(_strongest(graph)))))
+    """With three digits of the strongest concept; as powers of ten where these would be many."""
+    power = int(np.floor(np.log10(_strongest(graph))))
+    if not -4 < power < 5:
+        return f"{value + 0.0:.2e}".replace("-", "−")
+    decimals = max(0, 2 - power)
     return f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "−")  # no negative zero
 
 
@@ -188,7 +194,6 @@ def _draw_node(
         va="center",
         fontsize=_FONT,
         color=colour,
-        parse_math=False,
         zorder=5,
     )
 
@@ -205,7 +210,8 @@ def _draw_legend(figure: Figure, graph: Layers) -> None:
     )
 
 
-def _default_title(graph: Layers) -> str:
+def default_title(graph: Layers) -> str:
+    """How many concepts there are, and what they explain."""
     r2 = f", R² = {graph.r2:.3f} over all coalitions" if graph.r2 == graph.r2 else ""
     count = len(graph.layer("concept"))
     return f"{count} concept{'s' * (count != 1)} of {len(graph.names)} players{r2}"
@@ -216,8 +222,9 @@ def _thumbnails(graph: Layers, image: Tensor | None, cells: Tensor | None) -> di
     if image is None or cells is None:
         missing = "image" if image is None else "cells"
         raise InputError(missing, None, "image and cells, or neither")
-    if image.dim() != 3 or image.shape[0] not in (1, 3):
-        raise InputError("image", f"shape {tuple(image.shape)}", "(1, H, W) or (3, H, W)")
+    if image.dim() != 3 or image.shape[0] not in (1, 3) or not image.is_floating_point():
+        expected = "floating point (1, H, W) or (3, H, W), in [0, 1]"
+        raise InputError("image", f"{image.dtype} {tuple(image.shape)}", expected)
     if cells.dtype != torch.int64 or cells.shape != image.shape[1:]:
         expected = f"int64 {tuple(image.shape[1:])}, the player of each pixel"
         raise InputError("cells", f"{cells.dtype} {tuple(cells.shape)}", expected)

@@ -92,7 +92,8 @@ def _best(
     of_ors = torch.tensor([kind for sets, kind in found for _ in range(len(sets))])
     users = _users(candidates, uses, is_or == of_ors[:, None])
     moved = (users.double() @ strength)[:, None]
-    words = strength @ uses.double() - moved * candidates
+    # Nothing is left of a word that only users hold, but for rounding of either sign.
+    words = (strength @ uses.double() - moved * candidates).clamp(min=0)
     lengths = _length(torch.cat([words, moved], 1))
     # Words of a concept share no player.
     gains = (before - lengths) / (candidates.double() @ players.sum(1).double())

@@ -27,6 +27,7 @@ _CHECK = 25  # steps between two looks at the gap
 _BALANCE = (10, 20, 40, 80, 160, 240, 320, 400, 500, 600, 800, 1000, 1300, 1600, 2000, 3000, 4000)
 _LENGTH = 1.618  # of the step in the multipliers; below (1 + √5)/2 the method converges
 _MARGIN = 0.003  # by which steps keep within the bound, so that sparse iterates are within it too
+_PRICE = 0.003  # of the objective, what the margin may cost: less of it where the optimum is small
 _SHARES = 0.2, 0.3  # penalties over the ratios of the sizes that they balance
 _PATIENCE = 200
 _NUMBERS = 2**16  # values at once; more are no faster
@@ -57,6 +58,7 @@ class _Iterate:
     q: Tensor  # the multiplier of t = y: w − K x
     beta: Tensor  # (b, 1, 1), penalty of z = Kᵀ y
     gamma: Tensor  # (b, M, 1), penalty of t = y
+    margin: Tensor  # (b, 1, 1), the part of the bound that steps keep off
     reached: Tensor  # (b,), the first step whose gap was small enough, or a large number
 
     def keep(self, kept: Tensor) -> None:
@@ -97,11 +99,20 @@ class _Solver:
         self.now = _Iterate(
             sample, w, bound, zero, two, two.clone(), zero.clone(), zero.clone(),
             w.new_full((len(w), 1, 1), 0.01), torch.full_like(bound, 0.01),
+            w.new_full((len(w), 1, 1), _MARGIN),
             torch.full_like(sample, 1 << 40),
         )  # fmt: skip
-        none = w.new_full((len(w),), torch.inf)
-        self.best = Best(
-            two.clone(), none, -none, torch.zeros_like(sample).bool(), torch.zeros_like(sample)
+        self.best = self._constant()
+
+    def _constant(self) -> Best:
+        """What to begin with: no interactions, which is the optimum where a constant will do."""
+        w, x = self.now.w, self.now.x.clone()
+        low, high = w.aminmax(dim=-1, keepdim=True)
+        enough = (high - low <= 2 * (self.now.bound + FEASIBLE)).all(1).flatten()
+        x[..., 0, 0] = 0.5 * (low + high).squeeze(-1)
+        objective = torch.where(enough, 0.0, w.new_tensor(torch.inf))
+        return Best(
+            x, objective, -torch.inf * torch.ones_like(objective), enough, 0 * self.now.sample
         )
 
     def step(self) -> Tensor:
@@ -115,7 +126,7 @@ class _Solver:
             tau = s.gamma / s.beta
             s.y = ops.solve(right.addcmul_(tau, s.t).addcdiv_(s.q, s.beta, value=-1), tau)
             off = torch.addcdiv(s.y, s.q, s.gamma)
-            s.t = off - _within(off, s.bound * (1 - _MARGIN) / s.gamma)
+            s.t = off - _within(off, s.bound * (1 - s.margin) / s.gamma)
             s.q.addcmul_(_LENGTH * s.gamma, s.y - s.t)
         constraint = ops.adjoint(s.y)
         moved = torch.addcdiv(constraint, s.x, beta)
@@ -128,7 +139,10 @@ class _Solver:
         """Keep what is better than the best so far, on either side."""
         s, best = self.now, self.best
         at = s.sample
-        best.lower[at] = torch.maximum(best.lower[at], self._lower_bound())
+        lower, price = self._lower_bound()
+        best.lower[at] = torch.maximum(best.lower[at], lower)
+        dear = _PRICE * best.lower[at].clamp(min=0) / price.clamp(min=torch.finfo(price.dtype).tiny)
+        s.margin = dear.clamp(max=_MARGIN)[:, None, None]
         best.steps[at] = step
         for x, has_zeros in ((s.x, False), (candidate, True)):
             off = self._off(x)
@@ -170,15 +184,19 @@ class _Solver:
         gamma = (_SHARES[1] * share * _ratio(s.q, s.y)).clamp(1e-6, 1e3)
         s.gamma = torch.minimum(torch.maximum(gamma, 1e-3 * s.beta), 100 * s.beta)
 
-    def _lower_bound(self) -> Tensor:
-        """⟨w, y⟩ − bound ‖y‖₁ of the dual iterate, made feasible: no x does better."""
+    def _lower_bound(self) -> tuple[Tensor, Tensor]:
+        """⟨w, y⟩ − bound ‖y‖₁ of the dual iterate, made feasible: no x does better.
+
+        Also bound ‖y‖₁, which is what the bound is worth.
+        """
         s = self.now
         y = s.y.clone()
         y[..., 0] -= y.sum(-1)  # the constant is free; no interaction meets ∅
         inner = self.ops.adjoint(y)
         inner[..., 0, 0] = 0
         y = y / self.penalty.gauge(inner).clamp(min=1)[:, None, None]
-        return (y * s.w - s.bound * y.abs()).sum((-2, -1))
+        worth = (s.bound * y.abs()).sum((-2, -1))
+        return (y * s.w).sum((-2, -1)) - worth, worth
 
     def _off(self, x: Tensor) -> Tensor:
         """By how much w − K x is beyond the bound."""

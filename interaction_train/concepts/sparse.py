@@ -155,11 +155,14 @@ def _decompose(
     shown = wide(summable(constant.to(v).unsqueeze(-1) + values_from_and_or(i_and, i_or)))
     off = (shown - values.transpose(0, 1)).abs().amax(-1) - bound[..., 0].T
     merged = torch.stack([i_and, i_or], 2).transpose(0, 1)
+    objective = Penalty(alpha).total(wide(summable(merged))).to(v)
+    if not bool(objective.isfinite().all()):
+        raise InputError(name, f"interactions beyond {v.dtype}", "smaller values, or a wider dtype")
     return Concepts(
         i_and,
         i_or,
         constant.to(v),
-        Penalty(alpha).total(wide(summable(merged))).to(v),
+        objective,
         (best.lower * unit[:, 0, 0]).to(v),
         off.clamp(min=0).to(v),
         best.steps.to(v.device),

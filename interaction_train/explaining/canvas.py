@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
@@ -27,6 +29,13 @@ def grey_image(x: Tensor) -> Numbers:
     if low < 0 or high > 1:
         grey = (grey - low) / max(high - low, 1e-12)
     return grey
+
+
+def picture(x: Tensor) -> Tensor:
+    """An input as an image in [0, 1]: in colour where it is one, else in grey, ``(1, H, W)``."""
+    x = x / 255 if x.dtype == torch.uint8 else x.double()
+    colour = x.dim() == 3 and len(x) == 3 and float(x.min()) >= 0 and float(x.max()) <= 1
+    return x if colour else torch.from_numpy(grey_image(x)).unsqueeze(0)
 
 
 def show_pale(axes: Axes, x: Tensor, kept: float) -> None:
@@ -90,13 +99,20 @@ def draw_circle(axes: Axes, names: Sequence[str]) -> Numbers:
 
 
 def short(name: str, most: int = 24) -> str:
-    """A name, cut where it is long."""
+    """A name in one line, cut where it is long."""
+    name = " ".join(name.split())
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def signed(value: float, form: str) -> str:
     """A number with its sign, a true minus."""
-    return f"{value:+{form}}".replace("-", "−")
+    return f"{value + 0.0:+{form}}".replace("-", "−")
+
+
+def number_format(largest: float) -> str:
+    """Two digits of the largest of some numbers; as powers of ten where these would be many."""
+    power = math.floor(math.log10(largest))
+    return f".{max(0, 1 - power)}f" if -4 < power < 5 else ".1e"
 
 
 def numbers(values: Tensor) -> Numbers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ def explain(
     baseline: float | Sequence[float] | Tensor | None = None,
     payoff: str | Payoff = "log_odds",
     names: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
+    classes: Sequence[str] | Mapping[int, str] | None = None,
     network: str | None = None,
     budget: int = 2**16,
     seed: int = 0,
@@ -58,9 +58,10 @@ def explain(
             broadcasts to the samples. Default: the mean in the network's ``Normalize``; features
             and tokens have none. Inputs that are normalised outside the network have theirs at 0.
         payoff: of the explained class, one of :data:`~interaction_train.game.payoffs.PAYOFFS` but
-            ``"all"``, or a callable ``(logits, labels) -> values``.
+            ``"all"``, or a callable that maps logits ``(..., classes)`` and labels, which broadcast
+            to ``(...)``, to floating point values ``(...)``.
         names: of the n players; default: what the players call themselves.
-        classes: names of the network's classes, for titles.
+        classes: names of the network's classes, for titles; or a mapping of classes to them.
         network: a name for titles; default: the type of ``model``.
         budget: coalitions to evaluate for each sample, at most.
         seed: of the draws where the budget allows only a part.
@@ -79,6 +80,10 @@ def explain(
         Explanation(DigitsNet, log_odds, 1 sample, 4 players, exact from 16 evaluations each)
     """
     at_least("budget", budget, 1)
+    if chunk_size is not None:
+        at_least("chunk_size", chunk_size, 1)
+    if not callable(model):
+        raise InputError("model", type(model).__name__, "a network, or a function")
     players = inputs.resolve_players(players)
     if get_payoff(payoff) is all_logits:
         raise InputError("payoff", "'all'", "one number per coalition, such as 'log_odds'")
@@ -108,7 +113,7 @@ def explain(
         names=tuple(shown),
         payoff=payoff if isinstance(payoff, str) else getattr(payoff, "__name__", "payoff"),
         network=network or _name(model),
-        classes=classes,
+        classes=None if classes is None else [str(classes[k]) for k in range(len(classes))],
         **found,
     )
 

@@ -48,7 +48,7 @@ class Explanation(Results):
         """
         at = self.at(sample)
         values = self.all_values("concepts").double()
-        chosen = select_concepts(self.concepts(**settings), values, count)
+        chosen = select_concepts(self.concepts(**settings), values, min(count, 2 << self.n))
         return concept_graph(chosen[at], self.names, merges)
 
     def top(

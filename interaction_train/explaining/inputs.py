@@ -82,8 +82,10 @@ def resolve_baseline(baseline: Any, model: nn.Module, x: Tensor, players: Player
             raise InputError("x", x.dtype, "floating point values, as the mean in Normalize has")
         return input_baseline(model, None, x)
     given = as_tensor("baseline", baseline, "a number, numbers or a tensor", x.device)
-    if given.is_floating_point() and not x.is_floating_point():
+    if given.is_complex() or (given.is_floating_point() and not x.is_floating_point()):
         raise InputError("baseline", baseline, f"of the inputs' dtype, {x.dtype}")
+    if not x.is_floating_point() and bool((given.to(x.dtype) != given).any()):
+        raise InputError("baseline", baseline, f"within the range of the inputs' dtype, {x.dtype}")
     per_channel = given.dim() == 1 and x.dim() > 2 and not isinstance(players, TokenPlayers)
     absent = input_baseline(model, given.tolist(), x) if per_channel else given
     absent = absent.to(x)
@@ -102,7 +104,7 @@ def resolve_labels(y: Any, logits: Tensor) -> Tensor:
     if y is None:
         return logits.argmax(-1)
     given = as_tensor("y", y, "a class, or one for each sample", logits.device)
-    if given.dim() == 0 and not given.is_floating_point():
+    if given.dim() == 0 and not given.is_floating_point() and given.dtype != torch.bool:
         given = given.long().expand(len(logits))
     labels = checked_labels(given, len(logits), "y")
     checked_classes(labels, logits.shape[-1], "y")
@@ -113,11 +115,11 @@ def resolve_names(names: Sequence[str] | None, players: Players, shape: Sequence
     """A name for each player."""
     if names is None:
         return list(players.names(shape))
-    n = players.count(shape)
-    if isinstance(names, str) or len(names) != n:
-        got = repr(names) if isinstance(names, str) else f"{len(names)} names"
+    n, given = players.count(shape), [str(name) for name in names]
+    if isinstance(names, str) or len(given) != n:
+        got = repr(names) if isinstance(names, str) else f"{len(given)} names"
         raise InputError("names", got, f"{n}, one for each player")
-    return [str(name) for name in names]
+    return given
 
 
 def predicted(network: nn.Module, x: Tensor, rows: int | None) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from textwrap import fill
 from typing import Any, Protocol
@@ -17,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from interaction_train.concepts.graph import ConceptGraph
+from interaction_train.concepts.graph_figure import default_title
 from interaction_train.errors import InputError, at_least
 from interaction_train.explaining.canvas import (
     HALO,
@@ -24,8 +24,9 @@ from interaction_train.explaining.canvas import (
     centroids,
     draw_borders,
     draw_circle,
-    grey_image,
+    number_format,
     numbers,
+    picture,
     short,
     show_pale,
     signed,
@@ -90,17 +91,17 @@ class Plots:
         limit = _limit(values)
         labels = cells.cpu().numpy()
         tinted = np.where(labels >= 0, values[labels], np.nan)
-        figure, panels = new_panels(1, 2, 7.0, 3.6)
+        figure, panels = new_panels(1, 2, 7.0, _height(cells, 2.7, 2.0) + 0.9)
         plain, axes = panels[0]
         _show_input(plain, self._of.x[sample])
         show_pale(axes, self._of.x[sample], 0.3)
         tint = axes.imshow(tinted, cmap=SIGNED, vmin=-limit, vmax=limit, alpha=0.75)
         draw_borders(axes, cells)
         if len(values) <= _TOLD:
-            decimals = max(0, 1 - math.floor(math.log10(limit)))
+            form = number_format(limit)
             for value, (x, y) in zip(values, centroids(cells, len(values)), strict=True):
                 if not np.isnan(x):
-                    told = signed(value, f".{decimals}f")
+                    told = signed(value, form)
                     text = axes.text(x, y, told, ha="center", va="center", fontsize=8)
                     text.set_path_effects(HALO)
         figure.colorbar(tint, ax=axes, label=self._label("Shapley value"))
@@ -195,10 +196,8 @@ class Plots:
         """
         cells, graph = self._cells(sample), self._of.graph(sample, count, **settings)
         x = self._of.x[sample]
-        shown = cells is not None and x.dim() == 3 and len(x) in (1, 3)
-        about = f"{len(graph.layer('concept'))} concepts, R² {graph.r2:.3f} over all coalitions"
-        title = f"{self._of.title(sample)}: {about}"
-        return graph.plot(x, cells, title) if shown else graph.plot(title=title)
+        title = f"{self._of.title(sample)}: {default_title(graph)}"
+        return graph.plot(None if cells is None else picture(x), cells, title)
 
     def _checked(self, sample: int) -> None:
         count = len(self._of.x)
@@ -215,7 +214,7 @@ class Plots:
         if cells is None:
             figure, axes = new_figure(5.5, 6.0)
             return figure, axes, draw_circle(axes, self._of.names)
-        figure, axes = new_figure(4.5, 5.2)
+        figure, axes = new_figure(4.5, _height(cells, 4.2, 2.2) + 1.0)
         show_pale(axes, self._of.x[sample], 0.45)
         draw_borders(axes, cells)
         return figure, axes, centroids(cells, n)
@@ -283,8 +282,7 @@ class Plots:
         axes.grid(visible=False, axis="y")
         notes = ["bars: one standard error"] * bool(bars)
         notes += [f"{len(left)} others: {signed(values[left].sum(), '.3g')}"] * bool(len(left))
-        told = f" ({'; '.join(notes)})" if notes else ""
-        axes.set_xlabel(self._label("Shapley value") + told)
+        axes.set_xlabel("\n".join([self._label("Shapley value"), "; ".join(notes)]).strip())
         self._headline(figure, "Shapley values", sample)
         return figure
 
@@ -308,12 +306,15 @@ class Plots:
 
 
 def _show_input(axes: Axes, x: Tensor) -> None:
-    """An input as it is, where it has one or three channels with values in [0, 1], else in grey."""
-    colour = x.dim() == 3 and len(x) == 3 and float(x.min()) >= 0 and float(x.max()) <= 1
-    picture = numbers(x.movedim(0, -1)) if colour else grey_image(x)
-    axes.imshow(picture, cmap="gray", vmin=0, vmax=1)
+    axes.imshow(numbers(picture(x).movedim(0, -1)), cmap="gray", vmin=0, vmax=1)
     axes.set_title("input", loc="center", fontsize=8)
     axes.set_axis_off()
+
+
+def _height(cells: Tensor, width: float, least: float) -> float:
+    """How high an image of this width is, within reason; in inches."""
+    rows, columns = cells.shape
+    return min(max(width * rows / columns, least), 2 * width)
 
 
 def _limit(values: Sequence[float] | Numbers) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import index
 from typing import Any
 
 import torch
@@ -169,6 +170,7 @@ class Results:
 
     def at(self, sample: int) -> int:
         """The place of a sample in the batch, counted from the end where negative."""
+        sample = index(sample)
         if not -len(self) <= sample < len(self):
             raise InputError("sample", sample, f"one of the {len(self)} samples, from 0 on")
         return sample % len(self)
@@ -179,6 +181,7 @@ class Results:
         return multi_order_interactions(values.double(), values.dtype)
 
     def _order(self, m: int) -> tuple[Tensor, Tensor]:
+        m = index(m)
         if not 0 <= m <= self.n - 2:
             raise InputError("m", m, f"an order 0 … n − 2 = {self.n - 2}")
         if self.exact:

@@ -41,7 +41,8 @@ class MaskedGame:
         present: ``(B, ...)``, what a sample shows where a player is present.
         absent: a number, or a tensor that broadcasts to ``present``, shown elsewhere.
         players: how a sample splits into n players.
-        payoff: one of their names, or a callable ``(logits, labels) -> values``.
+        payoff: one of their names, or a callable that maps logits ``(..., classes)`` and labels,
+            which broadcast to ``(...)``, to floating point values ``(...)``.
         labels: ``(B,)`` int64; may be left out for the payoff ``"all"``.
         rivals: ``(B,)`` int64, the fixed rival class for the payoff ``"margin"``.
         chunk_size: rows sent through the model at once. Default: the fastest size (timed once per
@@ -122,7 +123,8 @@ class MaskedGame:
             grad: whether the result is differentiable (with respect to whatever requires grad).
 
         Raises:
-            InputError: coalitions of another dtype or shape, or a model that returns no logits.
+            InputError: coalitions of another dtype or shape, a model that returns no logits, or a
+                payoff that returns anything but numbers for them.
         """
         batch = len(self.present)
         shape = tuple(coalitions.shape)
@@ -182,4 +184,10 @@ class MaskedGame:
         with evaluation_mode(self.owner):
             logits = self.model(rows)
         logits = checked_logits(logits, len(rows)).unflatten(0, coalitions.shape[:2])
-        return self.payoff(logits, *(one.unsqueeze(1) for one in classes))
+        values = self.payoff(logits, *(one.unsqueeze(1) for one in classes))
+        shape, wanted = getattr(values, "shape", ()), coalitions.shape[:2]
+        if shape[:2] != wanted or not values.is_floating_point():
+            got = f"{getattr(values, 'dtype', type(values).__name__)} of shape {tuple(shape)}"
+            expected = f"floating point {tuple(wanted)}, from logits {tuple(logits.shape)}"
+            raise InputError("payoff", got, expected)
+        return values

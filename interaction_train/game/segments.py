@@ -40,11 +40,15 @@ class SegmentPlayers(Players):
     """
 
     def __init__(self, labels: Any) -> None:
-        maps = torch.as_tensor(labels)
+        try:
+            maps = torch.as_tensor(labels)
+        except (TypeError, ValueError, RuntimeError):
+            got, expected = type(labels).__name__, "a tensor, an array or lists of integers or bool"
+            raise InputError("labels", got, expected) from None
         if maps.dim() not in (2, 3) or 0 in maps.shape:
             expected = "(height, width) or (B, height, width)"
             raise InputError("labels", f"shape {tuple(maps.shape)}", expected)
-        if maps.is_floating_point() or maps.is_complex():
+        if maps.is_floating_point() or maps.is_complex() or maps.dtype == torch.uint64:
             raise InputError("labels", maps.dtype, "integers, one for each segment, or bool")
         self.samples = len(maps) if maps.dim() == 3 else None
         flat = maps.detach().long().reshape(-1, maps.shape[-2] * maps.shape[-1])

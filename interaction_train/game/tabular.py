@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from operator import index
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ class FeaturePlayers(Players):
         self._titles: tuple[str, ...] | None = None
         if isinstance(groups, Mapping):
             self._titles, groups = tuple(map(str, groups)), list(groups.values())
-        self.groups = None if groups is None else [[int(c) for c in group] for group in groups]
+        self.groups = None if groups is None else _columns(groups)
         self.columns = None if names is None else tuple(map(str, names))
         if self.groups is None:
             return
@@ -86,3 +87,10 @@ class FeaturePlayers(Players):
         for k, group in enumerate(self.groups):
             player[group] = k
         return coalitions.index_select(-1, player.to(coalitions.device, non_blocking=True))
+
+
+def _columns(groups: Sequence[Sequence[int]]) -> list[list[int]]:
+    try:
+        return [[index(column) for column in group] for group in groups]
+    except TypeError:
+        raise InputError("groups", repr(groups), "the columns of each, by their index") from None

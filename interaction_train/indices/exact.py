@@ -176,6 +176,8 @@ def interaction_spectrum(multi_order: Tensor) -> Tensor:
 
 def count_players(v: Tensor, least: int = 0, name: str = "v") -> int:
     """The number of players n of a value tensor."""
+    if not isinstance(v, Tensor):
+        raise InputError(name, type(v).__name__, "a floating point tensor (..., 2^n)")
     size = v.shape[-1] if v.dim() else 0
     n = size.bit_length() - 1
     if size != 1 << max(n, 0) or n < least or not v.is_floating_point():

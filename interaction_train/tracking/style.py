@@ -61,6 +61,7 @@ STYLE: dict[str, Any] = {
     "lines.linewidth": 1.5,
     "lines.markersize": 3.5,
     "errorbar.capsize": 2,
+    "text.parse_math": False,  # a dollar in a name is no formula
     "image.interpolation": "nearest",
     "image.cmap": "viridis",
     "savefig.dpi": DPI,

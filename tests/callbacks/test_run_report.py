@@ -156,6 +156,19 @@ def test_charts_are_drawn_once_and_readable_on_light_and_dark_pages(tmp_path):
             assert contrast(shown, card) >= least, colour
 
 
+def test_ticks_of_values_far_apart_are_numbers(tmp_path):
+    run = make_run(tmp_path)
+    history = History(run)
+    for k in range(1, 3):
+        history.log_metrics({"far/small": 0.01 * k, "far/large": 1000.0 * k}, step=10 * k)
+    page = write_report(run).read_text()
+    sources = [a["src"] for tag, a in Outline(page).tags if tag == "img"]
+    drawn = [src.partition(",")[2] for src in sources if src.startswith("data:image/svg")]
+    shown = ["".join(ElementTree.fromstring(base64.b64decode(svg)).itertext()) for svg in drawn]
+    assert any("large" in text and "1000" in text for text in shown)
+    assert not any("$" in text or "math" in text for text in shown)
+
+
 def test_titles_are_words_and_keys_stand_beside(tmp_path):
     page = write_report(make_run(tmp_path)).read_text()
     for heading in ("Training", "Interactions", "Robustness", "Other metrics"):

@@ -42,6 +42,24 @@ def coalitions(graph):
     return [(node.is_or, node.players) for node in graph.layer("coalition")]
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e6])
+def test_rounding_does_not_decide_what_is_merged(scale):
+    """Strengths whose sums are rounded; words all of whose users take the coalition vanish."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(30):
+        values = (scale * torch.rand(5, generator=generator, dtype=torch.float64)).tolist()
+        patterns = [((0, 1, 2), values[0]), ((0, 1, 2, 3), values[1]), ((0, 1, 4), values[2])]
+        patterns += [((0, 1, 3, 5), values[3]), ((0, 1, 4, 5), values[4])]
+        graph = concept_graph(ands(*patterns, n=6), merges=1)
+        whole = tuple(value for _, value in patterns)
+        words = [sum(v for who, v in patterns if i in who) for i in range(2, 6)]
+        strengths = [*words, sum(whole)]  # 0 and 1 are one word
+        total = sum(strengths)
+        entropy = -sum(s / total * math.log(s / total) for s in strengths)
+        assert coalitions(graph)[0] == (False, (0, 1))
+        assert graph.description_length[1] == pytest.approx(entropy * (total + 10), rel=1e-9)
+
+
 def test_two_patterns_share_a_coalition():
     """Words 0, 1: 2, 2, 3: 1 of 6, then 01: 2, 2, 3: 1 of 4."""
     graph = concept_graph(ands(((0, 1, 2), 1.0), ((0, 1, 3), 1.0)))
@@ -269,8 +287,9 @@ def test_bad_input_is_refused():
     bad = [
         (image, None, "cells: got None"),
         (None, cells, "image: got None"),
-        (image[0], cells, "image: got shape"),
-        (image.expand(2, -1, -1), cells, "image: got shape"),
+        (image[0], cells, r"image: got torch.float\d+ \("),
+        (image.expand(2, -1, -1), cells, "image: got torch.float"),
+        ((255 * image).byte(), cells, "image: got torch.uint8"),
         (image, cells[:3], "cells: got"),
         (image, cells.float(), "cells: got"),
     ]

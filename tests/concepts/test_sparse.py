@@ -188,6 +188,23 @@ def pair_of_games() -> torch.Tensor:
     return values_from_and_or(i_and, i_or)
 
 
+@pytest.mark.parametrize("noise", [0.5, 0.7])
+def test_where_a_constant_nearly_does(noise):
+    """The optimum is 0, or small beside the values: each as HiGHS has it, proven."""
+    sizes = all_coalitions(4).sum(1).double()
+    tails = torch.Generator().manual_seed(3)
+    heavy = (4 * torch.randn(4, 16, dtype=torch.float64, generator=tails)).exp()
+    v = torch.cat([random_games(4), heavy, sizes[None], (sizes > 2).double()[None]])
+    found = sparse_concepts(v, noise=noise)
+    best = torch.tensor([optimum(one, noise) for one in v])
+    assert float(best.min()) == 0 < float(best.max())
+    assert found.converged.all()
+    assert (found.objective <= 1.02 * best + 1e-9).all()
+    assert (found.lower_bound <= best * (1 + 1e-9) + 1e-9).all()
+    assert (found.violation <= 1e-6 * v.abs().amax(-1)).all()
+    assert (found.objective[best == 0] == 0).all()
+
+
 def test_shared_concepts_are_found():
     found = joint_concepts(pair_of_games(), noise=0)
     i_and, i_or = shared(found)
@@ -241,3 +258,15 @@ def test_joint_bad_input():
         joint_concepts(random_games(4))
     with pytest.raises(InputError, match="alpha: got 2"):
         joint_concepts(random_games(4).unsqueeze(1), alpha=2)
+
+
+def test_arrays_are_no_tensors():
+    with pytest.raises(InputError, match="v: got ndarray"):
+        sparse_concepts(random_games(4).numpy())
+
+
+def test_interactions_beyond_the_dtype():
+    v = torch.tensor([0, 6e4, -6e4, 6e4, 6e4, -6e4, 6e4, 6e4])
+    assert sparse_concepts(v).objective > 1e5
+    with pytest.raises(InputError, match=r"beyond torch\.float16"):
+        sparse_concepts(v.half())

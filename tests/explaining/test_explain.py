@@ -3,6 +3,7 @@
 import copy
 import io
 import itertools
+import json
 import math
 import pickle
 
@@ -266,6 +267,16 @@ def test_other_players_take_batches():
     assert found.names == ("unit 0", "unit 1", "unit 2")
 
 
+def test_names_of_classes_and_players_come_in_any_form():
+    shown = dict(enumerate(["cat", "dog", "eel", "fox"]))
+    for classes in (shown, list(shown.values()), np.array(list(shown.values()))):
+        names = (name for name in "abcd")
+        found = explain(ImageNet(), images(1), 2, "grid:2x2", names=names, classes=classes)
+        assert found.names == tuple("abcd")
+        assert "eel" in found.title()
+        assert json.loads(found.to_json())["classes"] == ["cat", "dog", "eel", "fox"]
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("argument", "changes"),
@@ -285,6 +296,7 @@ class TestBadInput:
             ("y", {"y": [0, 1, 2]}),
             ("y", {"y": "cat"}),
             ("y", {"y": 1.0}),
+            ("y", {"y": True}),
             ("baseline", {"baseline": [0.1, 0.2]}),
             ("baseline", {"baseline": torch.zeros(2, 6)}),
             ("baseline", {"baseline": "mean"}),
@@ -296,7 +308,17 @@ class TestBadInput:
                 {"players": "tokens", "x": torch.ones(4, dtype=torch.int64), "baseline": 0.5},
             ),
             ("payoff", {"payoff": "all"}),
+            (
+                "baseline",
+                {"x": torch.zeros(3, 6, 6, dtype=torch.uint8), "baseline": [0, 1, 300]},
+            ),
+            ("baseline", {"baseline": 1j}),
             ("payoff", {"payoff": "odds"}),
+            ("payoff", {"payoff": lambda logits, labels: logits[:, 0]}),
+            ("payoff", {"payoff": lambda logits, labels: logits.sum()}),
+            ("payoff", {"payoff": lambda logits, labels: logits[..., 0] > 0}),
+            ("payoff", {"payoff": lambda logits, labels: logits.argmax(-1)}),
+            ("payoff", {"payoff": lambda logits, labels: 1.0}),
             ("payoff", {"payoff": lambda logits, labels: logits}),
             ("names", {"names": ["a", "b"]}),
             ("names", {"names": "abcd"}),
@@ -304,6 +326,8 @@ class TestBadInput:
             ("budget", {"budget": 0}),
             ("budget", {"players": "grid:6x6", "budget": 1000}),
             ("chunk_size", {"chunk_size": 0}),
+            ("chunk_size", {"chunk_size": -1}),
+            ("model", {"model": None, "baseline": 0.5}),
             ("model", {"model": nn.Identity(), "baseline": 0.5}),
         ],
     )
@@ -312,6 +336,17 @@ class TestBadInput:
         with pytest.raises(InputError) as refused:
             explain(**given)
         assert refused.value.argument == argument
+
+    def test_one_sample(self):
+        """Numbers of samples and orders are whole ones, also where a tensor or NumPy has them."""
+        found = explain(ImageNet(), images(3), None, "grid:2x2")
+        for two in (2, np.int64(2), torch.tensor(2)):
+            assert found.top(1, sample=two).equals(found.top(1, sample=2))
+            assert torch.equal(found.order(two), found.order(2))
+        with pytest.raises(TypeError):
+            found.top(1, sample=1.5)
+        with pytest.raises(TypeError):
+            found.order(1.5)
 
     def test_probabilities(self):
         model = nn.Sequential(ImageNet(), nn.Softmax(1))

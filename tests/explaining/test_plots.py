@@ -254,3 +254,100 @@ def test_samples_that_are_not_there(explained, kind):
             getattr(Plots(explained), kind)(sample)
     with pytest.raises(InputError, match="count: got 0"):
         Plots(explained).pairs(0, 0)
+
+
+ODD = ("$", "cost in $", "$x$ & <y>", 'a "q" \\n', "a\nb", "$$", "a_b^c", "%")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["heatmap", "pairs", "matrix", "network", "spectrum", "graph"])
+def test_names_are_no_formulas(kind, tmp_path):
+    """Dollars, backslashes and line breaks in the names of players, network and classes."""
+    random = torch.Generator().manual_seed(0)
+    weights = torch.randn(8, 2, generator=random)
+    explanation = it.explain(
+        lambda x: x.prod(1, keepdim=True) + x.cumsum(1).tanh() @ weights,
+        torch.rand(1, 8, generator=random),
+        players=it.FeaturePlayers(names=ODD),
+        baseline=0.0,
+        network="$net$",
+        classes=["$0", "{$1"],
+    )
+    text = ElementTree.fromstring(svg(getattr(explanation.plot, kind)(), tmp_path))
+    shown = "".join(text.itertext())
+    assert "$net$" in shown
+    if kind != "spectrum":
+        assert "cost in $" in shown
+        assert "a b" in shown
+
+
+@pytest.mark.parametrize(("scale", "told"), [(1e-9, "e−"), (1e9, "e+"), (1.0, "."), (0.0, "+0.0")])
+def test_values_of_any_size_fit_into_their_cells(scale, told):
+    explanation = drawn(16, colour(32), it.GridPlayers(4, 4).cells((3, 32, 32)))
+    explanation.shapley *= scale
+    figure = Plots(explanation).heatmap()
+    check(figure)
+    texts = figure.axes[1].texts
+    assert len(texts) == 16
+    assert all(told in text.get_text() for text in texts)
+    assert overlapping(boxes(texts)) == 0
+
+
+@pytest.mark.parametrize("height", [16, 64, 256])
+@pytest.mark.parametrize("kind", ["heatmap", "pairs", "network"])
+def test_figures_have_the_proportions_of_the_image(kind, height):
+    image = torch.rand(3, height, 64, generator=torch.Generator().manual_seed(0))
+    cells = it.GridPlayers(3, 3).cells(image.shape)
+    figure = getattr(Plots(drawn(9, image, cells)), kind)()
+    check(figure)
+    assert figure.get_figheight() < 10
+    shown = [axes.get_window_extent().height for axes in figure.axes if axes.images]
+    assert max(shown) > 0.25 * figure.bbox.height
+
+
+def test_notes_of_bars_stay_on_the_page():
+    explanation = drawn(
+        64, torch.zeros(64), None, tuple(f"a long column name {k}" for k in range(64))
+    )
+    explanation.payoff = "log_odds"
+    check(Plots(explanation).heatmap())
+
+
+@pytest.mark.parametrize("kind", ["in range", "normalised", "bytes", "two channels", "no channels"])
+def test_the_graph_shows_inputs_as_the_heat_map_does(kind):
+    """Images outside of [0, 1] are scaled to it, not cut off."""
+    image = colour(6)
+    x = {
+        "in range": image,
+        "normalised": 4 * image - 2,
+        "bytes": (255 * image).byte(),
+        "two channels": image[:2],
+        "no channels": image[0],
+    }[kind]
+    explanation = it.explain(
+        lambda x: torch.stack([x.float().flatten(1).std(1), x.float().flatten(1)[:, 0]], 1),
+        x[None],
+        players="grid:2x2" if x.dim() == 3 else it.SegmentPlayers(torch.arange(36).view(6, 6) // 9),
+        baseline=0,
+    )
+    heat = explanation.plot.heatmap().axes[0].images[0].get_array()
+    heat = np.broadcast_to(heat if heat.ndim == 3 else heat[..., None], (6, 6, 3))
+    cells = explanation.cells(0).numpy()
+    graph = explanation.graph()
+    players = graph.layer("player")
+    thumbnails = explanation.plot.graph().axes[0].images[: len(players)]
+    for node, thumbnail in zip(players, thumbnails, strict=True):
+        own = np.isin(cells, node.players)
+        assert np.allclose(thumbnail.get_array()[own], heat[own], atol=1e-6)
+
+
+def test_the_graph_of_a_constant_network():
+    explanation = it.explain(
+        lambda x: torch.zeros(len(x), 2), torch.rand(1, 3), 0, "features", baseline=0.0
+    )
+    figure = explanation.plot.graph(noise=0)
+    check(figure)
+    shown = figure.axes[0].title, figure.axes[0]._left_title
+    assert all(box.x1 <= figure.bbox.x1 for box in boxes(list(shown)))
+    title = " ".join(figure.axes[0].get_title(loc="left").split())
+    assert title.endswith("0 concepts of 3 players")

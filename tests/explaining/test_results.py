@@ -210,3 +210,12 @@ def test_the_graph_is_that_of_the_strongest_concepts():
         found.graph(2)
     with pytest.raises(InputError, match="explanation: got one sampled"):
         sampled(300).graph()
+
+
+def test_the_graph_of_two_players():
+    found = explain(sine, torch.ones(1, 2).double(), 0, "features", baseline=0.0)
+    graph = found.graph(noise=0)
+    assert 0 < len(graph.layer("concept")) <= 8
+    assert graph.r2 == pytest.approx(1)
+    with pytest.raises(InputError, match="count: got 0"):
+        found.graph(count=0)

@@ -1,5 +1,6 @@
 """Segments of label maps as players: one map for all samples, or one for each."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -157,6 +158,10 @@ class TestLosses:
 class TestBadInput:
     def test_labels(self):
         for bad in (torch.rand(4, 5), torch.zeros(5, dtype=torch.int64), torch.zeros(1, 0)):
+            with pytest.raises(InputError, match="labels: got"):
+                SegmentPlayers(bad)
+        high = np.full((2, 2), 2**63, dtype=np.uint64)  # beyond int64
+        for bad in (None, "map", [[1, 2], [3]], np.array([["a", "b"]]), high):
             with pytest.raises(InputError, match="labels: got"):
                 SegmentPlayers(bad)
 

@@ -49,6 +49,10 @@ class TestFeaturePlayers:
             ([[0], []], "groups: got"),
             ([], "groups: got"),
             ([[-1], [0]], "groups: got"),
+            ([[0.5], [1]], "groups: got"),
+            ([0, 1], "groups: got"),
+            ("ab", "groups: got"),
+            (2, "groups: got"),
         ],
     )
     def test_bad_groups(self, groups, match):

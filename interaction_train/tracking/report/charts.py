@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogFormatter, NullFormatter
 
 from interaction_train.tracking.figures import new_figure
 from interaction_train.tracking.report.material import Series, number, words
@@ -101,6 +102,8 @@ def _draw(lines: dict[str, Series]) -> bytes:
         axes.set_xlabel("step")
         if _far_apart(lines.values()):
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(LogFormatter())  # matplotlib's default writes formulas
+            axes.yaxis.set_minor_formatter(NullFormatter())
         axes.spines["left"].set_visible(False)
         axes.grid(visible=False, axis="x")
         axes.tick_params(which="both", length=0)
