@@ -170,7 +170,7 @@ def test_the_help_is_about_the_arguments(capsys):
     with pytest.raises(SystemExit):
         run("--help")
     said = capsys.readouterr().out
-    assert "--model MODEL" in said and "a file with a label map" in " ".join(said.split())
+    assert "--model MODEL" in said
     assert len(said.splitlines()) < 200
 
 
