@@ -38,6 +38,9 @@ def run_command(name: str, args: list[str]) -> None:
     parser.add_argument("--config", action="config", help="A YAML file, or a packaged one's name.")
     parser.add_argument("--base", type=str | None, default=None, help="As in other configs.")
     parser.add_function_arguments(job, sub_configs=True)
+    for action in parser._actions:
+        if hasattr(action, "extra_help"):  # hundreds of subclasses of Module; see --model.help
+            action.extra_help = str
     config = parser.parse_args(with_bases(args))
     if job is explain_images and config.preset is None:
         config.preset = _torchvision_weights(config)

@@ -79,7 +79,8 @@ def one_line(report: str, classes: Iterable[type]) -> str:
         return f"{where}: got {unknown[1]!r}, expected the name or path of a class{hint}"
     other, path = _OTHER_CLASS.search(report), _PATH.search(report)
     if other:
-        return f"{where}: got {other[1] or (path and path[1])!r}, expected {other[2]}"
+        hint = ", or a function annotated to return one" if "a subclass of" in other[2] else ""
+        return f"{where}: got {other[1] or (path and path[1])!r}, expected {other[2]}{hint}"
     if given := re.findall(r"Problem with given class_path '([^']+)'", report):
         where += f" ({given[-1].split('.')[-1]})"
     said = [_PREFIX.sub("", line).partition(". Got value: Namespace(")[0] for line in lines]

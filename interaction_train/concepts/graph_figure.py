@@ -86,7 +86,7 @@ def _ordered(layer: list[GraphNode], places: dict[str, _Place]) -> list[GraphNod
 
 def _text(graph: Layers, node: GraphNode) -> str:
     if node.kind == "sum":
-        return f"Σ = {_number(graph, node.value)}\nv(∅) = {_number(graph, graph.constant)}"
+        return f"Σ = {_number(graph, node.value)}\nconstant = {_number(graph, graph.constant)}"
     label = " ".join(node.label.split())
     if len(label) > _LETTERS:
         several = f"{'OR' if node.is_or else 'AND'} of {len(node.players)}"

@@ -67,7 +67,8 @@ def explain_images(
     ``graph.json``. Where all coalitions are above the budget there are no concepts.
 
     Args:
-        model: images ``(B, C, H, W)`` → logits: a class or function by ``class_path``.
+        model: images ``(B, C, H, W)`` → logits: a class by ``class_path``, or a function annotated
+            to return a module (``def net() -> nn.Module``).
         image: a file, or several; PNG, JPEG and whatever else PIL reads. Transparency is dropped.
         data: instead, a data module, of whose test loader the first samples are explained.
         samples: how many of them.
@@ -86,8 +87,8 @@ def explain_images(
         players: cells of a grid, or a file with a label map, of the image's size or the input's:
             an image, or ``.npy`` with integers ``(H, W)``.
         payoff: of the explained class, ``log_odds``, ``log_prob``, ``logit`` or ``margin``.
-        baseline: what absent parts show, a pixel value or one per channel; default: the mean of the
-            normalisation.
+        baseline: what absent parts show, a pixel value in [0, 1] or one per channel; default: the
+            mean of the normalisation.
         budget: coalitions to evaluate per image, at most.
         count: how many concepts the graph shows, at most.
         noise: of the concepts, as in :func:`~interaction_train.concepts.sparse.sparse_concepts`.
@@ -113,6 +114,9 @@ def explain_images(
     known = None if preset is None else find_preset(preset)
     title = network or type(unwrap(model)).__name__
     model = _network(model, ckpt_path, normalization, known)
+    pixels = baseline if isinstance(baseline, list) else [baseline or 0.0]
+    if image is not None and not all(0 <= value <= 1 for value in pixels):
+        raise InputError("baseline", baseline, "pixel values in [0, 1]")
     if data is not None:
         for argument, value in (("size", size), ("channels", channels)):
             if value is not None:

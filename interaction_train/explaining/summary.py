@@ -51,11 +51,16 @@ def print_summary(
             f"{explanation.evaluations}. Fewer players or a larger budget give them."
         )
     else:
-        console.print(
-            f"The graph shows {len(concepts)} of {len(found.table)} concepts; refitted, they "
-            f"reproduce the network on all 2^{explanation.n} coalitions with "
-            f"R² = {found.graph.r2:.3f}."
-        )
+        console.print(_told(explanation, found, len(concepts)))
+
+
+def _told(explanation: Explanation, found: FewConcepts, shown: int) -> str:
+    if found.table.empty:
+        return f"No concepts: all 2^{explanation.n} coalitions have one value."
+    return (
+        f"The graph shows {shown} of {len(found.table)} concepts; refitted, they reproduce the "
+        f"network on all 2^{explanation.n} coalitions with R² = {found.graph.r2:.3f}."
+    )
 
 
 def print_files(folder: Path, files: list[str]) -> None:

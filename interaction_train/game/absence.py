@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -21,7 +22,8 @@ def input_baseline(model: nn.Module, baseline: float | Sequence[float] | None, x
         x: inputs ``(B, C, ...)``.
 
     Raises:
-        InputError: no baseline in the model either, or one for another number of channels.
+        InputError: no baseline in the model either, one for another number of channels, or one
+            that is not finite.
 
     Examples:
         >>> import torch
@@ -30,6 +32,9 @@ def input_baseline(model: nn.Module, baseline: float | Sequence[float] | None, x
         >>> input_baseline(network, None, torch.rand(2, 1, 8, 8))
         tensor([[[0.5000]]])
     """
+    given = baseline if isinstance(baseline, Sequence) else [baseline or 0.0]
+    if not all(map(math.isfinite, given)):
+        raise InputError("baseline", baseline, "finite numbers")
     if baseline is None:
         mean = default_baseline(model)
         if mean is None:

@@ -39,6 +39,10 @@ class Broken(TwoRooms):
         return self.nothing(x)
 
 
+def unannotated():
+    return TwoRooms()
+
+
 def half(width: int = 4) -> nn.Module:
     torch.manual_seed(width)
     return nn.Sequential(nn.Conv2d(1, width, 3), nn.Flatten(), nn.Linear(36 * width, 10))
@@ -148,10 +152,26 @@ def test_the_user_s_own_mistakes_keep_their_traceback(own_module, tmp_path):
         run("--model", "rooms.Broken", "--image", "a.png", "--baseline", "0")
 
 
+def test_a_function_has_to_say_that_it_returns_a_module(own_module, tmp_path, capsys):
+    with pytest.raises(SystemExit) as done:
+        run("--model", "rooms.unannotated", "--image", "a.png", "--baseline", "0")
+    assert done.value.code == 2
+    said = "model: got 'rooms.unannotated', expected a subclass of Module, or a function annotated"
+    assert said in capsys.readouterr().err
+
+
 def test_the_help_names_both_commands(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "tune-attack, explain" in capsys.readouterr().out
+
+
+def test_the_help_is_about_the_arguments(capsys):
+    with pytest.raises(SystemExit):
+        run("--help")
+    said = capsys.readouterr().out
+    assert "--model MODEL" in said
+    assert len(said.splitlines()) < 200
 
 
 @pytest.mark.parametrize(

@@ -261,6 +261,8 @@ def test_results_stay_until_they_may_be_replaced(tmp_path):
         ({"classes": ["a"]}, "classes: got 1 names, expected 10"),
         ({"normalization": {"mean": [0.1], "std": [1.0]}}, "normalization"),
         ({"channels": 2}, "channels"),
+        ({"baseline": 127.0}, "baseline: got 127.0, expected pixel values in [0, 1]"),
+        ({"baseline": [-0.1]}, "baseline: got [-0.1], expected pixel values in [0, 1]"),
         ({"size": 0}, "size"),
         ({"preset": "ResNet18_Weights.V7"}, "preset"),
         ({"channels": 3}, "channels: got 3, expected 1, as the network takes"),
@@ -283,9 +285,12 @@ def test_data_that_do_not_fit(tmp_path):
         job(None, tmp_path, data=DigitsDataModule(), size=8)
 
 
-def test_an_image_that_is_its_own_absence(tmp_path):
+def test_an_image_that_is_its_own_absence(tmp_path, capsys):
     Image.fromarray(np.full((8, 8), 51, dtype=np.uint8)).save(tmp_path / "a.png")
     with pytest.raises(InputError, match=r"noise: got .* what its absence is"):
         job(tmp_path / "a.png", tmp_path, baseline=0.2)
     (found,) = job(tmp_path / "a.png", tmp_path, baseline=0.2, noise=0.0)
     assert found.shapley.tolist() == [[0.0] * 4]
+    said = capsys.readouterr().out
+    assert "No concepts: all 2^4 coalitions have one value." in said
+    assert "nan" not in said

@@ -8,6 +8,7 @@ from torch import nn
 
 from interaction_train.errors import InputError
 from interaction_train.game import chunks
+from interaction_train.game.absence import input_baseline
 from interaction_train.game.layers import LayerSuffix, features
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import get_payoff
@@ -510,3 +511,9 @@ class TestRefusals:
     def test_output_of_the_model(self, model, got):
         with pytest.raises(InputError, match=rf"model: got an output of {got}"):
             self.game(model=model)(coalitions_of(2, 6))
+
+
+@pytest.mark.parametrize("baseline", [float("inf"), float("nan"), [0.0, float("-inf")]])
+def test_a_baseline_that_is_not_finite_is_refused(baseline):
+    with pytest.raises(InputError, match=r"baseline: got .* expected finite numbers"):
+        input_baseline(nn.Identity(), baseline, images(2))
