@@ -27,8 +27,8 @@ def attributions_figure(
 ) -> Figure:
     """Images, one a row, and beside each what every method gives to its cells.
 
-    Colours go up to the largest |a_i| of a method on an image, which is written above it, as methods
-    differ in scale.
+    Colours go up to the largest |a_i| of a method on an image, written above it, as methods differ
+    in scale.
 
     Args:
         images: ``(B, C, H, W)`` in [0, 1], of one or three channels.
