@@ -32,6 +32,11 @@ def digits(count: int, device: str) -> tuple[Tensor, Tensor]:
     return x.to(device), y.to(device)
 
 
+def noise(count: int, device: str) -> tuple[Tensor, Tensor]:
+    """Colour images; what they show does not change what they cost."""
+    return torch.rand(count, 3, 32, 32, device=device), torch.arange(count, device=device) % 10
+
+
 def gradients(network: nn.Module, rows: Tensor, labels: Tensor) -> Tensor:
     """Of the labels' logits, in one pass."""
     leaves = rows.detach().requires_grad_()
@@ -77,16 +82,18 @@ def main() -> None:
     rounds = 3 if quick else 9
     metrics: dict[str, float] = {}
 
-    net = it.pretrained(it.models.DigitsNet(), "digits_cnn").to(device).eval()
-    networks = {"digits": (net, *digits(32, device))}
+    digits_net = it.pretrained(it.models.DigitsNet(), "digits_cnn")
+    networks = {
+        "digits": (digits_net, *digits(32, device), it.GridPlayers(3, 3)),
+        "vgg": (it.models.CIFARVGG(), *noise(8, device), it.GridPlayers(2, 2)),
+    }
     if not quick:
-        wide = it.models.CIFARResNet().to(device).eval()
-        x = torch.rand(8, 3, 32, 32, device=device)
-        networks["resnet18"] = wide, x, torch.arange(8, device=device)
-    for name, (network, x, y) in networks.items():
+        networks["resnet"] = (it.models.CIFARResNet(), *noise(8, device), it.GridPlayers(2, 2))
+    for name, (network, x, y, players) in networks.items():
+        network.to(device).eval()
         absent = torch.full_like(x, 0.4)
-        game = it.MaskedGame(network, x, absent, it.GridPlayers(2, 2), "logit", y)
         pairs, both = torch.cat([x, absent]), y.repeat(2)
+        game = it.MaskedGame(network, x, absent, players, "logit", y)
         steps: dict[str, Callable[[], object]] = {
             "rescale": lambda game=game: attribute(game, "deeplift_rescale"),
             "bare": lambda n=network, p=pairs, b=both: gradients(n, p, b),
@@ -94,17 +101,16 @@ def main() -> None:
         seconds = interleaved(steps, 3 * rounds, device)
         metrics[f"rescale_over_twice_the_rows_{name}"] = seconds["rescale"] / seconds["bare"]
 
-    x, y = (part[: 1 if quick else 4] for part in digits(4, device))
-    game = it.MaskedGame(net, x, it.input_baseline(net, None, x), it.GridPlayers(3, 3), "logit", y)
-    count = len(x) * STEPS << game.n
-    rows, labels = (part.repeat_interleave(count // len(x), 0) for part in (x, y))
-    at_once = gradient_rows(x[0], count)
-    steps = {
-        "ours": lambda: allocation(game, "integrated_gradients", steps=STEPS),
-        "bare": lambda: passes(net, rows, labels, at_once),
-    }
-    seconds = interleaved(steps, rounds, device)
-    metrics["allocation_over_gradients"] = seconds["ours"] / seconds["bare"]
+        game = it.MaskedGame(network, x[:1], absent[:1], players, "logit", y[:1])
+        count = STEPS << game.n
+        rows, labels = x[:1].repeat_interleave(count, 0), y[:1].repeat_interleave(count)
+        at_once = gradient_rows(x[0], count)
+        steps = {
+            "ours": lambda game=game: allocation(game, "integrated_gradients", steps=STEPS),
+            "bare": lambda n=network, r=rows, b=labels, k=at_once: passes(n, r, b, k),
+        }
+        seconds = interleaved(steps, rounds, device)
+        metrics[f"allocation_over_gradients_{name}"] = seconds["ours"] / seconds["bare"]
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
