@@ -103,6 +103,9 @@ class AttributionReport(Monitor):
         self.baseline, self.chunk_size = baseline, chunk_size
         self._shown: tuple[Tensor, Tensor, dict[str, Tensor]] | None = None
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.require_baseline(self.baseline, pl_module)
+
     def measure(self, trainer: L.Trainer, loader: Any) -> Result:
         if not trainer.is_global_zero:
             return {}
