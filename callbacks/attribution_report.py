@@ -208,7 +208,7 @@ def _told(values: Tensor) -> dict[str, float]:
 
 
 def _percent(value: float, stderr: float) -> str:
-    digits = 0 if max(value, stderr) >= 1 else 1
+    digits = 0 if max(value, stderr) >= 0.0995 else 1
     return f"{100 * value:.{digits}f} ± {100 * stderr:.{digits}f}"
 
 
