@@ -31,6 +31,9 @@ def allocation(game: MaskedGame, method: str | Method, **options: Any) -> Tensor
     (Deng et al. 2024, Eq. 12), and it exists for any network. The paper's ratios W/J(S) (Eq. 13) do
     not, where J(S) = 0: these are amounts. Sets are in the order of the value tensors.
 
+    A method's own error, as of a quadrature over kinks, grows in the differences: ``incomplete``
+    shows it.
+
     In 2^n attributions, with flat memory beyond the result; from the dividends for occlusion,
     occlusion_patch, prediction_difference and shapley. With ``absents`` it is the mean of the
     allocations of each baseline's game, to compare with the mean of their dividends.
@@ -73,7 +76,7 @@ def _one_baseline(game: MaskedGame, method: str | Method, options: dict[str, Any
         if function is shapley:
             return effects * members / members.sum(0).clamp(min=1).to(effects)
         if function is occlusion_patch:
-            place = patch_places(game, options["patches"])
+            place = patch_places(game.n, options["patches"]).to(effects.device)
             together = place.unsqueeze(0) == place.unsqueeze(1)
             members = (together.unsqueeze(-1) & members).any(1)
         return effects * members

@@ -5,10 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from interaction_train.attributions.gradients import path_points, payoff_gradients
+from interaction_train.attributions.gradients import (
+    pass_rows,
+    path_points,
+    payoff_gradients,
+    weighted_sum,
+)
 from interaction_train.attributions.subgames import game_at
 from interaction_train.attributions.sums import player_sums
-from interaction_train.game.chunks import gradient_rows
+from interaction_train.game.evaluation import evaluation_mode
 from interaction_train.game.masked import MaskedGame
 
 
@@ -25,11 +30,12 @@ def path_derivatives(
         InputError: a payoff of several numbers, or a network without gradient.
     """
     n, batch = game.n, len(game.present)
-    rows = game.chunk_size or gradient_rows(game.present[0], batch * len(nodes))
-    with torch.inference_mode(False), torch.no_grad():
+    rows = pass_rows(game, batch * len(nodes))
+    with torch.inference_mode(False), torch.no_grad(), evaluation_mode(game.owner):
         dtype = torch.promote_types(game.present.dtype, torch.float32)
         slopes = torch.zeros(batch, n, dtype=dtype, device=game.present.device)
         bends = slopes.new_zeros(batch, n, n)
+        nodes, first, second = nodes.to(game.present), first.to(slopes), second.to(slopes)
         for some, part, inputs, samples in path_points(game, nodes, rows):
             inner = game_at(game, samples, inputs, game.absent[samples])
             d = game.present[samples] - inner.absent
@@ -37,9 +43,8 @@ def path_derivatives(
             slope = player_sums(inner, gradient.detach() * d).to(dtype)
             bend = _bends(inner, leaves, gradient, d).to(dtype)
             count = (-1, part.stop - part.start)
-            w, u = first[part].to(dtype), second[part].to(dtype)
-            slopes[some] += torch.einsum("p,sp...->s...", w, slope.unflatten(0, count))
-            bends[some] += torch.einsum("p,sp...->s...", u, bend.unflatten(0, count))
+            slopes[some] += weighted_sum(first[part], slope.unflatten(0, count))
+            bends[some] += weighted_sum(second[part], bend.unflatten(0, count))
         return slopes, bends
 
 

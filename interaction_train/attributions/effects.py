@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -15,13 +16,13 @@ from interaction_train.attributions.derivatives import path_derivatives
 from interaction_train.attributions.gradients import path_points, payoffs_at
 from interaction_train.attributions.subgames import masked_attributions
 from interaction_train.errors import InputError, in_range
-from interaction_train.game.evaluation import without_grad
+from interaction_train.game.evaluation import evaluation_mode, without_grad
 from interaction_train.game.masked import MaskedGame
-from interaction_train.game.precision import wide
+from interaction_train.game.precision import wide, wide_dtype
 from interaction_train.indices.exact import all_coalitions, dividends
 
 NODES = 17
-_TAIL = 1e-4  # of the last coefficients of a fit beside the largest, above which it has failed
+_DOUBT = 0.01  # of the change of v on the way, above which a fit has failed
 _KINKS = {
     *("relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "threshold"),
     *("hardtanh", "hardswish", "hardsigmoid", "hardshrink", "softshrink", "abs", "absolute"),
@@ -92,7 +93,7 @@ def second_order_effects(game: MaskedGame) -> tuple[Tensor, Tensor]:
         (tensor([[2., 0.]]), tensor([[[0., 3.],
                  [3., 0.]]]))
     """
-    start = torch.zeros(1, device=game.present.device)
+    start = torch.zeros(1)
     return path_derivatives(game, start, start + 1, start + 0.5)
 
 
@@ -103,7 +104,8 @@ def degree_effects(
 
     The payoff of b + t d is a power series in t, fitted by a polynomial at Chebyshev nodes on
     [−1, 1], where the network must be analytic: it is evaluated beyond the baseline, away from x.
-    In float64 degrees 1 to 5 are right to about 1e-8; rounding noise grows with the degree.
+    In float64 degrees 1 to 5 are right to about 1e-8; rounding noise grows with the degree, and
+    makes degree 5 in float32 uncertain by about 1e-3 of the payoff.
 
     Args:
         game: its payoff is one number.
@@ -114,8 +116,8 @@ def degree_effects(
 
     Raises:
         InputError: degrees or nodes out of range; more than 12 players for ``by_set``; a network
-            with kinks, which has no power series; a polynomial of ``nodes`` coefficients that does
-            not fit.
+            with kinks, which has no power series; a fit that may be off by more than a hundredth of
+            v's change on the way.
 
     Examples:
         >>> import interaction_train as it
@@ -142,28 +144,34 @@ def degree_effects(
 
 
 def _fitted(game: MaskedGame, degrees: int, nodes: int) -> Tensor:
-    device, batch = game.present.device, len(game.present)
-    angles = (np.arange(nodes) + 0.5) * np.pi / nodes
-    at = torch.from_numpy(np.cos(angles))
-    waves = np.cos(np.outer(np.arange(nodes), angles)) * 2 / nodes
-    waves[0] /= 2
-    powers = np.zeros((nodes, nodes))
-    for k in range(nodes):
-        powers[: k + 1, k] = np.polynomial.chebyshev.cheb2poly(np.eye(nodes)[k, : k + 1])
-    parts = []
-    with without_grad():
-        rows = game.choose_chunk(batch * nodes)
-        for _, _, inputs, samples in path_points(game, wide(at.to(device)), rows):
-            parts.append(payoffs_at(game, inputs, samples))
-    values = torch.cat(parts).view(batch, nodes)
-    coefficients = wide(values) @ wide(torch.from_numpy(waves).to(device)).T
-    tail = coefficients[:, -2:].abs().amax(-1)
-    scale = coefficients.abs().amax(-1)
-    if not bool((tail <= _TAIL * scale).all()):
-        got = f"{nodes}, with coefficients up to {float((tail / scale).max()):.1g} at the end"
-        raise InputError("nodes", got, "more, or a baseline nearer to the samples")
-    found = coefficients @ wide(torch.from_numpy(powers).to(device)).T
-    return found[:, 1 : degrees + 1].to(values)
+    batch, device = len(game.present), game.present.device
+    rules = (torch.from_numpy(rule) for rule in _chebyshev(nodes))
+    at, waves, powers = (rule.to(device, wide_dtype(device)) for rule in rules)
+    with evaluation_mode(game.owner), without_grad():
+        blocks = path_points(game, at.to(game.present), game.choose_chunk(batch * nodes))
+        values = torch.cat([payoffs_at(game, x, samples) for _, _, x, samples in blocks])
+    known = wide(values).view(batch, nodes)
+    coefficients, powers = known @ waves, powers[:, 1 : degrees + 1]
+    # What the last coefficients add tells how far off the rest, which is left out, may be.
+    doubt = (coefficients[:, -2:].abs() @ powers[-2:].abs()).amax(-1)
+    change = known.amax(-1) - known.amin(-1)
+    rounding = 16 * torch.finfo(values.dtype).eps * float(powers[-2:].abs().max())
+    if not bool((doubt <= _DOUBT * change + rounding * known.abs().amax(-1)).all()):
+        got = f"{nodes}, which leaves up to {float((doubt / change).max()):.1g} of v in doubt"
+        raise InputError("nodes", got, "more, fewer degrees, or a baseline nearer to the samples")
+    return (coefficients @ powers).to(values)
+
+
+@lru_cache(maxsize=8)
+def _chebyshev(count: int) -> tuple[np.ndarray[Any, Any], ...]:
+    """Nodes on [−1, 1], values there to Chebyshev coefficients, and those to powers of t."""
+    orders = np.arange(count)
+    angles = (orders + 0.5) * np.pi / count
+    waves = np.cos(np.outer(angles, orders)) * np.where(orders, 2, 1) / count
+    powers = np.zeros((count, count))
+    for k in orders:
+        powers[k, : k + 1] = np.polynomial.chebyshev.cheb2poly(np.eye(count)[k, : k + 1])
+    return np.cos(angles), waves, powers
 
 
 class _Calls(TorchFunctionMode):
@@ -181,7 +189,7 @@ class _Calls(TorchFunctionMode):
 
 
 def _refuse_kinks(game: MaskedGame) -> None:
-    with without_grad(), _Calls() as calls:
+    with evaluation_mode(game.owner), without_grad(), _Calls() as calls:
         payoffs_at(game, game.present[:1], slice(0, 1))
     found = sorted(_KINKS & {name.removesuffix("_with_indices") for name in calls.names})
     if found:

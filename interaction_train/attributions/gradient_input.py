@@ -29,5 +29,5 @@ def gradient_input(game: MaskedGame) -> Tensor:
         >>> gradient_input(it.MaskedGame(network, x, 0.0, it.UnitPlayers(), labels=y))
         tensor([[24., 12.]])
     """
-    once = torch.ones(1, device=game.present.device)
+    once = torch.ones(1)
     return player_sums(game, path_gradients(game, once, once))

@@ -12,16 +12,26 @@ from interaction_train.game.chunks import gradient_rows
 from interaction_train.game.evaluation import evaluation_mode
 from interaction_train.game.masked import MaskedGame
 
+_ELEMENTS = 2**15  # of a pass on a processor; small inputs take less time per row in large ones
+
+
+def pass_rows(game: MaskedGame, total: int) -> int:
+    """How many of ``total`` rows go through the network at once, forward and backward."""
+    sample = game.present[0]
+    most = min(total, _ELEMENTS // max(1, sample.numel()))
+    return game.chunk_size or max(most, gradient_rows(sample, total))
+
 
 def payoffs_at(game: MaskedGame, inputs: Tensor, samples: slice | Tensor) -> Tensor:
-    """Payoffs ``(R,)`` of inputs ``(R, ...)`` with these samples' labels; differentiable, in eval.
+    """Payoffs ``(R,)`` of inputs ``(R, ...)`` with these samples' labels; differentiable.
+
+    The caller holds the network in eval.
 
     Raises:
         InputError: a payoff of more than one number, such as ``"all"``.
     """
-    with evaluation_mode(game.owner):
-        # A copy: the network's first operation may be in place.
-        logits = checked_logits(game.model(inputs.clone()), len(inputs))
+    # A copy: the network's first operation may be in place.
+    logits = checked_logits(game.model(inputs.clone()), len(inputs))
     classes = (t[samples] for t in (game.labels, game.rivals) if t is not None)
     values = game.payoff(logits, *classes)
     if values.shape != (len(inputs),):
@@ -34,13 +44,13 @@ def payoff_gradients(
 ) -> tuple[Tensor, Tensor]:
     """Leaves with the values of inputs ``(R, ...)``, and the payoffs' gradients there.
 
-    ``again``: differentiable once more. The network is left without a trace.
+    ``again``: differentiable once more. The caller holds the network in eval.
 
     Raises:
         InputError: a network through which no gradient comes.
     """
     with torch.enable_grad():
-        leaves = inputs.detach().clone().requires_grad_()
+        leaves = inputs.detach().requires_grad_()
         values = payoffs_at(game, leaves, samples)
         if not values.requires_grad:
             got = "a network whose logits have no gradient with respect to its input"
@@ -54,10 +64,10 @@ def payoff_gradients(
 def path_points(
     game: MaskedGame, nodes: Tensor, rows: int
 ) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-    """Inputs b + t d in blocks of about ``rows``, for all samples and nodes t ``(P,)``.
+    """Inputs b + t d in blocks of about ``rows``, for all samples and nodes t.
 
-    Of each block the samples, the nodes, the inputs ``(S·P, ...)`` by sample and then by node, and
-    the sample of each.
+    Nodes are ``(P,)``, in the samples' dtype. Of each block the samples, the nodes, the inputs
+    ``(S·P, ...)`` by sample and then by node, and the sample of each.
     """
     batch, count = len(game.present), len(nodes)
     width, depth = max(1, rows // count), min(count, rows)
@@ -67,7 +77,7 @@ def path_points(
         each = torch.arange(some.start, some.stop, device=nodes.device)
         for first in range(0, count, depth):
             part = slice(first, min(first + depth, count))
-            t = nodes[part].to(present).view(1, -1, *(1 for _ in present.shape[2:]))
+            t = nodes[part].view(1, -1, *(1 for _ in present.shape[2:]))
             inputs = absent.lerp(present, t).flatten(0, 1)
             yield some, part, inputs, each.repeat_interleave(part.stop - part.start)
             if game.progress is not None:
@@ -77,15 +87,21 @@ def path_points(
 def path_gradients(game: MaskedGame, nodes: Tensor, weights: Tensor) -> Tensor:
     """Σ_p w_p d ⊙ ∂v/∂x at b + t_p d, with d = x − b, for every element: ``(B, ...)``.
 
-    Memory is flat in the number of nodes t_p.
+    Nodes t_p and weights are ``(P,)``; memory is flat in their number.
     """
-    rows = game.chunk_size or gradient_rows(game.present[0], len(game.present) * len(nodes))
+    rows = pass_rows(game, len(game.present) * len(nodes))
     # Tensors made in inference mode cannot take part in a backward pass; their copies can.
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), evaluation_mode(game.owner):
         dtype = torch.promote_types(game.present.dtype, torch.float32)
         total = torch.zeros_like(game.present, dtype=dtype)
+        nodes, weights = nodes.to(game.present), weights.to(total)
         for some, part, inputs, samples in path_points(game, nodes, rows):
             _, found = payoff_gradients(game, inputs, samples)
-            found = found.to(dtype).unflatten(0, (-1, part.stop - part.start))
-            total[some] += torch.einsum("p,sp...->s...", weights[part].to(dtype), found)
+            by_node = found.to(dtype).unflatten(0, (-1, part.stop - part.start))
+            total[some] += weighted_sum(weights[part], by_node)
         return total * (game.present - game.absent)
+
+
+def weighted_sum(weights: Tensor, by_node: Tensor) -> Tensor:
+    """Σ_p w_p of ``(S, P, ...)``; no matrix product, which may be rounded to TF32 on GPUs."""
+    return (weights.view(1, -1, *(1 for _ in by_node.shape[2:])) * by_node).sum(1)

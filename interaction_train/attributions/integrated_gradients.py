@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,6 @@ from interaction_train.attributions.subgames import over_baselines
 from interaction_train.attributions.sums import player_sums
 from interaction_train.errors import at_least
 from interaction_train.game.masked import MaskedGame
-from interaction_train.game.precision import wide_dtype
 
 STEPS = 64
 
@@ -42,7 +42,7 @@ def integrated_gradients(game: MaskedGame, *, steps: int = STEPS) -> Tensor:
         tensor([[8., 4.]])
     """
     at_least("steps", steps, 1)
-    nodes, weights = gauss_legendre(steps, game.present.device)
+    nodes, weights = torch.from_numpy(gauss_legendre(steps))
     return player_sums(game, path_gradients(game, nodes, weights))
 
 
@@ -60,9 +60,8 @@ def expected_gradients(game: MaskedGame, *, absents: Tensor, steps: int = STEPS)
     return over_baselines(game, absents, partial(integrated_gradients, steps=steps))
 
 
-def gauss_legendre(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Nodes and weights on [0, 1], in the dtype of sums."""
+@lru_cache(maxsize=8)
+def gauss_legendre(count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Nodes and weights on [0, 1], ``(2, count)``."""
     nodes, weights = np.polynomial.legendre.leggauss(count)
-    scaled = torch.from_numpy(np.stack([nodes / 2 + 0.5, weights / 2]))
-    nodes_on, weights_on = scaled.to(device, wide_dtype(device))
-    return nodes_on, weights_on
+    return np.stack([nodes / 2 + 0.5, weights / 2])

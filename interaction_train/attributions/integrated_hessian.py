@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,11 @@ import torch
 from torch import Tensor
 
 from interaction_train.attributions.derivatives import path_derivatives
+from interaction_train.attributions.integrated_gradients import gauss_legendre
 from interaction_train.attributions.subgames import masked_attributions
 from interaction_train.attributions.values import values_of
 from interaction_train.errors import InputError, at_least
 from interaction_train.game.masked import MaskedGame
-from interaction_train.game.precision import wide
 
 _MOST = 20  # players, as the result has a number for every set
 
@@ -63,7 +64,7 @@ def integrated_hessian(game: MaskedGame, *, augmented: bool = False, steps: int 
         small = torch.cat([single, pairs])
         # What a pair's effect gives each set is what x_ij's parts have beyond x_i's and x_j's.
         alone, both = masked_attributions(game, small, parts).split([n, len(i)], -1)
-        given = both.sum(-1) - alone @ pairs.to(alone).sum(0)
+        given = both.sum(-1) - (n - 1) * alone.sum(-1)
         values = values_of(game, torch.cat([torch.zeros_like(single[:1]), small])).to(given)
         empty, one, two = values.split([1, n, len(i)], -1)
         found = found - given
@@ -76,21 +77,20 @@ def integrated_hessian(game: MaskedGame, *, augmented: bool = False, steps: int 
 
 def _singles_and_pairs(game: MaskedGame, i: Tensor, j: Tensor, steps: int) -> Tensor:
     """The values of single players and then of the pairs i, j, ``(B, n + pairs)``."""
-    rule = torch.from_numpy(_gauss_log(steps))
-    u, weights = wide(rule.to(game.present.device))
+    u, weights = torch.from_numpy(_gauss_log(steps))
     slopes, bends = path_derivatives(game, u, weights, weights * u)
     return torch.cat([slopes + bends.diagonal(dim1=-2, dim2=-1), 2 * bends[:, i, j]], -1)
 
 
+@lru_cache(maxsize=8)
 def _gauss_log(count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Nodes u and weights of the Gauss quadrature of ∫₀¹ −ln(u) f(u) du, ``(2, count)``.
 
     From the three-term recurrence of the weight's orthogonal polynomials (Golub & Welsch).
     """
-    s, weights = np.polynomial.legendre.leggauss(10 * count + 100)
-    s = (s + 1) / 2
+    s, weights = gauss_legendre(10 * count + 100)
     u = s**8  # so that the sum over s is as good as the integral
-    mass = -32 * weights * s**7 * np.log(s)
+    mass = -64 * weights * s**7 * np.log(s)
     diagonal, beside = np.zeros(count), np.zeros(count)
     before, now = np.zeros_like(u), np.ones_like(u) / np.sqrt(mass.sum())
     for k in range(count):

@@ -40,7 +40,7 @@ def occlusion_patch(game: MaskedGame, *, patches: Patches) -> Tensor:
     Raises:
         InputError: a player in two patches or in none, or a payoff of several numbers.
     """
-    place = patch_places(game, patches)
+    place = patch_places(game.n, patches).to(game.present.device)
     removed = place == torch.arange(len(patches), device=place.device).unsqueeze(-1)
     full = torch.zeros_like(removed[:1])
     values = values_of(game, ~torch.cat([full, removed]))
@@ -62,13 +62,13 @@ def prediction_difference(game: MaskedGame, *, absents: Tensor) -> Tensor:
     return over_baselines(game, absents, occlusion, max(1, ROWS // (game.n + 1)))
 
 
-def patch_places(game: MaskedGame, patches: Patches) -> Tensor:
-    """The patch that every player is in, int64 ``(n,)``."""
+def patch_places(n: int, patches: Patches) -> Tensor:
+    """The patch that each of n players is in, int64 ``(n,)``; refuses what is no partition."""
     times = Counter(int(i) for patch in patches for i in patch)
-    if sorted(times) != list(range(game.n)) or max(times.values()) > 1 or not all(patches):
+    if sorted(times) != list(range(n)) or max(times.values()) > 1 or not all(patches):
         got = [list(patch) for patch in patches]
-        raise InputError("patches", got, f"a partition of the players 0 … {game.n - 1}")
-    places = torch.empty(game.n, dtype=torch.int64)
+        raise InputError("patches", got, f"a partition of the players 0 … {n - 1}")
+    places = torch.empty(n, dtype=torch.int64)
     for k, patch in enumerate(patches):
         places[list(patch)] = k
-    return places.to(game.present.device)
+    return places

@@ -30,8 +30,10 @@ class PrincipleReport:
 def check_principles(W: Tensor, dividends: Tensor) -> PrincipleReport:  # noqa: N803
     """Unrelated, incomplete and missing amounts of a method's allocation (Deng et al. 2024).
 
-    For methods that are not linear in the network, such as LRP-αβ, amounts are not unique, and what
-    the paper calls unrelated shows as incomplete.
+    The first principle, to leave no terms out, has no number of its own: an allocation has no
+    remainder, and what gradient_input leaves out or gives twice shows as incomplete, though the
+    paper's Table VI ticks its completeness. For methods that are not linear in the network, such as
+    LRP-αβ, amounts are not unique, and what the paper calls unrelated shows as incomplete.
 
     Args:
         W: ``(B, n, 2^n)``, the :func:`~interaction_train.attributions.allocation.allocation`.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from interaction_train.attributions.effects import Effects
+from interaction_train.attributions.occlusion import Patches, patch_places
 from interaction_train.errors import InputError, one_of
 
 _GRADIENT = ("gradient_input", "grad_cam", "lrp_epsilon")
@@ -24,7 +23,7 @@ def table_iv(
     *,
     printed: bool = False,
     by_set: bool = False,
-    patches: Sequence[Sequence[int]] | None = None,
+    patches: Patches | None = None,
     z: Tensor | None = None,
     alpha: float = 2.0,
     beta: float = -1.0,
@@ -45,7 +44,7 @@ def table_iv(
         printed: for the first three methods, the rule as Table IV prints it: I(e_i) alone.
         by_set: the amounts from each set, ``(B, n, 2^n)``, as an
             :func:`~interaction_train.attributions.allocation.allocation`.
-        patches: for occlusion_patch, lists of players.
+        patches: for occlusion_patch, lists of players, a partition.
         z: ``(B, n)``, for lrp_alpha_beta, deep_taylor and deeplift_reveal_cancel the contributions
             to the module's sum (less those of the baseline): N⁺ are those above 0.
         alpha: of lrp_alpha_beta, the share of N⁺.
@@ -73,9 +72,8 @@ def table_iv(
     elif method == "occlusion_patch":
         if patches is None:
             raise InputError("patches", None, f"lists of players for {method}")
-        weights = torch.zeros_like(degrees)
-        for patch in patches:
-            weights[list(patch)] = there[list(patch)].any(0).to(degrees)
+        place = patch_places(len(degrees), patches).to(degrees.device)
+        weights = torch.zeros_like(degrees).index_add_(0, place, degrees)[place].sign()
     else:
         if z is None or z.shape != (len(effects.values), len(degrees)):
             got = None if z is None else f"shape {tuple(z.shape)}"

@@ -8,6 +8,7 @@ from torch import Tensor
 from interaction_train.attributions.values import all_values
 from interaction_train.errors import InputError
 from interaction_train.game.masked import MaskedGame
+from interaction_train.game.precision import wide
 from interaction_train.indices.exact import all_coalitions
 
 
@@ -39,9 +40,9 @@ def infidelity(game: MaskedGame, a: Tensor) -> Tensor:
         raise InputError("a", f"shape {tuple(a.shape)}", f"attributions {wanted}")
     values = all_values(game)
     removed = all_coalitions(game.n, values.device)[1:]
-    claimed = a.to(values) @ removed.to(values).T
-    changes = values[:, -1:] - values.flip(-1)[:, 1:]  # N∖T is the complement of T's bits
-    return (claimed - changes).square().mean(-1)
+    claimed = wide(a) @ wide(removed).T
+    without = values.flip(-1)[:, 1:]  # of N∖T, whose index is the complement of T's
+    return (claimed - wide(values[:, -1:] - without)).square().mean(-1).to(values)
 
 
 def box_overlap(a: Tensor, box: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from interaction_train.attributions.gradients import pass_rows
 from interaction_train.errors import InputError
-from interaction_train.game.chunks import gradient_rows
 from interaction_train.game.masked import MaskedGame, masked_rows
 
 
@@ -36,7 +36,7 @@ def masked_attributions(
     ``method`` gives ``(R, m)`` for a game of R samples; memory beyond the result is flat.
     """
     device, (batch, *_) = game.present.device, game.present.shape
-    rows = game.chunk_size or gradient_rows(game.present[0], batch * len(coalitions))
+    rows = pass_rows(game, batch * len(coalitions))
     parts = []
     for some in coalitions.to(device).split(max(1, rows // batch)):
         samples = torch.arange(batch, device=device).repeat_interleave(len(some))
@@ -68,7 +68,7 @@ def over_baselines(
     present = game.present
     baselines = checked_absents(game, absents)
     count, batch = baselines.shape[:2]
-    rows = rows or game.chunk_size or gradient_rows(present[0], count * batch)
+    rows = rows or pass_rows(game, count * batch)
     total: Tensor | None = None
     for some in baselines.split(max(1, rows // batch)):
         samples = torch.arange(batch, device=present.device).repeat(len(some))

@@ -22,5 +22,7 @@ def player_sums(game: MaskedGame, elements: Tensor) -> Tensor:
     """
     batch, n, shape = len(game.present), game.n, game.present.shape[1:]
     single = torch.eye(n, dtype=torch.bool, device=game.present.device).expand(batch, n, n)
-    masks = game.players.mask(single, shape).expand(batch, n, *shape)
-    return (elements.unsqueeze(1) * masks).flatten(2).sum(-1)
+    masks = game.players.mask(single, shape)
+    # First over axes on which masks do not differ, such as channels.
+    alike = elements.sum_to_size(batch, *masks.shape[2:])
+    return (alike.unsqueeze(1) * masks).flatten(2).sum(-1)

@@ -142,6 +142,12 @@ class TestPrinciples:
         close(report.gap, [0])
         close(report.incomplete, [1])
 
+    def test_unrelated_amounts_do_not_cancel(self):
+        W = torch.zeros(1, 2, 4, dtype=torch.float64)  # noqa: N806
+        W[0, 0, 2], W[0, 1, 1] = 3, -3  # of each other's own effects
+        report = check_principles(W, tensor((0, 1, 1, 0)))
+        assert (report.unrelated, report.incomplete, report.gap) == (3, 3, 1)
+
     def test_what_the_empty_set_gets_counts_in_the_gap_alone(self):
         W = torch.zeros(1, 2, 4, dtype=torch.float64)  # noqa: N806
         W[0, 0, 0], W[0, 0, 1] = 2, 1

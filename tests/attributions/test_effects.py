@@ -99,7 +99,7 @@ class TestNetworks:
     def test_chunks_and_traces(self):
         game = grid_game(cnn(nn.Tanh()), 3)
         small = grid_game(game.model, 3, chunk_size=2)
-        for function in (second_order_effects, lambda g: (degree_effects(g, 4),)):
+        for function in (second_order_effects, lambda g: (degree_effects(g, 3, nodes=40),)):
             for got, expected in zip(function(small), function(game), strict=True):
                 close(got, expected, 1e-9)
         assert game.model.training
@@ -166,10 +166,24 @@ class TestKinks:
         layers = (nn.GELU(), nn.AvgPool2d(2), nn.Flatten(), nn.Dropout())
         assert degree_effects(self.game(*layers, payoff="log_odds"), 2).shape == (2, 2)
 
-    def test_a_pole_close_by(self):
-        game = game_of(lambda x: torch.cat([1 / (x * x + 0.01), 0 * x], 1), [1.0])
-        with pytest.raises(InputError, match=r"nodes: got 17, with coefficients up to .* at the e"):
-            degree_effects(game, 2)
+    @pytest.mark.parametrize("pole", [0.02, 0.1, 0.3, 0.6, 1.0, 2.0])
+    def test_a_pole_close_by(self, pole):
+        """1/(1 + (t/pole)²), whose terms are ±(1/pole)^k: refused, or right to a hundredth."""
+        game = game_of(lambda x: torch.cat([1 / (1 + (x / pole) ** 2), 0 * x], 1), [1.0])
+        if pole < 0.8:
+            with pytest.raises(InputError, match=r"nodes: got 17, which leaves up to .* in doubt"):
+                degree_effects(game, 4)
+        if pole > 0.5:
+            nodes = 17 if pole > 0.8 else 40
+            expected = tensor((0, -(pole**-2), 0, pole**-4))
+            close(degree_effects(game, 4, nodes=nodes), expected, 0.01)
+
+    def test_rounding_is_no_doubt(self):
+        model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+        x, y = torch.tensor([[0.1, 0.2, 0.3]]), torch.tensor([0])
+        for scale in (0.0, 1e-4, 1.0):
+            game = it.MaskedGame(model, scale * x, 0.0, it.UnitPlayers(), labels=y)
+            assert degree_effects(game, 5).dtype == torch.float32
 
     def test_ranges(self):
         game = game_of(SHEET, X)
@@ -241,6 +255,8 @@ class TestTableIV:
             table_iv("deep_taylor", effects)
         with pytest.raises(InputError, match="patches: got None"):
             table_iv("occlusion_patch", effects)
+        with pytest.raises(InputError, match=r"patches: .* a partition of the players 0 … 2"):
+            table_iv("occlusion_patch", effects, patches=[[0, 1]])
         with pytest.raises(InputError, match=r"degrees: got torch.int64 \(2, 3\)"):
             Effects(torch.zeros(2, 3, dtype=torch.int64), torch.zeros(1, 3))
 

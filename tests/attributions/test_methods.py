@@ -9,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 from torch import nn
 
 import interaction_train as it
+from interaction_train.attributions.allocation import allocation
 from interaction_train.attributions.attribute import METHODS, attribute
 from interaction_train.errors import InputError
 from tests.attributions.polynomials import ANTISYMMETRIC, SHEET, Polynomial, close, game_of, tensor
@@ -302,7 +303,11 @@ def test_a_function_of_the_users_own():
     def ends(game, *, factor=1):
         return factor * (game.present - game.absent)
 
-    close(attribute(game_of(SHEET, X), ends, factor=2), tensor((4, 6, 1)))
+    game = game_of(SHEET, X)
+    game.present.requires_grad_()
+    found = attribute(game, ends, factor=2)
+    close(found, tensor((4, 6, 1)))
+    assert not found.requires_grad
 
 
 def test_methods_are_named_after_their_functions():
@@ -314,3 +319,40 @@ def test_quadrature_of_a_kink():
     game = game_of(lambda x: torch.cat([(x - 1 / 3).abs(), 0 * x], 1), [1.0])
     for steps in (10, 100, 1000):
         assert abs(float(attribute(game, "integrated_gradients", steps=steps)) - 1 / 3) < 2 / steps
+
+
+class Watched(nn.Module):
+    """Counts the rows that go through a network."""
+
+    def __init__(self, inner) -> None:
+        super().__init__()
+        self.inner, self.rows = inner, []
+
+    def forward(self, x):
+        self.rows.append(len(x))
+        return self.inner(x)
+
+
+class TestMemory:
+    """However many nodes, baselines or coalitions there are, a pass has no more rows."""
+
+    @pytest.mark.parametrize("steps", [10, 1000])
+    def test_nodes(self, steps):
+        model = Watched(nn.Linear(64, 2).double())
+        game = game_of(model, torch.ones(2, 64, dtype=torch.float64))
+        attribute(game, "integrated_gradients", steps=steps)
+        assert sum(model.rows) == 2 * steps
+        assert max(model.rows) <= 512
+
+    def test_baselines(self):
+        model = Watched(nn.Linear(64, 2).double())
+        game = game_of(model, torch.ones(2, 64, dtype=torch.float64))
+        attribute(game, "expected_gradients", absents=torch.zeros(700, 64), steps=5)
+        assert sum(model.rows) == 2 * 5 * 700
+        assert max(model.rows) <= 512
+
+    def test_coalitions(self):
+        model = Watched(cnn(nn.ReLU()))
+        allocation(grid_game(model), "integrated_gradients", steps=100)
+        assert sum(model.rows) == 5 * 16 * 100
+        assert max(model.rows) <= 2**15 // 40

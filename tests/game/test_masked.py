@@ -148,7 +148,9 @@ class TestValues:
     def test_absent_broadcasts(self, shape):
         absent = torch.rand(shape, generator=generator(4), dtype=torch.float64)
         model, x, coalitions = smooth_network(), images(), coalitions_of(3, 5, 6)
-        got = MaskedGame(model, x, absent, PLAYERS, "all")(coalitions)
+        game = MaskedGame(model, x, absent, PLAYERS, "all")
+        got = game(coalitions)
+        assert torch.equal(game.absent, absent.expand_as(x))
         rows = slow_rows(x, absent, coalitions)
         with torch.no_grad():
             expected = model(rows.flatten(0, 1)).view(3, 5, 4)

@@ -133,6 +133,15 @@ class TestMapPerSample:
         assert part.count(SHAPE) == 5
         assert players.names(SHAPE)[4] == "segment 4"
 
+    def test_chosen_samples(self):
+        """Samples by their number, some of them twice."""
+        maps = torch.arange(3 * 4 * 5).view(3, 4, 5) % 7 % 3
+        chosen = torch.tensor([2, 0, 2])
+        coalitions = torch.rand(3, 6, 3) < 0.5
+        got = SegmentPlayers(maps).part(chosen).mask(coalitions, (2, 4, 5))
+        expected = SegmentPlayers(maps[chosen]).mask(coalitions, (2, 4, 5))
+        assert torch.equal(got, expected)
+
 
 class TestLosses:
     """Terms on training batches take one map, or a map for each sample of a whole batch."""
