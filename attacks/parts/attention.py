@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from interaction_train.attacks.parts.base import Part
 from interaction_train.attacks.parts.hooks import Hooks, hooked, networks_of
 from interaction_train.errors import InputError
-from interaction_train.game.functions import FunctionMode
+from interaction_train.game.function_mode import FunctionMode
 
 _PROJECTIONS = ({"qkv"}, {"to_qkv"}, {"query", "key", "value"})  # timm and Swin; MaxViT; others
 _SOFTMAX = {F.softmax, torch.softmax, Tensor.softmax}

@@ -17,7 +17,7 @@ from interaction_train.attacks.parts.ghost import Erosion
 from interaction_train.attacks.parts.hooks import hooked, layers_of, networks_of
 from interaction_train.attacks.parts.skip import residual_blocks
 from interaction_train.errors import InputError
-from interaction_train.game.functions import FunctionMode
+from interaction_train.game.function_mode import FunctionMode
 
 
 class LinearBackpropagation(Part):

@@ -15,7 +15,7 @@ from interaction_train.attacks.parts.base import Part, Step
 from interaction_train.attacks.parts.hooks import hooked, networks_of
 from interaction_train.attacks.parts.skip import residual_blocks
 from interaction_train.errors import InputError, at_least, in_range
-from interaction_train.game.functions import FunctionMode
+from interaction_train.game.function_mode import FunctionMode
 
 
 class GhostNetwork(Part):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from interaction_train.attributions.functions import Call, dependent
@@ -28,6 +27,12 @@ def _maximum(a: Tensor, b: Tensor) -> Tensor:
 
 def _minimum(a: Tensor, b: Tensor) -> Tensor:
     return (b - a).relu() * -1 + b
+
+
+def _prelu(input: Tensor, weight: Tensor) -> Tensor:
+    if weight.numel() > 1:  # one for every channel
+        weight = weight.view(-1, *(1 for _ in input.shape[2:]))
+    return input.relu() - (-input).relu() * weight
 
 
 def _layer_norm(
@@ -71,4 +76,5 @@ _SIMPLER: dict[str, Callable[..., Any]] = {
     "layer_norm": _layer_norm,
     "maximum": _maximum,
     "minimum": _minimum,
+    "prelu": _prelu,
 }

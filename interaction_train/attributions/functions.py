@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from interaction_train.errors import InputError
-from interaction_train.game.functions import Function
+from interaction_train.game.function_mode import Function
 
 # By name: the same one has several, such as F.relu, torch.relu, Tensor.relu and Tensor.relu_.
 _REFLECTED = {"iadd", "imul", "imatmul", "radd", "rmul", "rmatmul", "ipow"}
@@ -21,25 +21,30 @@ _ALIASES = {
     "true_divide": "div", "truediv": "div",
 }  # fmt: skip
 
-ELEMENTWISE = set(
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+ELEMENTWISE = _names(
     """abs atan celu clamp clamp_max clamp_min cos cosh elu erf exp expm1 gelu hardshrink
     hardsigmoid hardswish hardtanh leaky_relu log log1p logsigmoid mish pow prelu rdiv reciprocal
     relu relu6 rpow rrelu rsqrt rtruediv selu sigmoid silu sin sinh softplus softshrink softsign
-    sqrt square tan tanh tanhshrink threshold""".split()
+    sqrt square tan tanh tanhshrink threshold"""
 )
-MOVES = set(  # every number of the output is one of the input's, or a constant
+MOVES = _names(  # every number of the output is one of the input's, or a constant
     """alpha_dropout broadcast_to cat channel_shuffle chunk clone constant_pad_nd contiguous copy
     double dropout dropout1d dropout2d dropout3d expand expand_as feature_alpha_dropout
     feature_dropout flatten flip float gather get getitem index_select masked_fill moveaxis movedim
     narrow native_channel_shuffle pad permute pixel_shuffle pixel_unshuffle positive ravel repeat
     requires_grad reshape reshape_as roll select setitem split split_with_sizes squeeze stack
     swapaxes swapdims t take tensor_split tile to transpose type type_as unbind unflatten unfold
-    unsqueeze view view_as where""".split()
+    unsqueeze view view_as where"""
 )
-SUMS = set(  # affine, and of several of their tensors together
+SUMS = _names(  # affine, and of several of their tensors together
     """adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d add avg_pool1d avg_pool2d
     avg_pool3d batch_norm cumsum div fold interpolate mean neg rsub sub sum upsample
-    upsample_bilinear upsample_nearest""".split()
+    upsample_bilinear upsample_nearest"""
 )
 PRODUCTS = {"bmm", "einsum", "matmul", "mm", "mul", "mv"}  # affine in each tensor
 WEIGHTED = {f"conv{how}{d}d" for how in ("", "_transpose") for d in (1, 2, 3)} | {"addmm", "linear"}
@@ -66,7 +71,7 @@ def dependents(*values: object) -> list[Tensor]:
 
 
 class Call:
-    """A call of one of torch's functions, to be made with other tensors in the dependent ones' place.
+    """A call of one of torch's functions, which can be made with other inputs.
 
     Attributes:
         name: see :func:`name_of`.
@@ -93,17 +98,23 @@ class Call:
     @property
     def in_place(self) -> bool:
         """Whether it writes into its first argument."""
-        last = getattr(self.function, "__name__", "")
-        flags = [*self.args, self.kwargs.get("inplace")]
-        dunder = last.startswith("__i") and last not in ("__invert__", "__index__")
-        return (
-            (last.endswith("_") and not last.endswith("__"))
-            or dunder
-            or (self.name in ELEMENTWISE and any(flag is True for flag in flags))
-        )
+        spelling = getattr(self.function, "__name__", "")
+        if spelling.endswith("_"):
+            return not spelling.endswith("__") or spelling.startswith("__i")
+        flags = [*self.args, self.kwargs.get("inplace")]  # activations have no other flag
+        return self.name in ELEMENTWISE and any(flag is True for flag in flags)
+
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether it is a function of each element of its one input, with numbers besides."""
+        tensors = [t for t in tree_leaves((self.args, self.kwargs)) if isinstance(t, Tensor)]
+        others = sum(t.numel() > 1 for t in tensors if t is not self.inputs[0])
+        return self.name in ELEMENTWISE and len(self.inputs) == 1 and not others
 
     def elementwise(self) -> Callable[[Tensor], Tensor]:
         """The function of its one input, which is left as it is."""
+        if self.name == "relu":
+            return torch.relu
         if self.in_place:
             return lambda z: self.on(z.clone())
         return self.on

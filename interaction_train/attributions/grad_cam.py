@@ -10,7 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from interaction_train.attributions.backpropagation import game_parts, label_logits, plain_network
+from interaction_train.attributions.backpropagation import (
+    game_parts,
+    gradient_of,
+    label_logits,
+    plain_network,
+)
 from interaction_train.attributions.sums import player_sums
 from interaction_train.errors import InputError
 from interaction_train.game.chunks import gradient_rows
@@ -51,13 +56,17 @@ def grad_cam(game: MaskedGame, layer: str | None = None) -> Tensor:
             shapes = [tuple(output.shape) for output in outputs]
             raise InputError("layer", f"{layer!r} with outputs {shapes}", "one output (B, K, h, w)")
         (output,) = outputs
-        (gradient,) = torch.autograd.grad(values.sum(), output)
-        map_ = (gradient.mean((2, 3), keepdim=True) * output.detach()).sum(1, keepdim=True)
-        found.append(_resized(map_, present))
+        weights = gradient_of(values, output, torch.ones_like(values)).mean((2, 3), keepdim=True)
+        cam = (weights * output.detach()).sum(1, keepdim=True).to(values.dtype)
+        found.append(_resized(cam, present))
     return player_sums(game, torch.cat(found))
 
 
-def _keep(outputs: list[Tensor], module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+def _keep(
+    outputs: list[Tensor], module: nn.Module, inputs: object, output: object
+) -> Tensor | None:
+    if not isinstance(output, Tensor):
+        return None
     outputs.append(output.detach().requires_grad_())
     return outputs[-1].clone()  # an in-place operation may follow
 

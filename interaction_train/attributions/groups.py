@@ -28,7 +28,8 @@ class GroupedSecant(Secant):
     It is the mean secant over the orders in which the groups come in, so that a group's
     contribution to Δσ is its Shapley value. Affine functions of Wx + s alone, such as a BatchNorm
     in eval, belong to the module. An activation elsewhere, for instance behind the sum of a
-    residual block, has its input for its only group.
+    residual block, has its input for its only group. What a neuron that does not change in sum
+    passes on by its groups, which the ratios of (40) and (43) leave open, is their limit's.
 
     Raises:
         InputError: in a forward pass, a module's input that is changed in place before the
@@ -81,25 +82,23 @@ class GroupedSecant(Secant):
 
 def shapley_slopes(function: Callable[[Tensor], Tensor], base: Tensor, parts: Tensor) -> Tensor:
     """Shapley values of n parts ``(n, B, ...)`` in σ(base + Σ parts), per unit of each part."""
+    samples = max(1, (_ELEMENTS >> len(parts)) // base[0].numel())
+    pieces = zip(base.split(samples), parts.split(samples, 1), strict=True)
+    return torch.cat([_slopes(function, start, some) for start, some in pieces], 1)
+
+
+def _slopes(function: Callable[[Tensor], Tensor], base: Tensor, parts: Tensor) -> Tensor:
     count = len(parts)
-    coalitions = all_coalitions(count).to(parts.device)
-    size = max(1, _ELEMENTS // (len(coalitions) * base[0].numel()))
+    coalitions = all_coalitions(count).to(base.device)
+    sums = base + torch.einsum("kn,nb...->kb...", coalitions.to(base), parts)
+    weights = base.new_tensor([1 / (count * comb(count - 1, others)) for others in range(count)])
     found = []
-    for some, start in zip(parts.split(size, 1), base.split(size), strict=True):
-        sums = start + torch.einsum("kn,nb...->kb...", coalitions.to(some), some)
-        slopes = []
-        for player in range(count):
-            without = ~coalitions[:, player]
-            low, high = sums[without], sums[without.roll(2**player)]
-            each = secant(function, low.flatten(0, 1), high.flatten(0, 1)).unflatten(
-                0, low.shape[:2]
-            )
-            sizes = coalitions[without].sum(1)
-            weights = [1 / (count * comb(count - 1, size)) for size in range(count)]
-            each_weight = some.new_tensor(weights)[sizes]
-            slopes.append(torch.einsum("k,kb...->b...", each_weight, each))
-        found.append(torch.stack(slopes))
-    return torch.cat(found, 1)
+    for player in range(count):
+        out = ~coalitions[:, player]
+        low, high = sums[out], sums[out.roll(2**player)]
+        slopes = secant(function, low.flatten(0, 1), high.flatten(0, 1)).view_as(low)
+        found.append(torch.einsum("k,kb...->b...", weights[coalitions[out].sum(1)], slopes))
+    return torch.stack(found)
 
 
 def _moved(call: Call, part: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from interaction_train.attributions.functions import (
 from interaction_train.attributions.secant import Slope
 from interaction_train.attributions.weighted import weighted
 from interaction_train.errors import InputError, in_range
-from interaction_train.game.functions import Function, FunctionMode
+from interaction_train.game.function_mode import Function, FunctionMode
 from interaction_train.game.masked import MaskedGame
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from interaction_train.attributions.functions import Call, dependent
@@ -25,7 +24,7 @@ class Weighted:
         self,
         input: Tensor,
         weight: Tensor | None,
-        apply: Callable[[Tensor, Tensor | None], Tensor],
+        apply: Callable[..., Tensor],
         axis: int | None = None,
         filters: bool = False,
     ) -> None:
@@ -54,6 +53,9 @@ def weighted(call: Call) -> Weighted | None:
         return Weighted(
             b, a.detach(), lambda x, w: call.function(w, x), -2 if b.dim() > 1 else None
         )
+    if call.name == "addmm" and not call.kwargs:
+        _, x, weight = call.args
+        return Weighted(x, weight.detach(), lambda x, w: x @ w, -1) if dependent(x) else None
     if call.name == "sum":
         (x, *rest), kwargs = call.args, call.kwargs
         dims = rest[0] if rest else kwargs.get("dim")
