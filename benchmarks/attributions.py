@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import interaction_train as it
 from interaction_train.attributions import allocation, attribute, degree_effects
-from interaction_train.game.chunks import gradient_rows
+from interaction_train.attributions.gradients import pass_rows
 
 STEPS, DEGREES = 8, 5
 WANTED = {
@@ -104,7 +104,7 @@ def main() -> None:
         game = it.MaskedGame(network, x[:1], absent[:1], players, "logit", y[:1])
         count = STEPS << game.n
         rows, labels = x[:1].repeat_interleave(count, 0), y[:1].repeat_interleave(count)
-        at_once = gradient_rows(x[0], count)
+        at_once = pass_rows(game, count)
         steps = {
             "ours": lambda game=game: allocation(game, "integrated_gradients", steps=STEPS),
             "bare": lambda n=network, r=rows, b=labels, k=at_once: passes(n, r, b, k),
