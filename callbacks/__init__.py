@@ -3,7 +3,7 @@
 from interaction_train.callbacks.adversarial_robustness import AdversarialRobustness
 from interaction_train.callbacks.adversarial_training import AdversarialTraining
 from interaction_train.callbacks.adversarial_writer import AdversarialWriter
-from interaction_train.callbacks.attribution_report import AttributionReport as AttributionReport
+from interaction_train.callbacks.attribution_report import AttributionReport
 from interaction_train.callbacks.concept_monitor import ConceptMonitor
 from interaction_train.callbacks.exact_interactions import ExactInteractions
 from interaction_train.callbacks.generalization_gap import GeneralizationGap
@@ -15,6 +15,7 @@ __all__ = [
     "AdversarialRobustness",
     "AdversarialTraining",
     "AdversarialWriter",
+    "AttributionReport",
     "ConceptMonitor",
     "DisentanglementMonitor",
     "ExactInteractions",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,12 +49,14 @@ class AttributionReport(Monitor):
     - ``incomplete``: of effects not given, or given more than once;
     - ``gap``: of what the attributions miss of v(N) − v(∅) in sum;
 
-    and ``infidelity``, in the squared unit of the payoff
+    and ``infidelity``, in logits²
     (:func:`~interaction_train.attributions.scores.infidelity`). Methods that the network does not
-    admit are left out, with a warning that says why.
+    admit are left out, with a warning and a line below the table that say why; the loggers get NaN
+    for them, so that the keys are the same for all networks.
 
-    Goes to a table, ``attributions.json``, ``attributions.csv``, ``attributions.png`` and the
-    loggers (``test/attributions/<method>/…``).
+    Goes to a table, ``attributions.json``, ``attributions.csv``, ``attributions.png`` (for images
+    of one or three channels) and the loggers (``test/attributions/<method>/…``). The first process
+    measures. Most of the time goes into integrated gradients, of 64 · 2^cells inputs an image.
 
     Args:
         rows: rows of the grid; with ``cols`` at most 12 cells.
@@ -62,6 +65,9 @@ class AttributionReport(Monitor):
         methods: names in :data:`~interaction_train.attributions.METHODS`; default: all that need no
             further settings, but for Deep SHAP, which admits small layers only.
         baseline: of absent cells, a number or one per channel; default: the mean in ``Normalize``.
+        chunk_size: rows sent through the network at once; default: as
+            :class:`~interaction_train.game.masked.MaskedGame` chooses. Some hundreds are faster for
+            small inputs on a processor.
         common: the other arguments of :class:`~interaction_train.callbacks.monitor.Monitor`.
 
     Raises:
@@ -77,6 +83,7 @@ class AttributionReport(Monitor):
         samples: int = 8,
         methods: Sequence[str] = _DEFAULT,
         baseline: float | list[float] | None = None,
+        chunk_size: int | None = None,
         **common: Any,
     ) -> None:
         super().__init__(1, **common)
@@ -88,8 +95,16 @@ class AttributionReport(Monitor):
             raise InputError("methods", "none", "at least one")
         for method in methods:
             one_of("methods", method, METHODS)
-        self.n_samples, self.methods, self.baseline = samples, tuple(methods), baseline
+        if len(set(methods)) < len(methods):
+            raise InputError("methods", ", ".join(methods), "each of them once")
+        if chunk_size is not None:
+            at_least("chunk_size", chunk_size, 1)
+        self.n_samples, self.methods = samples, tuple(methods)
+        self.baseline, self.chunk_size = baseline, chunk_size
         self._shown: tuple[Tensor, Tensor, dict[str, Tensor]] | None = None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.require_baseline(self.baseline, pl_module)
 
     def measure(self, trainer: L.Trainer, loader: Any) -> Result:
         if not trainer.is_global_zero:
@@ -120,7 +135,7 @@ class AttributionReport(Monitor):
     ) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:
         """Method → its attributions and numbers ``(B, …)`` on the CPU; method → why it is out."""
         absent = input_baseline(network, self.baseline, x)
-        game = MaskedGame(network, x, absent, self.players, "logit", y)
+        game = MaskedGame(network, x, absent, self.players, "logit", y, chunk_size=self.chunk_size)
         effects = dividends(exact_values(game).double())
         found, refused = dict[str, dict[str, Tensor]](), dict[str, str]()
         for method in self.methods:
@@ -136,10 +151,12 @@ class AttributionReport(Monitor):
         return found, refused
 
     def keys(self, split: Split, result: Result) -> dict[str, float]:
+        found = result["methods"]
         return {
-            f"{split}/attributions/{method}/{name}": result["methods"][method][name]["value"]
+            f"{split}/attributions/{method}/{name}": (
+                found[method][name]["value"] if method in found else math.nan
+            )
             for method in self.methods
-            if method in result["methods"]
             for name in _NUMBERS
         }
 
@@ -149,7 +166,7 @@ class AttributionReport(Monitor):
         x, y, given = self._shown
         rows = [f"class {label}" for label in y.tolist()]
         grid = f"{self.players.rows} × {self.players.cols} cells"
-        title = f"Attributions to {grid} of the label's logit"
+        title = f"What {grid} do to the label's logit: orange raises it, blue lowers it"
         return {
             "attributions": attributions_figure(
                 x, self.players.cells(x.shape[1:]), given, rows, title
@@ -157,16 +174,20 @@ class AttributionReport(Monitor):
         }
 
     def table(self, result: Result) -> Table:
-        units = ("of Σ|J|", "of Σ|J|", "of Σ|J|", "logits²")
+        units = ("% of Σ|J|", "% of Σ|J|", "% of Σ|J|", "logits²")
         columns = (
-            Column(f"{name}\n({unit})", justify="right")
+            Column(f"{name}\n{unit}", justify="right")
             for name, unit in zip(_NUMBERS, units, strict=True)
         )
         title = f"What methods do with the effects of cells, {result['samples']} test images"
-        table = Table("method", *columns, title=title)
+        left_out = "\n".join(f"without {name}: {why}" for name, why in result["refused"].items())
+        table = Table(
+            "method", *columns, title=title, caption=left_out or None, caption_justify="left",
+            show_edge=False, pad_edge=False,
+        )  # fmt: skip
         for method, told in result["methods"].items():
-            cells = (f"{told[name]['value']:.3g} ± {told[name]['stderr']:.2g}" for name in _NUMBERS)
-            table.add_row(method, *cells)
+            shares = (_percent(**told[name]) for name in _NUMBERS[:3])
+            table.add_row(method, *shares, _short(**told[_NUMBERS[3]]))
         return table
 
     def csv_rows(self, result: Result) -> Mapping[str, Sequence[Sequence[Any]]]:
@@ -181,3 +202,18 @@ class AttributionReport(Monitor):
 def _told(values: Tensor) -> dict[str, float]:
     error = values.std() / len(values) ** 0.5
     return {"value": float(values.mean()), "stderr": float(error)}
+
+
+# Numbers with their errors, short enough for a table of 80 columns.
+
+
+def _percent(value: float, stderr: float) -> str:
+    digits = 0 if max(value, stderr) >= 0.0995 else 1
+    return f"{100 * value:.{digits}f} ± {100 * stderr:.{digits}f}"
+
+
+def _short(value: float, stderr: float) -> str:
+    if not 0.01 <= stderr < 1e5:
+        return f"{value:.2g} ± {stderr:.1g}"
+    digits = max(0, 1 - math.floor(math.log10(stderr)))
+    return f"{value:.{digits}f} ± {stderr:.{digits}f}"

@@ -20,6 +20,7 @@ JOBS = {
         ["--trainer.limit_predict_batches", "1", "--model.attack.steps", "2"],
         "white-box success",
     ),
+    "attributions": ("test", FAST, "What methods do with the effects of cells"),
     "base": ("fit", FAST, "test/loss"),
     "concepts": ("validate", FAST, "Concepts, 3 × 3 grid"),
     "spectrum": ("validate", FAST, "J(m) on"),

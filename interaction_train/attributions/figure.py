@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,6 +12,9 @@ from torch import Tensor
 from interaction_train.errors import InputError
 from interaction_train.tracking.figures import new_panels, show_image
 from interaction_train.tracking.style import SIGNED, styled
+
+_PANEL = 0.95  # inches
+_LETTERS = 13  # of a method's name in a line
 
 
 @styled()
@@ -23,7 +27,8 @@ def attributions_figure(
 ) -> Figure:
     """Images, one a row, and beside each what every method gives to its cells.
 
-    Colours are relative to the largest |a_i| of a method on an image, as methods differ in scale.
+    Colours go up to the largest |a_i| of a method on an image, written above it, as methods differ
+    in scale.
 
     Args:
         images: ``(B, C, H, W)`` in [0, 1], of one or three channels.
@@ -37,11 +42,9 @@ def attributions_figure(
     """
     if images.dim() != 4 or images.shape[1] not in (1, 3):
         raise InputError("images", f"shape {tuple(images.shape)}", "(B, 1 or 3, H, W)")
-    count, methods = len(images), list(attributions)
-    size = 1.25
-    figure, panels = new_panels(
-        count, 1 + len(methods), size * (1 + len(methods)), 0.5 + 1.35 * size * count
-    )
+    methods, lines = list(attributions), len(images)
+    width, height = _PANEL * (1 + len(methods)), 0.7 + 1.2 * _PANEL * lines
+    figure, panels = new_panels(lines, 1 + len(methods), width, height)
     place = cells.cpu().numpy()
     for b, (image, line) in enumerate(zip(images, panels, strict=True)):
         show_image(line[0], image.detach().float().cpu().movedim(0, -1).numpy(), rows[b])
@@ -50,7 +53,7 @@ def attributions_figure(
             limit = float(np.abs(values).max()) or 1.0
             axes.imshow(values[place], cmap=SIGNED, vmin=-limit, vmax=limit)
             axes.set_axis_off()
-            words = method.replace("_", " ")
-            axes.set_title(f"{words}\n±{limit:.2g}", fontsize=7, loc="center", pad=3)
+            name = fill(method.replace("_", " "), _LETTERS) + "\n" if b == 0 else ""
+            axes.set_title(f"{name}±{limit:.2g}", fontsize=7, loc="center", pad=3)
     figure.suptitle(title)
     return figure

@@ -17,6 +17,7 @@ from interaction_train.attacks import TransferAttack
 from interaction_train.callbacks import (
     AdversarialRobustness,
     AdversarialTraining,
+    AttributionReport,
     ConceptMonitor,
     DisentanglementMonitor,
     GeneralizationGap,
@@ -113,12 +114,34 @@ def monitored(world: int, rank: int, **arguments: Any) -> dict[str, Any]:
     return found
 
 
+class Kept(AttributionReport):
+    """Keeps what it measured."""
+
+    def measure(self, trainer: L.Trainer, loader: Any) -> dict[str, Any]:
+        self.kept = super().measure(trainer, loader)
+        return self.kept
+
+
+def reported(**arguments: Any) -> dict[str, Any]:
+    """What this process measures of attributions after ``test``."""
+    methods = ["occlusion", "deeplift_rescale", "grad_cam"]  # no layer here has positions
+    report = Kept(2, 2, samples=4, methods=methods, baseline=0.0)
+    trainer = L.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False,
+        enable_model_summary=False, fast_dev_run=2, callbacks=[report], **arguments,
+    )  # fmt: skip
+    module = InteractionClassifier(classifier())
+    trainer.test(module, DataLoader(TensorDataset(*images(8)), batch_size=2), verbose=False)
+    return report.kept
+
+
 def cases(batch_size: int, world: int = 1, rank: int = 0, **arguments: Any) -> dict[str, Any]:
     result = both(batch_size, **arguments)
     for name, share in (("adversarial", 1.0), ("adversarial share", 0.5)):
         training = AdversarialTraining(attack, share)
         result[name] = weights(fit(Plain(), training, batch_size=batch_size, **arguments))
     arguments.pop("sampler", None)
+    result["report"] = reported(**arguments)
     return result | monitored(world, rank, **arguments)
 
 

@@ -64,6 +64,18 @@ def test_the_losses_inside_and_from_the_regularizer(results):
     assert (single["inside/1"] - single["inside/2"]).abs().max() > 0.01
 
 
+def test_the_first_process_reports_attributions(results):
+    single, first, second = (result["report"] for result in results)
+    assert second == {}
+    assert first.keys() == single.keys()
+    assert set(first["methods"]) == {"occlusion", "deeplift_rescale"}
+    assert set(first["refused"]) == {"grad_cam"}
+    for method, values in single["attributions"].items():
+        torch.testing.assert_close(
+            torch.tensor(first["attributions"][method]), torch.tensor(values), rtol=1e-4, atol=1e-5
+        )
+
+
 def test_cases_differ_and_samples_count_once(results):
     single, first, _ = results
     assert not torch.equal(single["adversarial"], single["adversarial share"])

@@ -472,7 +472,14 @@ def test_a_class_of_another_kind_is_not_recommended(option, capsys):
 
 
 @pytest.mark.parametrize(
-    "callback", ["ConceptMonitor", "ExactInteractions", "SpectrumMonitor", "GeneralizationGap"]
+    "callback",
+    [
+        "AttributionReport",
+        "ConceptMonitor",
+        "ExactInteractions",
+        "SpectrumMonitor",
+        "GeneralizationGap",
+    ],
 )
 def test_a_missing_baseline_is_refused_before_training(callback, monkeypatch, capsys):
     def trained(*args):

@@ -1,0 +1,40 @@
+"""The figure of several methods' attributions."""
+
+import numpy as np
+import pytest
+import torch
+
+import interaction_train as it
+from interaction_train.attributions.figure import attributions_figure
+from interaction_train.errors import InputError
+
+CELLS = it.GridPlayers(2, 2).cells((1, 6, 6))
+GIVEN = {
+    "deeplift_reveal_cancel": torch.tensor([[1.0, -2.0, 0.0, 0.5], [0.0, 0.0, 0.0, 0.0]]),
+    "shapley": torch.tensor([[10.0, 20.0, 30.0, -40.0], [1.0, 1.0, 1.0, 1.0]]),
+}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_pixel_shows_what_its_cell_is_given(channels):
+    images = torch.rand(2, channels, 6, 6)
+    figure = attributions_figure(images, CELLS, GIVEN, ["class 3", "class 5"], "title")
+    panels = np.array(figure.axes).reshape(2, 3)
+    for b, line in enumerate(panels):
+        shown = line[0].images[0].get_array()
+        np.testing.assert_allclose(np.squeeze(shown), images[b].movedim(0, -1).squeeze(-1))
+        assert line[0].get_title() == ("class 3", "class 5")[b]
+        for axes, values in zip(line[1:], GIVEN.values(), strict=True):
+            pixels = axes.images[0]
+            np.testing.assert_allclose(pixels.get_array(), values[b][CELLS])
+            assert pixels.get_clim()[1] == (float(values[b].abs().max()) or 1)
+            assert sum(pixels.get_clim()) == 0  # no attribution is neutral
+    assert panels[0, 1].get_title() == "deeplift\nreveal cancel\n±2"
+    assert panels[1, 2].get_title() == "±1"
+    assert figure.get_suptitle() == "title"
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 6, 6), (2, 36)])
+def test_other_shapes_are_refused(shape):
+    with pytest.raises(InputError, match="images: got shape"):
+        attributions_figure(torch.rand(shape), CELLS, GIVEN, ["a", "b"], "title")
