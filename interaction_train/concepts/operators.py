@@ -66,15 +66,16 @@ class Operators:
 
     def values(self, x: Tensor) -> Tensor:
         """K x: the values ``(..., 2^n)`` of ANDs and ORs ``(..., 2, 2^n)``."""
-        i_and, i_or = x.unbind(-2)
-        i_or = torch.cat([torch.zeros_like(i_or[..., :1]), i_or[..., 1:]], -1)
-        return self._kron(i_and) + i_or.sum(-1, keepdim=True) - self._kron(i_or).flip(-1)
+        # The OR of ∅ is in both sums over ORs, and cancels.
+        ands, ors = self._kron(x).unbind(-2)
+        return ands + x[..., 1, :].sum(-1, keepdim=True) - ors.flip(-1)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Kᵀ y, ``(..., 2^n)`` → ``(..., 2, 2^n)``."""
-        i_or = y.sum(-1, keepdim=True) - self._kron(y.flip(-1), transposed=True)
-        i_or[..., 0] = 0
-        return torch.stack([self._kron(y, transposed=True), i_or], -2)
+        result = self._kron(torch.stack([y, y.flip(-1)], -2), transposed=True)
+        result[..., 1, :] = y.sum(-1, keepdim=True) - result[..., 1, :]
+        result[..., 1, 0] = 0
+        return result
 
     def solve(self, y: Tensor, tau: Tensor | float = 0.0) -> Tensor:
         """(K Kᵀ + τ I)⁻¹ y; τ broadcasts to ``(..., 1)``."""
