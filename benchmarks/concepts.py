@@ -134,14 +134,18 @@ def main() -> None:
     metrics["objective_over_released"] = max(ratios)
     metrics["seconds_per_sample_16_over_1"] = seconds["16"] / 16 / seconds["one"]
 
-    one = sparse_concepts(v[0], NOISE)
-    arguments_of_released = (v[0], one.and_, one.or_, float(one.constant), 0.9)
-    steps = {
-        "ours": lambda: select_concepts(one, v[0], r2=0.9, refit=False),
-        "released": lambda: released_removal(*arguments_of_released),
-    }
-    removal = interleaved(steps, 1 if quick else 5, device)
-    metrics["released_removal_over_ours"] = removal["released"] / removal["ours"]
+    for rows, cols in ((3, 3), (2, 5)):
+        game = games(rows, cols, 1, device)[0]
+        one = sparse_concepts(game, NOISE)
+        steps = {
+            "ours": lambda game=game, one=one: select_concepts(one, game, r2=0.9, refit=False),
+            "released": lambda game=game, one=one: released_removal(
+                game, one.and_, one.or_, float(one.constant), 0.9
+            ),
+        }
+        removal = interleaved(steps, 1 if quick else 5, device)
+        ratio = removal["released"] / removal["ours"]
+        metrics[f"released_removal_over_ours_n{rows * cols}"] = ratio
 
     many = torch.randn(16, 1 << 14, dtype=torch.float64, device=device)
     sparse_concepts(many[:1], NOISE, max_steps=2, tolerance=0.99)  # libraries are loaded
