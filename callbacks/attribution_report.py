@@ -28,6 +28,7 @@ from interaction_train.game.absence import input_baseline
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.players import GridPlayers
 from interaction_train.indices.exact import dividends, exact_values
+from interaction_train.metrics.rows import told_mean
 
 _DEFAULT = (
     "gradient_input", "occlusion", "integrated_gradients", "shapley", "grad_cam", "lrp_epsilon",
@@ -124,7 +125,7 @@ class AttributionReport(Monitor):
             "payoff": "logit",
             "grid": [self.players.rows, self.players.cols],
             "methods": {
-                name: {k: _told(v) for k, v in told.items()} for name, told in found.items()
+                name: {k: told_mean(v) for k, v in told.items()} for name, told in found.items()
             },
             "attributions": {name: values.tolist() for name, values in given.items()},
             "refused": refused,
@@ -197,11 +198,6 @@ class AttributionReport(Monitor):
             for method, told in result["methods"].items()
         ]
         return {self.stem: [header, *rows]}
-
-
-def _told(values: Tensor) -> dict[str, float]:
-    error = values.std() / len(values) ** 0.5
-    return {"value": float(values.mean()), "stderr": float(error)}
 
 
 # Numbers with their errors, short enough for a table of 80 columns.

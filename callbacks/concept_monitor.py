@@ -17,7 +17,6 @@ from interaction_train.callbacks.concept_rows import (
     concept_rows,
     concepts_in_words,
     from_rows,
-    mean_and_error,
     row_length,
 )
 from interaction_train.callbacks.monitor import Monitor, Result, Split
@@ -31,6 +30,7 @@ from interaction_train.game.payoffs import PAYOFFS
 from interaction_train.game.players import GridPlayers
 from interaction_train.game.precision import wide
 from interaction_train.indices.exact import all_coalitions, summable
+from interaction_train.metrics.rows import told_mean
 from interaction_train.tracking.figures import heat_map_figure
 
 _MOST = 16  # players: 65 536 coalitions
@@ -166,12 +166,12 @@ class ConceptMonitor(Monitor):
             "left_out": left_out,
         }
         for key in ("k90", "salient", f"r2_{self.count}"):
-            result[key] = mean_and_error(values.new_tensor([sample[key] for sample in told]))
+            result[key] = told_mean(values.new_tensor([sample[key] for sample in told]))
         reach = (values[:, -1] - values[:, 0]).abs()
-        result["objective"] = mean_and_error(concepts.objective, reach)
+        result["objective"] = told_mean(concepts.objective, reach)
         for kind, interactions in (("and", concepts.and_), ("or", concepts.or_)):
             first = 1 if kind == "and" else 2
-            strength = mean_and_error(strength_by_order(interactions)[:, first - 1 :])
+            strength = told_mean(strength_by_order(interactions)[:, first - 1 :])
             result[kind] = {"orders": list(range(first, self.n + 1)), **strength}
         return {**result, "concepts": told}
 

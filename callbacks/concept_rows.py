@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import compress
 from typing import Any
@@ -37,19 +36,6 @@ def from_rows(rows: Tensor, n: int) -> tuple[Tensor, Tensor, Concepts]:
     more = dict(zip(_SCALARS, scalars.unbind(1), strict=True))
     more |= {"steps": more["steps"].long(), "converged": more["converged"].bool()}
     return own.long(), values, Concepts(i_and, i_or, **more)
-
-
-def mean_and_error(x: Tensor, unit: Tensor | None = None) -> dict[str, Any]:
-    """Means over samples ``(B, …)`` with standard errors, NaN where there are too few samples.
-
-    With a unit ``(B,)`` the ratio of the means, whose error is that of the delta method.
-    """
-    unit = torch.ones_like(x) if unit is None else unit
-    value = x.mean(0) / unit.mean(0)
-    deviations = (x - value * unit) / unit.mean(0)
-    few = len(x) < 2
-    error = torch.full_like(value, math.nan) if few else deviations.std(0) / len(x) ** 0.5
-    return {"value": value.tolist(), "stderr": error.tolist()}
 
 
 def concepts_in_words(

@@ -17,6 +17,7 @@ from interaction_train.errors import InputError
 from interaction_train.explaining.sampled import Sampler, pair_matrices
 from interaction_train.game.players import Players
 from interaction_train.indices.exact import multi_order_interactions
+from interaction_train.metrics.rows import ratio, standard_error
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -125,11 +126,10 @@ class Results:
             self.evaluations, reading = sampler.evaluations, "rms"
             value = squares.mean(0).clamp(min=0).sqrt()
             deviations = (squares - squares.mean(0)) / (2 * value)
-        ratio = value / value.mean()
-        # What each sample adds to the error of a ratio of means, to first order.
-        changes = (deviations - ratio * deviations.mean(-1, keepdim=True)) / value.mean()
-        told = {"value": value, "stderr": _stderr(deviations)}
-        told |= {"J": ratio, "J_stderr": _stderr(changes)}
+        overall = value.mean(-1, keepdim=True), deviations.mean(-1, keepdim=True)
+        relative, changes = ratio((value, deviations), overall)
+        told = {"value": value, "stderr": standard_error(deviations)}
+        told |= {"J": relative, "J_stderr": standard_error(changes)}
         numbers = {key: tensor.tolist() for key, tensor in told.items()}
         return {"orders": orders, **numbers, "reading": reading}
 
@@ -196,10 +196,3 @@ class Results:
             got = "a sampled one from a pickle, which has no network"
             raise InputError("explanation", got, f"the one that explain() gave, for {what}")
         return self.sampler
-
-
-def _stderr(deviations: Tensor) -> Tensor:
-    """Of a mean over samples, from what each adds ``(B, M)``; NaN for one."""
-    if len(deviations) < 2:
-        return torch.full_like(deviations[0], torch.nan)
-    return deviations.std(0) / len(deviations) ** 0.5

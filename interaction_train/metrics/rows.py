@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -87,13 +89,29 @@ def ratio(top: Mean, bottom: Mean) -> Mean:
     return value, (top[1] - value * bottom[1]) / bottom[0]
 
 
+def standard_error(deviations: Tensor) -> Tensor:
+    """Of a mean, from what each sample adds, ``(B, ...)``; NaN for less than two."""
+    if len(deviations) < 2:
+        return deviations.new_full(deviations.shape[1:], torch.nan)
+    return deviations.std(0) / len(deviations) ** 0.5
+
+
+def told_mean(x: Tensor, unit: Tensor | None = None) -> dict[str, Any]:
+    """The ``value`` of a mean over samples ``(B, ...)`` and its ``stderr``, as plain numbers.
+
+    With a unit ``(B,)`` the ratio of the means.
+    """
+    mean = x.mean(0), x - x.mean(0)
+    if unit is not None:
+        mean = ratio(mean, (unit.mean(0), unit - unit.mean(0)))
+    return {"value": mean[0].tolist(), "stderr": standard_error(mean[1]).tolist()}
+
+
 def with_errors(means: dict[str, Mean], rows: Tensor) -> Statistics:
     """Means with standard errors, NaN for less than two samples; ``contexts`` and ``samples``."""
     result = {}
     for key, (value, deviations) in means.items():
-        few = len(deviations) < 2
-        error = torch.full_like(value, torch.nan) if few else deviations.std(0) / len(rows) ** 0.5
-        result[key], result[f"{key}_stderr"] = value, error
+        result[key], result[f"{key}_stderr"] = value, standard_error(deviations)
     result["contexts"] = column(rows, "count").mean(0)
     result["samples"] = torch.tensor(len(rows), device=rows.device)
     return result
