@@ -104,8 +104,7 @@ class ConceptMonitor(Monitor):
         if self.n > _MOST:
             raise InputError("rows", f"{rows} x {cols} cells", f"at most {_MOST} cells")
         in_range("count", count, 1, 2 << self.n)
-        if not 0 <= noise < 1:
-            raise InputError("noise", noise, "in [0, 1)")
+        in_range("noise", noise, 0, 1, below=True)
         self.n_samples, self.count, self.graphs, self.noise = n_samples, count, graphs, noise
         self.payoff, self.baseline, self.chunk_size = payoff, baseline, chunk_size
         self._names = self.players.names((rows, cols))

@@ -33,10 +33,20 @@ def at_least(argument: str, value: float, least: float) -> None:
         raise InputError(argument, value, f"at least {least}")
 
 
-def in_range(argument: str, value: float, low: float, high: float, *, above: bool = False) -> None:
-    """Refuse a number outside [low, high], or with ``above`` outside (low, high]; or NaN."""
-    if not (low < value if above else low <= value) or not value <= high:
-        raise InputError(argument, value, f"in {'(' if above else '['}{low:g}, {high:g}]")
+def in_range(
+    argument: str,
+    value: float,
+    low: float,
+    high: float,
+    *,
+    above: bool = False,
+    below: bool = False,
+) -> None:
+    """Refuse a number outside [low, high], which ``above`` and ``below`` leave open; or NaN."""
+    enough = low < value if above else low <= value
+    if not enough or not (value < high if below else value <= high):
+        begin, end = "(" if above else "[", ")" if below else "]"
+        raise InputError(argument, value, f"in {begin}{low:g}, {high:g}{end}")
 
 
 def one_of(argument: str, value: object, allowed: Collection[object]) -> None:

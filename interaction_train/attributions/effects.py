@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
@@ -10,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from interaction_train.attributions.derivatives import path_derivatives
 from interaction_train.attributions.gradients import path_points, payoffs_at
 from interaction_train.attributions.subgames import masked_attributions
 from interaction_train.errors import InputError, in_range
 from interaction_train.game.evaluation import evaluation_mode, without_grad
+from interaction_train.game.function_mode import Function, FunctionMode
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.precision import wide, wide_dtype
 from interaction_train.indices.exact import all_coalitions, dividends
@@ -174,18 +175,16 @@ def _chebyshev(count: int) -> tuple[np.ndarray[Any, Any], ...]:
     return np.cos(angles), waves, powers
 
 
-class _Calls(TorchFunctionMode):
+class _Calls(FunctionMode):
     """Names of the operations that run, without the underscore of those in place."""
 
     def __init__(self) -> None:
         super().__init__()
         self.names: list[str] = []
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        self.names.append(getattr(func, "__name__", "").strip("_"))
-        return func(*args, **(kwargs or {}))
+    def call(self, function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        self.names.append(getattr(function, "__name__", "").strip("_"))
+        return function(*args, **kwargs)
 
 
 def _refuse_kinks(game: MaskedGame) -> None:

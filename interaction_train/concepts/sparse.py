@@ -116,8 +116,7 @@ def _decompose(
     v: Tensor, name: str, noise: float, tolerance: float, max_steps: int, alpha: float
 ) -> Concepts:
     """Concepts of values ``(M, B, 2^n)``, as those of :func:`joint_concepts`."""
-    if not 0 <= noise < 1:
-        raise InputError("noise", noise, "in [0, 1)")
+    in_range("noise", noise, 0, 1, below=True)
     in_range("tolerance", tolerance, 0, 0.999, above=True)
     at_least("max_steps", max_steps, 1)
     if 0 in v.shape:

@@ -16,6 +16,7 @@ from interaction_train.game.evaluation import Logits, logits_of, unwrap
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import Payoff, all_logits, get_payoff
 from interaction_train.game.players import Players
+from interaction_train.indices.curve import one_number
 from interaction_train.indices.exact import exact_values, shapley_interactions, shapley_values
 
 
@@ -120,9 +121,7 @@ def explain(
 
 def _exact(game: MaskedGame, shown: bool | None) -> dict[str, Any]:
     with reported(game, "all coalitions", 2**game.n, shown):
-        values = exact_values(game, 2**game.n).cpu()
-    if values.dim() != 2:
-        raise InputError("payoff", "one value per class", "one number per coalition")
+        values = one_number(exact_values(game, 2**game.n)).cpu()
     wide = values.double()
     shapley, pairs = shapley_values(wide), shapley_interactions(wide)
     found = {"values": values, "empty": wide[:, 0], "full": wide[:, -1], "evaluations": 2**game.n}

@@ -12,7 +12,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from interaction_train.errors import InputError, at_least
+from interaction_train.errors import InputError, at_least, in_range
 from interaction_train.explaining.explain import explain
 from interaction_train.explaining.explanation import Explanation
 from interaction_train.explaining.files import check_folder, few_concepts, write_files
@@ -106,8 +106,7 @@ def explain_images(
     """
     at_least("count", count, 1)
     at_least("samples", samples, 1)
-    if not 0 <= noise < 1:
-        raise InputError("noise", noise, "in [0, 1)")
+    in_range("noise", noise, 0, 1, below=True)
     if (image is None) == (data is None):
         got = "neither image nor data" if image is None else "image and data"
         raise InputError("image", got, "one of them")

@@ -7,18 +7,18 @@ comparisons and integer inputs hide nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from interaction_train.errors import InputError
 from interaction_train.game.evaluation import evaluation_mode, without_grad
+from interaction_train.game.function_mode import Function, FunctionMode
 
 # These read the shape of a tensor, and not its numbers.
 _SHAPE_ONLY = {
@@ -78,19 +78,17 @@ class _Flow(TorchDispatchMode):
         return result
 
 
-class _Reads(TorchFunctionMode):
+class _Reads(FunctionMode):
     """Tells a flow of the reads that make no operation."""
 
     def __init__(self, flow: _Flow) -> None:
         super().__init__()
         self.flow = flow
 
-    def __torch_function__(
-        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if func in _HOST_READS:
+    def call(self, function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        if function in _HOST_READS:
             self.flow.host_reads.add(self.flow.depends(args[0]))
-        return func(*args, **(kwargs or {}))
+        return function(*args, **kwargs)
 
 
 def _tensors(values: object) -> list[Tensor]:

@@ -124,10 +124,14 @@ def require_finite(values: Tensor) -> None:
 
 def coalition_values(game: MaskedGame, coalitions: Tensor) -> Tensor:
     """v of coalitions in the dtype of sums, ``(B, K)``; one number per coalition, or it refuses."""
-    values = game(coalitions)
+    return wide(one_number(game(coalitions)))
+
+
+def one_number(values: Tensor) -> Tensor:
+    """A game's values ``(B, K)``; refuses those of a payoff of several numbers."""
     if values.dim() != 2:
         raise InputError("payoff", "one value per class", "one number per coalition")
-    return wide(values)
+    return values
 
 
 def end_coalitions(game: MaskedGame) -> Tensor:
