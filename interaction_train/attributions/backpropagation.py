@@ -14,7 +14,7 @@ from interaction_train.game.chunks import gradient_rows
 from interaction_train.game.evaluation import Network, evaluation_mode, unwrap
 from interaction_train.game.function_mode import FunctionMode
 from interaction_train.game.masked import MaskedGame
-from interaction_train.game.normalize import Normalize
+from interaction_train.game.normalize import normalize_layer
 from interaction_train.game.payoffs import logit
 
 _TOLERANCE = 1e-4  # of Σ|a|, by which a sum may miss the change of the logit
@@ -71,7 +71,7 @@ def relevances(game: MaskedGame, rules: Callable[[], FunctionMode]) -> Tensor:
             not 0 after :class:`~..game.normalize.Normalize`.
     """
     network, found = plain_network(game), []
-    normalize = _normalize_layer(network)
+    normalize = normalize_layer(network) if isinstance(network, nn.Module) else None
     for present, absent, y in game_parts(game, gradient_rows(game.present[0], len(game.present))):
         x, base = (rows if normalize is None else normalize(rows) for rows in (present, absent))
         if float(base.abs().max()) > _ZERO:
@@ -87,12 +87,6 @@ def relevances(game: MaskedGame, rules: Callable[[], FunctionMode]) -> Tensor:
                 values = label_logits(network, rows, y, game.owner)
             found.append(gradient_of(values, x, values.detach()).to(values.dtype))
     return player_sums(game, torch.cat(found))
-
-
-def _normalize_layer(network: Network) -> Normalize | None:
-    if not isinstance(network, nn.Module):
-        return None
-    return next((m for m in network.modules() if isinstance(m, Normalize)), None)
 
 
 @contextmanager

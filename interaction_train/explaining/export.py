@@ -30,7 +30,7 @@ def top(results: Results, k: int, sample: int, kind: Kind, **settings: Any) -> p
     at = results.at(sample)
     if kind == "concepts":
         return _top_concepts(results, k, at, **settings)
-    table = _table(results)
+    table = to_frame(results)
     table = table[(table["sample"] == at) & (table["order"] == (1 if kind == "players" else 2))]
     place = table["value"].abs().sort_values(ascending=False, kind="stable").index[:k]
     frame: pd.DataFrame = table.loc[place, ["players", "value", "stderr"]]
@@ -39,7 +39,25 @@ def top(results: Results, k: int, sample: int, kind: Kind, **settings: Any) -> p
 
 def to_frame(results: Results) -> pd.DataFrame:
     """As :meth:`~interaction_train.explaining.explanation.Explanation.to_frame`."""
-    return _table(results)
+    import pandas as pd
+
+    n, batch = results.n, len(results)
+    upper = torch.triu_indices(n, n, 1)
+
+    def both(single: Tensor, pairs: Tensor) -> Any:
+        return torch.cat([single, pairs[:, upper[0], upper[1]]], 1).flatten().numpy()
+
+    players = [*results.names, *_joined(results, upper.T.tolist())]
+    orders = [1] * n + [2] * upper.shape[1]
+    return pd.DataFrame(
+        {
+            "sample": torch.arange(batch).repeat_interleave(len(players)).numpy(),
+            "order": orders * batch,
+            "players": players * batch,
+            "value": both(results.shapley, results.pairs),
+            "stderr": both(results.shapley_stderr, results.pairs_stderr),
+        }
+    )
 
 
 def to_json(results: Results, path: str | Path | None = None) -> str:
@@ -93,28 +111,6 @@ def to_shapiq(results: Results, sample: int, index: Index) -> Any:
         estimated=not results.exact,
         estimation_budget=results.evaluations,
         baseline_value=empty,
-    )
-
-
-def _table(results: Results) -> pd.DataFrame:
-    import pandas as pd
-
-    n, batch = results.n, len(results)
-    upper = torch.triu_indices(n, n, 1)
-
-    def both(single: Tensor, pairs: Tensor) -> Any:
-        return torch.cat([single, pairs[:, upper[0], upper[1]]], 1).flatten().numpy()
-
-    players = [*results.names, *_joined(results, upper.T.tolist())]
-    orders = [1] * n + [2] * upper.shape[1]
-    return pd.DataFrame(
-        {
-            "sample": torch.arange(batch).repeat_interleave(len(players)).numpy(),
-            "order": orders * batch,
-            "players": players * batch,
-            "value": both(results.shapley, results.pairs),
-            "stderr": both(results.shapley_stderr, results.pairs_stderr),
-        }
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from interaction_train.errors import InputError
-from interaction_train.game.normalize import Normalize
+from interaction_train.game.normalize import normalize_layer
 
 NO_BASELINE = "numbers, as the network has no Normalize layer to take them from"
 
@@ -50,5 +50,6 @@ def input_baseline(model: nn.Module, baseline: float | Sequence[float] | None, x
 
 
 def default_baseline(model: nn.Module) -> Tensor | None:
-    """The training mean ``(C, 1, 1)`` in the model's first :class:`Normalize`; None without."""
-    return next((m.mean for m in model.modules() if isinstance(m, Normalize)), None)
+    """The training mean ``(C, 1, 1)`` in the model's first ``Normalize`` layer; None without."""
+    layer = normalize_layer(model)
+    return None if layer is None else layer.mean

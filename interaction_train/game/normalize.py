@@ -65,3 +65,8 @@ def normalized(network: nn.Module, mean: Sequence[float], std: Sequence[float]) 
 def _normalize_first(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     # A function of the module it is called with, so that copies and pickles of networks work.
     return network.get_submodule("normalize")(inputs[0]), *inputs[1:]
+
+
+def normalize_layer(network: nn.Module) -> Normalize | None:
+    """The first :class:`Normalize` in a network; None without."""
+    return next((m for m in network.modules() if isinstance(m, Normalize)), None)
