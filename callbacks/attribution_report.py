@@ -28,7 +28,7 @@ from interaction_train.game.absence import input_baseline
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.players import GridPlayers
 from interaction_train.indices.exact import dividends, exact_values
-from interaction_train.metrics.rows import told_mean
+from interaction_train.indices.means import told_mean
 
 _DEFAULT = (
     "gradient_input", "occlusion", "integrated_gradients", "shapley", "grad_cam", "lrp_epsilon",

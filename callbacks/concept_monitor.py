@@ -30,7 +30,7 @@ from interaction_train.game.payoffs import PAYOFFS
 from interaction_train.game.players import GridPlayers
 from interaction_train.game.precision import wide
 from interaction_train.indices.exact import all_coalitions, summable
-from interaction_train.metrics.rows import told_mean
+from interaction_train.indices.means import told_mean
 from interaction_train.tracking.figures import heat_map_figure
 
 _MOST = 16  # players: 65 536 coalitions

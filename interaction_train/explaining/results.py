@@ -17,7 +17,7 @@ from interaction_train.errors import InputError
 from interaction_train.explaining.sampled import Sampler, pair_matrices
 from interaction_train.game.players import Players
 from interaction_train.indices.exact import multi_order_interactions
-from interaction_train.metrics.rows import ratio, standard_error
+from interaction_train.indices.means import ratio, standard_error
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
