@@ -19,6 +19,10 @@ from interaction_train.models.networks import (
     DigitsMLP as DigitsMLP,
     DigitsNet as DigitsNet,
 )
+from interaction_train.models.tokens import (
+    TokenNetwork as TokenNetwork,
+    hugging_face as hugging_face,
+)
 from interaction_train.models.weights import (
     load_weights as load_weights,
     pretrained as pretrained,
