@@ -62,10 +62,8 @@ class GameBatch:
                 raise InputError("games", got, "games of one network")
             shapes = [(one.present.dtype, one.present.shape[2:]) for one in (first, game)]
             if pad is not None and (shapes[0] != shapes[1] or game.present.dim() < 2):
-                got = (
-                    f"samples {tuple(game.present.shape[1:])} and {tuple(first.present.shape[1:])}"
-                )
-                raise InputError("pad", pad, f"None: {got} differ in more than their first axis")
+                got = f"{tuple(game.present.shape[1:])} beside {tuple(first.present.shape[1:])}"
+                raise InputError("games", f"samples {got}", "ones that differ in their first axis")
         if chunk_size is not None:
             at_least("chunk_size", chunk_size, 1)
         self.games, self.pad, self.chunk_size = list(games), pad, chunk_size
