@@ -112,8 +112,9 @@ class KeyedDataset(KeyedPart):
     def inputs(self, places: Tensor, epochs: Tensor | None) -> Tensor:
         index = self.indices[places]
         x = self.resize(images(self.source, index))
-        for augmentation in self.augmentations if epochs is not None else ():
-            x = augmentation(x, Draws((epochs << 40) | index, self.seed, "augmentation"))
+        if epochs is not None:
+            for augmentation in self.augmentations:
+                x = augmentation(x, Draws((epochs << 40) | index, self.seed, "augmentation"))
         byte = x.dtype == torch.uint8
         return x.float().div_(255) if byte else checked_images(x, "transform").float()
 

@@ -100,14 +100,14 @@ class ImageDataModule(PartsDataModule):
         if highest >= self.num_classes:
             expected = f"at least {highest + 1}: a label is {highest}"
             raise InputError("num_classes", self.num_classes, expected)
-        parts = {name: (source, torch.arange(len(source))) for name, source in found.items()}
-        source, _ = parts["train"]
-        indices = self.divide(labels(source), found)
-        parts |= {name: (source, index) for name, index in indices.items()}
-        train = indices["train"]
+        indices = self.divide({name: labels(source) for name, source in found.items()})
+        source = found["train"]
         augmentations = self._augmentations(images(source, torch.tensor([0])).shape[1])
         size = resize(self.image_size)
-        self.parts = {name: KeyedDataset(*parts[name], size) for name in ("val", "test")}
+        self.parts = {
+            name: KeyedDataset(found[file], index, size) for name, (file, index) in indices.items()
+        }
+        _, train = indices["train"]
         self.parts["train"] = KeyedDataset(source, train, size, augmentations, self.seed)
 
     def _augmentations(self, channels: int) -> list[Augmentation]:

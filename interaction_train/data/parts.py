@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -16,7 +17,6 @@ from interaction_train.data.keyed import Batch, KeyedLoader, KeyedPart, KeyedSam
 from interaction_train.data.sources import Split
 from interaction_train.errors import InputError, at_least, one_of
 
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 _LEAST = {"batch_size": 1, "num_workers": 0}
 _SPLIT_SEED = 0  # of every run, so that runs share their validation and test sets
 
@@ -44,21 +44,28 @@ class PartsDataModule(LightningDataModule):
             raise InputError("train_fraction", self.train_fraction, "a number above 0 and up to 1")
         if not 0 <= self.seed < 1 << 32:
             raise InputError("seed", self.seed, "an integer from 0 to 2^32 - 1")
-        one_of("predict_split", self.predict_split, SPLITS)
+        one_of("predict_split", self.predict_split, ("train", "val", "test"))
 
-    def divide(self, labels: Tensor, given: Mapping[Split, Any]) -> dict[Split, Tensor]:
-        """Indices of the training samples, labelled ``labels``, and of what is split off them.
+    @abstractmethod
+    def setup(self, stage: str | None = None) -> None:
+        """Make the parts, once."""
 
-        That is each part that is not ``given``; the fractions are the module's.
+    def divide(self, labels: Mapping[Split, Tensor]) -> dict[Split, tuple[Split, Tensor]]:
+        """Each part: which of the sets with these labels it comes from, and the indices in it.
+
+        Every set is a part, "train" less what is split off it for the parts that have no set.
         """
-        train, found = torch.arange(len(labels)), dict[Split, Tensor]()
+        found = {name: (name, torch.arange(len(own))) for name, own in labels.items()}
+        train = found["train"][1]
         fractions: dict[Split, float] = {"test": self.test_fraction, "val": self.val_fraction}
         for name, fraction in fractions.items():
-            if name not in given:
-                train, found[name] = _stratified(labels, train, fraction, f"{name}_fraction")
+            if name not in labels:
+                argument = f"{name}_fraction"
+                train, part = _stratified(labels["train"], train, fraction, argument)
+                found[name] = "train", part
         if self.train_fraction < 1:
-            _, train = _stratified(labels, train, self.train_fraction, "train_fraction")
-        return {"train": train, **found}
+            _, train = _stratified(labels["train"], train, self.train_fraction, "train_fraction")
+        return {**found, "train": ("train", train)}
 
     def train_dataloader(self) -> DataLoader[Batch]:
         self.setup()
