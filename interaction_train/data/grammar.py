@@ -1,8 +1,9 @@
 """A small language of opinions with negation, intensifiers and idioms, whose truth is known.
 
 A clause is a subject, a verb and an opinion: an adjective, worth ±1, which an intensifier doubles
-and a negation around both turns; or an idiom, worth what its words alone do not say. A sentence is
-one clause or two, perhaps with a remark that says nothing, and its label is the sign of their sum.
+and a negation around both turns; or an idiom, worth ±1, which its words alone do not say. A
+sentence is a clause or two, which agree ("and") or contrast ("but", where the stronger one counts),
+perhaps with a remark that says nothing. Its label is the sign of the clauses' sum.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ SUBJECTS = _options(
     "second act, first scene, pace, humor, music, direction, world, last chapter",
 )
 VERBS = _options("is, was, seems, feels, looks, remains")
-LINKS = _options("and, but, while, though")
+LINKS = {"and": 1, "but": -1, "yet": -1, "though": -1}  # the sign of the second clause
 REMARKS = _options(
     "in the end, for a debut, at times, from the first scene, to this day, on the second try",
     "with the birds, out of nothing, all the way, in this world, before the last act",
@@ -117,15 +118,14 @@ class _Writer:
         if len(self.tokens) - start > 1:
             self.phrases.append(Phrase(kind, start, len(self.tokens)))
 
-    def clause(self) -> int:
-        """Its value."""
+    def clause(self, sign: int) -> int:
+        """One of that sign; its value."""
         start = len(self.tokens)
         self.say(self.one_of(OWNERS), self.one_of(SUBJECTS))
         self.close("subject", start)
         verb = len(self.tokens)
         self.say(self.one_of(VERBS))
         opinion = len(self.tokens)
-        sign = 1 if self.happens(0.5) else -1
         if self.happens(0.2):
             self.say(self.one_of(IDIOMS[sign]))
             self.close("idiom", opinion)
@@ -144,23 +144,25 @@ class _Writer:
         inner = len(self.tokens)
         if intensified:
             self.say(self.one_of(INTENSIFIERS))
-        self.say(self.one_of(ADJECTIVES[sign]))
+        self.say(self.one_of(ADJECTIVES[-sign if negated else sign]))
         if intensified:
             self.close("intensified", inner)
         if negated:
             self.close("negation", start)
-        return sign * (2 if intensified else 1) * (-1 if negated else 1)
+        return 2 * sign if intensified else sign
 
 
 def _sentence(numbers: Iterator[float]) -> Sentence:
     writer = _Writer(numbers)
-    value = writer.clause()
+    sign = 1 if writer.happens(0.5) else -1
+    value = writer.clause(sign)
     one = len(writer.tokens), len(writer.phrases)
-    if writer.happens(0.5):
-        writer.say(writer.one_of(LINKS))
-        total = value + writer.clause()
+    if writer.happens(0.6):
+        link = writer.one_of(list(LINKS))
+        writer.say(link)
+        total = value + writer.clause(sign * LINKS[link])
         writer.close("link", one[0])
-        if total == 0:  # a tie says nothing: the first clause stays alone
+        if total == 0:  # a tie says nothing: the first clause is all
             del writer.tokens[one[0] :], writer.phrases[one[1] :]
         value = total or value
     if writer.happens(0.3):

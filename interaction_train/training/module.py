@@ -98,8 +98,8 @@ class InteractionClassifier(L.LightningModule):
             raise InputError("num_classes", self.num_classes, expected)
         if stage == "fit" and data is not None:
             for module in self.model.modules():
-                if hasattr(module, "adapt_to"):
-                    module.adapt_to(data)
+                if callable(adapt := getattr(module, "adapt_to", None)):
+                    adapt(data)
 
     def on_fit_start(self) -> None:
         warn_of_schedule(self.losses, self.model, self.trainer)
