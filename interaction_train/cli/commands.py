@@ -11,7 +11,7 @@ from torchvision.models import WeightsEnum
 from interaction_train import __version__
 from interaction_train.attacks.tuning.job import tune_attack
 from interaction_train.cli.configs import with_bases
-from interaction_train.explaining.job import explain_images
+from interaction_train.explaining.job import explain_samples
 
 COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
     "tune-attack": (
@@ -19,8 +19,8 @@ COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
         "Search parts and settings of an attack for your own networks and images.",
     ),
     "explain": (
-        explain_images,
-        "Figures, tables and a graph of concepts that explain what a network says about images.",
+        explain_samples,
+        "Figures, tables and a graph of concepts that explain what a network says about samples.",
     ),
 }
 """Name → the function that does it, and what it does."""
@@ -42,7 +42,7 @@ def run_command(name: str, args: list[str]) -> None:
         if hasattr(action, "extra_help"):  # hundreds of subclasses of Module; see --model.help
             action.extra_help = str
     config = parser.parse_args(with_bases(args))
-    if job is explain_images and config.preset is None:
+    if job is explain_samples and config.preset is None:
         config.preset = _torchvision_weights(config)
     made = parser.instantiate(config)
     job(**{key: value for key, value in made.items() if key not in ("config", "base")})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -84,6 +85,76 @@ def explain(
         Explanation(DigitsNet, log_odds, 1 sample, 4 players, exact from 16 evaluations each)
     """
     at_least("budget", budget, 1)
+    question = ask(
+        model, x, y, players, baseline=baseline, payoff=payoff, names=names, classes=classes,
+        network=network, chunk_size=chunk_size,
+    )  # fmt: skip
+    game = question.game
+    if 2**game.n > budget:
+        return question.sampled(budget, seed, progress)
+    with reported(game, "all coalitions", 2**game.n, progress):
+        values = exact_values(game, 2**game.n)
+    return question.exact(values)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A game to explain, and what an explanation tells beside its numbers."""
+
+    game: MaskedGame
+    about: Mapping[str, Any]
+
+    def exact(self, values: Tensor) -> Explanation:
+        """The explanation from the game's values on all coalitions, ``(B, 2^n)``."""
+        values = one_number(values).cpu()
+        wide = values.double()
+        shapley, pairs = shapley_values(wide), shapley_interactions(wide)
+        return Explanation(
+            **self.about,
+            values=values,
+            empty=wide[:, 0],
+            full=wide[:, -1],
+            shapley=shapley,
+            shapley_stderr=torch.zeros_like(shapley),
+            pairs=pairs,
+            pairs_stderr=torch.zeros_like(pairs),
+            evaluations=2**self.game.n,
+        )
+
+    def sampled(self, budget: int, seed: int, progress: bool | None) -> Explanation:
+        """The explanation from a budget of coalitions."""
+        sampler = Sampler(self.game, budget, seed, progress)
+        values, estimates = sampler.values_and_pairs()
+        pairs, errors = pair_matrices(estimates, self.game.n)
+        empty, full = values.ends.to("cpu", torch.float64).unbind(-1)
+        return Explanation(
+            **self.about,
+            values=None,
+            empty=empty,
+            full=full,
+            shapley=values.value.to("cpu", torch.float64),
+            shapley_stderr=values.stderr.to("cpu", torch.float64),
+            pairs=pairs,
+            pairs_stderr=errors,
+            evaluations=sampler.evaluations,
+            sampler=sampler,
+        )
+
+
+def ask(
+    model: nn.Module | Callable[..., Any],
+    x: Tensor,
+    y: int | Sequence[int] | Tensor | None,
+    players: str | Players,
+    *,
+    baseline: Any,
+    payoff: str | Payoff,
+    names: Sequence[str] | None,
+    classes: Sequence[str] | Mapping[int, str] | None,
+    network: str | None,
+    chunk_size: int | None,
+) -> Question:
+    """The checked question that :func:`explain` answers; arguments and errors are the same."""
     if chunk_size is not None:
         at_least("chunk_size", chunk_size, 1)
     if not callable(model):
@@ -109,39 +180,16 @@ def explain(
     game = MaskedGame(
         logits_model, x, absent, players, payoff, labels, chunk_size=chunk_size, owner=owner
     )
-    whole = 2**game.n <= budget
-    found = _exact(game, progress) if whole else _sampled(game, budget, seed, progress)
-    return Explanation(
-        x=x.cpu(),
-        labels=labels.cpu(),
-        players=players,
-        names=tuple(shown),
-        payoff=payoff if isinstance(payoff, str) else getattr(payoff, "__name__", "payoff"),
-        network=network or _name(model),
-        classes=None if classes is None else [str(classes[k]) for k in range(len(classes))],
-        **found,
-    )
-
-
-def _exact(game: MaskedGame, shown: bool | None) -> dict[str, Any]:
-    with reported(game, "all coalitions", 2**game.n, shown):
-        values = one_number(exact_values(game, 2**game.n)).cpu()
-    wide = values.double()
-    shapley, pairs = shapley_values(wide), shapley_interactions(wide)
-    found = {"values": values, "empty": wide[:, 0], "full": wide[:, -1], "evaluations": 2**game.n}
-    found |= {"shapley": shapley, "shapley_stderr": torch.zeros_like(shapley)}
-    return {**found, "pairs": pairs, "pairs_stderr": torch.zeros_like(pairs)}
-
-
-def _sampled(game: MaskedGame, budget: int, seed: int, shown: bool | None) -> dict[str, Any]:
-    sampler = Sampler(game, budget, seed, shown)
-    values, estimates = sampler.values_and_pairs()
-    pairs, errors = pair_matrices(estimates, game.n)
-    empty, full = values.ends.to("cpu", torch.float64).unbind(-1)
-    found = {"values": None, "empty": empty, "full": full, "sampler": sampler}
-    for name, tensor in (("shapley", values.value), ("shapley_stderr", values.stderr)):
-        found[name] = tensor.to("cpu", torch.float64)
-    return {**found, "pairs": pairs, "pairs_stderr": errors, "evaluations": sampler.evaluations}
+    about = {
+        "x": x.cpu(),
+        "labels": labels.cpu(),
+        "players": players,
+        "names": tuple(shown),
+        "payoff": payoff if isinstance(payoff, str) else getattr(payoff, "__name__", "payoff"),
+        "network": network or _name(model),
+        "classes": None if classes is None else [str(classes[k]) for k in range(len(classes))],
+    }
+    return Question(game, about)
 
 
 def _device(model: object, x: Tensor) -> torch.device:

@@ -47,7 +47,7 @@ def without_kept(players: Players, model: nn.Module, x: Tensor) -> Players:
     names, free = players.names(x.shape[1:]), (~kept).nonzero().flatten().tolist()
     if not free:
         raise InputError("x", "special tokens alone", "a sample with other tokens")
-    return TokenPlayers({f"{names[place]}": [place] for place in free})
+    return TokenPlayers([[place] for place in free], names)
 
 
 def as_batch(x: Any, players: Players) -> Tensor:
@@ -74,13 +74,13 @@ def as_batch(x: Any, players: Players) -> Tensor:
 def resolve_baseline(baseline: Any, model: nn.Module, x: Tensor, players: Players) -> Tensor:
     """What absent players show, as a tensor that broadcasts to ``x``."""
     ids = isinstance(players, TokenPlayers) and not x.is_floating_point()
-    known = special_ids(model)[0] if ids else default_baseline(model)
+    known = special_ids(model) if ids else default_baseline(model)
     if baseline is None and known is None and isinstance(players, FeaturePlayers):
         raise InputError("baseline", None, "a value per column, such as the means x_train.mean(0)")
     if baseline is None and isinstance(players, TokenPlayers) and (known is None or not ids):
         expected = "what absent tokens show: the id of a mask or padding token, or its embedding"
         raise InputError("baseline", None, expected)
-    if ids and (baseline is None or isinstance(baseline, int)):
+    if ids and (baseline is None or isinstance(baseline, int | float)):
         return token_baseline(model, baseline, x)
     if baseline is None:
         if not x.is_floating_point():

@@ -1,4 +1,4 @@
-"""The job of ``interaction-train explain``: images in, figures, tables and graphs out."""
+"""The job of ``interaction-train explain``: samples in, figures, tables and graphs out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ from interaction_train.explaining.explanation import Explanation
 from interaction_train.explaining.files import check_folder, few_concepts, write_files
 from interaction_train.explaining.pictures import Fitting, channels_of
 from interaction_train.explaining.preset import Preset, find_preset
-from interaction_train.explaining.subjects import Input, first_samples, image_file
+from interaction_train.explaining.subjects import (
+    GRID,
+    Input,
+    first_samples,
+    image_file,
+    load_data,
+    sentences,
+)
 from interaction_train.explaining.summary import print_files, print_summary
 from interaction_train.game.absence import default_baseline
 from interaction_train.game.evaluation import eval_logits, logits_of, unwrap
@@ -35,9 +42,10 @@ class Normalization(TypedDict):
     std: list[float]
 
 
-def explain_images(
+def explain_samples(
     model: nn.Module,
     image: list[str] | str | None = None,
+    text: list[str] | str | None = None,
     data: L.LightningDataModule | None = None,
     samples: int = 3,
     ckpt_path: str | None = None,
@@ -47,7 +55,7 @@ def explain_images(
     channels: int | None = None,
     classes: list[str] | str | None = None,
     label: int | str | None = None,
-    players: str = "grid:3x3",
+    players: str | None = None,
     payoff: str = "log_odds",
     baseline: float | list[float] | None = None,
     budget: int = 2**16,
@@ -59,18 +67,22 @@ def explain_images(
     seed: int = 0,
     accelerator: str = "auto",
 ) -> list[Explanation]:
-    """Explain what a network says about images: which parts count, which count together.
+    """Explain what a network says about samples: which parts count, which count together.
 
-    ``out`` gets a folder per image, named as its file (``sample0``, … for samples of a data set).
+    Samples are images, sentences or rows of columns. ``out`` gets a folder per sample, named as the
+    image's file, or ``sentence0``, ``sample0``, ….
     In it: ``heatmap``, ``pairs``, ``matrix``, ``spectrum``, ``network`` and ``concepts`` as PNG and
     SVG; ``explanation.json``, ``players.csv``, ``pairs.csv``; ``concepts.csv``, ``graph.dot`` and
     ``graph.json``. Where all coalitions are above the budget there are no concepts.
 
     Args:
-        model: images ``(B, C, H, W)`` → logits: a class by ``class_path``, or a function annotated
-            to return a module (``def net() -> nn.Module``).
+        model: images ``(B, C, H, W)``, token ids ``(B, L)`` or features ``(B, F)`` → logits: a
+            class by ``class_path``, or a function annotated to return a module
+            (``def net() -> nn.Module``).
         image: a file, or several; PNG, JPEG and whatever else PIL reads. Transparency is dropped.
-        data: instead, a data module, of whose test loader the first samples are explained.
+        text: a sentence, several, or a text file with one in a line; with the data module whose
+            tokenizer and vocabulary the network was trained with.
+        data: instead, a data module, of whose test samples the first are explained.
         samples: how many of them.
         ckpt_path: weights of the network: a checkpoint of Lightning, a state dict or a
             ``.safetensors`` file.
@@ -82,14 +94,15 @@ def explain_images(
             normalises by itself.
         size: what the shorter side becomes; the square in the middle is taken.
         channels: 1, 3 or 4; default: those of the network's normalisation or first convolution.
-        classes: names, or a text file with one in a line.
+        classes: names, or a text file with one in a line; default: those that data knows.
         label: the class to explain, a number or a name; default: the predicted one.
-        players: cells of a grid, or a file with a label map, of the image's size or the input's:
-            an image, or ``.npy`` with integers ``(H, W)``.
+        players: of images, cells of a grid, by default 3 x 3, or a file with a label map, of the
+            image's size or the input's: an image, or ``.npy`` with integers ``(H, W)``. Of
+            sentences the words, of rows the columns.
         payoff: of the explained class, ``log_odds``, ``log_prob``, ``logit`` or ``margin``.
-        baseline: what absent parts show, a pixel value in [0, 1] or one per channel; default: the
-            mean of the normalisation.
-        budget: coalitions to evaluate per image, at most.
+        baseline: what absent parts show, a pixel value in [0, 1] or one per channel, a token's id,
+            or a value per column; default: the mean of the normalisation, or the mask's id.
+        budget: coalitions to evaluate per sample, at most.
         count: how many concepts the graph shows, at most.
         noise: of the concepts, as in :func:`~interaction_train.concepts.sparse.sparse_concepts`.
         network: a name for titles; default: the model's type.
@@ -99,7 +112,7 @@ def explain_images(
         accelerator: as the Trainer's.
 
     Returns:
-        An explanation of each image.
+        An explanation of each sample.
 
     Raises:
         InputError: arguments that do not fit, unreadable images, or results that are there already.
@@ -107,24 +120,32 @@ def explain_images(
     at_least("count", count, 1)
     at_least("samples", samples, 1)
     in_range("noise", noise, 0, 1, below=True)
-    if (image is None) == (data is None):
-        got = "neither image nor data" if image is None else "image and data"
-        raise InputError("image", got, "one of them")
+    if image is not None and data is not None:
+        raise InputError("image", "image and data", "one of them")
     known = None if preset is None else find_preset(preset)
     title = network or type(unwrap(model)).__name__
     model = _network(model, ckpt_path, normalization, known)
-    pixels = baseline if isinstance(baseline, list) else [baseline or 0.0]
-    if image is not None and not all(0 <= value <= 1 for value in pixels):
-        raise InputError("baseline", baseline, "pixel values in [0, 1]")
     if data is not None:
         for argument, value in (("size", size), ("channels", channels)):
             if value is not None:
                 raise InputError(argument, value, "none with data, where the module sees to it")
+        load_data(data, ckpt_path)
+        own = getattr(data, "class_names", None)
+        classes = classes or list(own or ()) or None
+    if data is None and (text is not None or image is None):
+        got = "neither image nor data" if text is None else "text without data"
+        raise InputError("image", got, "image, or data, perhaps with text")
+    if text is not None:
+        inputs = list(sentences(_lines("text", text), data))
+    elif data is not None:
         inputs = list(first_samples(data, samples, players))
     else:
+        pixels = baseline if isinstance(baseline, list) else [baseline or 0.0]
+        if not all(0 <= value <= 1 for value in pixels):
+            raise InputError("baseline", baseline, "pixel values in [0, 1]")
         fitting = _fitting(_channels(channels, model), size, known)
         files = [image] if isinstance(image, str | Path) else list(image or ())
-        inputs = [image_file(path, fitting, players) for path in files]
+        inputs = [image_file(path, fitting, players or GRID) for path in files]
     folders = [Path(out, item.name) for item in inputs]
     if not folders or len(set(folders)) < len(folders):
         raise InputError("image", [item.name for item in inputs], "files of different names")
@@ -140,7 +161,7 @@ def explain_images(
     for item, folder, row in zip(inputs, folders, logits, strict=True):
         explanation = explain(
             model, item.x[None].to(device), y, item.players, baseline=baseline, payoff=payoff,
-            classes=names, network=title, budget=budget, seed=seed,
+            names=item.names, classes=names, network=title, budget=budget, seed=seed,
         )  # fmt: skip
         if explanation.exact and explanation.n > _QUICK:
             print(f"{item.name}: concepts of {explanation.n} players …", file=sys.stderr)
@@ -187,16 +208,24 @@ def _classes(classes: list[str] | str | None, known: Preset | None, count: int) 
     """Names of as many classes as the network has; those of a preset only where they fit."""
     if classes is None:
         return known.classes if known is not None and len(known.classes) == count else None
-    if isinstance(classes, str | Path):
-        try:
-            lines = Path(classes).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            expected = "names, or a text file with one in a line"
-            raise InputError("classes", repr(str(classes)), f"{expected} ({error})") from error
-        classes = [line.strip() for line in lines if line.strip()]
+    classes = _lines("classes", classes)
     if len(classes) != count:
         raise InputError("classes", f"{len(classes)} names", f"{count}, one per class")
     return [str(name) for name in classes]
+
+
+def _lines(argument: str, given: list[str] | str) -> list[str]:
+    """The texts given, the single one, or the lines of a file of that name."""
+    if not isinstance(given, str | Path):
+        return list(given)
+    if argument == "text" and not Path(given).is_file():
+        return [str(given)]
+    try:
+        lines = Path(given).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        expected = "names, or a text file with one in a line"
+        raise InputError(argument, repr(str(given)), f"{expected} ({error})") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _label(label: int | str | None, names: list[str] | None, count: int) -> int | None:
@@ -222,5 +251,5 @@ def _logits(model: nn.Module, item: Input, device: torch.device) -> Tensor:
             raise
         reason = " ".join(str(error).split())
         got = f"{item.name!r} of shape {tuple(item.x.shape)}"
-        expected = f"what the network takes; see size and channels ({reason})"
+        expected = f"what the network takes; for images see size and channels ({reason})"
         raise InputError("image", got, expected) from error

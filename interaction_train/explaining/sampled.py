@@ -12,6 +12,7 @@ from torch import Tensor
 
 from interaction_train.errors import InputError
 from interaction_train.explaining.progress import progress_bar
+from interaction_train.game.batch import GameBatch
 from interaction_train.game.masked import MaskedGame
 from interaction_train.indices.readings import product
 from interaction_train.indices.sampled_pairs import (
@@ -108,9 +109,15 @@ class Sampler:
 
 
 @contextmanager
-def reported(game: MaskedGame, title: str, evaluations: int, shown: bool | None) -> Iterator[None]:
-    """Show a bar while so many coalitions of each sample of a game are evaluated."""
-    with progress_bar(title, evaluations * len(game.present), shown) as advance:
+def reported(
+    game: MaskedGame | GameBatch, title: str, evaluations: int, shown: bool | None
+) -> Iterator[None]:
+    """Show a bar while so many coalitions of a game, each of all samples, are evaluated.
+
+    Of a batch of games so many rows.
+    """
+    samples = 1 if isinstance(game, GameBatch) else len(game.present)
+    with progress_bar(title, evaluations * samples, shown) as advance:
         game.progress = advance
         try:
             yield

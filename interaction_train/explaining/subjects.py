@@ -1,30 +1,44 @@
-"""What is explained: image files, or samples of a data set, each with its players."""
+"""What is explained: image files, sentences, or samples of a data set, with their players."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning as L
+import torch
 from torch import Tensor
 
 from interaction_train.errors import InputError, checked_images
 from interaction_train.explaining.inputs import resolve_players
 from interaction_train.explaining.pictures import Fitting, read_labels, read_picture
+from interaction_train.explaining.sentences import read_sentence
 from interaction_train.game.players import Players
 from interaction_train.game.segments import SegmentPlayers
+from interaction_train.game.tabular import FeaturePlayers
 
+GRID = "grid:3x3"
+"""The players of an image, if none are given."""
 _MOST = 1024  # players: all their pairs are shown
 
 
 @dataclass(frozen=True)
 class Input:
-    """An image to explain: its name, what the network sees of it ``(C, H, W)``, its players."""
+    """A sample to explain.
+
+    Attributes:
+        name: of its folder.
+        x: what the network sees, an image ``(C, H, W)``, ids ``(L,)`` or features ``(F,)``.
+        players: its own.
+        names: of the players, where these have no better.
+    """
 
     name: str
     x: Tensor
     players: Players
+    names: Sequence[str] | None = None
 
 
 def image_file(path: str | Path, fitting: Fitting, players: str) -> Input:
@@ -34,21 +48,65 @@ def image_file(path: str | Path, fitting: Fitting, players: str) -> Input:
     return Input(Path(path).stem, x, _players(players, x, fitting, size))
 
 
-def first_samples(data: L.LightningDataModule, count: int, players: str) -> Iterator[Input]:
-    """The first ``count`` samples of the test loader, as the data module gives them."""
+def load_data(data: L.LightningDataModule, ckpt_path: str | None) -> None:
+    """Set a data module up for testing, with what a checkpoint of its run knows, its vocabulary."""
     data.prepare_data()
+    if ckpt_path is not None and Path(ckpt_path).suffix == ".ckpt":
+        saved = torch.load(ckpt_path, weights_only=True, map_location="cpu")
+        state = saved.get(type(data).__qualname__) if isinstance(saved, Mapping) else None
+        if state:
+            data.load_state_dict(state)
     data.setup("test")
+
+
+def sentences(texts: Sequence[str], data: Any) -> Iterator[Input]:
+    """Sentences, as a ``TextDataModule`` or one like it reads them, with the words as players."""
+    for k, text in enumerate(texts):
+        read = read_sentence(
+            text, getattr(data, "tokenizer", None), getattr(data, "vocabulary", None)
+        )
+        yield Input(f"sentence{k}", read.ids, read.players, read.names)
+
+
+def first_samples(data: Any, count: int, players: str | None) -> Iterator[Input]:
+    """The first ``count`` samples of the test loader, as the data module gives them."""
+    texts = getattr(data, "texts", None)
+    if isinstance(texts, Mapping):
+        found = texts["test"][:count]
+        yield from sentences(found, data)
+    else:
+        found = []
+        for x in _test_samples(data):
+            found.append(x)
+            yield _sample(f"sample{len(found) - 1}", x, data, players)
+            if len(found) == count:
+                return
+    if len(found) < count:
+        raise InputError("samples", count, f"at most {len(found)}, as many as there are to test")
+
+
+def _test_samples(data: Any) -> Iterator[Tensor]:
     loaders = data.test_dataloader()
-    found = 0
     for batch in loaders[0] if isinstance(loaders, list | tuple) else loaders:
         if not isinstance(batch, Sequence) or not isinstance(batch[0], Tensor):
-            raise InputError("data", f"batches of {type(batch).__name__}", "(images, labels)")
-        for x in checked_images(batch[0], "data")[: count - found]:
-            yield Input(f"sample{found}", x, _players(players, x, Fitting(), tuple(x.shape[-2:])))
-            found += 1
-        if found == count:
-            return
-    raise InputError("samples", count, f"at most {found}, as many as there are to test")
+            raise InputError("data", f"batches of {type(batch).__name__}", "(inputs, labels)")
+        yield from batch[0]
+
+
+def _sample(name: str, x: Tensor, data: Any, players: str | None) -> Input:
+    if x.dim() != 1:
+        x = checked_images(x[None], "data")[0]
+        own = _players(players or GRID, x, Fitting(), tuple(x.shape[-2:]))
+        return Input(name, x, own)
+    kind = "features" if x.is_floating_point() else "tokens"
+    if players not in (None, kind):
+        raise InputError("players", repr(players), f"{kind!r}, as the samples are {x.dtype}")
+    if kind == "tokens":
+        return Input(name, x, resolve_players(kind))
+    columns, groups = getattr(data, "column_names", None), getattr(data, "groups", None)
+    if not groups:
+        return Input(name, x, FeaturePlayers(), getattr(data, "feature_names", None))
+    return Input(name, x, FeaturePlayers(groups), columns)
 
 
 def _players(players: str, x: Tensor, fitting: Fitting, size: tuple[int, ...]) -> Players:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -30,6 +30,7 @@ class GameBatch:
             number, that the network takes no notice of; further inputs are filled up with 0.
             Default: only samples of one shape share a chunk.
         chunk_size: rows sent through the network at once; default: the fastest size.
+        progress: called with the number of rows of every chunk, once it went through the network.
 
     Raises:
         InputError: no games, games of different networks, or samples that cannot be filled up.
@@ -50,6 +51,7 @@ class GameBatch:
         games: Sequence[MaskedGame],
         pad: float | None = None,
         chunk_size: int | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
         if not games:
             raise InputError("games", "none", "at least one")
@@ -67,6 +69,7 @@ class GameBatch:
         if chunk_size is not None:
             at_least("chunk_size", chunk_size, 1)
         self.games, self.pad, self.chunk_size = list(games), pad, chunk_size
+        self.progress = progress
 
     def __len__(self) -> int:
         return len(self.games)
@@ -105,6 +108,8 @@ class GameBatch:
             )
             for (k, _), value in zip(chunk, values, strict=True):
                 parts[k].append(value)
+            if self.progress is not None:
+                self.progress(sum(len(rows) for _, rows in chunk))
         return [
             torch.cat(own).unflatten(0, masks.shape[:2])
             for own, masks in zip(parts, wanted, strict=True)

@@ -68,7 +68,7 @@ def logits_of(model: nn.Module, key: str | int | None = None) -> nn.Module:
         >>> logits_of(Both(4, 3))(torch.rand(2, 4)).shape
         torch.Size([2, 3])
     """
-    return Logits(model, key)
+    return model if key is None and isinstance(model, Logits) else Logits(model, key)
 
 
 def inner_modules(model: nn.Module) -> dict[str, nn.Module]:

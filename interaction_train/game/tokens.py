@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -34,22 +35,38 @@ class TokenPlayers(GroupPlayers):
     place, letter, joint = "position", "token ", " "
 
 
-def special_ids(model: object) -> tuple[int | None, tuple[int, ...]]:
-    """The id that stands for an absent token, and those always present, of a network for tokens.
+@dataclass(frozen=True)
+class SpecialIds:
+    """What some ids mean to a network for tokens.
 
-    Such a network, or a part of it, has the attributes ``mask_id`` and ``kept_ids``, of padding and
-    other special tokens; ``(None, ())`` without.
+    Attributes:
+        mask: stands for an absent token.
+        kept: are always present, padding and others.
+        pad: fills sentences up; None where it is not known.
+    """
+
+    mask: int
+    kept: tuple[int, ...] = ()
+    pad: int | None = None
+
+
+def special_ids(model: object) -> SpecialIds | None:
+    """Those of a network that has, or a part of which has, the attribute ``mask_id``.
+
+    Beside it ``kept_ids`` and ``pad_id``; None without it.
     """
     for module in model.modules() if isinstance(model, nn.Module) else ():
-        mask_id: Any = getattr(module, "mask_id", None)
-        if mask_id is not None:
-            return int(mask_id), tuple(getattr(module, "kept_ids", ()))
-    return None, ()
+        mask: Any = getattr(module, "mask_id", None)
+        if mask is not None:
+            kept = tuple(getattr(module, "kept_ids", ()))
+            return SpecialIds(int(mask), kept, getattr(module, "pad_id", None))
+    return None
 
 
 def kept_tokens(model: object, ids: Tensor) -> Tensor:
     """Which of the ids are always present, bool, as :func:`special_ids` of the network says."""
-    _, kept = special_ids(model)
+    special = special_ids(model)
+    kept = () if special is None else special.kept
     return sum((ids == one for one in kept), torch.zeros_like(ids, dtype=torch.bool))
 
 
@@ -61,8 +78,9 @@ def token_baseline(model: object, mask_id: float | None, ids: Tensor) -> Tensor:
     Raises:
         InputError: no mask in the network either, or one that is no id.
     """
-    own, _ = special_ids(model)
-    mask_id = own if mask_id is None else mask_id
+    special = special_ids(model)
+    if mask_id is None and special is not None:
+        mask_id = special.mask
     if mask_id is None:
         expected = "the id of a mask or padding token, as the network has no mask_id"
         raise InputError("baseline", None, expected)

@@ -13,7 +13,7 @@ from torchvision.models import ResNet18_Weights, get_model
 import interaction_train as it
 from interaction_train.data import DigitsDataModule
 from interaction_train.errors import InputError
-from interaction_train.explaining.job import explain_images
+from interaction_train.explaining.job import explain_samples
 from interaction_train.explaining.pictures import Fitting, channels_of, read_labels, read_picture
 from interaction_train.explaining.preset import find_preset
 from interaction_train.models import DigitsNet, load_weights
@@ -28,7 +28,7 @@ def network() -> nn.Module:
 
 def job(image, out, **settings):
     options = {"model": network(), "players": GRID, "out": out, "accelerator": "cpu", **settings}
-    return explain_images(image=None if image is None else str(image), **options)
+    return explain_samples(image=None if image is None else str(image), **options)
 
 
 def resnet(seed: int = 0) -> nn.Module:
@@ -121,7 +121,7 @@ def test_samples_of_a_data_module(tmp_path):
 def test_several_images_and_a_class_by_name(tmp_path, capsys):
     (tmp_path / "names.txt").write_text("\n".join(f"digit {k}" for k in range(10)) + "\n\n")
     paths = [str(write_digit(tmp_path / f"{k}.png", k)) for k in range(2)]
-    found = explain_images(
+    found = explain_samples(
         network(), paths, classes=str(tmp_path / "names.txt"), label="digit 7", players=GRID,
         out=tmp_path, network="Net", accelerator="cpu",
     )  # fmt: skip

@@ -1,0 +1,82 @@
+"""Sentences as the ids and the words that a tokenizer makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interaction_train.data.vocabulary import Vocabulary
+from interaction_train.errors import InputError
+from interaction_train.game.tokens import TokenPlayers
+
+Tokenizer = Callable[..., Any]
+Text = str | Sequence[str]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Ids int64 ``(L,)``, the words as players, special tokens in none, and the words' names."""
+
+    ids: Tensor
+    players: TokenPlayers
+    names: list[str]
+
+
+def read_sentence(
+    text: Text, tokenizer: Tokenizer | None = None, vocabulary: Vocabulary | None = None
+) -> Sentence:
+    """A sentence's ids and words.
+
+    Args:
+        text: a string, or its words.
+        tokenizer: a string → tokens, default: what is between spaces; or one of Hugging Face, whose
+            pieces of a word become one player.
+        vocabulary: the ids of tokens; not for a tokenizer of Hugging Face, which has its own.
+
+    Raises:
+        InputError: no sentence, one without words, or tokens without a vocabulary.
+    """
+    words = text if isinstance(text, str) else list(text)
+    if not isinstance(words, str):
+        own = vocabulary is None and tokenizer is not None
+        tokens = tokenizer(words, is_split_into_words=True) if own else words  # type: ignore[misc]
+    else:
+        tokens = (tokenizer or str.split)(words)
+    if isinstance(tokens, Mapping):
+        sentence = _pieces(words, tokens, tokenizer)
+    elif vocabulary is None:
+        raise InputError("vocabulary", None, "the ids of the tokens, such as data.vocabulary")
+    else:
+        names = [str(token) for token in tokens]
+        ids = torch.tensor(vocabulary.encode(names), dtype=torch.int64)
+        sentence = Sentence(ids, TokenPlayers(), names)
+    if not sentence.names:
+        raise InputError("texts", repr(text), "sentences of words")
+    return sentence
+
+
+def _pieces(text: Text, encoding: Mapping[str, Any], tokenizer: Any) -> Sentence:
+    """What a tokenizer of Hugging Face made of a text: the pieces of a word belong together."""
+    ids = list(encoding["input_ids"])
+    if getattr(encoding, "is_fast", False):
+        own = encoding.word_ids()  # type: ignore[attr-defined]
+    else:  # it does not tell which pieces are one word's
+        special = set(tokenizer.all_special_ids)
+        own = [None if one in special else place for place, one in enumerate(ids)]
+    groups: dict[int, list[int]] = {}
+    for place, word in enumerate(own):
+        if word is not None:
+            groups.setdefault(word, []).append(place)
+    if not getattr(encoding, "is_fast", False):
+        names = [str(tokenizer.convert_ids_to_tokens(ids[word])) for word in groups]
+    elif isinstance(text, str):
+        spans = [encoding.word_to_chars(word) for word in groups]  # type: ignore[attr-defined]
+        names = [text[span.start : span.end] for span in spans]
+    else:
+        names = [text[word] for word in groups]
+    players = TokenPlayers(list(groups.values())) if groups else TokenPlayers()
+    return Sentence(torch.tensor(ids), players, names)
