@@ -15,8 +15,8 @@ from interaction_train.attacks.parts.base import Memory, Step
 from interaction_train.errors import checked_classes, checked_logits, refuse_probabilities
 from interaction_train.game.chunks import gradient_rows
 from interaction_train.game.evaluation import unwrap, without_grad
-from interaction_train.game.masked import masked_rows
 from interaction_train.game.payoffs import best_rival, margin
+from interaction_train.game.samples import masked_rows
 from interaction_train.losses.reduction import InteractionReduction
 from interaction_train.sampling.random import Draws
 

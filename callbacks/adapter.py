@@ -30,8 +30,8 @@ _ROUNDING = 1e-5  # of logits, relative to the largest one, and of pixels
 class BinaryHead(Logits):
     """A network with one logit z, ``(B, 1)`` or ``(B,)``, as one with the logits (0, z)."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        logits = super().forward(x).reshape(-1, 1)
+    def forward(self, x: Tensor, **extra: Any) -> Tensor:
+        logits = super().forward(x, **extra).reshape(-1, 1)
         return torch.cat([torch.zeros_like(logits), logits], 1)
 
 

@@ -56,6 +56,7 @@ from .data import DigitsDataModule as DigitsDataModule, ImageDataModule as Image
 from .errors import InputError as InputError
 from .explaining import Explanation as Explanation, explain as explain
 from .game.absence import input_baseline as input_baseline
+from .game.batch import GameBatch as GameBatch
 from .game.evaluation import logits_of as logits_of
 from .game.layers import LayerSuffix as LayerSuffix, record as record
 from .game.masked import MaskedGame as MaskedGame
@@ -63,6 +64,7 @@ from .game.normalize import Normalize as Normalize, normalized as normalized
 from .game.players import GridPlayers as GridPlayers, Players as Players, UnitPlayers as UnitPlayers
 from .game.segments import SegmentPlayers as SegmentPlayers
 from .game.tabular import FeaturePlayers as FeaturePlayers
+from .game.tokens import TokenPlayers as TokenPlayers
 from .indices import (
     mean_interaction as mean_interaction,
     player_interactions as player_interactions,

@@ -8,7 +8,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import torch
@@ -183,18 +182,27 @@ class PlayerTerm(InteractionTerm):
     ) -> tuple[Callable[..., MaskedGame], Tensor]:
         """What builds games over the players from ``present``, and ``present`` for samples x."""
         network: Network = model
-        if self.layer is None:
-            present, absent = x, input_baseline(model, self.baseline, x)
-        else:
+        present = x
+        if self.layer is not None:
             network = LayerSuffix(model, self.layer, x) if self.suffix is None else self.suffix
             recorded = forward.features.get(self.layer)
             present = features(model, self.layer, x) if recorded is None else recorded[: len(x)]
-            absent = present.new_zeros(())
-        build = partial(
-            MaskedGame, network, absent=absent, players=self.players,
-            chunk_size=self.chunk_size, owner=unwrap(model),
-        )  # fmt: skip
+
+        def build(present: Tensor, **settings: Any) -> MaskedGame:
+            absent: Tensor | float = 0.0
+            if self.layer is None:
+                absent = input_baseline(model, self.baseline, present)
+            return MaskedGame(
+                network, present, absent, self.players,
+                chunk_size=self.chunk_size, owner=unwrap(model), **settings,
+            )  # fmt: skip
+
         return build, present
+
+    def same_empty(self, present: Tensor) -> bool:
+        """Whether v(∅) is the same for every sample: all that is shown is the baseline."""
+        everything = self.players.background(present.shape[1:]) is None
+        return everything and (self.layer is not None or present.is_floating_point())
 
     def count(self, model: nn.Module, x: Tensor) -> int:
         """The number of players n of inputs such as ``x``, ``(B, ...)``."""

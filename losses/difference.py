@@ -26,7 +26,8 @@ class DifferenceLoss(PlayerTerm):
     Σ_c p_c log p_c of p = softmax(Δ), minus its entropy, L−, between −log(classes) and 0.
 
     All coalitions run in eval. v(N) is the main forward pass's where the network is known to
-    compute the same in training and eval; v(∅), the same for every sample, is a single row.
+    compute the same in training and eval; v(∅), where it is the same for every sample, is a single
+    row.
 
     Args:
         mode: ``"encourage"`` or ``"penalize"``.
@@ -64,7 +65,7 @@ class DifferenceLoss(PlayerTerm):
 
         Args:
             v: logits ``(B, rows, classes)`` under the sizes of :meth:`draw`; for the sizes 0 and n
-                of the curve v(∅), ``(1, 1, classes)``, and v(N).
+                of the curve v(∅), ``(1, 1, classes)`` where all have the same, and v(N).
             n: number of players.
         """
 
@@ -80,9 +81,13 @@ class DifferenceLoss(PlayerTerm):
             v[n] = all_logits(forward.logits[: len(x)]).unsqueeze(1)
         elif n in sizes:
             masks[n] = ~nobody.expand(len(x), -1, -1)
+        if 0 in sizes and not self.same_empty(present):
+            masks[0] = nobody.expand(len(x), -1, -1)
         if masks:
             rows, counts = torch.cat([*masks.values()], 1), [m.shape[1] for m in masks.values()]
-            join = 0 in sizes and rows.shape[1] == 1  # then ∅ is one more sample of the same call
+            join = (
+                0 in sizes and 0 not in masks and rows.shape[1] == 1
+            )  # then ∅ is one more sample of the same call
             if join:
                 present, rows = torch.cat([present, present[:1]]), torch.cat([rows, nobody])
             values = build(present, payoff="all")(rows, grad=True)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from interaction_train.attributions.gradients import pass_rows
 from interaction_train.errors import InputError
-from interaction_train.game.masked import MaskedGame, masked_rows
+from interaction_train.game.masked import MaskedGame
+from interaction_train.game.samples import masked_rows
 
 
 def game_at(game: MaskedGame, samples: Tensor, present: Tensor, absent: Tensor) -> MaskedGame:

@@ -53,11 +53,14 @@ def explain(
             ``(L, D)``. For other players always a batch.
         y: the classes to explain, one for all samples or one each; default: the predicted ones.
         players: ``"grid:4x4"``, cells of images in so many rows and columns; ``"features"``, the
-            columns of tabular samples; ``"tokens"``, the positions along a sample's first axis; or
-            any :class:`~interaction_train.game.players.Players`.
-        baseline: what absent players show: a number, one per channel or column, or a tensor that
-            broadcasts to the samples. Default: the mean in the network's ``Normalize``; features
-            and tokens have none. Inputs that are normalised outside the network have theirs at 0.
+            columns of tabular samples; ``"tokens"``, the positions along a sample's first axis
+            (without the special tokens that the network keeps); or any
+            :class:`~interaction_train.game.players.Players`.
+        baseline: what absent players show: a number, one per channel or column, an id, or a tensor
+            that broadcasts to the samples. Default: the mean in the network's ``Normalize`` or
+            ``Standardize``, or its ``mask_id``
+            (:func:`~interaction_train.game.tokens.special_ids`). Inputs that are normalised outside
+            the network have theirs at 0.
         payoff: of the explained class, one of :data:`~interaction_train.game.payoffs.PAYOFFS` but
             ``"all"``, or a callable that maps logits ``(..., classes)`` and labels, which broadcast
             to ``(...)``, to floating point values ``(...)``.
@@ -91,6 +94,7 @@ def explain(
     x = inputs.as_batch(x, players)
     x = x.to(_device(model, x))
     logits_model = logits_of(model)  # type: ignore[arg-type]  # callables run in it as well
+    players = inputs.without_kept(players, logits_model, x)
     absent = inputs.resolve_baseline(baseline, logits_model, x, players)
     shown = inputs.resolve_names(names, players, x.shape[1:])
     if len(shown) < 2:

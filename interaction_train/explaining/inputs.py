@@ -10,27 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from interaction_train.errors import InputError, checked_classes, checked_labels
-from interaction_train.game.absence import input_baseline
+from interaction_train.game.absence import default_baseline, input_baseline
 from interaction_train.game.evaluation import eval_logits
-from interaction_train.game.players import GridPlayers, Players, UnitPlayers
+from interaction_train.game.players import GridPlayers, Players
 from interaction_train.game.segments import SegmentPlayers
 from interaction_train.game.tabular import FeaturePlayers
+from interaction_train.game.tokens import TokenPlayers, kept_tokens, special_ids, token_baseline
 
 _ROWS = 64  # of the forward pass that predicts
 _PLAYERS = '"grid:4x4" or another grid, "features", "tokens", or such as GridPlayers(4, 4)'
-
-
-class TokenPlayers(UnitPlayers):
-    """The positions along a sample's first axis: token ids ``(L,)`` or embeddings ``(L, D)``."""
-
-    def __init__(self) -> None:
-        super().__init__("channel")
-
-    def __repr__(self) -> str:
-        return "TokenPlayers()"
-
-    def names(self, shape: Sequence[int]) -> tuple[str, ...]:
-        return tuple(f"token {k}" for k in range(self.count(shape)))
 
 
 def resolve_players(players: str | Players) -> Players:
@@ -47,6 +35,19 @@ def resolve_players(players: str | Players) -> Players:
     if players == "tokens":
         return TokenPlayers()
     raise InputError("players", repr(players), _PLAYERS)
+
+
+def without_kept(players: Players, model: nn.Module, x: Tensor) -> Players:
+    """Players of single tokens without those that the network keeps present in all samples."""
+    if not isinstance(players, TokenPlayers) or players.groups or x.is_floating_point():
+        return players
+    kept = kept_tokens(model, x).flatten(1).all(0)
+    if x.dim() != 2 or not bool(kept.any()):
+        return players
+    names, free = players.names(x.shape[1:]), (~kept).nonzero().flatten().tolist()
+    if not free:
+        raise InputError("x", "special tokens alone", "a sample with other tokens")
+    return TokenPlayers({f"{names[place]}": [place] for place in free})
 
 
 def as_batch(x: Any, players: Players) -> Tensor:
@@ -72,11 +73,15 @@ def as_batch(x: Any, players: Players) -> Tensor:
 
 def resolve_baseline(baseline: Any, model: nn.Module, x: Tensor, players: Players) -> Tensor:
     """What absent players show, as a tensor that broadcasts to ``x``."""
-    if baseline is None and isinstance(players, FeaturePlayers):
+    ids = isinstance(players, TokenPlayers) and not x.is_floating_point()
+    known = special_ids(model)[0] if ids else default_baseline(model)
+    if baseline is None and known is None and isinstance(players, FeaturePlayers):
         raise InputError("baseline", None, "a value per column, such as the means x_train.mean(0)")
-    if baseline is None and isinstance(players, TokenPlayers):
+    if baseline is None and isinstance(players, TokenPlayers) and (known is None or not ids):
         expected = "what absent tokens show: the id of a mask or padding token, or its embedding"
         raise InputError("baseline", None, expected)
+    if ids and (baseline is None or isinstance(baseline, int)):
+        return token_baseline(model, baseline, x)
     if baseline is None:
         if not x.is_floating_point():
             raise InputError("x", x.dtype, "floating point values, as the mean in Normalize has")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from interaction_train.errors import InputError
 from interaction_train.game.normalize import normalize_layer
+from interaction_train.game.tokens import token_baseline
 
 NO_BASELINE = "numbers, as the network has no Normalize layer to take them from"
 
@@ -17,13 +18,14 @@ def input_baseline(model: nn.Module, baseline: float | Sequence[float] | None, x
     """The baseline for inputs ``x``, as a tensor that broadcasts to them.
 
     Args:
-        model: searched for a ``Normalize`` layer, whose mean is the default.
-        baseline: a number, or one number per channel.
-        x: inputs ``(B, C, ...)``.
+        model: searched for a ``Normalize`` layer, whose mean is the default; for token ids, for
+            what :func:`~interaction_train.game.tokens.token_baseline` takes from it.
+        baseline: a number, or one number per channel; of token ids the mask's.
+        x: inputs ``(B, C, ...)``, or token ids.
 
     Raises:
         InputError: no baseline in the model either, one for another number of channels, or one
-            that is not finite.
+            that is not finite, or no id where inputs are ids.
 
     Examples:
         >>> import torch
@@ -35,6 +37,10 @@ def input_baseline(model: nn.Module, baseline: float | Sequence[float] | None, x
     given = baseline if isinstance(baseline, Sequence) else [baseline or 0.0]
     if not all(map(math.isfinite, given)):
         raise InputError("baseline", baseline, "finite numbers")
+    if not x.is_floating_point():
+        if isinstance(baseline, Sequence):
+            raise InputError("baseline", baseline, f"a token's id, as the inputs are {x.dtype}")
+        return token_baseline(model, baseline, x)
     if baseline is None:
         mean = default_baseline(model)
         if mean is None:

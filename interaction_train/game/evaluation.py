@@ -32,8 +32,8 @@ class Logits(nn.Module):
         super().__init__()
         self.model, self.key = model, key
 
-    def forward(self, x: Tensor) -> Tensor:
-        output, key = self.model(x), self.key
+    def forward(self, x: Tensor, **extra: Any) -> Tensor:
+        output, key = self.model(x, **extra), self.key
         if isinstance(output, Tensor):
             return output
         name = "logits" if key is None else key

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 
@@ -16,17 +16,9 @@ from interaction_train.game.evaluation import Network, evaluation_mode, without_
 from interaction_train.game.layers import LayerSuffix
 from interaction_train.game.payoffs import Payoff, all_logits, get_payoff, margin
 from interaction_train.game.players import Players
+from interaction_train.game.samples import Samples
 
 ROWS = 8192  # coalitions × samples of one call, where a job comes in several
-
-
-def masked_rows(present: Tensor, absent: Tensor, players: Players, coalitions: Tensor) -> Tensor:
-    """Copies ``(B, K, ...)`` of samples that show ``absent`` where a player is not in a coalition.
-
-    Samples and ``absent`` are ``(B, ...)``, coalitions bool ``(B, K, n)``.
-    """
-    masks = players.mask(coalitions, present.shape[1:])
-    return torch.where(masks, present.unsqueeze(1), absent.unsqueeze(1))
 
 
 class MaskedGame:
@@ -39,7 +31,8 @@ class MaskedGame:
         model: maps ``(rows, ...)`` to logits ``(rows, classes)``, of two classes or more where the
             payoff is one of :data:`~interaction_train.game.payoffs.PAYOFFS`.
         present: ``(B, ...)``, what a sample shows where a player is present.
-        absent: a number, or a tensor that broadcasts to ``present``, shown elsewhere.
+        absent: a number, or a tensor that broadcasts to ``present``, shown elsewhere; of token
+            ids an id.
         players: how a sample splits into n players.
         payoff: one of their names, or a callable that maps logits ``(..., classes)`` and labels,
             which broadcast to ``(...)``, to floating point values ``(...)``.
@@ -52,10 +45,12 @@ class MaskedGame:
         owner: the module whose modes are held in eval while coalitions run; default: ``model``, or
             the network of a :class:`~interaction_train.game.layers.LayerSuffix`.
         progress: called with the number of rows of every chunk, once it went through the model.
+        extra: further inputs of the samples, ``(B, ...)`` each, that the model takes by their names
+            and that are never masked, such as ``attention_mask``.
 
     Raises:
-        InputError: shapes, labels, rivals or chunk size that do not fit, or players that are made
-            for another number of samples.
+        InputError: shapes, dtypes, labels, rivals, further inputs or chunk size that do not fit, or
+            players that are made for another number of samples.
 
     Examples:
         >>> from interaction_train.game.players import UnitPlayers
@@ -81,6 +76,7 @@ class MaskedGame:
         chunk_size: int | None = None,
         owner: nn.Module | None = None,
         progress: Callable[[int], None] | None = None,
+        extra: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.payoff = get_payoff(payoff)
         if not isinstance(present, Tensor):
@@ -100,13 +96,14 @@ class MaskedGame:
             raise InputError("rivals", "a tensor", "None for payoffs other than 'margin'")
         if chunk_size is not None:
             at_least("chunk_size", chunk_size, 1)
-        # A number is filled in on the device, without a host sync.
-        absent = absent.to(present) if isinstance(absent, Tensor) else present.new_full((), absent)
-        try:
-            self._absent = absent.expand_as(present)
-        except RuntimeError:
-            expected = f"one that broadcasts to {tuple(present.shape)}"
-            raise InputError("absent", f"shape {tuple(absent.shape)}", expected) from None
+        self._absent = _checked_absent(absent, present)
+        self.extra = dict(extra or {})
+        if self.extra and isinstance(model, LayerSuffix):
+            raise InputError("extra", list(self.extra), "none for what follows a layer")
+        for name, value in self.extra.items():
+            if not isinstance(value, Tensor) or value.shape[:1] != present.shape[:1]:
+                got = f"{name} of {getattr(value, 'shape', type(value).__name__)}"
+                raise InputError("extra", got, f"tensors ({len(present)}, ...)")
         self.model, self.present, self.players = model, present, players
         self.labels, self.rivals, self.chunk_size = labels, rivals, chunk_size
         self.progress = progress
@@ -131,15 +128,19 @@ class MaskedGame:
             InputError: coalitions of another dtype or shape, a model that returns no logits, or a
                 payoff that returns anything but numbers for them.
         """
+        coalitions = self.checked(coalitions)
+        with nullcontext() if grad else without_grad():
+            return self._blocks(coalitions, grad and torch.is_grad_enabled())
+
+    def checked(self, coalitions: Tensor) -> Tensor:
+        """Coalitions ``(B, K, n)`` on the game's device, of what a call takes."""
         batch = len(self.present)
         shape = tuple(coalitions.shape)
         fits = shape[-1:] == (self.n,) and 0 not in shape and shape[:-2] in ((), (batch,))
         if coalitions.dtype != torch.bool or len(shape) < 2 or not fits:
             expected = f"bool (K, {self.n}) or ({batch}, K, {self.n}) with K at least 1"
             raise InputError("coalitions", f"{coalitions.dtype} {shape}", expected)
-        coalitions = coalitions.to(self.present.device).expand(batch, -1, -1)
-        with nullcontext() if grad else without_grad():
-            return self._blocks(coalitions, grad and torch.is_grad_enabled())
+        return coalitions.to(self.present.device).expand(batch, -1, -1)
 
     def _blocks(self, coalitions: Tensor, grad: bool) -> Tensor:
         batch, count, _ = coalitions.shape
@@ -153,46 +154,57 @@ class MaskedGame:
         report = self.progress or (lambda rows: None)
         if grad and self.chunk_size is not None and rows < total:
             run = partial(checkpoint, run, use_reentrant=False, preserve_rng_state=False)
-        tensors = [self.present, self._absent, coalitions]
-        tensors += [t for t in (self.labels, self.rivals) if t is not None]
         parts = []
-        # Split, not sliced: the backward pass of a slice would fill the whole batch each time.
-        blocks = zip(*(t.split(samples) for t in tensors), strict=True)
-        for start, (present, absent, wanted, *y) in zip(
-            range(0, batch, samples), blocks, strict=True
-        ):
-            players, pieces = self.players.part(slice(start, start + samples)), []
+        blocks = zip(self.samples.split(samples), coalitions.split(samples), strict=True)
+        for block, wanted in blocks:
+            pieces = []
             for piece in wanted.split(per_sample, dim=1):
-                pieces.append(run(players, present, absent, piece, *y))
+                pieces.append(run(block, piece))
                 report(piece.shape[0] * piece.shape[1])
             parts.append(torch.cat(pieces, 1))
         return torch.cat(parts)
+
+    @property
+    def samples(self) -> Samples:
+        """The samples, with all that a value takes of each."""
+        classes = tuple(one for one in (self.labels, self.rivals) if one is not None)
+        return Samples(self.players, self.present, self._absent, classes, self.extra)
 
     def choose_chunk(self, rows: int) -> int:
         """The chunk size for a job of so many rows; one that comes in several calls asks first."""
         if self.chunk_size is not None:
             return self.chunk_size
         with evaluation_mode(self.owner):
-            return chunk_rows(self.model, self.owner, self.present[:1], rows)
+            return chunk_rows(self.network, self.owner, self.present[:1], rows)
 
-    def _evaluate(
-        self,
-        players: Players,
-        present: Tensor,
-        absent: Tensor,
-        coalitions: Tensor,
-        *classes: Tensor,
-    ) -> Tensor:
-        # The mode is set here, not around the whole call: a checkpointed chunk runs again in the
-        # backward pass, when the caller's modes are back.
-        rows = masked_rows(present, absent, players, coalitions).flatten(0, 1)
+    def network(self, rows: Tensor, extra: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The logits of rows ``(R, ...)`` and their further inputs, by default the first sample's.
+
+        The mode is set here, not around a whole job: a checkpointed chunk runs again in the
+        backward pass, when the caller's modes are back.
+        """
+        if extra is None:
+            first = {name: one[:1] for name, one in self.extra.items()}
+            extra = {name: one.expand(len(rows), *one.shape[1:]) for name, one in first.items()}
         with evaluation_mode(self.owner):
-            logits = self.model(rows)
-        logits = checked_logits(logits, len(rows)).unflatten(0, coalitions.shape[:2])
-        values = self.payoff(logits, *(one.unsqueeze(1) for one in classes))
-        shape, wanted = getattr(values, "shape", ()), coalitions.shape[:2]
-        if shape[:2] != wanted or not values.is_floating_point():
-            got = f"{getattr(values, 'dtype', type(values).__name__)} of shape {tuple(shape)}"
-            expected = f"floating point {tuple(wanted)}, from logits {tuple(logits.shape)}"
-            raise InputError("payoff", got, expected)
-        return values
+            return checked_logits(self.model(rows, **extra), len(rows))
+
+    def _evaluate(self, samples: Samples, coalitions: Tensor) -> Tensor:
+        logits = self.network(*samples.rows(coalitions))
+        return samples.read(self.payoff, logits.unflatten(0, coalitions.shape[:2]))
+
+
+def _checked_absent(absent: Tensor | float, present: Tensor) -> Tensor:
+    """What absent elements show, as large as ``present``."""
+    if not isinstance(absent, Tensor):
+        if not present.is_floating_point() and absent != int(absent):
+            raise InputError("absent", absent, f"an id, as present is {present.dtype}")
+        # A number is filled in on the device, without a host sync.
+        absent = present.new_full((), absent)
+    elif absent.is_floating_point() and not present.is_floating_point():
+        raise InputError("absent", absent.dtype, f"ids, as present is {present.dtype}")
+    try:
+        return absent.to(present).expand_as(present)
+    except RuntimeError:
+        expected = f"one that broadcasts to {tuple(present.shape)}"
+        raise InputError("absent", f"shape {tuple(absent.shape)}", expected) from None

@@ -14,7 +14,7 @@ from interaction_train.errors import InputError, at_least, one_of
 
 
 class Players(ABC):
-    """A partition of a sample's elements into n players; coalitions are bool, true if present.
+    """A sample's elements split into n players; coalitions are bool, true if present.
 
     Attributes:
         samples: the number of samples of the batch that these players are made for; None for any.
@@ -33,6 +33,13 @@ class Players(ABC):
     def names(self, shape: Sequence[int]) -> tuple[str, ...]:
         """A short name for each of the n players; numbers in it count from 0."""
         return tuple(f"player {k}" for k in range(self.count(shape)))
+
+    def background(self, shape: Sequence[int], device: torch.device | None = None) -> Tensor | None:
+        """Which elements are in no player, always present: bool that broadcasts to ``shape``.
+
+        None where every element belongs to a player.
+        """
+        return None
 
     def part(self, samples: slice | Tensor) -> Players:
         """The players of some samples of the batch; differs only where ``samples`` is not None.

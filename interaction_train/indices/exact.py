@@ -14,11 +14,14 @@ Interactions", 2024.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from typing import overload
 
 import torch
 from torch import Tensor
 
 from interaction_train.errors import InputError
+from interaction_train.game.batch import GameBatch
 from interaction_train.game.masked import ROWS, MaskedGame
 from interaction_train.game.precision import wide, wide_dtype
 
@@ -38,33 +41,67 @@ def all_coalitions(n: int, device: torch.device | str | None = None) -> Tensor:
     return _members(torch.arange(1 << n, device=device), n)
 
 
-def exact_values(game: MaskedGame, max_coalitions: int = 2**20) -> Tensor:
+@overload
+def exact_values(game: MaskedGame, max_coalitions: int = ...) -> Tensor: ...
+@overload
+def exact_values(game: GameBatch, max_coalitions: int = ...) -> list[Tensor]: ...
+def exact_values(
+    game: MaskedGame | GameBatch, max_coalitions: int = 2**20
+) -> Tensor | list[Tensor]:
     """The game's values on all coalitions, without gradient; memory beyond the result is flat.
 
-    ``(B, 2^n)``, or ``(B, classes, 2^n)`` for the payoff ``"all"``; all must be finite.
+    ``(B, 2^n)``, or ``(B, classes, 2^n)`` for the payoff ``"all"``; all must be finite. Of a batch
+    of games a list of them.
 
     Raises:
         InputError: more coalitions than ``max_coalitions``, or a payoff that is not finite.
     """
-    n = game.n
-    if n > 62 or 1 << n > max_coalitions:
-        count = f" = {1 << n}" if n <= 62 else ""
-        most = f"at most max_coalitions = {max_coalitions}; fewer players (a coarser grid) will do"
-        raise InputError("game", f"{n} players, which have 2^{n}{count} coalitions", most)
-    device = game.present.device
-    block = max(1, ROWS // len(game.present))
-    result = torch.empty(0)
-    for start in range(0, 1 << n, block):
-        stop = min(start + block, 1 << n)
-        values = game(_members(torch.arange(start, stop, device=device), n)).movedim(1, -1)
-        if not values.isfinite().all():
-            at = (~values.isfinite()).nonzero()[0].tolist()
-            got = f"the payoff {values[tuple(at)].item()} for sample {at[0]}"
-            raise InputError("game", f"{got} (coalition {start + at[-1]})", "finite payoffs")
-        if start == 0:
-            result = values.new_empty(*values.shape[:-1], 1 << n)
-        result[..., start:stop] = values
-    return result
+    games = game.games if isinstance(game, GameBatch) else [game]
+    for one in games:
+        if one.n > 62 or 1 << one.n > max_coalitions:
+            count = f" = {1 << one.n}" if one.n <= 62 else ""
+            got = f"{one.n} players, which have 2^{one.n}{count} coalitions"
+            most = f"at most max_coalitions = {max_coalitions}; fewer players (a coarser grid)"
+            raise InputError("game", got, f"{most} will do")
+    results = [torch.empty(0) for _ in games]
+    for jobs in _jobs(games):
+        device = games[0].present.device
+        asked = [
+            (at, _members(torch.arange(start, stop, device=device), games[at].n))
+            for at, start, stop in jobs
+        ]
+        found = game.evaluate(asked) if isinstance(game, GameBatch) else [game(asked[0][1])]
+        for (at, start, stop), part in zip(jobs, found, strict=True):
+            values = part.movedim(1, -1)
+            _require_finite(values, start)
+            if start == 0:
+                results[at] = values.new_empty(*values.shape[:-1], 1 << games[at].n)
+            results[at][..., start:stop] = values
+    return results if isinstance(game, GameBatch) else results[0]
+
+
+def _jobs(games: Sequence[MaskedGame]) -> Iterator[list[tuple[int, int, int]]]:
+    """Ranges of coalitions, (game, start, stop), that are evaluated together: some ROWS of rows."""
+    jobs: list[tuple[int, int, int]] = []
+    rows = 0
+    for at, game in enumerate(games):
+        block = max(1, ROWS // len(game.present))
+        for start in range(0, 1 << game.n, block):
+            stop = min(start + block, 1 << game.n)
+            jobs.append((at, start, stop))
+            rows += (stop - start) * len(game.present)
+            if rows > ROWS - len(game.present):  # no room for another coalition
+                yield jobs
+                jobs, rows = [], 0
+    if jobs:
+        yield jobs
+
+
+def _require_finite(values: Tensor, start: int) -> None:
+    if not values.isfinite().all():
+        at = (~values.isfinite()).nonzero()[0].tolist()
+        got = f"the payoff {values[tuple(at)].item()} for sample {at[0]}"
+        raise InputError("game", f"{got} (coalition {start + at[-1]})", "finite payoffs")
 
 
 def dividends(v: Tensor) -> Tensor:

@@ -25,6 +25,10 @@ from interaction_train.models.networks import (
 )
 from interaction_train.models.table import TableMLP as TableMLP
 from interaction_train.models.text import TextTransformer as TextTransformer
+from interaction_train.models.tokens import (
+    TokenNetwork as TokenNetwork,
+    hugging_face as hugging_face,
+)
 from interaction_train.models.weights import (
     load_weights as load_weights,
     pretrained as pretrained,
