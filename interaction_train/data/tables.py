@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,10 @@ class TableDataModule(PartsDataModule):
         num_workers: processes that load data beside the main one.
         predict_split: the part that ``predict`` goes over, in order.
 
-    After ``setup()``: ``parts``, ``feature_names`` of the F columns, ``column_names`` before
-    strings were split, ``groups`` with the features of each of these (as ``FeaturePlayers``
-    takes them), ``feature_mean`` and ``feature_std`` ``(F,)`` of the training rows (a std of 1 for
-    a constant), ``class_names``, ``num_classes``.
+    After ``setup()``: ``parts``; ``feature_names`` of the F columns of x; ``groups``, each column
+    of the file with its columns of x, as ``FeaturePlayers`` takes them; ``feature_mean`` and
+    ``feature_std`` ``(F,)`` of the training rows (a std of 1 for a constant); ``class_names``,
+    ``num_classes``.
 
     Raises:
         InputError: an argument out of its range; at ``setup()`` an unreadable file, a missing
@@ -84,9 +84,8 @@ class TableDataModule(PartsDataModule):
     predict_split: Split = "test"
     parts: dict[Split, TablePart] = field(default_factory=dict, init=False, repr=False)
     class_names: tuple[str, ...] = field(default=(), init=False)
-    column_names: tuple[str, ...] = field(default=(), init=False)
     feature_names: tuple[str, ...] = field(default=(), init=False)
-    groups: list[list[int]] = field(default_factory=list, init=False, repr=False)
+    groups: dict[str, list[int]] = field(default_factory=dict, init=False, repr=False)
     feature_mean: Tensor | None = field(default=None, init=False, repr=False)
     feature_std: Tensor | None = field(default=None, init=False, repr=False)
 
@@ -112,26 +111,29 @@ class TableDataModule(PartsDataModule):
             frames = read_frames(self.source, self.val, self.test)
         train = frames["train"]
         need_columns(train, "train", label=self.label)
-        self.column_names = tuple(self.columns or train.columns.drop(self.label))
+        columns = list(self.columns or train.columns.drop(self.label))
         for name, frame in frames.items():
             need_columns(frame, name, label=self.label)
-            for column in self.column_names:
+            for column in columns:
                 need_columns(frame, name, columns=column)
                 _check_values(frame[column], name)
-        categories = [_categories(train[column]) for column in self.column_names]
+        categories = [_categories(train[column]) for column in columns]
         widths = [1 if values is None else len(values) for values in categories]
-        ends = list(accumulate(widths))
-        self.groups = [list(range(end - k, end)) for end, k in zip(ends, widths, strict=True)]
+        places = iter(range(sum(widths)))
+        self.groups = {
+            column: list(islice(places, width))
+            for column, width in zip(columns, widths, strict=True)
+        }
         self.feature_names = tuple(
             name if value is None else f"{name}={value}"
-            for name, values in zip(self.column_names, categories, strict=True)
+            for name, values in zip(columns, categories, strict=True)
             for value in ([None] if values is None else values)
         )
         classes = Classes.of(train[self.label], "label")
         self.class_names = names or classes.names
         rows, labels = dict[Split, Tensor](), dict[Split, Tensor]()
         for name, frame in frames.items():
-            known = zip(self.column_names, categories, strict=True)
+            known = zip(columns, categories, strict=True)
             rows[name] = torch.cat([_features(frame[c], values, name) for c, values in known], 1)
             labels[name] = classes.numbers(frame[self.label], "label", name)
         self.parts = {

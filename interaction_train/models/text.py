@@ -63,7 +63,7 @@ class TextTransformer(nn.Module):
         self.kept_ids = (pad_id,) if kept_ids is None else tuple(kept_ids)
         self.word_dropout = WordDropout(word_dropout, mask_id, self.kept_ids)
         self.embedding = nn.Embedding(vocabulary_size, width, padding_idx=pad_id)
-        self.position = nn.Parameter(torch.randn(max_length, width) * 0.02)
+        self.position = nn.Parameter(torch.randn(max_length, width) * 0.1)
         nn.init.normal_(self.embedding.weight, std=0.1)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(EncoderLayer(width, heads, dropout) for _ in range(layers))
@@ -123,14 +123,14 @@ class WordDropout(nn.Module):
     def __init__(self, p: float, mask_id: int, kept_ids: tuple[int, ...]) -> None:
         super().__init__()
         in_range("word_dropout", p, 0, 1, below=True)
-        self.p, self.mask_id = p, mask_id
+        self.p, self.shown = p, mask_id
         self.register_buffer("kept", torch.tensor(kept_ids), persistent=False)
 
     def forward(self, ids: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return ids
         hidden = torch.rand(ids.shape, device=ids.device) < self.p
-        return ids.masked_fill(hidden & ~torch.isin(ids, self.kept), self.mask_id)
+        return ids.masked_fill(hidden & ~torch.isin(ids, self.kept), self.shown)
 
 
 class EncoderLayer(nn.Module):
