@@ -11,6 +11,11 @@ from interaction_train.concepts.graph import (
     ConceptGraph as ConceptGraph,
     concept_graph as concept_graph,
 )
+from interaction_train.concepts.phrases import (
+    Phrase as Phrase,
+    Phrases as Phrases,
+    phrase_interactions as phrase_interactions,
+)
 from interaction_train.concepts.selection import (
     Surrogate as Surrogate,
     select_concepts as select_concepts,
@@ -24,4 +29,13 @@ from interaction_train.concepts.transforms import (
     merge_single as merge_single,
     or_interactions as or_interactions,
     values_from_and_or as values_from_and_or,
+)
+from interaction_train.concepts.tree_spans import (
+    control_spans as control_spans,
+    span_agreement as span_agreement,
+    tree_spans as tree_spans,
+)
+from interaction_train.concepts.trees import (
+    InteractionTree as InteractionTree,
+    interaction_tree as interaction_tree,
 )

@@ -54,7 +54,7 @@ def block_interaction(v: Tensor, a: Blocks, b: Blocks) -> Tensor:
         at = (sizes == size).nonzero().flatten()
         for some in at.split(max(1, CELLS // (len(weights) * max(1, v[..., 0].numel())))):
             i, j = ((part[some] * bits).sum(-1, keepdim=True) for part in (first, second))
-            others = (~(first | second)[some]).nonzero()[:, 1].view(-1, r)
+            others = (~(first | second)[some]).nonzero()[:, 1].view(len(some), r)
             outside = torch.zeros_like(i)  # the index of every coalition of the others
             for bit in bits[others].split(1, dim=1):
                 outside = torch.cat([outside, outside | bit], 1)
