@@ -12,6 +12,7 @@ from torch import Tensor
 
 from interaction_train.errors import InputError
 from interaction_train.game.masked import MaskedGame
+from interaction_train.game.precision import wide
 from interaction_train.indices.blocks import block_interaction
 from interaction_train.indices.curve import end_coalitions, one_number, require_finite
 from interaction_train.indices.exact import count_players, exact_values
@@ -70,7 +71,7 @@ class Source(ABC):
     def between(
         self, a: Sequence[Sequence[int]], b: Sequence[Sequence[int]]
     ) -> tuple[Tensor, Tensor]:
-        """ψ of P pairs of blocks and its standard errors, ``(P,)`` each."""
+        """ψ of P pairs of blocks and its standard errors, ``(P,)`` each; 0 where they are noise."""
 
     @abstractmethod
     def within(self, players: Sequence[int], strength: bool = True) -> SetValues:
@@ -102,7 +103,7 @@ def open_game(
         if contexts is None and v_or_game.n <= EXACT_PLAYERS:
             source = _Exact(exact_values(v_or_game), 1 << v_or_game.n)
         else:
-            source = _Sampled(v_or_game, contexts or CONTEXTS, seed)
+            source = _Sampled(v_or_game, CONTEXTS if contexts is None else contexts, seed)
         source.names = v_or_game.players.names(v_or_game.present.shape[1:])
     if names is not None:
         source.names = tuple(map(str, names))
@@ -133,7 +134,7 @@ class _Exact(Source):
 
     def within(self, players: Sequence[int], strength: bool = True) -> SetValues:
         strength &= len(players) <= _LARGEST[True]
-        phi = block_shapley_values(self._v.double(), players)
+        phi = block_shapley_values(wide(self._v), players)
         alone = phi[[1 << k for k in range(len(players))]]
         return SetValues(
             multivariate=float(phi[-1] - alone.sum()),
@@ -159,10 +160,12 @@ class _Sampled(Source):
         self, a: Sequence[Sequence[int]], b: Sequence[Sequence[int]]
     ) -> tuple[Tensor, Tensor]:
         everyone = all(len(i) + len(j) == self.n for i, j in zip(a, b, strict=True))
-        contexts = 4 if everyone else self._contexts  # all contexts are then empty
+        contexts = min(4, self._contexts) if everyone else self._contexts  # all are empty then
         found = sample_between(self._game, a, b, contexts, seed=self._seed)
         self.evaluations += found.evaluations
-        return found.value[0], found.stderr[0]
+        psi, stderr = found.value[0], found.stderr[0]
+        psi = psi.masked_fill(psi.abs() <= self.noise, 0)
+        return psi, stderr.masked_fill(stderr <= self.noise, 0)
 
     def within(self, players: Sequence[int], strength: bool = True) -> SetValues:
         strength &= len(players) <= _LARGEST[False]

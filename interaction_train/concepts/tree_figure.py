@@ -42,8 +42,9 @@ def tree_figure(tree: TreeNodes, title: str | None) -> Figure:
             height[k] = 1 + max(height[part] for part in node.parts)
     top, page = _LEVEL * height[-1], max(left, _PAGE)
     below = _LETTER * max(map(len, words)) + 0.1 if turned else 0.25
+    title = fill(_default_title(tree) if title is None else title, int(page / _LETTER))
     figure, axes = new_figure()
-    figure.set_size_inches(page + 0.3, top + below + 1.1)
+    figure.set_size_inches(page + 0.3, top + below + 1.1 + 0.17 * title.count("\n"))
     side = 0.5 * (page - left) + 0.1
     axes.set(xlim=(-side, left + side), ylim=(-below, top + 0.2), aspect="equal")
     axes.axis("off")
@@ -55,8 +56,7 @@ def tree_figure(tree: TreeNodes, title: str | None) -> Figure:
         y = -0.06 if turned else -0.14
         axes.text(x[i], y, word, ha="center", fontsize=_FONT, color=INK, **look)
     _draw_legend(figure, tree)
-    title = _default_title(tree) if title is None else title
-    axes.set_title(fill(title, int(page / _LETTER)), fontsize=_FONT + 1)
+    axes.set_title(title, fontsize=_FONT + 1)
     return figure
 
 
@@ -112,9 +112,11 @@ def _colour(psi: float) -> str:
 
 def _number(value: float, strongest: float) -> str:
     """With three digits of the strongest; as powers of ten where these would be many."""
+    if value == 0:
+        return "0"
     power = math.floor(math.log10(strongest))
     if not -4 < power < 4:
-        return f"{value + 0.0:+.1e}".replace("-", "−")
+        return f"{value:+.1e}".replace("-", "−")
     decimals = max(0, 2 - power)
     return f"{round(value, decimals) + 0.0:+.{decimals}f}".replace("-", "−")  # no negative zero
 

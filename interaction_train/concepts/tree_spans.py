@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from interaction_train.errors import InputError, at_least, one_of
 
@@ -67,7 +67,8 @@ def control_spans(n: int, kind: str, seed: int = 0) -> Spans:
     if kind == "balanced":
         return tuple(tuple(range(*span)) for span in _halves(0, n))
     chance = random.Random(seed)  # its own generator: the global one is left alone
-    nodes, found = [(i,) for i in range(n)], []
+    nodes: list[tuple[int, ...]] = [(i,) for i in range(n)]
+    found = []
     while len(nodes) > 1:
         at = chance.randrange(len(nodes) - 1)
         nodes[at : at + 2] = [nodes[at] + nodes[at + 1]]
@@ -75,7 +76,11 @@ def control_spans(n: int, kind: str, seed: int = 0) -> Spans:
     return tuple(found)
 
 
-def span_agreement(spans: Iterable[Sequence[int]], constituents: Iterable[Sequence[int]]) -> float:
+def span_agreement(
+    spans: Iterable[Sequence[int]],
+    constituents: Iterable[Sequence[int]],
+    ignore: Collection[int] = (),
+) -> float:
     """The share of a tree's spans that are constituents; NaN where there are none to compare.
 
     Single words and the whole sentence, which are spans of every tree, do not count.
@@ -83,16 +88,21 @@ def span_agreement(spans: Iterable[Sequence[int]], constituents: Iterable[Sequen
     Args:
         spans: of a tree, such as :meth:`~.tree_nodes.TreeNodes.spans`.
         constituents: of the parse, such as :func:`tree_spans`.
+        ignore: words that are struck from both trees, such as punctuation: a full stop, which
+            parses attach to the whole sentence, is in every span of a tree that branches right.
 
     Examples:
         >>> span_agreement(control_spans(4, "left"), tree_spans([5, 5, 6, 6, 7, 7, 0]))
         0.5
     """
-    spans = [tuple(sorted(span)) for span in spans]
-    known = {tuple(sorted(span)) for span in constituents}
-    whole = max(map(len, [*spans, *known]), default=0)
-    inner = [span for span in spans if 1 < len(span) < whole]
+    own, known = (_without(some, ignore) for some in (spans, constituents))
+    whole = max(map(len, own | known), default=0)
+    inner = [span for span in own if 1 < len(span) < whole]
     return sum(span in known for span in inner) / len(inner) if inner else math.nan
+
+
+def _without(spans: Iterable[Sequence[int]], ignore: Collection[int]) -> set[frozenset[int]]:
+    return {frozenset(span).difference(ignore) for span in spans}
 
 
 def _halves(start: int, stop: int) -> list[tuple[int, int]]:

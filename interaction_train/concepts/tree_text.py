@@ -26,6 +26,7 @@ def _write(tree: TreeNodes, node: TreeNode, first: str, rest: str, lines: list[s
         return
     error = f" ± {node.psi_stderr:.2g}" if node.psi_stderr else ""
     tie = " ~" if node.tie else ""
-    lines.append(f"{first}{node.psi + 0.0:+.4g}{error}{tie}  {words}")
+    psi = f"{node.psi:+.4g}" if node.psi else "0"
+    lines.append(f"{first}{psi}{error}{tie}  {words}")
     for part, branch, below in zip(node.parts, ("├─ ", "└─ "), ("│  ", "   "), strict=True):
         _write(tree, tree.nodes[part], rest + branch, rest + below, lines)

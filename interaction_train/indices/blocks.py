@@ -73,7 +73,9 @@ def checked_blocks(a: Blocks, b: Blocks, n: int) -> tuple[Tensor, Tensor, bool]:
     for k, pair in enumerate(pairs):
         where = "" if single else f" of pair {k}"
         for name, block, row in zip("ab", pair, members[:, k], strict=True):
-            players = tuple(block) if isinstance(block, Sequence) else (block,)
+            if not isinstance(block, Sequence):
+                raise InputError(name, f"{block!r}{where}", "a block of players, as the others are")
+            players = tuple(block)
             if not players or len(set(players)) < len(players) or not set(players) <= set(range(n)):
                 expected = f"distinct players out of 0 … {n - 1}, at least one"
                 raise InputError(name, f"{players}{where}", expected)
