@@ -1,4 +1,7 @@
-"""Sparse AND-OR concepts: what a network's decision is made of, with a proof of how few."""
+"""What a network's decision is made of: sparse AND-OR concepts, with a proof of how few.
+
+And interaction trees: which players, words for instance, join first.
+"""
 
 from interaction_train.concepts.concepts import Concepts as Concepts
 from interaction_train.concepts.fidelity import (

@@ -159,9 +159,8 @@ class _Sampled(Source):
     def between(
         self, a: Sequence[Sequence[int]], b: Sequence[Sequence[int]]
     ) -> tuple[Tensor, Tensor]:
-        everyone = all(len(i) + len(j) == self.n for i, j in zip(a, b, strict=True))
-        contexts = min(4, self._contexts) if everyone else self._contexts  # all are empty then
-        found = sample_between(self._game, a, b, contexts, seed=self._seed)
+        size = min(len(i) + len(j) for i, j in zip(a, b, strict=True))
+        found = sample_between(self._game, a, b, self._needed(size, 4), seed=self._seed)
         self.evaluations += found.evaluations
         psi, stderr = found.value[0], found.stderr[0]
         psi = psi.masked_fill(psi.abs() <= self.noise, 0)
@@ -170,10 +169,11 @@ class _Sampled(Source):
     def within(self, players: Sequence[int], strength: bool = True) -> SetValues:
         strength &= len(players) <= _LARGEST[False]
         lower = lower_stderr = math.nan
-        found = sample_multivariate(self._game, players, self._contexts, seed=self._seed)
+        contexts = self._needed(len(players), 2)
+        found = sample_multivariate(self._game, players, contexts, seed=self._seed)
         self.evaluations += found.evaluations
         if strength:
-            t = sample_strength(self._game, players, self._contexts, seed=self._seed)
+            t = sample_strength(self._game, players, contexts, seed=self._seed)
             self.evaluations += t.evaluations
             lower, lower_stderr = float(t.lower), float(t.lower_stderr)
         return SetValues(
@@ -184,3 +184,7 @@ class _Sampled(Source):
             shapley=float(found.shapley),
             shapley_stderr=float(found.shapley_stderr),
         )
+
+    def _needed(self, size: int, least: int) -> int:
+        """How many contexts a set of a size needs: that of all players has but one, ∅."""
+        return min(least, self._contexts) if size == self.n else self._contexts

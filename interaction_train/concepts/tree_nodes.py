@@ -84,8 +84,7 @@ class TreeNodes:
 
     def to_json(self) -> str:
         """Nodes and the rest as an object of JSON; NaN is null."""
-        content = asdict(self) | {"neglected_by_level": list(self.neglected_by_level)}
-        return json.dumps(_without_nan(content), ensure_ascii=False, indent=2, allow_nan=False)
+        return json.dumps(_without_nan(asdict(self)), ensure_ascii=False, indent=2, allow_nan=False)
 
 
 def _without_nan(content: Any) -> Any:
