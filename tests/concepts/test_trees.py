@@ -7,6 +7,7 @@ import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from interaction_train.concepts.tree_merging import merge_all
 from interaction_train.concepts.trees import interaction_tree
 from interaction_train.errors import InputError
 from interaction_train.game.masked import MaskedGame
@@ -219,6 +220,20 @@ def test_ties_within_two_errors_are_flagged():
         )
     assert "~" in str(few)
     assert "--" in {line.get_linestyle() for line in few.plot().axes[0].lines}
+
+
+@pytest.mark.parametrize(("error", "tie"), [(0.02, False), (0.03, True)])
+def test_errors_of_densities_count_all_their_interactions(error, tie):
+    """r(0,1) = 1/2 and r(1,2) = 1/2.05 differ by .0122; ψ(2,3) ± e moves the latter by e/2.05²."""
+    psi = {(0, 1): (1.0, 0.0), (1, 2): (-1.0, 0.0), (2, 3): (0.05, error)}
+
+    def measure(a, b):
+        found = [psi.get((i[-1], j[0]), (0.0, 0.0)) for i, j in zip(a, b, strict=True)]
+        return torch.tensor(found, dtype=torch.float64).unbind(1)
+
+    _, merges = merge_all(4, measure, 1e-12, by_density=True, adjacent=True, far=False)
+    assert merges[0].parts == (0, 1)
+    assert merges[0].tie == tie
 
 
 def test_names_text_and_json():
