@@ -66,9 +66,9 @@ def interaction_tree(
         adjacent: merge only neighbours; or any two nodes, and r is then among all pairs that touch
             a or b.
         names: of the players; default: what the game calls them, or their numbers.
-        measure: give B, T and φ of every node, and the share that neighbours leave out; default:
-            where values are exact, for there they cost no evaluation (but T of sets of 10 players
-            or more some tenths of a second).
+        measure: give B, T and φ of every node, and the share of Σ|ψ| that neighbours leave out;
+            default: where values are exact, for there they cost no evaluation (T of sets of 10
+            players or more some tenths of a second; without it only the share is given).
         seed: seed of the draws.
 
     Raises:
