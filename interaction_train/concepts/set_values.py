@@ -133,17 +133,23 @@ class _Exact(Source):
         return psi, torch.zeros_like(psi)
 
     def within(self, players: Sequence[int], strength: bool = True) -> SetValues:
-        strength &= len(players) <= _LARGEST[True]
         phi = block_shapley_values(wide(self._v), players)
-        alone = phi[[1 << k for k in range(len(players))]]
+        together = phi[-1] - phi[[1 << k for k in range(len(players))]].sum()
+        t = together.new_full((), math.nan)
+        if strength := strength and len(players) <= _LARGEST[True]:
+            t = multivariate_strength(self._v, players)
         return SetValues(
-            multivariate=float(phi[-1] - alone.sum()),
+            multivariate=self._rounded(together, len(players)),
             multivariate_stderr=0.0,
-            strength=float(multivariate_strength(self._v, players)) if strength else math.nan,
+            strength=self._rounded(t, len(players)),
             strength_stderr=0.0 if strength else math.nan,
             shapley=float(phi[-1]),
             shapley_stderr=0.0,
         )
+
+    def _rounded(self, value: Tensor, terms: int) -> float:
+        """0 where a sum of so many terms is no more than rounding."""
+        return 0.0 if abs(float(value)) <= terms * self.noise else float(value)
 
 
 class _Sampled(Source):

@@ -41,6 +41,8 @@ def test_exact_ones_above_rounding_are_significant(dtype):
     expected |= {(1, 3): 0.5, (1, 4): 0.5}
     values = {(p.start, p.stop): p.multivariate for p in found.significant}
     assert values == pytest.approx(expected, abs=1e-3)
+    others = [p for p in found.phrases if not p.significant]
+    assert [(p.multivariate, p.strength) for p in others] == [(0, 0)] * 2
     sizes = [abs(value) for value in values.values()]
     assert sizes == sorted(sizes, reverse=True)
 
