@@ -1,4 +1,7 @@
-"""Sparse AND-OR concepts: what a network's decision is made of, with a proof of how few."""
+"""What a network's decision is made of: sparse AND-OR concepts, with a proof of how few.
+
+And interaction trees: which players, words for instance, join first.
+"""
 
 from interaction_train.concepts.concepts import Concepts as Concepts
 from interaction_train.concepts.fidelity import (
@@ -10,6 +13,11 @@ from interaction_train.concepts.fidelity import (
 from interaction_train.concepts.graph import (
     ConceptGraph as ConceptGraph,
     concept_graph as concept_graph,
+)
+from interaction_train.concepts.phrases import (
+    Phrase as Phrase,
+    Phrases as Phrases,
+    phrase_interactions as phrase_interactions,
 )
 from interaction_train.concepts.selection import (
     Surrogate as Surrogate,
@@ -24,4 +32,13 @@ from interaction_train.concepts.transforms import (
     merge_single as merge_single,
     or_interactions as or_interactions,
     values_from_and_or as values_from_and_or,
+)
+from interaction_train.concepts.tree_spans import (
+    control_spans as control_spans,
+    span_agreement as span_agreement,
+    tree_spans as tree_spans,
+)
+from interaction_train.concepts.trees import (
+    InteractionTree as InteractionTree,
+    interaction_tree as interaction_tree,
 )

@@ -3,6 +3,7 @@
 Estimates are in float64, or in float32 on devices without it.
 """
 
+from interaction_train.indices.blocks import block_interaction as block_interaction
 from interaction_train.indices.curve import (
     OrderCurve as OrderCurve,
     mean_interaction as mean_interaction,
@@ -26,6 +27,10 @@ from interaction_train.indices.exact_sets import (
     multivariate_interaction as multivariate_interaction,
     multivariate_strength as multivariate_strength,
     shapley_interaction as shapley_interaction,
+)
+from interaction_train.indices.sampled_blocks import (
+    BetweenBlocks as BetweenBlocks,
+    sample_between as sample_between,
 )
 from interaction_train.indices.sampled_pairs import (
     REFERENCE_RATIOS as REFERENCE_RATIOS,

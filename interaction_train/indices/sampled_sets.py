@@ -14,6 +14,7 @@ from interaction_train.game.precision import wide, wide_dtype
 from interaction_train.indices.curve import coalition_values, require_finite
 from interaction_train.indices.exact import all_coalitions
 from interaction_train.indices.exact_sets import best_partition, checked_subset
+from interaction_train.indices.stratified import StratifiedMean
 from interaction_train.sampling.coalitions import bernoulli
 from interaction_train.sampling.random import Draws, content_hash
 
@@ -25,12 +26,16 @@ class Multivariate:
     Attributes:
         value: ``(B,)``, unbiased.
         stderr: ``(B,)``, standard errors over contexts.
+        shapley: ``(B,)``, φ([S] | N∖S ∪ {[S]}), unbiased.
+        shapley_stderr: ``(B,)``, standard errors over contexts.
         contexts: number of contexts.
         evaluations: coalitions evaluated per sample.
     """
 
     value: Tensor
     stderr: Tensor
+    shapley: Tensor
+    shapley_stderr: Tensor
     contexts: int
     evaluations: int
 
@@ -75,9 +80,11 @@ def sample_multivariate(
     size = len(inside.players)
     single = torch.eye(size, dtype=torch.bool, device=inside.players.device)
     parts = torch.cat([torch.zeros_like(single[:1]), torch.ones_like(single[:1]), single])
-    coefficients = torch.tensor([size - 1, 1, *[-1] * size])[:, None]
+    coefficients = torch.tensor([[size - 1, 1, *[-1] * size], [-1, 1, *[0] * size]]).T
     mean, error = inside.moments(parts.expand(len(game.present), -1, -1), coefficients, "contexts")
-    return Multivariate(mean[:, 0], error[:, 0], contexts, contexts * (size + 2))
+    (value, shapley), (stderr, shapley_stderr) = mean.unbind(1), error.unbind(1)
+    evaluations = contexts * (size + 2)
+    return Multivariate(value, stderr, shapley, shapley_stderr, contexts, evaluations)
 
 
 def sample_strength(
@@ -149,7 +156,7 @@ class _Subset:
         batch, count, _ = parts.shape
         coefficients = coefficients.to(self.players.device, self.dtype).unsqueeze(-3)
         block = max(1, ROWS // (batch * count))
-        total, last = coefficients.new_zeros(()), None
+        mean = StratifiedMean(self.contexts)
         self.game.choose_chunk(batch * count * self.contexts)
         for start in range(0, self.contexts, block):
             span = range(start, min(start + block, self.contexts))
@@ -159,15 +166,10 @@ class _Subset:
             rows = bernoulli(keys, keep.unsqueeze(-1)).unsqueeze(2).repeat(1, 1, count, 1)
             rows[..., self.players] = parts.unsqueeze(1)
             v = coalition_values(self.game, rows.flatten(1, 2)).unflatten(1, (len(span), 1, -1))
-            values = (v @ coefficients).squeeze(2)
-            # Keep rates are stratified, one from each slice of (0, 1): neighbours differ by as much
-            # as two draws from one slice, all together by more.
-            steps = (values if last is None else torch.cat([last, values], 1)).diff(dim=1)
-            last = values[:, -1:]
-            total = total + torch.stack([values.sum(1), steps.square().sum(1)])
-        mean = total[0] / self.contexts
-        require_finite(mean)
-        return mean, (total[1] / (2 * (self.contexts - 1) * self.contexts)).sqrt()
+            mean.add((v @ coefficients).squeeze(2))
+        value, error = mean.moments()
+        require_finite(value)
+        return value, error
 
     def partitions(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The blocks of R partitions ``(B, R, |S|)``, then ∅; what each counts in their Σ_C φ([C]).

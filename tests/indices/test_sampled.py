@@ -345,6 +345,9 @@ def test_multivariate(subset):
     exact = multivariate_interaction(exact_values(game()), subset)
     estimate = sample_multivariate(game(), subset, 500)
     assert ((estimate.value - exact).abs() <= 4.5 * estimate.stderr + 1e-12).all()
+    together = block_shapley_values(exact_values(game()), subset)[:, -1]
+    assert ((estimate.shapley - together).abs() <= 4.5 * estimate.shapley_stderr).all()
+    assert (estimate.shapley_stderr < 0.1).all()
     assert estimate.evaluations == 500 * (len(subset) + 2)
 
 
