@@ -41,20 +41,32 @@ from .callbacks import (
 )
 from .concepts import (
     Concepts as Concepts,
+    InteractionTree as InteractionTree,
     Surrogate as Surrogate,
     concept_graph as concept_graph,
     fidelity as fidelity,
+    interaction_tree as interaction_tree,
     joint_concepts as joint_concepts,
     merge_single as merge_single,
     or_interactions as or_interactions,
+    phrase_interactions as phrase_interactions,
     same_interactions as same_interactions,
     select_concepts as select_concepts,
     sparse_concepts as sparse_concepts,
     values_from_and_or as values_from_and_or,
 )
-from .data import DigitsDataModule as DigitsDataModule, ImageDataModule as ImageDataModule
+from .data import (
+    DigitsDataModule as DigitsDataModule,
+    ImageDataModule as ImageDataModule,
+    TableDataModule as TableDataModule,
+    TextDataModule as TextDataModule,
+)
 from .errors import InputError as InputError
-from .explaining import Explanation as Explanation, explain as explain
+from .explaining import (
+    Explanation as Explanation,
+    explain as explain,
+    explain_texts as explain_texts,
+)
 from .game.absence import input_baseline as input_baseline
 from .game.batch import GameBatch as GameBatch
 from .game.evaluation import logits_of as logits_of
@@ -68,6 +80,7 @@ from .game.tokens import TokenPlayers as TokenPlayers
 from .indices import (
     mean_interaction as mean_interaction,
     player_interactions as player_interactions,
+    sample_between as sample_between,
     sample_multi_order as sample_multi_order,
     sample_multivariate as sample_multivariate,
     sample_order_curve as sample_order_curve,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from interaction_train.concepts.graph import ConceptGraph, concept_graph
 from interaction_train.concepts.selection import select_concepts
+from interaction_train.concepts.trees import InteractionTree, interaction_tree
 from interaction_train.explaining import export
 from interaction_train.explaining.results import Results
 
@@ -50,6 +51,23 @@ class Explanation(Results):
         values = self.all_values("concepts").double()
         chosen = select_concepts(self.concepts(**settings), values, min(count, 2 << self.n))
         return concept_graph(chosen[at], self.names, merges)
+
+    def tree(self, sample: int = 0, **settings: Any) -> InteractionTree:
+        """Which neighbouring players form phrases, and which of these join, for words above all.
+
+        Args:
+            sample: which sample; a sampled explanation needs to be of a single one, and evaluates
+                the network, which must be as it was.
+            **settings: of :func:`~interaction_train.concepts.trees.interaction_tree`.
+
+        Raises:
+            InputError: arguments out of range.
+        """
+        at = self.at(sample)
+        if self.values is not None:
+            return interaction_tree(self.values[at], names=self.names, **settings)
+        game = self._sampler("tree").game
+        return interaction_tree(game, names=self.names, **settings)
 
     def top(
         self, k: int = 10, sample: int = 0, kind: export.Kind = "pairs", **settings: Any

@@ -1,4 +1,4 @@
-"""The files of one explained image, and the folder that they are in."""
+"""The files of one explained sample, and the folder that they are in."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from interaction_train.concepts.graph import ConceptGraph
+from interaction_train.concepts.trees import InteractionTree
 from interaction_train.errors import InputError
 from interaction_train.explaining.explanation import Explanation
 from interaction_train.tracking.figures import save_figure
@@ -18,12 +19,14 @@ _ROUNDING = 1e-6  # relative, of a network's outputs
 _PLOTS = ("heatmap", "pairs", "matrix", "spectrum", "network")
 _TABLES = ("explanation.json", "players.csv", "pairs.csv")
 _OF_CONCEPTS = ("concepts.csv", "graph.dot", "graph.json")
-_FIGURES = tuple(f"{name}.{kind}" for name in (*_PLOTS, "concepts") for kind in ("png", "svg"))
+_OF_TREES = ("tree.txt", "tree.json")
+_DRAWN = (*_PLOTS, "concepts", "tree")
+_FIGURES = tuple(f"{name}.{kind}" for name in _DRAWN for kind in ("png", "svg"))
 
 
 @dataclass(frozen=True)
 class FewConcepts:
-    """The concepts of an explained image that are shown.
+    """The concepts of an explained sample that are shown.
 
     Attributes:
         graph: of the strongest, refitted.
@@ -38,15 +41,15 @@ class FewConcepts:
 
 
 def few_concepts(explanation: Explanation, count: int, noise: float) -> FewConcepts:
-    """The ``count`` strongest of the concepts within a noise, of an exact explanation of one image.
+    """The ``count`` strongest concepts within a noise, of an exact explanation of one sample.
 
     Raises:
-        InputError: a noise of nothing, where the whole image is to the network what its absence is.
+        InputError: a noise of nothing: the whole sample is to the network what its absence is.
     """
     values = explanation.all_values("concepts").double()
     empty, full = values[0, 0], values[0, -1]
     if noise > 0 and float((full - empty).abs()) <= _ROUNDING * max(1.0, float(full.abs())):
-        got = f"{noise}, for an image that is to the network what its absence is"
+        got = f"{noise}, for a sample that is to the network what its absence is"
         raise InputError("noise", got, "0, as nothing could be off")
     everything = 2 << explanation.n
     shown = min(count, everything)
@@ -58,7 +61,7 @@ def few_concepts(explanation: Explanation, count: int, noise: float) -> FewConce
 
 
 def check_folder(folder: Path, overwrite: bool) -> None:
-    """Make a folder for the files of an image.
+    """Make a folder for the files of a sample.
 
     Raises:
         InputError: a folder that cannot be written or, without ``overwrite``, has such files.
@@ -74,15 +77,21 @@ def check_folder(folder: Path, overwrite: bool) -> None:
         raise InputError("out", f"{str(folder)!r} with results", "another, or overwrite: true")
 
 
-def write_files(folder: Path, explanation: Explanation, found: FewConcepts | None) -> list[str]:
-    """Write figures, tables and graph of an explanation of one image; the names of the files.
+def write_files(
+    folder: Path,
+    explanation: Explanation,
+    found: FewConcepts | None,
+    tree: InteractionTree | None = None,
+) -> list[str]:
+    """Write figures, tables and graph of an explanation of one sample; the names of the files.
 
     What an earlier call left there goes.
 
     Args:
         folder: where to.
-        explanation: of one image.
+        explanation: of one sample.
         found: its concepts, or None, where it is sampled.
+        tree: of its words, or None, where players are something else.
     """
     for old in _there(folder):
         (folder / old).unlink()
@@ -98,6 +107,10 @@ def write_files(folder: Path, explanation: Explanation, found: FewConcepts | Non
         found.table.to_csv(folder / "concepts.csv", index=False)
         (folder / "graph.dot").write_text(found.graph.to_dot(), encoding="utf-8")
         (folder / "graph.json").write_text(found.graph.to_json(), encoding="utf-8")
+    if tree is not None:
+        save_figure(tree.plot(f"{explanation.title()}: interaction tree"), folder / "tree")
+        (folder / "tree.txt").write_text(f"{tree}\n", encoding="utf-8")
+        (folder / "tree.json").write_text(tree.to_json(), encoding="utf-8")
     return _there(folder)
 
 
@@ -109,5 +122,5 @@ def _draw(explanation: Explanation, name: str, folder: Path) -> None:
 
 
 def _there(folder: Path) -> list[str]:
-    names = (*_FIGURES, *_TABLES, *_OF_CONCEPTS)
+    names = (*_FIGURES, *_TABLES, *_OF_CONCEPTS, *_OF_TREES)
     return [name for name in names if (folder / name).exists()]

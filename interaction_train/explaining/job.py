@@ -30,6 +30,7 @@ from interaction_train.explaining.summary import print_files, print_summary
 from interaction_train.game.absence import default_baseline
 from interaction_train.game.evaluation import eval_logits, logits_of, unwrap
 from interaction_train.game.normalize import Normalize
+from interaction_train.game.tokens import TokenPlayers
 from interaction_train.models.weights import load_weights
 
 _QUICK = 12  # players, whose concepts are found in seconds; those of 16 take a minute or two
@@ -73,7 +74,8 @@ def explain_samples(
     image's file, or ``sentence0``, ``sample0``, ….
     In it: ``heatmap``, ``pairs``, ``matrix``, ``spectrum``, ``network`` and ``concepts`` as PNG and
     SVG; ``explanation.json``, ``players.csv``, ``pairs.csv``; ``concepts.csv``, ``graph.dot`` and
-    ``graph.json``. Where all coalitions are above the budget there are no concepts.
+    ``graph.json``; of sentences ``tree``, as a figure too. Where all coalitions are above the
+    budget there are no concepts.
 
     Args:
         model: images ``(B, C, H, W)``, token ids ``(B, L)`` or features ``(B, F)`` → logits: a
@@ -166,8 +168,9 @@ def explain_samples(
         if explanation.exact and explanation.n > _QUICK:
             print(f"{item.name}: concepts of {explanation.n} players …", file=sys.stderr)
         concepts = few_concepts(explanation, count, noise) if explanation.exact else None
-        print_summary(item.name, explanation, row, concepts)
-        print_files(folder, write_files(folder, explanation, concepts))
+        tree = explanation.tree() if isinstance(item.players, TokenPlayers) else None
+        print_summary(item.name, explanation, row, concepts, tree)
+        print_files(folder, write_files(folder, explanation, concepts, tree))
         explanations.append(explanation)
     return explanations
 

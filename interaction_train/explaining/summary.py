@@ -1,4 +1,4 @@
-"""What the command line says about one explained image."""
+"""What the command line says about one explained sample."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from torch import Tensor
 
+from interaction_train.concepts.trees import InteractionTree
 from interaction_train.explaining.explanation import Explanation
 from interaction_train.explaining.files import FewConcepts
 
@@ -15,15 +16,20 @@ _SHOWN = 5  # rows of each kind
 
 
 def print_summary(
-    name: str, explanation: Explanation, logits: Tensor, found: FewConcepts | None
+    name: str,
+    explanation: Explanation,
+    logits: Tensor,
+    found: FewConcepts | None,
+    tree: InteractionTree | None = None,
 ) -> None:
     """Print the classes, the strongest players, pairs and concepts, and how good the graph is.
 
     Args:
-        name: of the image.
-        explanation: of this image alone.
+        name: of the sample.
+        explanation: of this sample alone.
         logits: of it, ``(classes,)``.
         found: its concepts; None where it is sampled.
+        tree: of its words; None for other players.
     """
     console = Console(markup=False, highlight=False)
     console.print(f"\n{name}: {_classes(explanation, logits)}")
@@ -52,6 +58,8 @@ def print_summary(
         )
     else:
         console.print(_told(explanation, found, len(concepts)))
+    if tree is not None:
+        console.print(f"Interaction tree, ψ in the unit of {payoff}:\n{tree}")
 
 
 def _told(explanation: Explanation, found: FewConcepts, shown: int) -> str:
