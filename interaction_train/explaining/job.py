@@ -138,7 +138,7 @@ def explain_samples(
         got = "neither image nor data" if text is None else "text without data"
         raise InputError("image", got, "image, or data, perhaps with text")
     if text is not None:
-        inputs = list(sentences(_lines("text", text), data))
+        inputs = list(sentences(_lines("text", text), data, players))
     elif data is not None:
         inputs = list(first_samples(data, samples, players))
     else:

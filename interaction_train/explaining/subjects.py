@@ -59,8 +59,10 @@ def load_data(data: L.LightningDataModule, ckpt_path: str | None) -> None:
     data.setup("test")
 
 
-def sentences(texts: Sequence[str], data: Any) -> Iterator[Input]:
+def sentences(texts: Sequence[str], data: Any, players: str | None) -> Iterator[Input]:
     """Sentences, as a ``TextDataModule`` or one like it reads them, with the words as players."""
+    if players not in (None, "tokens"):
+        raise InputError("players", repr(players), "'tokens', as the samples are sentences")
     for k, text in enumerate(texts):
         read = read_sentence(
             text, getattr(data, "tokenizer", None), getattr(data, "vocabulary", None)
@@ -73,7 +75,7 @@ def first_samples(data: Any, count: int, players: str | None) -> Iterator[Input]
     texts = getattr(data, "texts", None)
     if isinstance(texts, Mapping):
         found = texts["test"][:count]
-        yield from sentences(found, data)
+        yield from sentences(found, data, players)
     else:
         found = []
         for x in _test_samples(data):
