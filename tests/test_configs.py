@@ -6,7 +6,7 @@ import yaml
 
 from interaction_train.cli.main import main
 from tests.explaining.pictures import write_digit
-from tests.testing import colour_npz, run_cli, weights
+from tests.testing import NUMBER, colour_npz, run_cli, weights
 
 FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 OVERLAYS = [path for path in FILES if path.name.startswith("trainer_")]  # for another machine
@@ -24,10 +24,50 @@ JOBS = {
     "base": ("fit", FAST, "test/loss"),
     "concepts": ("validate", FAST, "Concepts, 3 × 3 grid"),
     "spectrum": ("validate", FAST, "J(m) on"),
+    "table": ("fit", FAST, "test/loss"),
+    "text": ("fit", FAST, "test/loss"),
     "universal": ("fit", FAST, "test/fooling_rate"),
     "transfer": ("test", [*FAST, "--model.steps", "1"], "Transfer at the last step"),
 }
 TRAINING = ("fit", FAST, "test accuracy")
+
+
+def phrases(path):
+    """A file in SST-2's format."""
+    rows = [f"a {'fine' if k % 2 else 'dull'} film {k}\t{k % 2}\n" for k in range(80)]
+    path.write_text("sentence\tlabel\n" + "".join(rows))
+    return path
+
+
+OWN = {
+    "text.tsv": "source: text.tsv, text: sentence}}",
+    "table.csv": "source: table.csv, label: class}}\n"
+    "model: {init_args: {model: {init_args: {features: 4}}}}",
+}
+
+
+@pytest.mark.parametrize("file", OWN)
+def test_a_file_of_one_s_own_takes_five_lines(file, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if file == "text.tsv":
+        phrases(tmp_path / file)
+    else:
+        rows = [f"{k % 7},{'ab'[k % 2]},{k % 5},{'no yes'.split()[k % 2]}\n" for k in range(80)]
+        (tmp_path / file).write_text("age,kind,size,class\n" + "".join(rows))
+    base = f"base_{file.partition('.')[0]}.yaml"
+    own = f"base: {base}\nname: mine\ndata: {{init_args: {{{OWN[file]}\n"
+    assert own.count("\n") <= 5
+    (tmp_path / "own.yaml").write_text(own)
+    run_cli(
+        "fit", "--config", "own.yaml", "--wandb", "disabled", "--data.batch_size", "16",
+        "--trainer.max_epochs", "12",
+    )  # fmt: skip
+    assert "test/acc" in capsys.readouterr().out
+    state = torch.load(tmp_path / "runs/mine/version_0/checkpoints/last.ckpt", weights_only=True)
+    kind = "TextDataModule" if file == "text.tsv" else "TableDataModule"
+    assert state[kind]["class_names"] == (["0", "1"] if file == "text.tsv" else ["no", "yes"])
+    run_cli("test", "--config", "own.yaml", "--wandb", "disabled", "--ckpt_path", "last")
+    assert float(NUMBER.findall(capsys.readouterr().out.partition("test/acc")[2])[0]) > 0.9
 
 
 # Untrained networks may get none right.
@@ -39,6 +79,9 @@ def test_every_config_runs(config, tmp_path, capsys):
     args += ["--trainer.default_root_dir", str(tmp_path), "--data.batch_size", "8"]
     if "cifar10" in config.name:
         args += ["--data.source", str(colour_npz(tmp_path / "data.npz", 180))]
+    if "sst2" in config.name:
+        for name, part in {"source": "train", "test": "dev"}.items():
+            args += [f"--data.{name}", str(phrases(tmp_path / f"{part}.tsv"))]
     run_cli(*args)
     assert shown in capsys.readouterr().out
 

@@ -48,7 +48,7 @@ def read_frame(argument: str, path: str, text: str | None = None) -> pd.DataFram
         raise InputError(argument, repr(path), f"a file that ends in {', '.join(_SUFFIXES)}")
     try:
         if suffix == ".jsonl":
-            frame = pd.read_json(path, lines=True, dtype=False, convert_dates=False)
+            frame = pd.read_json(path, lines=True, dtype=False)
         else:
             form: Any = {"sep": "\t", "quoting": csv.QUOTE_NONE} if suffix == ".tsv" else {}
             if text is not None:

@@ -14,8 +14,8 @@ class TextTransformer(nn.Module):
     """A small transformer: ids int64 ``(B, L)`` → logits ``(B, num_classes)``.
 
     Words and positions are embedded, attend to each other in pre-norm encoder layers, and the mean
-    over the words that are no padding goes to ``classifier``. In training, words are hidden at
-    random behind the mask's id, so that a network knows what their absence is.
+    over the words that are no padding goes to ``classifier``. In training, words of some sentences
+    are hidden behind the mask's id, so that a network knows what their absence is.
 
     Args:
         vocabulary_size: number of ids.
@@ -25,7 +25,7 @@ class TextTransformer(nn.Module):
         heads: of the attention.
         layers: number of encoder layers.
         dropout: probability, after the embeddings and in each layer.
-        word_dropout: probability that a word is hidden in training.
+        word_dropout: probability, in training, that a sentence has hidden words.
         pad_id: the id that fills sentences up.
         mask_id: the id shown where a word is absent.
         kept_ids: ids that are always present; default: the padding.
@@ -44,7 +44,7 @@ class TextTransformer(nn.Module):
         heads: int = 4,
         layers: int = 2,
         dropout: float = 0.1,
-        word_dropout: float = 0.1,
+        word_dropout: float = 0.2,
         pad_id: int = 0,
         mask_id: int = 2,
         kept_ids: tuple[int, ...] | None = None,
@@ -110,10 +110,10 @@ class TextTransformer(nn.Module):
 
 
 class WordDropout(nn.Module):
-    """In training, shows the mask's id in the place of ids, each with some probability.
+    """In training, hides words of some sentences at a rate drawn from U(0, 1), as coalitions do.
 
     Args:
-        p: the probability.
+        p: the probability of a sentence to have hidden words; the others teach what they say.
         mask_id: what is shown.
         kept_ids: ids that stay.
     """
@@ -129,7 +129,10 @@ class WordDropout(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return ids
-        hidden = torch.rand(ids.shape, device=ids.device) < self.p
+        chosen, rate, word = torch.rand(len(ids), 2 + ids.shape[1], device=ids.device).split(
+            [1, 1, ids.shape[1]], 1
+        )
+        hidden = (chosen < self.p) & (word < rate)
         return ids.masked_fill(hidden & ~torch.isin(ids, self.kept), self.shown)
 
 
