@@ -1,6 +1,23 @@
-"""Data modules: digits, and images from a folder, an archive or torchvision."""
+"""Data modules: digits, images, sentences and tables; grammar and vocabulary of sentences."""
 
+from interaction_train.data.grammar import Phrase, Sentence, grammar_sentences
 from interaction_train.data.keyed import Cutout, KeyedSampler
 from interaction_train.data.module import DigitsDataModule, ImageDataModule
+from interaction_train.data.tables import TableDataModule
+from interaction_train.data.text import TextDataModule
+from interaction_train.data.tokens import BucketSampler
+from interaction_train.data.vocabulary import Vocabulary
 
-__all__ = ["Cutout", "DigitsDataModule", "ImageDataModule", "KeyedSampler"]
+__all__ = [
+    "BucketSampler",
+    "Cutout",
+    "DigitsDataModule",
+    "ImageDataModule",
+    "KeyedSampler",
+    "Phrase",
+    "Sentence",
+    "TableDataModule",
+    "TextDataModule",
+    "Vocabulary",
+    "grammar_sentences",
+]

@@ -6,7 +6,8 @@ resumed run sees what the uninterrupted run sees.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, cast
@@ -58,14 +59,46 @@ class KeyedSampler(DistributedSampler[tuple[int, int]]):
         self.skip = self.skip if epoch == self.epoch else 0
         super().set_epoch(epoch)
 
+    def order(self) -> Iterable[int]:
+        """The indices of this process in the epoch."""
+        return cast(Iterator[int], super().__iter__())
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch, indices = self.epoch, cast(Iterator[int], super().__iter__())
-        return ((epoch, index) for index in islice(indices, self.skip, None))
+        epoch = self.epoch
+        return ((epoch, index) for index in islice(self.order(), self.skip, None))
+
+
+class KeyedPart(Dataset[Batch], ABC):
+    """A part of a data set, of finished batches; items may be asked for by ``(epoch, index)``."""
+
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, key: Key) -> Batch:
+        x, y = self.__getitems__([key])
+        return x[0], y[0]
+
+    def __getitems__(self, keys: Sequence[Key]) -> Batch:
+        """A finished batch, which a DataLoader passes on with ``collate_fn=as_is``."""
+        table = torch.tensor(keys)
+        epochs, places = table.T if table.dim() == 2 else (None, table)
+        try:
+            return self.inputs(places, epochs), self.labels[places]
+        except InputError as error:
+            if get_worker_info() is None:
+                raise
+            return cast(Batch, error)  # as a value: PyTorch would turn it into text
+
+    @abstractmethod
+    def inputs(self, places: Tensor, epochs: Tensor | None) -> Tensor:
+        """The inputs ``(B, ...)`` at places ``(B,)``; the epochs ``(B,)`` come in training."""
 
 
 @dataclass(eq=False)
-class KeyedDataset(Dataset[Batch]):
-    """A part of a source; items by ``(epoch, index)`` are augmented, items by index are not."""
+class KeyedDataset(KeyedPart):
+    """Images; items by ``(epoch, index)`` are augmented, items by index are not."""
 
     source: Source
     indices: Tensor
@@ -76,30 +109,14 @@ class KeyedDataset(Dataset[Batch]):
     def __post_init__(self) -> None:
         self.labels = labels(self.source)[self.indices]
 
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, key: Key) -> Batch:
-        x, y = self.__getitems__([key])
-        return x[0], y[0]
-
-    def __getitems__(self, keys: Sequence[Key]) -> Batch:
-        """A finished batch, which a DataLoader passes on with ``collate_fn=as_is``."""
-        table = torch.tensor(keys)
-        keyed = table.dim() == 2
-        places = table[:, 1] if keyed else table
+    def inputs(self, places: Tensor, epochs: Tensor | None) -> Tensor:
         index = self.indices[places]
-        try:
-            x = self.resize(images(self.source, index))
-            for augmentation in self.augmentations if keyed else ():
-                x = augmentation(x, Draws((table[:, 0] << 40) | index, self.seed, "augmentation"))
-            byte = x.dtype == torch.uint8
-            x = x.float().div_(255) if byte else checked_images(x, "transform").float()
-            return x, self.labels[places]
-        except InputError as error:
-            if get_worker_info() is None:
-                raise
-            return cast(Batch, error)  # as a value: PyTorch would turn it into text
+        x = self.resize(images(self.source, index))
+        if epochs is not None:
+            for augmentation in self.augmentations:
+                x = augmentation(x, Draws((epochs << 40) | index, self.seed, "augmentation"))
+        byte = x.dtype == torch.uint8
+        return x.float().div_(255) if byte else checked_images(x, "transform").float()
 
 
 class KeyedLoader(DataLoader[Batch]):

@@ -6,35 +6,26 @@ import os
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
 
-import numpy as np
 import torch
-from lightning import LightningDataModule
-from sklearn.model_selection import train_test_split
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import nn
 
 from interaction_train.data.keyed import (
     Augmentation,
-    Batch,
     Cutout,
     KeyedDataset,
-    KeyedLoader,
-    KeyedSampler,
     RandomCropFlip,
-    as_is,
     per_sample,
 )
+from interaction_train.data.parts import PartsDataModule
 from interaction_train.data.sources import NAMES, Split, images, labels, load, resize
-from interaction_train.errors import InputError, at_least, one_of
+from interaction_train.errors import InputError, at_least
 
-_LEAST = {"batch_size": 1, "num_workers": 0, "padding": 0, "image_size": 1, "num_classes": 1}
-_SPLIT_SEED = 0  # of every run, so that runs share their validation and test sets
+_LEAST = {"padding": 0, "image_size": 1, "num_classes": 1}
 
 
 @dataclass(eq=False)
-class ImageDataModule(LightningDataModule):
+class ImageDataModule(PartsDataModule):
     """Batches ``(x, y)``: x float32 ``(B, C, H, W)`` in [0, 1], y int64 ``(B,)``.
 
     Args:
@@ -83,18 +74,10 @@ class ImageDataModule(LightningDataModule):
     parts: dict[Split, KeyedDataset] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        super().__init__()
+        super().__post_init__()
         for name, least in _LEAST.items():
             if (value := getattr(self, name)) is not None:
                 at_least(name, value, least)
-        for name in ("val_fraction", "test_fraction"):
-            if not 0 < getattr(self, name) < 1:
-                raise InputError(name, getattr(self, name), "a number strictly between 0 and 1")
-        if not 0 < self.train_fraction <= 1:
-            raise InputError("train_fraction", self.train_fraction, "a number above 0 and up to 1")
-        if not 0 <= self.seed < 1 << 32:
-            raise InputError("seed", self.seed, "an integer from 0 to 2^32 - 1")
-        one_of("predict_split", self.predict_split, ("train", "val", "test"))
         self.source, self.root = str(self.source), str(self.root)
         is_file = self.source.endswith(".npz") and os.path.isfile(self.source)
         if not (self.source in NAMES or os.path.isdir(self.source) or is_file):
@@ -117,18 +100,14 @@ class ImageDataModule(LightningDataModule):
         if highest >= self.num_classes:
             expected = f"at least {highest + 1}: a label is {highest}"
             raise InputError("num_classes", self.num_classes, expected)
-        parts = {name: (source, torch.arange(len(source))) for name, source in found.items()}
-        source, train = parts["train"]
-        fractions: dict[Split, float] = {"test": self.test_fraction, "val": self.val_fraction}
-        for name, fraction in fractions.items():
-            if name not in parts:
-                train, part = _stratified(labels(source), train, fraction, f"{name}_fraction")
-                parts[name] = source, part
-        if self.train_fraction < 1:
-            _, train = _stratified(labels(source), train, self.train_fraction, "train_fraction")
+        indices = self.divide({name: labels(source) for name, source in found.items()})
+        source = found["train"]
         augmentations = self._augmentations(images(source, torch.tensor([0])).shape[1])
         size = resize(self.image_size)
-        self.parts = {name: KeyedDataset(*parts[name], size) for name in ("val", "test")}
+        self.parts = {
+            name: KeyedDataset(found[file], index, size) for name, (file, index) in indices.items()
+        }
+        _, train = indices["train"]
         self.parts["train"] = KeyedDataset(source, train, size, augmentations, self.seed)
 
     def _augmentations(self, channels: int) -> list[Augmentation]:
@@ -137,38 +116,6 @@ class ImageDataModule(LightningDataModule):
         own = moved if self.transform is None else partial(per_sample, self.transform)
         found: list[Augmentation] = [own] if self.augment else []
         return found if self.cutout is None else [*found, self.cutout.keyed]
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        self.setup()
-        ranks = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        sampler = KeyedSampler(self.parts["train"], self.seed, *ranks)
-        if self.trainer and self.trainer.training:
-            sampler.go_on(self.trainer, self.batch_size)
-        return self._loader("train", sampler)
-
-    def val_dataloader(self) -> DataLoader[Batch]:
-        return self._loader("val")
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        return self._loader("test")
-
-    def predict_dataloader(self) -> DataLoader[Batch]:
-        return self._loader(self.predict_split)
-
-    def _loader(self, name: Split, sampler: KeyedSampler | None = None) -> DataLoader[Batch]:
-        self.setup()
-        cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return KeyedLoader(
-            self.parts[name],
-            batch_size=self.batch_size,
-            sampler=sampler,  # without one Lightning may put in its own
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            collate_fn=cast(Any, as_is),
-            pin_memory=cuda,
-            # Otherwise each pass over the loader takes a number from the global generator.
-            generator=torch.Generator().manual_seed(self.seed),
-        )
 
 
 @dataclass(eq=False)
@@ -185,23 +132,3 @@ class DigitsDataModule(ImageDataModule):
     augment: bool = False
     flip: bool | None = False
     padding: int = 1
-
-
-def _stratified(
-    labels: Tensor, indices: Tensor, fraction: float, argument: str
-) -> tuple[Tensor, Tensor]:
-    """Split a fraction off, with the classes in proportion: (the rest, the fraction), in order."""
-    own = labels[indices]
-    classes, counts = own.unique(return_counts=True)
-    size = round(fraction * len(own))
-    if counts.min() < 2 or min(size, len(own) - size) < len(classes):
-        raise InputError(
-            argument,
-            f"{fraction} of {len(own)} samples in {len(classes)} classes",
-            "enough samples to stratify: two per class, and as many as classes on both sides"
-            f" (the smallest class, {int(classes[counts.argmin()])}, has {int(counts.min())})",
-        )
-    rest, part = train_test_split(
-        indices.numpy(), test_size=size, stratify=own.numpy(), random_state=_SPLIT_SEED
-    )
-    return torch.from_numpy(np.sort(rest)), torch.from_numpy(np.sort(part))

@@ -1,6 +1,10 @@
 """Reference networks, normalisation as a first layer, and weights."""
 
-from interaction_train.game.normalize import Normalize as Normalize, normalized as normalized
+from interaction_train.game.normalize import (
+    Normalize as Normalize,
+    Standardize as Standardize,
+    normalized as normalized,
+)
 from interaction_train.models.defenses import (
     BitDepthDefense as BitDepthDefense,
     JPEGDefense as JPEGDefense,
@@ -19,6 +23,8 @@ from interaction_train.models.networks import (
     DigitsMLP as DigitsMLP,
     DigitsNet as DigitsNet,
 )
+from interaction_train.models.table import TableMLP as TableMLP
+from interaction_train.models.text import TextTransformer as TextTransformer
 from interaction_train.models.weights import (
     load_weights as load_weights,
     pretrained as pretrained,

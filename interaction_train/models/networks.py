@@ -84,7 +84,7 @@ class DigitsNet(_FeatureNet):
         _check_channels(in_channels, mean)
         features = _convolutions(in_channels, [width, "M", 2 * width, "M"])
         units = 2 * width * (image_size // 4) ** 2
-        classifier = _classifier([units, 4 * width, num_classes], [None, dropout])
+        classifier = linear_layers([units, 4 * width, num_classes], [None, dropout])
         super().__init__(Normalize(mean, std), features, classifier, image_size)
         # On a CPU, max-pooling 8x8 images is several times faster with the channels last.
         self.features.to(memory_format=torch.channels_last)
@@ -111,7 +111,7 @@ class DigitsMLP(_FeatureNet):
             raise InputError("hidden", hidden, "one size per hidden layer, each at least 1")
         _check_channels(in_channels, mean)
         sizes = [in_channels * image_size**2, *hidden, num_classes]
-        *hidden_layers, last = _classifier(sizes, [None] * (len(sizes) - 1))
+        *hidden_layers, last = linear_layers(sizes, [None] * (len(sizes) - 1))
         features, classifier = nn.Sequential(*hidden_layers), nn.Sequential(last)
         super().__init__(Normalize(mean, std), features, classifier, image_size)
 
@@ -130,7 +130,7 @@ class _CIFARNet(_FeatureNet):
         features = _convolutions(3, config, batch_norm)
         channels = next(size for size in reversed(config) if isinstance(size, int))
         units = channels * (32 >> config.count("M")) ** 2
-        super().__init__(normalize, features, _classifier([units, *sizes], dropouts), 32)
+        super().__init__(normalize, features, linear_layers([units, *sizes], dropouts), 32)
         # For all layers that a ReLU follows: torch's default shrinks the signal at every layer.
         layers = [m for m in self.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
         for layer in layers[:-1]:
@@ -295,7 +295,7 @@ def _convolutions(
     return nn.Sequential(*layers)
 
 
-def _classifier(sizes: Sequence[int], dropouts: Sequence[float | None]) -> nn.Sequential:
+def linear_layers(sizes: Sequence[int], dropouts: Sequence[float | None]) -> nn.Sequential:
     """Linear layers of these sizes, each after a dropout, or none where that is None."""
     at_least("hidden", sizes[1], 1)
     at_least("num_classes", sizes[-1], 1)

@@ -42,7 +42,9 @@ class InteractionClassifier(L.LightningModule):
     ``val/acc``, ``test/loss``, ``test/acc``.
 
     Args:
-        model: network, ``(B, ...)`` with values in [0, 1] → logits ``(B, num_classes)``.
+        model: network, ``(B, ...)``, for images with values in [0, 1], → logits
+            ``(B, num_classes)``. Modules of it with a method ``adapt_to`` are given the data module
+            at the start of a fit.
         num_classes: number of classes.
         losses: name → loss term with its weight and warm-up; a bare term has weight 1.
         optimizer: parameters → optimizer; default: AdamW with a learning rate of 1e-3.
@@ -89,10 +91,15 @@ class InteractionClassifier(L.LightningModule):
         )
 
     def setup(self, stage: str) -> None:
-        found = getattr(getattr(self.trainer, "datamodule", None), "num_classes", None)
+        data = getattr(self.trainer, "datamodule", None)
+        found = getattr(data, "num_classes", None)
         if found is not None and found > self.num_classes:
             expected = f"at least {found}, the number of classes in the data"
             raise InputError("num_classes", self.num_classes, expected)
+        if stage == "fit" and data is not None:
+            for module in self.model.modules():
+                if hasattr(module, "adapt_to"):
+                    module.adapt_to(data)
 
     def on_fit_start(self) -> None:
         warn_of_schedule(self.losses, self.model, self.trainer)

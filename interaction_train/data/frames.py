@@ -1,0 +1,111 @@
+"""Files of rows and columns, read by pandas and checked."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from interaction_train.data.sources import Split
+from interaction_train.errors import InputError
+
+_SUFFIXES = (".csv", ".tsv", ".jsonl")
+
+
+def read_frames(
+    source: str | Path, val: str | Path | None, test: str | Path | None, text: str | None = None
+) -> dict[Split, pd.DataFrame]:
+    """The files there are, with the training samples' as "train"; see :func:`read_frame`."""
+    files: dict[Split, str | Path | None] = {"train": source, "val": val, "test": test}
+    return {
+        part: read_frame("source" if part == "train" else part, str(path), text)
+        for part, path in files.items()
+        if path is not None
+    }
+
+
+def read_frame(argument: str, path: str, text: str | None = None) -> pd.DataFrame:
+    """A file's rows, at least one.
+
+    A csv may quote its fields; in a tsv, as those of GLUE, a quotation mark is a character.
+
+    Args:
+        argument: named by errors.
+        path: csv, tsv or jsonl (an object a line) with named columns.
+        text: column that is read as it is written, and in which nothing is missing.
+
+    Raises:
+        InputError: another kind of file, or one that cannot be read.
+    """
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in _SUFFIXES:
+        raise InputError(argument, repr(path), f"a file that ends in {', '.join(_SUFFIXES)}")
+    try:
+        if suffix == ".jsonl":
+            frame = pd.read_json(path, lines=True, dtype=False, convert_dates=False)
+        else:
+            form: Any = {"sep": "\t", "quoting": csv.QUOTE_NONE} if suffix == ".tsv" else {}
+            if text is not None:
+                form |= {"dtype": {text: str}, "keep_default_na": False}
+            frame = pd.read_csv(path, index_col=False, **form)
+    except Exception as error:  # whatever a damaged file makes pandas raise
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(argument, repr(path), f"a readable {suffix[1:]} file ({said})") from error
+    if not len(frame):
+        raise InputError(argument, f"{path!r} without rows", "at least one")
+    return frame
+
+
+def need_columns(frame: pd.DataFrame, part: Split, **columns: str) -> None:
+    """Refuse a frame, of a part's file, that lacks columns (by their role)."""
+    for role, name in columns.items():
+        if name not in frame.columns:
+            there = ", ".join(map(str, frame.columns))
+            raise InputError(role, repr(name), f"a column of the {part} file: {there}")
+
+
+class Classes:
+    """Labels as numbers: integers, strings or truth values in sorted order.
+
+    Args:
+        names: the classes, as strings, in the order of their numbers.
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+
+    @classmethod
+    def of(cls, column: pd.Series, argument: str) -> Classes:
+        """Those that a column has; InputError for fewer than two, or labels of no class."""
+        _check_labels(column, argument)
+        found = cls(tuple(str(value) for value in sorted(column.unique())))
+        if len(found.names) < 2:
+            raise InputError(argument, f"the one label {found.names[0]!r}", "at least two classes")
+        return found
+
+    def numbers(self, column: pd.Series, argument: str, part: Split) -> Tensor:
+        """``(N,)`` int64; InputError for a label of another task, which training has not."""
+        _check_labels(column, argument)
+        numbers = pd.Index(self.names).get_indexer(column.astype(str))
+        if (unknown := np.flatnonzero(numbers < 0)).size:
+            got = f"{str(column.iloc[unknown[0]])!r} in row {unknown[0] + 1} of the {part} file"
+            names = ", ".join(map(repr, self.names[:10])) + (", …" if len(self.names) > 10 else "")
+            raise InputError(argument, got, f"a label that training has: {names}")
+        return torch.from_numpy(numbers.astype(np.int64))
+
+
+def _check_labels(column: pd.Series, argument: str) -> None:
+    empty = column.isna() | (column.astype(str).str.strip() == "")
+    if empty.any():
+        row = int(np.flatnonzero(empty)[0]) + 1
+        raise InputError(argument, f"no label in row {row}", "one in each")
+    kinds = {type(value) for value in column}
+    if len(kinds) > 1 or pd.api.types.is_float_dtype(column):
+        got = " and ".join(sorted(kind.__name__ for kind in kinds))
+        raise InputError(argument, f"labels that are {got}", "integers or strings")
