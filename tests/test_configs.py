@@ -21,6 +21,7 @@ JOBS = {
         "white-box success",
     ),
     "attributions": ("test", FAST, "What methods do with the effects of cells"),
+    "baseline": ("fit", FAST, "LearnedBaseline of 30 numbers"),
     "base": ("fit", FAST, "test/loss"),
     "concepts": ("validate", FAST, "Concepts, 3 × 3 grid"),
     "spectrum": ("validate", FAST, "J(m) on"),

@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
@@ -46,12 +45,20 @@ def compare_baselines(
     ``strength`` beside a small ``effect`` only that it is near to the samples.
 
     Args:
-        model: this, ``data``, ``players`` and what is not named here are as in
+        model: this and all but the following are as in
             :func:`~interaction_train.baselines.learn.learn_baseline`.
+        data: samples and labels.
+        players: how a sample splits.
         baselines: some of ``"mean"``, ``"median"``, ``"zero"``, ``"blur"`` (each image's own,
             smoothed) and ``"learned"``; default: all, ``"blur"`` of images only. Or a mapping of
             names to these, to numbers, tensors, saved files or learned baselines.
+        objective: what is learned, and the columns ``loss`` and ``loss_over_effect``.
+        payoff: what the games read off the logits.
+        contexts: contexts of each order.
+        layer: the layer whose output is masked.
         samples: how many samples, spread evenly, are measured; the learning has all.
+        seed: seed of contexts and mini-batches.
+        chunk_size: rows at once.
         learning: for ``"learned"``: ``start``, ``steps``, ``lr``, ``batch_size``, ``max_shift``,
             ``relative``.
 

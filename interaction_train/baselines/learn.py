@@ -12,7 +12,13 @@ from interaction_train.baselines.learned import LearnedBaseline
 from interaction_train.baselines.measures import nothing_absent
 from interaction_train.baselines.objectives import Objective
 from interaction_train.baselines.problem import BaselineProblem, Data, gathered, some_of
-from interaction_train.baselines.shared import SharedBaseline, Start, deviations, starting_value
+from interaction_train.baselines.shared import (
+    SharedBaseline,
+    Start,
+    described,
+    deviations,
+    starting_value,
+)
 from interaction_train.errors import at_least, in_range
 from interaction_train.game.payoffs import Payoff
 from interaction_train.game.players import Players
@@ -75,7 +81,7 @@ def learn_baseline(
         >>> class Net(nn.Module):
         ...     forward = staticmethod(logits)
         >>> data = torch.ones(1, 2), torch.tensor([0])
-        >>> found = learn_baseline(Net(), data, it.UnitPlayers(), start=0.5, steps=50)
+        >>> found = learn_baseline(Net(), data, it.UnitPlayers(), start=0.5, steps=100)
         >>> bool((found.value.abs() < 0.05).all()), round(found.before.loss, 4)
         (True, 0.5)
     """
@@ -107,18 +113,7 @@ def learn_baseline(
     after = problem.measure(*measured, value)
     if warning := nothing_absent(before, after):
         warnings.warn(warning, stacklevel=2)
-    settings = {
-        "objective": problem.name,
-        "payoff": payoff if isinstance(payoff, str) else getattr(payoff, "__name__", repr(payoff)),
-        "players": repr(players),
-        "start": start if isinstance(start, str | float | int) else type(start).__name__,
-        "relative": problem.relative,
-        "layer": layer,
-        "max_shift": max_shift,
-        "lr": lr,
-        "contexts": contexts,
-        "seed": seed,
-    }
+    settings = problem.settings() | {"start": described(start), "lr": lr, "max_shift": max_shift}
     return LearnedBaseline(value, torch.stack(history), before, after, settings)
 
 

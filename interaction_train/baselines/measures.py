@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
+
 from interaction_train.baselines.objectives import MOST_PLAYERS, Objective
 from interaction_train.concepts.fidelity import k90, strength_by_order
 from interaction_train.game.evaluation import without_grad

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from interaction_train.indices.curve import end_coalitions
 from interaction_train.sampling.random import Draws, content_hash
 
 Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
+
+_PREFIX_ROWS = 256  # samples at once up to a layer
 
 
 class BaselineProblem:
@@ -60,17 +63,25 @@ class BaselineProblem:
         self.seed, self.chunk_size = seed, chunk_size
         self.relative = self.objective is not dividend_l1 if relative is None else relative
 
-    @property
-    def name(self) -> str:
-        """The objective's."""
-        return getattr(self.objective, "__name__", type(self.objective).__name__)
+    def settings(self) -> dict[str, Any]:
+        """What it was made with, as JSON has it."""
+        named = {"objective": self.objective, "payoff": self.payoff}
+        return {
+            **{key: getattr(value, "__name__", str(value)) for key, value in named.items()},
+            "players": repr(self.players),
+            "relative": self.relative,
+            "contexts": self.contexts,
+            "layer": self.layer,
+            "seed": self.seed,
+        }
 
     def present(self, x: Tensor) -> Tensor:
         """What the players are parts of: the samples, or the layer's output."""
         if self.layer is None:
             return x
         with without_grad():
-            return features(self.model, self.layer, x)
+            parts = x.split(_PREFIX_ROWS)
+            return torch.cat([features(self.model, self.layer, part) for part in parts])
 
     def game(self, x: Tensor, y: Tensor, baseline: Tensor) -> MaskedGame:
         """The game of samples x ``(B, ...)`` of labels y ``(B,)``."""

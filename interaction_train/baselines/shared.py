@@ -54,10 +54,10 @@ class SharedBaseline(nn.Module):
 def starting_value(start: Start, x: Tensor, argument: str = "start") -> Tensor:
     """A baseline to start from, for samples ``(B, ...)`` of floating point numbers.
 
-    ``"mean"``, ``"median"``, ``"zero"`` and numbers have one per column of ``(B, F)``, ``(F,)``;
-    per coordinate of embeddings ``(B, L, D)``, ``(D,)``; else per channel, ``(C, 1, 1)``. A saved
-    baseline, or a tensor that broadcasts to a sample, keeps its own shape: ``()`` is one number
-    that all coordinates share.
+    ``"mean"``, ``"median"``, ``"zero"`` and several numbers are one per column of ``(B, F)``,
+    ``(F,)``; per coordinate of embeddings ``(B, L, D)``, ``(D,)``; else per channel, ``(C, 1, 1)``.
+    A number is one that all coordinates share, ``()``; a saved baseline, or a tensor that
+    broadcasts to a sample, keeps its own shape.
 
     Raises:
         InputError: samples of integers, an unknown name, or a value that does not fit.
@@ -81,11 +81,18 @@ def starting_value(start: Start, x: Tensor, argument: str = "start") -> Tensor:
             raise InputError(argument, f"{len(start)} numbers", expected)
         given = x.new_tensor(list(start)).view(shape)
     else:
-        given = x.new_full(shape, start)
+        given = x.new_full((), start)
     check_fits(argument, given, x)
     if not bool(given.isfinite().all()):
         raise InputError(argument, "numbers that are not finite", "finite ones")
     return given.clone()
+
+
+def described(start: Start) -> str | float:
+    """A start in a few characters."""
+    if isinstance(start, str | Path):
+        return str(start)
+    return float(start) if isinstance(start, float | int) else f"a {type(start).__name__}"
 
 
 def coordinates(x: Tensor) -> tuple[int, ...]:

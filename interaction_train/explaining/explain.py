@@ -26,7 +26,7 @@ def explain(
     y: int | Sequence[int] | Tensor | None = None,
     players: str | Players = "grid:4x4",
     *,
-    baseline: float | Sequence[float] | Tensor | None = None,
+    baseline: float | Sequence[float] | Tensor | str | Path | None = None,
     payoff: str | Payoff = "log_odds",
     names: Sequence[str] | None = None,
     classes: Sequence[str] | Mapping[int, str] | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,6 +73,8 @@ def as_batch(x: Any, players: Players) -> Tensor:
 
 def resolve_baseline(baseline: Any, model: nn.Module, x: Tensor, players: Players) -> Tensor:
     """What absent players show, as a tensor that broadcasts to ``x``."""
+    if isinstance(baseline, str | Path):
+        return input_baseline(model, baseline, x)
     if baseline is None and isinstance(players, FeaturePlayers):
         raise InputError("baseline", None, "a value per column, such as the means x_train.mean(0)")
     if baseline is None and isinstance(players, TokenPlayers):

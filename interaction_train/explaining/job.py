@@ -20,7 +20,7 @@ from interaction_train.explaining.pictures import Fitting, channels_of
 from interaction_train.explaining.preset import Preset, find_preset
 from interaction_train.explaining.subjects import Input, first_samples, image_file
 from interaction_train.explaining.summary import print_files, print_summary
-from interaction_train.game.absence import default_baseline
+from interaction_train.game.absence import Baseline, default_baseline, read_baseline
 from interaction_train.game.evaluation import eval_logits, logits_of, unwrap
 from interaction_train.game.normalize import Normalize
 from interaction_train.models.weights import load_weights
@@ -49,7 +49,7 @@ def explain_images(
     label: int | str | None = None,
     players: str = "grid:3x3",
     payoff: str = "log_odds",
-    baseline: float | list[float] | None = None,
+    baseline: Baseline | None = None,
     budget: int = 2**16,
     count: int = 12,
     noise: float = 0.04,
@@ -87,8 +87,8 @@ def explain_images(
         players: cells of a grid, or a file with a label map, of the image's size or the input's:
             an image, or ``.npy`` with integers ``(H, W)``.
         payoff: of the explained class, ``log_odds``, ``log_prob``, ``logit`` or ``margin``.
-        baseline: what absent parts show, a pixel value in [0, 1] or one per channel; default: the
-            mean of the normalisation.
+        baseline: what absent parts show, a pixel value in [0, 1], one per channel, or the file of
+            a learned baseline; default: the mean of the normalisation.
         budget: coalitions to evaluate per image, at most.
         count: how many concepts the graph shows, at most.
         noise: of the concepts, as in :func:`~interaction_train.concepts.sparse.sparse_concepts`.
@@ -113,7 +113,10 @@ def explain_images(
     known = None if preset is None else find_preset(preset)
     title = network or type(unwrap(model)).__name__
     model = _network(model, ckpt_path, normalization, known)
-    pixels = baseline if isinstance(baseline, list) else [baseline or 0.0]
+    if isinstance(baseline, str):
+        pixels = read_baseline(baseline).flatten().tolist()
+    else:
+        pixels = baseline if isinstance(baseline, list) else [baseline or 0.0]
     if image is not None and not all(0 <= value <= 1 for value in pixels):
         raise InputError("baseline", baseline, "pixel values in [0, 1]")
     if data is not None:

@@ -48,7 +48,7 @@ def input_baseline(
         stored = read_baseline(baseline).to(x)
         check_fits("baseline", stored, x)
         return stored
-    given = baseline if isinstance(baseline, Sequence) else [baseline or 0.0]
+    given: Sequence[float] = baseline if isinstance(baseline, Sequence) else [baseline or 0.0]
     if not all(map(math.isfinite, given)):
         raise InputError("baseline", baseline, "finite numbers")
     if baseline is None:
