@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,8 +56,8 @@ def explain(
         players: ``"grid:4x4"``, cells of images in so many rows and columns; ``"features"``, the
             columns of tabular samples; ``"tokens"``, the positions along a sample's first axis; or
             any :class:`~interaction_train.game.players.Players`.
-        baseline: what absent players show: a number, one per channel or column, or a tensor that
-            broadcasts to the samples. Default: the mean in the network's ``Normalize``; features
+        baseline: what absent players show: a number, one per channel or column, a tensor that
+            broadcasts to the samples, or the file of a learned baseline. Default: the mean in the network's ``Normalize``; features
             and tokens have none. Inputs that are normalised outside the network have theirs at 0.
         payoff: of the explained class, one of :data:`~interaction_train.game.payoffs.PAYOFFS` but
             ``"all"``, or a callable that maps logits ``(..., classes)`` and labels, which broadcast

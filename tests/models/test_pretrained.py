@@ -7,7 +7,14 @@ import torch
 from safetensors.torch import load_file
 
 from interaction_train.data import DigitsDataModule, TableDataModule
-from interaction_train.models import DIGITS_MEAN, DIGITS_STD, CIFARThinResNet, DigitsMLP, DigitsNet, TableMLP
+from interaction_train.models import (
+    DIGITS_MEAN,
+    DIGITS_STD,
+    CIFARThinResNet,
+    DigitsMLP,
+    DigitsNet,
+    TableMLP,
+)
 from interaction_train.models import pretrained
 
 NETWORKS = {
