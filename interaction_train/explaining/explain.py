@@ -57,8 +57,9 @@ def explain(
             columns of tabular samples; ``"tokens"``, the positions along a sample's first axis; or
             any :class:`~interaction_train.game.players.Players`.
         baseline: what absent players show: a number, one per channel or column, a tensor that
-            broadcasts to the samples, or the file of a learned baseline. Default: the mean in the network's ``Normalize``; features
-            and tokens have none. Inputs that are normalised outside the network have theirs at 0.
+            broadcasts to the samples, or the file of a learned baseline. Default: the mean in the
+            network's ``Normalize``; features and tokens have none. Inputs that are normalised
+            outside the network have theirs at 0.
         payoff: of the explained class, one of :data:`~interaction_train.game.payoffs.PAYOFFS` but
             ``"all"``, or a callable that maps logits ``(..., classes)`` and labels, which broadcast
             to ``(...)``, to floating point values ``(...)``.

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -48,7 +49,8 @@ def input_baseline(
         stored = read_baseline(baseline).to(x)
         check_fits("baseline", stored, x)
         return stored
-    given: Sequence[float] = baseline if isinstance(baseline, Sequence) else [baseline or 0.0]
+    several = isinstance(baseline, Sequence)
+    given = cast(Sequence[float], baseline) if several else [cast(float, baseline or 0.0)]
     if not all(map(math.isfinite, given)):
         raise InputError("baseline", baseline, "finite numbers")
     if baseline is None:

@@ -14,8 +14,8 @@ from interaction_train.models import (
     DigitsMLP,
     DigitsNet,
     TableMLP,
+    pretrained,
 )
-from interaction_train.models import pretrained
 
 NETWORKS = {
     "digits_cnn": (DigitsNet, 0.99),
