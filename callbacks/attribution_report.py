@@ -24,7 +24,7 @@ from interaction_train.attributions.figure import attributions_figure
 from interaction_train.callbacks.monitor import Monitor, Result, Split
 from interaction_train.callbacks.samples import is_fast, population, spread
 from interaction_train.errors import InputError, at_least, one_of
-from interaction_train.game.absence import input_baseline
+from interaction_train.game.absence import Baseline, input_baseline
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.players import GridPlayers
 from interaction_train.indices.exact import dividends, exact_values
@@ -65,7 +65,8 @@ class AttributionReport(Monitor):
         samples: number of test images; ``fast_dev_run`` takes two.
         methods: names in :data:`~interaction_train.attributions.METHODS`; default: all that need no
             further settings, but for Deep SHAP, which admits small layers only.
-        baseline: of absent cells, a number or one per channel; default: the mean in ``Normalize``.
+        baseline: of absent cells, a number, one per channel, or the file of a learned baseline;
+            default: the mean in ``Normalize``.
         chunk_size: rows sent through the network at once; default: as
             :class:`~interaction_train.game.masked.MaskedGame` chooses. Some hundreds are faster for
             small inputs on a processor.
@@ -83,7 +84,7 @@ class AttributionReport(Monitor):
         cols: int = 3,
         samples: int = 8,
         methods: Sequence[str] = _DEFAULT,
-        baseline: float | list[float] | None = None,
+        baseline: Baseline | None = None,
         chunk_size: int | None = None,
         **common: Any,
     ) -> None:

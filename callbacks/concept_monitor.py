@@ -24,7 +24,7 @@ from interaction_train.callbacks.samples import gather, is_fast, population, sha
 from interaction_train.concepts.fidelity import strength_by_order
 from interaction_train.concepts.graph import ConceptGraph, concept_graph
 from interaction_train.errors import InputError, at_least, in_range, one_of
-from interaction_train.game.absence import input_baseline
+from interaction_train.game.absence import Baseline, input_baseline
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import PAYOFFS
 from interaction_train.game.players import GridPlayers
@@ -72,7 +72,8 @@ class ConceptMonitor(Monitor):
         graphs: of how many samples concepts are drawn and printed.
         noise: bound on the error at every coalition, relative to |v(N) − v(∅)|, in [0, 1).
         payoff: what the game reads off the logits, but for ``all``.
-        baseline: of absent cells, a number or one per channel; default: the mean in ``Normalize``.
+        baseline: of absent cells, a number, one per channel, or the file of a learned baseline;
+            default: the mean in ``Normalize``.
         chunk_size: rows sent through the network at once; default: the fastest, timed once.
         common: the other arguments of :class:`~interaction_train.callbacks.monitor.Monitor`.
 
@@ -92,7 +93,7 @@ class ConceptMonitor(Monitor):
         graphs: int = 2,
         noise: float = 0.04,
         payoff: str = "log_odds",
-        baseline: float | list[float] | None = None,
+        baseline: Baseline | None = None,
         chunk_size: int | None = None,
         **common: Any,
     ) -> None:

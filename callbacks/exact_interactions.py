@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from interaction_train.callbacks.monitor import Monitor, Result, Split
 from interaction_train.callbacks.samples import is_fast, population, spread
 from interaction_train.errors import at_least
-from interaction_train.game.absence import input_baseline
+from interaction_train.game.absence import Baseline, input_baseline
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import log_odds, logit
 from interaction_train.game.players import GridPlayers
@@ -48,7 +48,8 @@ class ExactInteractions(Monitor):
         cols: columns of the grid.
         n_samples: number of test images; ``fast_dev_run`` takes two.
         compare_to: names of runs (``runs/<name>``), whose newest ``summary.json`` is shown too.
-        baseline: of absent cells, a number or one per channel; default: the mean in ``Normalize``.
+        baseline: of absent cells, a number, one per channel, or the file of a learned baseline;
+            default: the mean in ``Normalize``.
         common: the other arguments of :class:`~interaction_train.callbacks.monitor.Monitor`.
 
     Raises:
@@ -63,7 +64,7 @@ class ExactInteractions(Monitor):
         cols: int = 4,
         n_samples: int = 16,
         compare_to: str | Sequence[str] = (),
-        baseline: float | list[float] | None = None,
+        baseline: Baseline | None = None,
         **common: Any,
     ) -> None:
         super().__init__(1, **common)

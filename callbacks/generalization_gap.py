@@ -22,6 +22,7 @@ from interaction_train.callbacks.samples import (
     spread,
 )
 from interaction_train.errors import at_least, in_range
+from interaction_train.game.absence import Baseline
 from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.players import GridPlayers
 from interaction_train.game.precision import wide
@@ -53,7 +54,8 @@ class GeneralizationGap(Monitor):
         cols: columns of it.
         contexts: contexts per pair, at least 2.
         pairs: which pairs; default: the 120 of 16 random cells.
-        baseline: of absent cells, a number or one per channel; default: the mean in ``Normalize``.
+        baseline: of absent cells, a number, one per channel, or the file of a learned baseline;
+            default: the mean in ``Normalize``.
         seed: seed of the draws.
         chunk_size: rows sent through the network at once; default: the fastest, timed once.
         common: the other arguments of :class:`~interaction_train.callbacks.monitor.Monitor`.
@@ -73,7 +75,7 @@ class GeneralizationGap(Monitor):
         cols: int = 16,
         contexts: int = 4,
         pairs: PairSampler | None = None,
-        baseline: float | list[float] | None = None,
+        baseline: Baseline | None = None,
         seed: int = 0,
         chunk_size: int | None = None,
         **common: Any,

@@ -30,7 +30,7 @@ from interaction_train.callbacks.samples import (
     spread,
 )
 from interaction_train.errors import InputError, at_least, checked_labels
-from interaction_train.game.absence import NO_BASELINE, default_baseline
+from interaction_train.game.absence import NO_BASELINE, default_baseline, read_baseline
 from interaction_train.tracking.figures import save_figure
 from interaction_train.tracking.folders import run_folder
 from interaction_train.tracking.loggers import log_figure, log_table
@@ -136,6 +136,8 @@ class Monitor(L.Callback, ABC):
 
     def require_baseline(self, baseline: object, pl_module: L.LightningModule) -> None:
         """Refuse, when ``fit`` starts, to find no baseline of absent cells once it has trained."""
+        if isinstance(baseline, str):
+            read_baseline(baseline)
         if baseline is not None:
             return
         networks = self.adapter.network(pl_module, None), pl_module

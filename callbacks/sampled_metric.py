@@ -17,6 +17,7 @@ from interaction_train.attacks.run import AttackFactory, craft
 from interaction_train.callbacks.monitor import Monitor, Result, Split
 from interaction_train.callbacks.samples import is_fast, population, shard, spread
 from interaction_train.errors import at_least, one_of
+from interaction_train.game.absence import Baseline
 from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.players import GridPlayers
 from interaction_train.indices import REFERENCE_RATIOS
@@ -45,7 +46,8 @@ class SampledMetric(Monitor):
         ratios: orders as parts m/(n−2), ascending; null: the reference grid's 13, each order once.
         pairs: which pairs; default: 16 per sample of cells at most two rows and columns apart.
         payoff: what the game reads off the logits.
-        baseline: of absent cells, a number or one per channel; default: the mean in ``Normalize``.
+        baseline: of absent cells, a number, one per channel, or the file of a learned baseline;
+            default: the mean in ``Normalize``.
         only_correct: leave out samples that the network gets wrong.
         reading: which reading of an absolute value is logged: ``plug_in`` (biased up),
             ``split_sign`` (biased down) or ``rms``; table and files have all of them.
@@ -74,7 +76,7 @@ class SampledMetric(Monitor):
         ratios: Sequence[float] | None = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0),
         pairs: PairSampler | None = None,
         payoff: str = "log_odds",
-        baseline: float | list[float] | None = None,
+        baseline: Baseline | None = None,
         only_correct: bool = True,
         reading: Reading = "plug_in",
         attack: AttackFactory | None = None,

@@ -3,6 +3,7 @@ __version__: str
 from . import (
     attacks as attacks,
     attributions as attributions,
+    baselines as baselines,
     callbacks as callbacks,
     concepts as concepts,
     data as data,
@@ -34,6 +35,11 @@ from .attributions import (
     infidelity as infidelity,
     second_order_effects as second_order_effects,
     table_iv as table_iv,
+)
+from .baselines import (
+    LearnedBaseline as LearnedBaseline,
+    compare_baselines as compare_baselines,
+    learn_baseline as learn_baseline,
 )
 from .callbacks import (
     InteractionRegularizer as InteractionRegularizer,

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from interaction_train.errors import InputError, checked_labels, in_range
-from interaction_train.game.absence import input_baseline
+from interaction_train.game.absence import Baseline, input_baseline, read_baseline
 from interaction_train.game.evaluation import Network, unwrap, without_grad
 from interaction_train.game.layers import ForwardRecord, LayerSuffix, features
 from interaction_train.game.masked import MaskedGame
@@ -128,8 +128,9 @@ class PlayerTerm(InteractionTerm):
             element.
         layer: dotted name of the layer whose units are the players, such as ``"classifier.6"``;
             absent units are 0. Default: players are parts of the input.
-        baseline: what absent parts of the input show: a number or one per channel; default: the
-            training mean per channel that the network's ``Normalize`` layer holds.
+        baseline: what absent parts of the input show: a number, one per channel, or the file of a
+            :class:`~interaction_train.baselines.LearnedBaseline`; default: the training mean per
+            channel that the network's ``Normalize`` layer holds.
         batch_fraction: the part of the batch that the term looks at, its first rows.
         chunk_size: rows per forward pass; chunks are checkpointed, so memory stays flat. Default:
             as many as are fast (:func:`~interaction_train.game.chunks.gradient_rows`), in memory.
@@ -147,7 +148,7 @@ class PlayerTerm(InteractionTerm):
         players: Players | None = None,
         layer: str | None = None,
         *,
-        baseline: float | Sequence[float] | None = None,
+        baseline: Baseline | Sequence[float] | None = None,
         batch_fraction: float = 1.0,
         chunk_size: int | None = None,
         suffix: Network | None = None,
@@ -163,6 +164,8 @@ class PlayerTerm(InteractionTerm):
             raise InputError("players", repr(players), "such as GridPlayers(4, 4)")
         if layer is not None and baseline is not None:
             raise InputError("baseline", baseline, "None at a layer, whose absent units are 0")
+        if isinstance(baseline, str):
+            read_baseline(baseline)
         self.layer, self.baseline = layer, baseline
         self.players: Players = UnitPlayers() if players is None else players
         self.batch_fraction, self.chunk_size = batch_fraction, chunk_size

@@ -21,6 +21,7 @@ JOBS = {
         "white-box success",
     ),
     "attributions": ("test", FAST, "What methods do with the effects of cells"),
+    "baseline": ("fit", FAST, "LearnedBaseline of 30 numbers"),
     "base": ("fit", FAST, "test/loss"),
     "concepts": ("validate", FAST, "Concepts, 3 × 3 grid"),
     "spectrum": ("validate", FAST, "J(m) on"),
@@ -52,7 +53,7 @@ def test_a_file_of_one_s_own_takes_five_lines(file, tmp_path, capsys, monkeypatc
     if file == "text.tsv":
         phrases(tmp_path / file)
     else:
-        rows = [f"{k % 7},{'ab'[k % 2]},{k % 5},{'no yes'.split()[k % 2]}\n" for k in range(80)]
+        rows = [f"{k % 7},{'ab'[k % 2]},{k % 5},{['no', 'yes'][k % 2]}\n" for k in range(80)]
         (tmp_path / file).write_text("age,kind,size,class\n" + "".join(rows))
     base = f"base_{file.partition('.')[0]}.yaml"
     own = f"base: {base}\nname: mine\ndata: {{init_args: {{{OWN[file]}\n"

@@ -18,6 +18,7 @@ FLOORS = [  # from the ground up; a room imports from its own floor's room and f
     {"sampling"},
     {"indices"},
     {"losses", "models", "data", "concepts", "attributions"},
+    {"baselines"},
     {"training", "metrics", "explaining"},
     {"attacks"},
     {"callbacks"},

@@ -27,6 +27,7 @@ import interaction_train.callbacks
 import interaction_train.data
 import interaction_train.losses
 import interaction_train.models
+import interaction_train.training.baseline
 import interaction_train.training.module  # noqa: F401
 from interaction_train import __version__
 from interaction_train.callbacks import OrderReport, RunReport

@@ -76,7 +76,6 @@ def fidelity(concepts: Concepts, v: Tensor, counts: Sequence[int]) -> Fidelity:
     total = strength[:, -1:]
     rest = (ordered.sum(-1, keepdim=True) - ordered.cumsum(-1))[:, last].abs()
     error = torch.stack([(values - fitted).square().sum(-1) for fitted in raw], -1)
-    enough = strength >= (0.9 - 1e-12) * total
     return Fidelity(
         counts=tuple(counts),
         r2=torch.stack([r_squared(values, fitted) for fitted in raw], -1).to(v),
@@ -84,9 +83,17 @@ def fidelity(concepts: Concepts, v: Tensor, counts: Sequence[int]) -> Fidelity:
         explained_share=(strength[:, last] / total).to(v),
         explain_ratio=(strength[:, last] / (strength[:, last] + rest)).to(v),
         normalized_error=(error / values.square().sum(-1, keepdim=True)).to(v),
-        k90=((~enough).sum(-1) + used.any(-1).long()).to(v.device),
+        k90=k90(weights).to(v.device),
         salient=(ordered.abs() > _SALIENT * ordered[:, :1].abs()).sum(-1).to(v.device),
     )
+
+
+def k90(interactions: Tensor) -> Tensor:
+    """How many of the strongest make 90 % of Σ|I|, ``(..., sets)`` → ``(...)`` int64; 0 of none."""
+    strength = interactions.abs().sort(-1, descending=True).values.cumsum(-1)
+    total = strength[..., -1:]
+    enough = strength >= (0.9 - 1e-12) * total
+    return (~enough).sum(-1) + (total[..., 0] > 0).long()
 
 
 def strength_by_order(interactions: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ def explain(
     y: int | Sequence[int] | Tensor | None = None,
     players: str | Players = "grid:4x4",
     *,
-    baseline: float | Sequence[float] | Tensor | None = None,
+    baseline: float | Sequence[float] | Tensor | str | Path | None = None,
     payoff: str | Payoff = "log_odds",
     names: Sequence[str] | None = None,
     classes: Sequence[str] | Mapping[int, str] | None = None,
@@ -57,9 +58,9 @@ def explain(
             columns of tabular samples; ``"tokens"``, the positions along a sample's first axis
             (without the special tokens that the network keeps); or any
             :class:`~interaction_train.game.players.Players`.
-        baseline: what absent players show: a number, one per channel or column, an id, or a tensor
-            that broadcasts to the samples. Default: the mean in the network's ``Normalize`` or
-            ``Standardize``, or its ``mask_id``
+        baseline: what absent players show: a number, one per channel or column, an id, a tensor
+            that broadcasts to the samples, or the file of a learned baseline. Default: the mean in
+            the network's ``Normalize`` or ``Standardize``, or its ``mask_id``
             (:func:`~interaction_train.game.tokens.special_ids`). Inputs that are normalised outside
             the network have theirs at 0.
         payoff: of the explained class, one of :data:`~interaction_train.game.payoffs.PAYOFFS` but

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -73,6 +74,8 @@ def as_batch(x: Any, players: Players) -> Tensor:
 
 def resolve_baseline(baseline: Any, model: nn.Module, x: Tensor, players: Players) -> Tensor:
     """What absent players show, as a tensor that broadcasts to ``x``."""
+    if isinstance(baseline, str | Path):
+        return input_baseline(model, baseline, x)
     ids = isinstance(players, TokenPlayers) and not x.is_floating_point()
     known = special_ids(model) if ids else default_baseline(model)
     if baseline is None and known is None and isinstance(players, FeaturePlayers):

@@ -27,7 +27,7 @@ from interaction_train.explaining.subjects import (
     sentences,
 )
 from interaction_train.explaining.summary import print_files, print_summary
-from interaction_train.game.absence import default_baseline
+from interaction_train.game.absence import Baseline, default_baseline, read_baseline
 from interaction_train.game.evaluation import eval_logits, logits_of, unwrap
 from interaction_train.game.normalize import Normalize
 from interaction_train.game.tokens import TokenPlayers
@@ -58,7 +58,7 @@ def explain_samples(
     label: int | str | None = None,
     players: str | None = None,
     payoff: str = "log_odds",
-    baseline: float | list[float] | None = None,
+    baseline: Baseline | None = None,
     budget: int = 2**16,
     count: int = 12,
     noise: float = 0.04,
@@ -103,7 +103,8 @@ def explain_samples(
             sentences the words, of rows the columns.
         payoff: of the explained class, ``log_odds``, ``log_prob``, ``logit`` or ``margin``.
         baseline: what absent parts show, a pixel value in [0, 1] or one per channel, a token's id,
-            or a value per column; default: the mean of the normalisation, or the mask's id.
+            a value per column, or the file of a learned baseline; default: the mean of the
+            normalisation, or the mask's id.
         budget: coalitions to evaluate per sample, at most.
         count: how many concepts the graph shows, at most.
         noise: of the concepts, as in :func:`~interaction_train.concepts.sparse.sparse_concepts`.
@@ -142,7 +143,10 @@ def explain_samples(
     elif data is not None:
         inputs = list(first_samples(data, samples, players))
     else:
-        pixels = baseline if isinstance(baseline, list) else [baseline or 0.0]
+        if isinstance(baseline, str):
+            pixels = read_baseline(baseline).flatten().tolist()
+        else:
+            pixels = baseline if isinstance(baseline, list) else [baseline or 0.0]
         if not all(0 <= value <= 1 for value in pixels):
             raise InputError("baseline", baseline, "pixel values in [0, 1]")
         fitting = _fitting(_channels(channels, model), size, known)

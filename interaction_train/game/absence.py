@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import cast
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from interaction_train.errors import InputError
 from interaction_train.game.normalize import normalize_layer
 from interaction_train.game.tokens import token_baseline
 
+Baseline = float | list[float] | str
+"""What configurations say: a number, one per channel or column, or the path of a saved baseline."""
+
+SUFFIX = ".safetensors"
 NO_BASELINE = "numbers, as the network has no Normalize layer to take them from"
 
 
-def input_baseline(model: nn.Module, baseline: float | Sequence[float] | None, x: Tensor) -> Tensor:
+def input_baseline(
+    model: nn.Module, baseline: float | Sequence[float] | str | Path | None, x: Tensor
+) -> Tensor:
     """The baseline for inputs ``x``, as a tensor that broadcasts to them.
 
     Args:
-        model: searched for a ``Normalize`` layer, whose mean is the default; for token ids, for
-            what :func:`~interaction_train.game.tokens.token_baseline` takes from it.
-        baseline: a number, or one number per channel; of token ids the mask's.
+        model: searched for a ``Normalize`` or ``Standardize`` layer, whose mean is the default; for
+            token ids, for what :func:`~interaction_train.game.tokens.token_baseline` takes from it.
+        baseline: a number, one number per channel or column, or the ``.safetensors`` file of a
+            :class:`~interaction_train.baselines.LearnedBaseline`; of token ids the mask's.
         x: inputs ``(B, C, ...)``, or token ids.
 
     Raises:
-        InputError: no baseline in the model either, one for another number of channels, or one
-            that is not finite, or no id where inputs are ids.
+        InputError: no baseline in the model either, one of another shape, one that is not finite,
+            a file without one, or no id where inputs are ids.
 
     Examples:
         >>> import torch
@@ -34,7 +47,14 @@ def input_baseline(model: nn.Module, baseline: float | Sequence[float] | None, x
         >>> input_baseline(network, None, torch.rand(2, 1, 8, 8))
         tensor([[[0.5000]]])
     """
-    given = baseline if isinstance(baseline, Sequence) else [baseline or 0.0]
+    if isinstance(baseline, str | Path):
+        if not x.is_floating_point():
+            raise InputError("baseline", str(baseline), f"a token's id, as inputs are {x.dtype}")
+        stored = read_baseline(baseline).to(x)
+        check_fits("baseline", stored, x)
+        return stored
+    several = isinstance(baseline, Sequence)
+    given = cast(Sequence[float], baseline) if several else [cast(float, baseline or 0.0)]
     if not all(map(math.isfinite, given)):
         raise InputError("baseline", baseline, "finite numbers")
     if not x.is_floating_point():
@@ -59,3 +79,31 @@ def default_baseline(model: nn.Module) -> Tensor | None:
     """The training mean ``(C, 1, 1)`` in the model's first ``Normalize`` layer; None without."""
     layer = normalize_layer(model)
     return None if layer is None else layer.mean
+
+
+def read_baseline(path: str | Path, argument: str = "baseline") -> Tensor:
+    """The value in a file of a learned baseline, read again only once the file has changed.
+
+    Raises:
+        InputError: no such file, or one that holds no baseline.
+    """
+    expected = f"numbers, or an existing {SUFFIX} file of a learned baseline"
+    try:
+        value = _read(str(path), os.stat(path).st_mtime_ns)
+    except (OSError, SafetensorError, KeyError):
+        raise InputError(argument, repr(str(path)), expected) from None
+    return value
+
+
+@lru_cache(maxsize=8)
+def _read(path: str, changed: int) -> Tensor:
+    return load_file(path)["value"]
+
+
+def check_fits(argument: str, value: Tensor, x: Tensor) -> None:
+    """Refuse a baseline that does not broadcast to a sample of ``x``, ``(B, ...)``."""
+    try:
+        value.expand(x.shape[1:])
+    except RuntimeError:
+        expected = f"one that broadcasts to a sample {tuple(x.shape[1:])}"
+        raise InputError(argument, f"shape {tuple(value.shape)}", expected) from None

@@ -14,6 +14,7 @@ from interaction_train.game.evaluation import Network, without_grad
 CANDIDATES = (16, 32, 64, 128, 256, 512)
 _FALLBACK = 64
 _CPU_ROWS = 64  # of a differentiable pass; far larger ones take longer per row on processors
+_CPU_ELEMENTS = 2**16  # of one's input where samples are vectors, so that rows cost little
 _ELEMENTS = 128 * 3 * 224 * 224  # of one's input elsewhere; tens of GiB for a ResNet-152
 _ROUNDS = 4
 _chosen: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], int]] = WeakKeyDictionary()
@@ -39,7 +40,10 @@ def chunk_rows(network: Network, owner: nn.Module | None, sample: Tensor, rows: 
 
 def gradient_rows(sample: Tensor, total: int) -> int:
     """How many of a differentiable job's ``total`` rows go through a network at once."""
-    limit = _CPU_ROWS if sample.device.type == "cpu" else _ELEMENTS // max(1, sample.numel())
+    size = max(1, sample.numel())
+    limit = _ELEMENTS // size
+    if sample.device.type == "cpu":
+        limit = max(_CPU_ROWS, _CPU_ELEMENTS // size) if sample.dim() == 1 else _CPU_ROWS
     return max(1, min(total, limit))
 
 

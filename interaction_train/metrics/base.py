@@ -15,7 +15,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from interaction_train.errors import at_least, checked_labels
-from interaction_train.game.absence import input_baseline
+from interaction_train.game.absence import Baseline, input_baseline
 from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import Payoff
@@ -160,8 +160,8 @@ class PairMetric(InteractionMetric):
 
     Args:
         payoff: what the game reads off the logits, one number per sample.
-        baseline: what absent players show, a number or one per channel; default: the training mean
-            of the network's ``Normalize`` layer.
+        baseline: what absent players show, a number, one per channel, or the file of a learned
+            baseline; default: the training mean of the network's ``Normalize`` layer.
         only_correct: leave out samples that the network gets wrong.
         more: this, ``players``, ``pairs`` and ``contexts`` are those of :class:`InteractionMetric`.
     """
@@ -172,7 +172,7 @@ class PairMetric(InteractionMetric):
         payoff: str | Payoff = "logit",
         pairs: PairSampler | None = None,
         contexts: int = 100,
-        baseline: float | Sequence[float] | None = None,
+        baseline: Baseline | Sequence[float] | None = None,
         only_correct: bool = True,
         **more: Any,
     ) -> None:

@@ -31,7 +31,7 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
         path: a ``.safetensors`` file or a ``torch.save``d state dict with the network's own names;
             a checkpoint of Lightning, of which the network's part is taken, that below ``model.``
             or whatever the module calls it; or, where no such file is, the name of weights of this
-            package: ``digits_cnn``.
+            package: ``digits_cnn``, ``table_cancer``.
 
     Raises:
         InputError: no such file, an unreadable one, or one with other entries or shapes.

@@ -97,7 +97,11 @@ def test_real_phrases_and_sentences(project_data):
         ({}, "text,label\na,1\nb,1\n", ("label", "'1'", "two classes")),
         ({}, "text,label\n", ("source", "without rows")),
         ({}, "", ("source", "readable csv")),
-        ({"max_length": 2}, "text,label\n" + "a b c,0\nb,1\n" * 20, ("max_length", "2", "3 tokens")),
+        (
+            {"max_length": 2},
+            "text,label\n" + "a b c,0\nb,1\n" * 20,
+            ("max_length", "2", "3 tokens"),
+        ),
     ],
     ids=str,
 )

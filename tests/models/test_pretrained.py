@@ -6,8 +6,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from interaction_train.data import DigitsDataModule
-from interaction_train.models import DIGITS_MEAN, DIGITS_STD, CIFARThinResNet, DigitsMLP, DigitsNet
+from interaction_train.data import DigitsDataModule, TableDataModule
+from interaction_train.models import (
+    DIGITS_MEAN,
+    DIGITS_STD,
+    CIFARThinResNet,
+    DigitsMLP,
+    DigitsNet,
+    TableMLP,
+    pretrained,
+)
 
 NETWORKS = {
     "digits_cnn": (DigitsNet, 0.99),
@@ -26,3 +34,11 @@ def test_accuracy_on_the_test_split(name):
     (x, y), = data.test_dataloader()  # fmt: skip
     with torch.no_grad():
         assert float((network(x).argmax(1) == y).float().mean()) > accuracy
+
+
+def test_the_cancer_network_on_the_test_rows():
+    network = pretrained(TableMLP(30, hidden=(32, 32)), "table_cancer").eval()
+    data = TableDataModule("breast_cancer", batch_size=200)
+    (x, y), = data.test_dataloader()  # fmt: skip
+    with torch.no_grad():
+        assert float((network(x).argmax(1) == y).float().mean()) > 0.96

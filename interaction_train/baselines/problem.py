@@ -1,0 +1,165 @@
+"""The games of a network that a baseline is learned on, or measured by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from interaction_train.baselines.measures import Measures, measure
+from interaction_train.baselines.objectives import Objective, dividend_l1, get_objective
+from interaction_train.errors import InputError, at_least, checked_labels
+from interaction_train.game.evaluation import Network, unwrap, without_grad
+from interaction_train.game.layers import LayerSuffix, features
+from interaction_train.game.masked import MaskedGame
+from interaction_train.game.payoffs import Payoff
+from interaction_train.game.players import Players
+from interaction_train.indices.curve import end_coalitions
+from interaction_train.sampling.random import Draws, content_hash
+
+Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
+
+_PREFIX_ROWS = 256  # samples at once up to a layer
+
+
+class BaselineProblem:
+    """Games of samples against one baseline, and the objective on them.
+
+    Args:
+        model: the network, ``(B, ...)`` → logits ``(B, classes)``.
+        players: how a sample, or the layer's output, splits into players.
+        objective: one of :data:`~interaction_train.baselines.objectives.OBJECTIVES`, or a callable.
+        payoff: as :class:`~interaction_train.game.masked.MaskedGame` has it; one number.
+        contexts: contexts of each order.
+        layer: the layer whose output is split and masked; default: the input.
+        seed: seed of the draws.
+        chunk_size: rows sent through the network at once; with one, memory is flat.
+        relative: whether the objective is divided by the mean |v(N) − v(∅)|, so that the samples
+            themselves, where nothing is absent, are no minimum; default: that of a low order.
+
+    Raises:
+        InputError: an argument out of its range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        players: Players,
+        objective: str | Objective = "low_order_shapley",
+        payoff: str | Payoff = "log_odds",
+        contexts: int = 100,
+        layer: str | None = None,
+        seed: int = 0,
+        chunk_size: int | None = None,
+        relative: bool | None = None,
+    ) -> None:
+        at_least("contexts", contexts, 1)
+        if not isinstance(players, Players):
+            raise InputError("players", repr(players), "such as FeaturePlayers()")
+        self.model, self.players, self.payoff, self.layer = model, players, payoff, layer
+        self.objective, self.contexts = get_objective(objective), contexts
+        self.seed, self.chunk_size = seed, chunk_size
+        self.relative = self.objective is not dividend_l1 if relative is None else relative
+
+    def settings(self) -> dict[str, Any]:
+        """What it was made with, as JSON has it."""
+        named = {"objective": self.objective, "payoff": self.payoff}
+        return {
+            **{key: getattr(value, "__name__", str(value)) for key, value in named.items()},
+            "players": repr(self.players),
+            "relative": self.relative,
+            "contexts": self.contexts,
+            "layer": self.layer,
+            "seed": self.seed,
+        }
+
+    def present(self, x: Tensor) -> Tensor:
+        """What the players are parts of: the samples, or the layer's output."""
+        if self.layer is None:
+            return x
+        with without_grad():
+            parts = x.split(_PREFIX_ROWS)
+            return torch.cat([features(self.model, self.layer, part) for part in parts])
+
+    def game(self, x: Tensor, y: Tensor, baseline: Tensor) -> MaskedGame:
+        """The game of samples x ``(B, ...)`` of labels y ``(B,)``."""
+        network: Network = self.model
+        if self.layer is not None:
+            network = LayerSuffix(self.model, self.layer, x)
+        return MaskedGame(
+            network, self.present(x), baseline, self.players, self.payoff, y,
+            chunk_size=self.chunk_size, owner=unwrap(self.model),
+        )  # fmt: skip
+
+    def draws(self, x: Tensor, step: int = 0) -> Draws:
+        """The contexts' random numbers, for samples x at a step."""
+        return Draws(content_hash(x), self.seed, "baselines", step)
+
+    def loss(
+        self,
+        x: Tensor,
+        y: Tensor,
+        baseline: Tensor,
+        step: int = 0,
+        average: Callable[[Tensor], Tensor] = lambda own: own,
+    ) -> tuple[Tensor, Tensor]:
+        """A scalar with the gradient of a batch's loss, and that loss, without gradient.
+
+        ``average`` is over processes: the gradient of a ratio of means needs those of all samples.
+        """
+        game = self.game(x, y, baseline)
+        loss = self.objective(game, self.contexts, self.draws(x, step)).mean()
+        if not self.relative:
+            return loss, loss.detach()
+        effect = game(end_coalitions(game), grad=True).diff().abs().mean()
+        top, bottom = average(torch.stack([loss, effect]).detach())
+        return loss / bottom - effect * top / bottom.square(), top / bottom
+
+    def measure(self, x: Tensor, y: Tensor, baseline: Tensor) -> Measures:
+        """What the baseline makes of these samples' games."""
+        game = self.game(x, y, baseline)
+        return measure(game, self.objective, self.contexts, self.draws(x))
+
+    def measure_start(self, x: Tensor, y: Tensor, start: Tensor) -> Measures:
+        """The measures of a start, or InputError where nothing is absent, nor any gradient."""
+        found = self.measure(x, y, start)
+        if found.effect == 0:
+            got = "a baseline that leaves v(∅) = v(N) for all samples"
+            raise InputError("start", got, "one that differs from the samples")
+        return found
+
+
+def gathered(model: nn.Module, data: Data) -> tuple[Tensor, Tensor]:
+    """All samples ``(B, ...)`` and labels ``(B,)`` int64, on the network's device.
+
+    Args:
+        model: the network.
+        data: both tensors, or batches of them, such as a ``DataLoader``.
+
+    Raises:
+        InputError: anything else, or no samples.
+    """
+    pair = tuple(data) if isinstance(data, list | tuple) else ()
+    whole = len(pair) == 2 and all(isinstance(part, Tensor) for part in pair)
+    batches = [pair] if whole else list(data)
+    try:
+        xs, ys = zip(*batches, strict=True)
+        x, y = torch.cat(xs), torch.cat(ys)
+    except (TypeError, ValueError, RuntimeError):
+        expected = "samples and labels (x, y), or batches of them"
+        raise InputError("data", type(data).__name__, expected) from None
+    at_least("data (samples)", len(x), 1)
+    checked_labels(y, len(x), "data (labels)")
+    tensors = (*model.parameters(), *model.buffers())
+    device = tensors[0].device if tensors else x.device
+    return x.detach().to(device), y.to(device)
+
+
+def some_of(x: Tensor, y: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """``count`` samples, at most all, spread evenly."""
+    at_least("samples", count, 1)
+    count = min(count, len(x))
+    places = torch.arange(count, device=x.device) * len(x) // count
+    return x[places], y[places]
