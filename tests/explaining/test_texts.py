@@ -148,7 +148,7 @@ class TestJob:
             torch.testing.assert_close(one.values, direct.values)
         folder = tmp_path / "out" / "sentence1"
         told = json.loads((folder / "tree.json").read_text())
-        assert told == json.loads(again[1].tree().to_json())
+        assert told == json.loads(found[1].tree().to_json())
         assert (folder / "tree.txt").read_text().rstrip("\n") in capsys.readouterr().out
         assert (folder / "tree.svg").stat().st_size > 1000
 
