@@ -40,6 +40,27 @@ class Slope(torch.autograd.Function):
         return (gradient.unflatten(0, (-1, len(slope))) * slope).flatten(0, 1), None
 
 
+class Maxima(torch.autograd.Function):
+    """Given maxima of a pair; in the first half, shares of their gradient go to two places each."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, given: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+        value, *shared = given
+        ctx.save_for_backward(*shared)
+        ctx.shape, ctx.strides = z.shape, torch.empty_like(z).stride()
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (gradient,), (here, there, share) = gradients, ctx.saved_tensors
+        dims = len(ctx.shape) - share.dim() + 1
+        found = gradient.new_empty_strided(ctx.shape, ctx.strides).zero_().flatten(-dims)
+        first, rows = found[: len(share)], gradient[: len(share)].flatten(-dims)
+        moved = rows * share
+        first.scatter_add_(-1, here, moved).scatter_add_(-1, there, rows - moved)
+        return found.unflatten(-1, ctx.shape[-dims:]), None
+
+
 class Given(torch.autograd.Function):
     """Given numbers of a pair, whose gradient in the first half is that of another tensor."""
 
@@ -58,7 +79,7 @@ def halves(pair: Tensor) -> tuple[Tensor, Tensor]:
     if pair.dim() == 0 or len(pair) % 2:
         got = "a network that moves or mixes the samples of a batch"
         raise InputError("model", got, "one that keeps them in the first dimension")
-    first, second = pair.unflatten(0, (2, -1))
+    first, second = pair.chunk(2)
     return first, second
 
 
@@ -122,7 +143,7 @@ class Secant(FunctionMode):
             top, bottom = halves(value)
             if call.name == "relu":  # the most frequent one, at a fraction of the time
                 run = high - low
-                slope = torch.where(run == 0, high > 0, (top - bottom) / run)
+                slope = torch.where(run == 0, (high > 0).to(run), (top - bottom).div_(run))
             else:
                 slope = secant(function, low, high, top - bottom)
         return call.result(Slope.apply(z, (value, slope)))
@@ -142,14 +163,12 @@ class Secant(FunctionMode):
         """Max-pooling."""
         (z,) = call.inputs
         dims, value, places = pooled(call)
-        first, second = halves(z.flatten(-dims))
-        top, bottom = halves(value.flatten(-dims))
-        here, there = halves(places.flatten(-dims))
-        other = first.gather(-1, there)
         with torch.no_grad():
-            ahead, behind = top - other, bottom - second.gather(-1, here)
-            total = ahead + behind
-            share = torch.where(total > 0, ahead / torch.where(total > 0, total, 1), 0.5)
-        routed = share * first.gather(-1, here) + (1 - share) * other
-        output = Given.apply(routed.view(-1, *value.shape[1:]), (value,))
+            first, second = halves(z.flatten(-dims))
+            top, bottom = halves(value.flatten(-dims))
+            here, there = halves(places.flatten(-dims))
+            ahead = top - first.gather(-1, there)
+            total = ahead + bottom - second.gather(-1, here)
+            share = torch.where(total > 0, ahead / total, 0.5)
+        output = Maxima.apply(z, (value, here, there, share))
         return (output, places) if call.name.endswith("_with_indices") else output
