@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -25,19 +25,22 @@ from interaction_train.game.function_mode import Function, FunctionMode
 class Slope(torch.autograd.Function):
     """Given numbers, whose gradient is that of slope · z, by sample; the halves of a pair share it.
 
-    Value and slope come in a tuple, so that they count as constants.
+    Value and slope come in a tuple, so that they count as constants. ``in_place``: written to z.
     """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, given: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(ctx: Any, z: Tensor, given: tuple[Tensor, Tensor], in_place: bool) -> Tensor:
         value, slope = given
         ctx.save_for_backward(slope)
-        return value
+        if not in_place:
+            return value
+        ctx.mark_dirty(z)
+        return z.copy_(value)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         (gradient,), (slope,) = gradients, ctx.saved_tensors
-        return (gradient.unflatten(0, (-1, len(slope))) * slope).flatten(0, 1), None
+        return (gradient.unflatten(0, (-1, len(slope))) * slope).flatten(0, 1), None, None
 
 
 class Maxima(torch.autograd.Function):
@@ -99,6 +102,12 @@ def secant(
     return (rise / run).masked_scatter(near, derivative)
 
 
+def relu_secant(low: Tensor, high: Tensor) -> Tensor:
+    """That of ReLU, in few and small tensors: the share of the way on which it rises."""
+    share = torch.maximum(high, low).div_((high - low).abs_())
+    return share.clamp_(0, 1).nan_to_num_(0)  # of no way at all: all of it above 0, else nothing
+
+
 class Secant(FunctionMode):
     """The rule Rescale of DeepLIFT, for networks that run on pairs.
 
@@ -140,13 +149,12 @@ class Secant(FunctionMode):
         (z,), function = call.inputs, call.elementwise()
         with torch.no_grad():
             (high, low), value = halves(z), function(z)
-            top, bottom = halves(value)
-            if call.name == "relu":  # the most frequent one, at a fraction of the time
-                run = high - low
-                slope = torch.where(run == 0, (high > 0).to(run), (top - bottom).div_(run))
+            if call.name == "relu":
+                slope = relu_secant(low, high)
             else:
+                top, bottom = halves(value)
                 slope = secant(function, low, high, top - bottom)
-        return call.result(Slope.apply(z, (value, slope)))
+        return cast(Tensor, Slope.apply(z, (value, slope), call.in_place))
 
     def product(self, call: Call) -> Tensor:
         """A function that is linear in each of two tensors."""
@@ -156,7 +164,7 @@ class Secant(FunctionMode):
         for z in call.inputs:
             first, second = halves(z)
             mean = (first + second).detach() / 2
-            means.append(Slope.apply(first, (mean, torch.ones_like(mean))))
+            means.append(Slope.apply(first, (mean, torch.ones_like(mean)), False))
         return call.result(Given.apply(call.on(*means), (value,)))
 
     def maximum(self, call: Call) -> Any:
