@@ -54,8 +54,7 @@ def pair_attributions(game: MaskedGame, rules: Callable[[], FunctionMode]) -> Te
         x = present.detach().requires_grad_()
         with torch.enable_grad():
             pair = torch.cat([x, absent])  # no leaf: it depends on the input
-            with rules():
-                values = label_logits(network, pair, y.repeat(2), game.owner)
+            values = label_logits(_ruled(network, rules), pair, y.repeat(2), game.owner)
             value, base = values.unflatten(0, (2, -1))
             elements = gradient_of(value, x, torch.ones_like(value)) * (present - absent)
         found.append(elements.to(values.dtype))
@@ -83,10 +82,20 @@ def relevances(game: MaskedGame, rules: Callable[[], FunctionMode]) -> Tensor:
         with torch.enable_grad():
             start = x.clone()  # no leaf: it depends on the input
             rows = start if normalize is None else present
-            with _replaced(normalize, start), rules():
-                values = label_logits(network, rows, y, game.owner)
+            with _replaced(normalize, start):
+                values = label_logits(_ruled(network, rules), rows, y, game.owner)
             found.append(gradient_of(values, x, values.detach()).to(values.dtype))
     return player_sums(game, torch.cat(found))
+
+
+def _ruled(network: Network, rules: Callable[[], FunctionMode]) -> Network:
+    """A network under a mode."""
+
+    def run(rows: Tensor) -> Tensor:
+        with rules():
+            return network(rows)
+
+    return run
 
 
 @contextmanager

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
 
 from interaction_train.errors import InputError
 from interaction_train.game.function_mode import Function
@@ -54,6 +54,7 @@ MAXIMA = {
 }  # fmt: skip
 
 
+@lru_cache(maxsize=1024)
 def name_of(function: Function) -> str:
     """The name that all spellings of a function share, also the one in place."""
     name = getattr(function, "__name__", str(function)).strip("_")
@@ -65,9 +66,20 @@ def dependent(value: object) -> bool:
     return isinstance(value, Tensor) and value.requires_grad and not value.is_leaf
 
 
+def tensors(*values: object) -> Iterator[Tensor]:
+    """The tensors in arguments, in their order, also those in lists, tuples and dictionaries."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from tensors(*value)
+        elif isinstance(value, dict):
+            yield from tensors(*value.values())
+
+
 def dependents(*values: object) -> list[Tensor]:
     """The tensors in these values that depend on the input."""
-    return [leaf for leaf in tree_leaves(values) if dependent(leaf)]
+    return [tensor for tensor in tensors(*values) if dependent(tensor)]
 
 
 class Call:
@@ -89,11 +101,20 @@ class Call:
 
     def on(self, *inputs: Tensor) -> Any:
         """The same with other inputs, which must not be changed later on."""
-        rest = iter(inputs)
-        args, kwargs = tree_map(
-            lambda v: next(rest) if dependent(v) else v, (self.args, self.kwargs)
-        )
+        args, kwargs = self.replaced(*inputs)
         return self.function(*args, **kwargs)
+
+    def replaced(self, *inputs: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments with other inputs."""
+        rest = iter(inputs)
+
+        def other(value: Any) -> Any:
+            if isinstance(value, list | tuple):
+                return type(value)(map(other, value))
+            return next(rest) if dependent(value) else value
+
+        args = tuple(map(other, self.args))
+        return args, {name: other(value) for name, value in self.kwargs.items()}
 
     @property
     def in_place(self) -> bool:
@@ -107,9 +128,10 @@ class Call:
     @property
     def is_elementwise(self) -> bool:
         """Whether it is a function of each element of its one input, with numbers besides."""
-        tensors = [t for t in tree_leaves((self.args, self.kwargs)) if isinstance(t, Tensor)]
-        others = sum(t.numel() > 1 for t in tensors if t is not self.inputs[0])
-        return self.name in ELEMENTWISE and len(self.inputs) == 1 and not others
+        if self.name not in ELEMENTWISE or len(self.inputs) != 1:
+            return False
+        (z,) = self.inputs
+        return all(t is z or t.numel() <= 1 for t in tensors(self.args, self.kwargs))
 
     def elementwise(self) -> Callable[[Tensor], Tensor]:
         """The function of its one input, which is left as it is."""
@@ -126,7 +148,7 @@ class Call:
 
 def independent(function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """A call without dependent tensors, whose result will not count as one either."""
-    if any(isinstance(v, Tensor) and v.requires_grad for v in tree_leaves((args, kwargs))):
+    if any(t.requires_grad for t in tensors(args, kwargs)):
         with torch.no_grad():
             return function(*args, **kwargs)
     return function(*args, **kwargs)

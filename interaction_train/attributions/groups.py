@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 from math import comb
@@ -19,6 +20,11 @@ from interaction_train.indices.exact import all_coalitions
 
 Groups = Callable[[], list[Tensor]]  # Δz as a sum of parts (B, ...), once an activation asks
 
+_ALONE = (
+    "the activation {!r} follows no module, as behind a sum of branches or a pooling: "
+    "there the method is DeepLIFT with the rule Rescale"
+)
+
 _ELEMENTS = 2**23  # of activations at once
 
 
@@ -28,8 +34,9 @@ class GroupedSecant(Secant):
     It is the mean secant over the orders in which the groups come in, so that a group's
     contribution to Δσ is its Shapley value. Affine functions of Wx + s alone, such as a BatchNorm
     in eval, belong to the module. An activation elsewhere, for instance behind the sum of a
-    residual block, has its input for its only group. What a neuron that does not change in sum
-    passes on by its groups, which the ratios of (40) and (43) leave open, is their limit's.
+    residual block, has its input for its only group, which is Rescale: a UserWarning names it. What
+    a neuron that does not change in sum passes on by its groups, which the ratios of (40) and (43)
+    leave open, is their limit's.
 
     Raises:
         InputError: in a forward pass, a module's input that is changed in place before the
@@ -71,6 +78,7 @@ class GroupedSecant(Secant):
         (z,) = call.inputs
         groups = self._of(z)
         if groups is None:
+            warnings.warn(_ALONE.format(call.name), UserWarning, stacklevel=2)
             return super().elementwise(call)
         function, parts = call.elementwise(), groups()
         with torch.no_grad():

@@ -85,7 +85,7 @@ class _Relevance(FunctionMode):
         (z,) = call.inputs
         with torch.no_grad():
             value = call.elementwise()(z)
-        return call.result(Slope.apply(z, (value, torch.ones_like(value))))
+        return call.result(Slope.apply(z, (value, torch.ones_like(value)), False))
 
     @abstractmethod
     def affine(self, call: Call) -> Tensor:
@@ -116,7 +116,7 @@ class _AlphaBeta(_Relevance):
                 constant = call.on(*map(torch.zeros_like, call.inputs))
             return _over(value, value.detach(), value.detach() - constant)
         x = layer.input
-        ups, downs = (Slope.apply(x, (part, part)) for part in _signs(x.detach()))
+        ups, downs = (Slope.apply(x, (part, part), False) for part in _signs(x.detach()))
         more, less = layer.signed(ups, downs)
         with torch.no_grad():
             value = call()
@@ -129,13 +129,13 @@ class _AlphaBeta(_Relevance):
 def _times_itself(x: Tensor) -> Tensor:
     """The same numbers, whose relevance is their gradient times themselves."""
     copy = x.detach().clone()  # what follows may change either in place
-    return Slope.apply(x, (copy, copy.clone()))
+    return Slope.apply(x, (copy, copy.clone()), False)
 
 
 def _over(z: Tensor, value: Tensor, divisor: Tensor, share: float = 1.0) -> Tensor:
     """Numbers of whose relevance a share is divided on its way to z; none goes on over 0."""
     inverse = torch.where(divisor == 0, 0, share / torch.where(divisor == 0, 1, divisor))
-    return Slope.apply(z, (value, inverse))
+    return Slope.apply(z, (value, inverse), False)
 
 
 def _signs(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -25,19 +25,43 @@ from interaction_train.game.function_mode import Function, FunctionMode
 class Slope(torch.autograd.Function):
     """Given numbers, whose gradient is that of slope · z, by sample; the halves of a pair share it.
 
-    Value and slope come in a tuple, so that they count as constants.
+    Value and slope come in a tuple, so that they count as constants. ``in_place``: written to z.
     """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, given: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(ctx: Any, z: Tensor, given: tuple[Tensor, Tensor], in_place: bool) -> Tensor:
         value, slope = given
         ctx.save_for_backward(slope)
-        return value
+        if not in_place:
+            return value
+        ctx.mark_dirty(z)
+        return z.copy_(value)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         (gradient,), (slope,) = gradients, ctx.saved_tensors
-        return (gradient.unflatten(0, (-1, len(slope))) * slope).flatten(0, 1), None
+        return (gradient.unflatten(0, (-1, len(slope))) * slope).flatten(0, 1), None, None
+
+
+class Maxima(torch.autograd.Function):
+    """Given maxima of a pair; in the first half, shares of their gradient go to two places each."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, given: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+        value, *shared = given
+        ctx.save_for_backward(*shared)
+        ctx.shape, ctx.strides = z.shape, torch.empty_like(z).stride()
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (gradient,), (here, there, share) = gradients, ctx.saved_tensors
+        dims = len(ctx.shape) - share.dim() + 1
+        found = gradient.new_empty_strided(ctx.shape, ctx.strides).zero_().flatten(-dims)
+        first, rows = found[: len(share)], gradient[: len(share)].flatten(-dims)
+        moved = rows * share
+        first.scatter_add_(-1, here, moved).scatter_add_(-1, there, rows - moved)
+        return found.unflatten(-1, ctx.shape[-dims:]), None
 
 
 class Given(torch.autograd.Function):
@@ -58,7 +82,7 @@ def halves(pair: Tensor) -> tuple[Tensor, Tensor]:
     if pair.dim() == 0 or len(pair) % 2:
         got = "a network that moves or mixes the samples of a batch"
         raise InputError("model", got, "one that keeps them in the first dimension")
-    first, second = pair.unflatten(0, (2, -1))
+    first, second = pair.chunk(2)
     return first, second
 
 
@@ -76,6 +100,12 @@ def secant(
         middle = ((low[near] + high[near]) / 2).detach().requires_grad_()
         (derivative,) = torch.autograd.grad(function(middle).sum(), middle)
     return (rise / run).masked_scatter(near, derivative)
+
+
+def relu_secant(low: Tensor, high: Tensor) -> Tensor:
+    """That of ReLU, in few and small tensors: the share of the way on which it rises."""
+    share = torch.maximum(high, low).div_((high - low).abs_())
+    return share.clamp_(0, 1).nan_to_num_(0)  # of no way at all: all of it above 0, else nothing
 
 
 class Secant(FunctionMode):
@@ -119,13 +149,12 @@ class Secant(FunctionMode):
         (z,), function = call.inputs, call.elementwise()
         with torch.no_grad():
             (high, low), value = halves(z), function(z)
-            top, bottom = halves(value)
-            if call.name == "relu":  # the most frequent one, at a fraction of the time
-                run = high - low
-                slope = torch.where(run == 0, high > 0, (top - bottom) / run)
+            if call.name == "relu":
+                slope = relu_secant(low, high)
             else:
+                top, bottom = halves(value)
                 slope = secant(function, low, high, top - bottom)
-        return call.result(Slope.apply(z, (value, slope)))
+        return cast(Tensor, Slope.apply(z, (value, slope), call.in_place))
 
     def product(self, call: Call) -> Tensor:
         """A function that is linear in each of two tensors."""
@@ -135,21 +164,19 @@ class Secant(FunctionMode):
         for z in call.inputs:
             first, second = halves(z)
             mean = (first + second).detach() / 2
-            means.append(Slope.apply(first, (mean, torch.ones_like(mean))))
+            means.append(Slope.apply(first, (mean, torch.ones_like(mean)), False))
         return call.result(Given.apply(call.on(*means), (value,)))
 
     def maximum(self, call: Call) -> Any:
         """Max-pooling."""
         (z,) = call.inputs
         dims, value, places = pooled(call)
-        first, second = halves(z.flatten(-dims))
-        top, bottom = halves(value.flatten(-dims))
-        here, there = halves(places.flatten(-dims))
-        other = first.gather(-1, there)
         with torch.no_grad():
-            ahead, behind = top - other, bottom - second.gather(-1, here)
-            total = ahead + behind
-            share = torch.where(total > 0, ahead / torch.where(total > 0, total, 1), 0.5)
-        routed = share * first.gather(-1, here) + (1 - share) * other
-        output = Given.apply(routed.view(-1, *value.shape[1:]), (value,))
+            first, second = halves(z.flatten(-dims))
+            top, bottom = halves(value.flatten(-dims))
+            here, there = halves(places.flatten(-dims))
+            ahead = top - first.gather(-1, there)
+            total = ahead + bottom - second.gather(-1, here)
+            share = torch.where(total > 0, ahead / total, 0.5)
+        output = Maxima.apply(z, (value, here, there, share))
         return (output, places) if call.name.endswith("_with_indices") else output

@@ -32,6 +32,9 @@ COMPLETE = [deeplift_rescale, deeplift_reveal_cancel, deep_shap]
 ACTIVATIONS = [nn.Sigmoid(), nn.Softplus(), nn.ReLU(inplace=True), nn.GELU(), nn.Hardswish()]
 
 
+BRANCHES = pytest.mark.filterwarnings("ignore:the activation .* follows no module")
+
+
 def close(a, b, tolerance=1e-10):
     torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
 
@@ -66,6 +69,7 @@ def test_a_module_written_as_a_sum_or_a_matrix_product():
         close(deep_shap(game), torch.tensor([[12.0, 7, -9]]).double())
 
 
+@BRANCHES
 @pytest.mark.parametrize("name", PACKAGED)
 @pytest.mark.parametrize("method", [deeplift_rescale, deeplift_reveal_cancel])
 def test_sums_on_packaged_networks(name, method):
@@ -74,12 +78,53 @@ def test_sums_on_packaged_networks(name, method):
     close(method(game).sum(1), change(game))
 
 
+@BRANCHES
 @pytest.mark.parametrize("method", [deeplift_rescale, deeplift_reveal_cancel])
 def test_sums_however_a_network_is_written(method):
     torch.manual_seed(0)
     game = image_game(randomized(Awkward()))
     assert change(game).abs().min() > 1e-3
     close(method(game).sum(1), change(game))
+
+
+@pytest.mark.parametrize("method", [deeplift_reveal_cancel, deep_shap])
+def test_an_activation_that_follows_no_module_is_named(method):
+    torch.manual_seed(0)
+    linear = nn.Linear(4, 4).double()
+    game = unit_game(lambda x: torch.sigmoid(linear(x) + x), rand(2, 4))
+    with pytest.warns(UserWarning, match="'sigmoid' follows no module"):
+        found = method(game)
+    close(found, deeplift_rescale(game))
+
+
+def test_what_follows_an_activation_written_in_place_sees_it():
+    torch.manual_seed(0)
+    linear, head = nn.Linear(4, 5).double(), nn.Linear(5, 2).double()
+
+    def network(x):
+        z = linear(x)
+        z[:, 1:].relu_()  # a view, whose result is dropped
+        return head(z)
+
+    def written(x):
+        z = linear(x)
+        return head(torch.cat([z[:, :1], z[:, 1:].relu()], 1))
+
+    x, b = rand(3, 4) * 4 - 2, rand(4, seed=4) - 0.5
+    game = unit_game(network, x, b)
+    close(deeplift_rescale(game), deeplift_rescale(unit_game(written, x, b)))
+    close(deeplift_rescale(game).sum(1), change(game))
+
+
+@pytest.mark.parametrize(("shift", "slope"), [(0.5, 1.0), (0.0, 0.0), (-0.5, 0.0)])
+def test_relu_where_input_and_baseline_agree(shift, slope):
+    # z = x₀ − x₁ + shift is the same at both ends.
+    def network(x):
+        z = (x[:, :1] - x[:, 1:2] + shift).relu()
+        return torch.cat([z, 0 * z], 1)
+
+    found = deeplift_rescale(unit_game(network, torch.ones(1, 2).double()))
+    close(found, torch.tensor([[slope, -slope]]).double())
 
 
 def test_float32_networks_pass_the_check_of_the_sum():
@@ -247,6 +292,7 @@ def test_reveal_cancel_is_rescale_for_quadratic_activations():
     close(deeplift_reveal_cancel(game), deeplift_rescale(game))
 
 
+@BRANCHES
 def test_samples_chunks_and_training_modes_do_not_matter():
     torch.manual_seed(0)
     network = randomized(Awkward()).train()
