@@ -109,8 +109,11 @@ class Call:
         rest = iter(inputs)
 
         def other(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: other(one) for name, one in value.items()}
             if isinstance(value, list | tuple):
-                return type(value)(map(other, value))
+                named = hasattr(value, "_fields")
+                return type(value)(*map(other, value)) if named else type(value)(map(other, value))
             return next(rest) if dependent(value) else value
 
         args = tuple(map(other, self.args))
