@@ -25,7 +25,9 @@ def rows_of(module):
     return torch.cat([module.parts[name].rows for name in ("train", "val", "test")])
 
 
-@pytest.mark.parametrize(("name", "load"), [("breast_cancer", load_breast_cancer), ("wine", load_wine)])
+@pytest.mark.parametrize(
+    ("name", "load"), [("breast_cancer", load_breast_cancer), ("wine", load_wine)]
+)
 def test_bunches_are_the_real_ones_on_their_own_scales(name, load):
     module, bunch = TableDataModule(name), load()
     module.setup()
