@@ -61,7 +61,7 @@ def test_a_file_of_one_s_own_takes_five_lines(file, tmp_path, capsys, monkeypatc
     (tmp_path / "own.yaml").write_text(own)
     run_cli(
         "fit", "--config", "own.yaml", "--wandb", "disabled", "--data.batch_size", "16",
-        "--trainer.max_epochs", "12",
+        "--trainer.max_epochs", "8",
     )  # fmt: skip
     assert "test/acc" in capsys.readouterr().out
     state = torch.load(tmp_path / "runs/mine/version_0/checkpoints/last.ckpt", weights_only=True)

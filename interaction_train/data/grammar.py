@@ -88,8 +88,9 @@ def grammar_sentences(n: int, seed: int = 0) -> list[Sentence]:
         InputError: n below 1.
 
     Examples:
-        >>> grammar_sentences(5)[4]
-        'x'
+        >>> sentence = grammar_sentences(5)[4]
+        >>> sentence.text, sentence.label, sentence.phrases[1]
+        ('the entire film seems hardly boring', 1, Phrase(kind='negation', start=4, stop=6))
     """
     at_least("n", n, 1)
     numbers = Draws(torch.arange(n), seed, "grammar").uniform("choices", _NUMBERS).tolist()

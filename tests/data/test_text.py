@@ -1,4 +1,6 @@
 import json
+import warnings
+from itertools import islice
 
 import pandas as pd
 import pytest
@@ -72,18 +74,18 @@ def test_a_quotation_mark_of_a_tsv_is_a_character(tmp_path):
     assert '"' in module.vocabulary.tokens
 
 
-def test_real_phrases_and_sentences(project_data):
+def test_real_phrases_and_sentences(project_data, tmp_path):
+    with (project_data / "sst2_train.tsv").open() as lines:
+        (tmp_path / "a.tsv").write_text("".join(islice(lines, 3001)))
     module = TextDataModule(
-        project_data / "sst2_train.tsv", test=project_data / "sst2_dev.tsv", text="sentence"
+        tmp_path / "a.tsv", test=project_data / "sst2_dev.tsv", text="sentence", max_vocabulary=2000
     )
     module.setup()
     sizes = {name: len(part) for name, part in module.parts.items()}
-    assert sizes == {"train": 67349 - 6735, "val": 6735, "test": 872}
+    assert sizes == {"train": 2700, "val": 300, "test": 872}
     assert int(module.parts["test"].labels.sum()) == 444
-    text, label = sentences(module, "test")[0]
-    assert label == "1"
-    assert text == "it 's a charming and often affecting journey ."
-    assert len(module.vocabulary) == 8192
+    assert module.texts["test"][0] == "it 's a charming and often affecting journey . "
+    assert len(module.vocabulary) == 2000
 
 
 @pytest.mark.parametrize(
@@ -129,9 +131,11 @@ def test_long_sentences_are_cut_if_wanted_and_that_is_said_once(tmp_path):
     write(tmp_path / "a.csv")
     module = TextDataModule(tmp_path / "a.csv", max_length=13, truncate=True)
     with pytest.warns(UserWarning, match="max_length = 13") as said:
-        module.setup()
-        module.setup()
+        module.test_dataloader()
     assert len([w for w in said if "train" in str(w.message)]) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        module.val_dataloader()
     whole = [ids.shape[1] for ids, _ in module.test_dataloader()]
     assert max(whole) == 13
 
