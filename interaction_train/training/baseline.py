@@ -41,7 +41,8 @@ class BaselineLearning(L.LightningModule):
     after every epoch ``train/baseline/<measure>``, the
     :class:`~interaction_train.baselines.measures.Measures` on ``samples`` training samples. At the
     end prints them, before and after, and writes ``baseline.safetensors`` into the run's folder:
-    a path that stands wherever a baseline is a number. Any number of processes learns the same.
+    a path that stands wherever a baseline is a number. Any number of processes learns the same. A
+    run that goes on from a checkpoint has the history of its own steps.
 
     Args:
         model: the network with its weights, for instance by

@@ -8,6 +8,7 @@ from torch import nn
 
 import interaction_train as it
 from interaction_train.baselines import LearnedBaseline, compare_baselines, learn_baseline
+from interaction_train.baselines.problem import BaselineProblem
 from interaction_train.callbacks import ExactInteractions
 from interaction_train.errors import InputError
 from tests.baselines.games import Known, ones, smooth_network
@@ -75,6 +76,19 @@ def test_the_loss_falls_within_its_bound_and_leaves_no_trace(relative):
     assert torch.equal(torch.get_rng_state(), state)
     assert network.training
     assert all(p.grad is None and p.requires_grad for p in network.parameters())
+
+
+def test_the_gradient_is_that_of_the_ratio_of_means():
+    x, y = table(5)
+    problem = BaselineProblem(smooth_network(4), it.UnitPlayers())
+    b = x.mean(0).requires_grad_()
+    loss, _ = problem.loss(x, y, b)
+    (found,) = torch.autograd.grad(loss, b)
+    step = 1e-5 * torch.eye(4, dtype=b.dtype)
+    with torch.no_grad():
+        ends = [[problem.loss(x, y, b + sign * one)[1] for sign in (1, -1)] for one in step]
+    wanted = torch.stack([(high - low) / 2e-5 for high, low in ends])
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-8)
 
 
 def test_batches_and_tensors_give_the_same():
