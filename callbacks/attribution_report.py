@@ -167,8 +167,7 @@ class AttributionReport(Monitor):
             return {}
         x, y, given = self._shown
         rows = [f"class {label}" for label in y.tolist()]
-        grid = f"{self.players.rows} × {self.players.cols} cells"
-        title = f"What {grid} do to the label's logit: orange raises it, blue lowers it"
+        title = f"What {self.players} do to the label's logit: orange raises it, blue lowers it"
         return {
             "attributions": attributions_figure(
                 x, self.players.cells(x.shape[1:]), given, rows, title

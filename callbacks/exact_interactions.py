@@ -22,7 +22,7 @@ from interaction_train.errors import at_least
 from interaction_train.game.absence import Baseline, input_baseline
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import log_odds, logit
-from interaction_train.game.players import GridPlayers
+from interaction_train.game.players import GridPlayers, Players
 from interaction_train.game.precision import wide
 from interaction_train.indices.exact import exact_values, multi_order_interactions
 from interaction_train.metrics.rows import exact_rows, logit_scale, spectrum, strength
@@ -46,6 +46,7 @@ class ExactInteractions(Monitor):
     Args:
         rows: rows of the grid; all 2^(rows·cols) coalitions are evaluated.
         cols: columns of the grid.
+        players: in place of the grid, columns of a table for instance.
         n_samples: number of test images; ``fast_dev_run`` takes two.
         compare_to: names of runs (``runs/<name>``), whose newest ``summary.json`` is shown too.
         baseline: of absent cells, a number, one per channel, or the file of a learned baseline;
@@ -62,6 +63,7 @@ class ExactInteractions(Monitor):
         self,
         rows: int = 4,
         cols: int = 4,
+        players: Players | None = None,
         n_samples: int = 16,
         compare_to: str | Sequence[str] = (),
         baseline: Baseline | None = None,
@@ -69,9 +71,10 @@ class ExactInteractions(Monitor):
     ) -> None:
         super().__init__(1, **common)
         at_least("n_samples", n_samples, 2)  # for a standard error
-        self.players = GridPlayers(rows, cols)
+        self.players = players or GridPlayers(rows, cols)
         self.compare_to = [compare_to] if isinstance(compare_to, str) else compare_to
         self.n_samples, self.baseline = n_samples, baseline
+        self._cells = "cells" if players is None else "players"
         self._untrained: dict[str, Any] | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -118,8 +121,7 @@ class ExactInteractions(Monitor):
     def figures(self, result: Result) -> Mapping[str, Figure]:
         shown = {"before training": result["J_before"]} if "J_before" in result else {}
         shown["after training"] = result["J"]
-        grid = f"{self.players.rows} × {self.players.cols} grid"
-        title = f"Exact interactions, {grid}, log odds, {result['samples']} test images"
+        title = f"Exact interactions, {self.players}, log odds, {result['samples']} test samples"
         return {"interaction/exact": spectrum_figure(shown, title)}
 
     def table(self, result: Result) -> Table:
@@ -134,8 +136,8 @@ class ExactInteractions(Monitor):
         table = Table("", *(Column(title, justify="right") for title in columns), title="Summary")
         for key, label in (("test/acc", "test accuracy"), ("test/loss", "test NLL")):
             table.add_row(label, *(f"{c.get(key, math.nan):.4f}" for c in columns.values()))
-        n = self.players.rows * self.players.cols
-        for key, label in (("mean_abs", f"mean |I|, {n} cells"), ("strength", "strength")):
+        n = len(result["J"]["orders"]) + 1
+        for key, label in (("mean_abs", f"mean |I|, {n} {self._cells}"), ("strength", "strength")):
             cells = (f"{c[key]['value']:.4f} ± {c[key]['stderr']:.4f}" for c in columns.values())
             table.add_row(label, *cells)
         return table

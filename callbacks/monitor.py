@@ -30,7 +30,7 @@ from interaction_train.callbacks.samples import (
     spread,
 )
 from interaction_train.errors import InputError, at_least, checked_labels
-from interaction_train.game.absence import NO_BASELINE, default_baseline, read_baseline
+from interaction_train.game.absence import NO_BASELINE, has_baseline, read_baseline
 from interaction_train.tracking.figures import save_figure
 from interaction_train.tracking.folders import run_folder
 from interaction_train.tracking.loggers import log_figure, log_table
@@ -141,7 +141,7 @@ class Monitor(L.Callback, ABC):
         if baseline is not None:
             return
         networks = self.adapter.network(pl_module, None), pl_module
-        if all(default_baseline(network) is None for network in networks):
+        if not any(has_baseline(network) for network in networks):
             raise InputError("baseline", f"None for {type(self).__name__}", NO_BASELINE)
 
     @property

@@ -16,15 +16,15 @@ from interaction_train.attacks.jobs import check_factory, make_attack
 from interaction_train.attacks.run import AttackFactory, craft
 from interaction_train.callbacks.monitor import Monitor, Result, Split
 from interaction_train.callbacks.samples import is_fast, population, shard, spread
-from interaction_train.errors import at_least, one_of
+from interaction_train.errors import InputError, at_least, one_of
 from interaction_train.game.absence import Baseline
 from interaction_train.game.evaluation import eval_logits
-from interaction_train.game.players import GridPlayers
+from interaction_train.game.players import GridPlayers, Players
 from interaction_train.indices import REFERENCE_RATIOS
 from interaction_train.indices.readings import READINGS, Reading
 from interaction_train.metrics import Disentanglement, InteractionSpectrum
 from interaction_train.metrics.orders import OrderMetric
-from interaction_train.sampling.pairs import NeighbourPairs, PairSampler
+from interaction_train.sampling.pairs import NeighbourPairs, PairSampler, RandomPairs
 from interaction_train.tracking.figures import heat_map_figure, spectrum_figure
 
 _MEASURED, _ATTACKED = 16, 8  # samples together; some attacks' results depend on it
@@ -40,11 +40,15 @@ class SampledMetric(Monitor):
     Args:
         rows: rows of the grid of players.
         cols: columns of it.
+        players: in place of the grid, columns of a table for instance. Sentences are measured as
+            the loader fills them up: padding takes part as players that do nothing.
         n_samples: number of samples, over all processes.
         every: k, how often in ``fit``; the first validation is one of them.
         contexts: contexts per pair and order, in the mean; at least 2.
-        ratios: orders as parts m/(n−2), ascending; null: the reference grid's 13, each order once.
-        pairs: which pairs; default: 16 per sample of cells at most two rows and columns apart.
+        ratios: orders as parts m/(n−2), ascending; null, for a grid: the reference grid's 13, each
+            order once.
+        pairs: which pairs; default: 16 per sample of cells at most two rows and columns apart, of
+            other players random ones.
         payoff: what the game reads off the logits.
         baseline: of absent cells, a number, one per channel, or the file of a learned baseline;
             default: the mean in ``Normalize``.
@@ -70,6 +74,7 @@ class SampledMetric(Monitor):
         self,
         rows: int = 16,
         cols: int = 16,
+        players: Players | None = None,
         n_samples: int = 240,
         every: int = 20,
         contexts: int = 3,
@@ -90,19 +95,20 @@ class SampledMetric(Monitor):
         if attack is not None:
             check_factory("attack", attack)
         self.n_samples, self.reading, self.attack, self.seed = n_samples, reading, attack, seed
-        self.players = GridPlayers(rows, cols)
-        self._grid = f"{rows} × {cols} grid"
+        self.players = players or GridPlayers(rows, cols)
         logged = {self.letter: f"{self.letter}_{reading}"}
         logged |= {"signed": "signed"} if "signed" in self.shown else {}
         self._logged = logged | {f"{k}_stderr": f"{column}_stderr" for k, column in logged.items()}
         if ratios is None:
+            if players is not None:
+                raise InputError("ratios", None, "parts m/(n−2), as players are given")
             orders = {round(r * (rows * cols - 2)): r for r in reversed(REFERENCE_RATIOS)}
             ratios = tuple(sorted(orders.values()))
         self.metric = self.metric_class(
             self.players,
             payoff,
             ratios,
-            NeighbourPairs(2, 16) if pairs is None else pairs,
+            pairs or (NeighbourPairs(2, 16) if players is None else RandomPairs()),
             contexts,
             baseline=baseline,
             only_correct=only_correct,
@@ -133,7 +139,7 @@ class SampledMetric(Monitor):
                     x, y = x[right], y[right]
                 if len(x):
                     attacked.update(network, craft(attack, x, y, seed=self.seed), y)
-        n, ratios = self.players.rows * self.players.cols, list(metric.ratios)
+        n, ratios = self._count(trainer, loader, places), list(metric.ratios)
         orders = [round(ratio * (n - 2)) for ratio in ratios]
         result = {"players": n, "ratios": ratios, "orders": orders, **_plain(metric)}
         if attack is not None:
@@ -141,6 +147,12 @@ class SampledMetric(Monitor):
         if result["samples"] == 0:
             rank_zero_warn(f"No sample for {self.letter}(m) is classified correctly.")
         return result
+
+    def _count(self, trainer: L.Trainer, loader: Any, places: list[int]) -> int:
+        """The number of players, of sentences the longest's; the same on every process."""
+        if isinstance(self.players, GridPlayers):
+            return self.players.rows * self.players.cols
+        return self.players.count(self.samples(trainer, loader, places)[0].shape[1:])
 
     def keys(self, split: Split, result: Result) -> dict[str, float]:
         parts = {"": result, "adv/": result.get("adversarial", {})}
@@ -158,7 +170,7 @@ class SampledMetric(Monitor):
             start = f"val/{self.keys_begin[0]}/{prefix}{self.letter}/"
             if ratios := [key.removeprefix(start) for key in points[-1] if key.startswith(start)]:
                 values = [[p.get(start + ratio, math.nan) for ratio in ratios] for p in points]
-                title = f"{self.letter}(m) over training, {images} images, {self._grid}"
+                title = f"{self.letter}(m) over training, {images} images, {self.players}"
                 figure = heat_map_figure(values, epochs, ratios, f"{self.letter}(m)", title)
                 figures[f"{self.keys_begin[0]}/{prefix}{self.letter}_over_training"] = figure
         return figures
@@ -175,7 +187,7 @@ class SampledMetric(Monitor):
         # How many contexts pairs had, "29 to 33" for instance; end orders have one each.
         inner = [round(count) for count in result["contexts"] if count > 1.5] or [1]
         contexts = " to ".join(map(str, sorted({min(inner), max(inner)})))
-        title = f"{self.letter}(m) on {result['samples']} samples, {self._grid}"
+        title = f"{self.letter}(m) on {result['samples']} samples, {self.players}"
         table = Table(*(Column(name, justify="right") for name in columns), title=title)
         table.caption = (
             f"± one standard error over samples; plug-in is biased up{self.floor}, split-sign "
@@ -188,7 +200,7 @@ class SampledMetric(Monitor):
     def figures(self, result: Result) -> Mapping[str, Figure]:
         named = self.metric.payoff
         payoff = named.replace("_", " ") if isinstance(named, str) else "own payoff"
-        title = f"{self.title}, {self._grid}, {payoff}, {result['samples']} samples"
+        title = f"{self.title}, {self.players}, {payoff}, {result['samples']} samples"
         figure = spectrum_figure(self.curves(result), title, f"{self.letter}(m)")
         return {f"{self.keys_begin[0]}/spectrum": figure}
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from interaction_train.errors import InputError
 from interaction_train.game.normalize import normalize_layer
-from interaction_train.game.tokens import token_baseline
+from interaction_train.game.tokens import special_ids, token_baseline
 
 Baseline = float | list[float] | str
 """What configurations say: a number, one per channel or column, or the path of a saved baseline."""
@@ -79,6 +79,11 @@ def default_baseline(model: nn.Module) -> Tensor | None:
     """The training mean ``(C, 1, 1)`` in the model's first ``Normalize`` layer; None without."""
     layer = normalize_layer(model)
     return None if layer is None else layer.mean
+
+
+def has_baseline(model: nn.Module) -> bool:
+    """Whether a network says what absence is: the training mean, or the mask's id."""
+    return default_baseline(model) is not None or special_ids(model) is not None
 
 
 def read_baseline(path: str | Path, argument: str = "baseline") -> Tensor:

@@ -85,6 +85,9 @@ class GridPlayers(Players):
     def __repr__(self) -> str:
         return f"GridPlayers({self.rows}, {self.cols})"
 
+    def __str__(self) -> str:
+        return f"{self.rows} × {self.cols} grid"
+
     def count(self, shape: Sequence[int]) -> int:
         if len(shape) < 2:
             raise InputError("players", f"a sample of shape {tuple(shape)}", "(..., height, width)")

@@ -132,9 +132,7 @@ class InteractionMetric(RowMetric):
 
     def title(self, value: Statistics) -> str:
         """What a figure shows: the players, the payoff where it can differ, and the samples."""
-        what, payoff = repr(self.players), getattr(self, "payoff", None)
-        if isinstance(self.players, GridPlayers):
-            what = f"{self.players.rows} × {self.players.cols} grid"
+        what, payoff = str(self.players), getattr(self, "payoff", None)
         if payoff is not None:
             named = payoff if isinstance(payoff, str) else getattr(payoff, "__name__", repr(payoff))
             what += f", payoff {named.replace('_', ' ')}"
