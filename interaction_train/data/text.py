@@ -92,6 +92,9 @@ class TextDataModule(PartsDataModule):
         super().__post_init__()
         for name, least in _LEAST.items():
             at_least(name, getattr(self, name), least)
+        if not (self.tokenizer is None or callable(self.tokenizer)):
+            expected = "something to call with a sentence; in YAML, a class by class_path"
+            raise InputError("tokenizer", repr(self.tokenizer), expected)
         at_least("max_vocabulary", self.max_vocabulary, len(Vocabulary.SPECIAL))
         self._frames: dict[Split, pd.DataFrame] = {}
 

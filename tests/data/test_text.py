@@ -114,6 +114,8 @@ def test_bad_files_are_named(tmp_path, arguments, content, error):
 
 
 def test_bad_sources_and_labels_of_another_task_are_named(tmp_path):
+    with raises("tokenizer", "'words'", "class_path"):
+        TextDataModule("grammar", tokenizer="words")
     with raises("source", "a.xlsx", ".jsonl"):
         TextDataModule("a.xlsx").setup()
     with raises("source", "a.csv", "readable"):
