@@ -42,7 +42,7 @@ class Normalize(nn.Module):
 class Standardize(nn.Module):
     """(x − mean) / std per column, the first layer of a network for tables.
 
-    Without numbers it is unfilled: its buffers are NaN until a fit's ``TableDataModule``, a
+    Without numbers it is unfilled: its buffers are NaN until a job's ``TableDataModule``, a
     checkpoint or :meth:`fill` brings those of the training rows.
 
     Args:

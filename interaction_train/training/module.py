@@ -44,7 +44,7 @@ class InteractionClassifier(L.LightningModule):
     Args:
         model: network, ``(B, ...)``, for images with values in [0, 1], → logits
             ``(B, num_classes)``. Modules of it with a method ``adapt_to`` are given the data module
-            at the start of a fit.
+            when a job starts.
         num_classes: number of classes.
         losses: name → loss term with its weight and warm-up; a bare term has weight 1.
         optimizer: parameters → optimizer; default: AdamW with a learning rate of 1e-3.
@@ -96,7 +96,7 @@ class InteractionClassifier(L.LightningModule):
         if found is not None and found > self.num_classes:
             expected = f"at least {found}, the number of classes in the data"
             raise InputError("num_classes", self.num_classes, expected)
-        if stage == "fit" and data is not None:
+        if data is not None:
             for module in self.model.modules():
                 if callable(adapt := getattr(module, "adapt_to", None)):
                     adapt(data)
