@@ -5,6 +5,7 @@ from interaction_train.data.keyed import Cutout, KeyedSampler
 from interaction_train.data.module import DigitsDataModule, ImageDataModule
 from interaction_train.data.tables import TableDataModule
 from interaction_train.data.text import TextDataModule
+from interaction_train.data.tokenizers import HuggingFaceTokenizer
 from interaction_train.data.tokens import BucketSampler
 from interaction_train.data.vocabulary import Vocabulary
 
@@ -12,6 +13,7 @@ __all__ = [
     "BucketSampler",
     "Cutout",
     "DigitsDataModule",
+    "HuggingFaceTokenizer",
     "ImageDataModule",
     "KeyedSampler",
     "Phrase",

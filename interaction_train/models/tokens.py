@@ -83,4 +83,5 @@ def hugging_face(name: str) -> TokenNetwork:
         raise InputError("name", repr(name), expected)
     kept = [one for one in tokenizer.all_special_ids if one != tokenizer.mask_token_id]
     kept = [one for one in kept if one != tokenizer.unk_token_id]
-    return TokenNetwork(model, tokenizer.mask_token_id, tokenizer.pad_token_id, kept)
+    network = TokenNetwork(model, tokenizer.mask_token_id, tokenizer.pad_token_id, kept)
+    return network.train()  # loaded models are in eval, in which nothing should be fine-tuned

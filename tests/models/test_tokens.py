@@ -1,12 +1,16 @@
 """Networks of Hugging Face, tiny and untrained, in games."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
 
 import interaction_train as it
+from interaction_train.cli.main import main
 from interaction_train.errors import InputError
 from interaction_train.models import TokenNetwork, hugging_face
+from tests.testing import run_cli
 
 transformers = pytest.importorskip("transformers")
 CLS, SEP, MASK = 1, 2, 4
@@ -70,12 +74,17 @@ def test_explain_and_losses():
     assert weight.grad[MASK].abs().sum() > 0
 
 
-def test_from_a_folder(tmp_path):
+def saved(tmp_path):
     words = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", *(f"w{k}" for k in range(35))]
     (tmp_path / "vocab.txt").write_text("\n".join(words))
     model = bert().float()
     model.save_pretrained(tmp_path)
     transformers.BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    return model
+
+
+def test_from_a_folder(tmp_path):
+    model = saved(tmp_path)
     net = hugging_face(str(tmp_path))
     assert (net.mask_id, net.pad_id, set(net.kept_ids)) == (MASK, 0, {0, CLS, SEP})
     ids = sentences(2, 6)
@@ -93,3 +102,31 @@ def test_bad_input():
     model.config.pad_token_id = None
     with pytest.raises(InputError, match="pad_id: got None"):
         TokenNetwork(model, MASK)
+
+
+def test_by_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bert").mkdir()
+    saved(tmp_path / "bert")
+    rows = [f"w{k % 30} w{k % 7}\t{k % 3}" for k in range(60)]
+    (tmp_path / "mine.tsv").write_text("\n".join(["text\tlabel", *rows]))
+    named = {"init_args": {"name": "bert"}}
+    network = {"class_path": "interaction_train.models.tokens.hugging_face", **named}
+    tokenizer = {"class_path": "interaction_train.data.HuggingFaceTokenizer", **named}
+    data = {
+        "class_path": "TextDataModule",
+        "init_args": {"source": "mine.tsv", "tokenizer": tokenizer, "max_length": 16},
+    }
+    loss = {"class_path": "OrderLoss", "init_args": {"r1": 0.0, "r2": 0.5}}
+    loss["init_args"]["players"] = {"class_path": "TokenPlayers"}
+    module = {
+        "class_path": "InteractionClassifier",
+        "init_args": {"num_classes": 3, "model": network, "losses": {"low": {"term": loss}}},
+    }
+    (tmp_path / "fit.yaml").write_text(json.dumps({"model": module, "data": data}))
+    run_cli("fit", "--config", "fit.yaml", "--trainer.fast_dev_run", "2")
+    job = {"model": network, "data": data, "text": ["w3 w4 w5"], "count": 3}
+    (tmp_path / "explain.yaml").write_text(json.dumps(job))
+    main(["explain", "--config", "explain.yaml", "--accelerator", "cpu"])
+    assert "all 8 coalitions of 3 players" in capsys.readouterr().out
+    assert "w4" in (tmp_path / "explained" / "sentence0" / "tree.txt").read_text()
