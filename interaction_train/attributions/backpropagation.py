@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from interaction_train.attributions.gradients import require_floats
 from interaction_train.attributions.sums import player_sums
 from interaction_train.errors import InputError, checked_logits
 from interaction_train.game.chunks import gradient_rows
@@ -48,6 +49,7 @@ def pair_attributions(game: MaskedGame, rules: Callable[[], FunctionMode]) -> Te
         InputError: a payoff other than ``logit``, a function without rule, or a sum that misses
             f(x) − f(b) by more than 1e-4 of Σ|a|.
     """
+    require_floats(game)
     network, found = plain_network(game), []
     size = max(1, gradient_rows(game.present[0], 2 * len(game.present)) // 2)
     for present, absent, y in game_parts(game, size):
@@ -69,6 +71,7 @@ def relevances(game: MaskedGame, rules: Callable[[], FunctionMode]) -> Tensor:
         InputError: a payoff other than ``logit``, a function without rule, or a baseline that is
             not 0 after :class:`~..game.normalize.Normalize`.
     """
+    require_floats(game)
     network, found = plain_network(game), []
     normalize = normalize_layer(network) if isinstance(network, nn.Module) else None
     for present, absent, y in game_parts(game, gradient_rows(game.present[0], len(game.present))):

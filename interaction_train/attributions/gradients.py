@@ -61,6 +61,13 @@ def payoff_gradients(
         )[0]
 
 
+def require_floats(game: MaskedGame) -> None:
+    """Refuse samples between which and the baseline there is nothing, as there is between ids."""
+    if not game.present.is_floating_point():
+        got, expected = f"samples of {game.present.dtype}", "floating point: ids have no gradient"
+        raise InputError("game", got, f"{expected}; their embeddings, at a layer, have")
+
+
 def path_points(
     game: MaskedGame, nodes: Tensor, rows: int
 ) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
@@ -69,6 +76,7 @@ def path_points(
     Nodes are ``(P,)``, in the samples' dtype. Of each block the samples, the nodes, the inputs
     ``(S·P, ...)`` by sample and then by node, and the sample of each.
     """
+    require_floats(game)
     batch, count = len(game.present), len(nodes)
     width, depth = max(1, rows // count), min(count, rows)
     for start in range(0, batch, width):

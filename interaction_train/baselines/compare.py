@@ -13,7 +13,13 @@ from interaction_train.baselines.learn import learn_baseline
 from interaction_train.baselines.learned import LearnedBaseline
 from interaction_train.baselines.measures import measures_table
 from interaction_train.baselines.objectives import Objective
-from interaction_train.baselines.problem import BaselineProblem, Data, gathered, some_of
+from interaction_train.baselines.problem import (
+    BaselineProblem,
+    Data,
+    check_labels,
+    gathered,
+    some_of,
+)
 from interaction_train.baselines.shared import STATISTICS, Start, starting_value
 from interaction_train.errors import InputError
 from interaction_train.game.payoffs import Payoff
@@ -68,6 +74,7 @@ def compare_baselines(
     problem = BaselineProblem(model, players, objective, payoff, contexts, layer, seed, chunk_size)
     x, y = gathered(model, data)
     present = problem.present(x)
+    check_labels(model, x, y)
     images = present.dim() == 4
     if baselines is None:
         baselines = [name for name in NAMES if images or name != "blur"]

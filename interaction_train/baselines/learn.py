@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from interaction_train.baselines.learned import LearnedBaseline
 from interaction_train.baselines.measures import nothing_absent
 from interaction_train.baselines.objectives import Objective
-from interaction_train.baselines.problem import BaselineProblem, Data, gathered, some_of
+from interaction_train.baselines.problem import (
+    BaselineProblem,
+    Data,
+    check_labels,
+    gathered,
+    some_of,
+)
 from interaction_train.baselines.shared import (
     SharedBaseline,
     Start,
@@ -24,6 +30,8 @@ from interaction_train.game.payoffs import Payoff
 from interaction_train.game.players import Players
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def learn_baseline(
     model: nn.Module,
     data: Data,
@@ -93,6 +101,7 @@ def learn_baseline(
     )
     x, y = gathered(model, data)
     present = problem.present(x)
+    check_labels(model, x, y)
     first = starting_value(start, present)
     shared = SharedBaseline(first, deviations(present, first.shape), max_shift).to(x.device)
     measured = some_of(x, y, samples)

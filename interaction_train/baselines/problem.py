@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from interaction_train.baselines.measures import Measures, measure
 from interaction_train.baselines.objectives import Objective, dividend_l1, get_objective
-from interaction_train.errors import InputError, at_least, checked_labels
-from interaction_train.game.evaluation import Network, unwrap, without_grad
+from interaction_train.errors import InputError, at_least, checked_classes, checked_labels
+from interaction_train.game.evaluation import Network, eval_logits, unwrap, without_grad
 from interaction_train.game.layers import LayerSuffix, features
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import Payoff
@@ -76,8 +76,15 @@ class BaselineProblem:
         }
 
     def present(self, x: Tensor) -> Tensor:
-        """What the players are parts of: the samples, or the layer's output."""
+        """What the players are parts of: the samples, or the layer's output.
+
+        Raises:
+            InputError: samples of integers.
+        """
         if self.layer is None:
+            if not x.is_floating_point() or x.dim() < 2:
+                expected = "floating point (B, ...); of token ids, learn an embedding at a layer"
+                raise InputError("data", f"{x.dtype} of shape {tuple(x.shape)}", expected)
             return x
         with without_grad():
             parts = x.split(_PREFIX_ROWS)
@@ -155,6 +162,11 @@ def gathered(model: nn.Module, data: Data) -> tuple[Tensor, Tensor]:
     tensors = (*model.parameters(), *model.buffers())
     device = tensors[0].device if tensors else x.device
     return x.detach().to(device), y.to(device)
+
+
+def check_labels(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    """Refuse labels of more classes than the network has."""
+    checked_classes(y, eval_logits(model, x[:1]).shape[-1], "data (labels)")
 
 
 def some_of(x: Tensor, y: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -60,11 +60,8 @@ def starting_value(start: Start, x: Tensor, argument: str = "start") -> Tensor:
     broadcasts to a sample, keeps its own shape.
 
     Raises:
-        InputError: samples of integers, an unknown name, or a value that does not fit.
+        InputError: an unknown name, or a value that does not fit.
     """
-    if not x.is_floating_point() or x.dim() < 2:
-        expected = "floating point (B, ...); of token ids, learn an embedding at a layer"
-        raise InputError("data", f"{x.dtype} of shape {tuple(x.shape)}", expected)
     shape = coordinates(x)
     if isinstance(start, str) and start in STATISTICS:
         return _STATISTICS[start](_columns(x, shape)).view(shape).to(x)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from textwrap import shorten
-
 from interaction_train.concepts.tree_nodes import TreeNode, TreeNodes
 
 _LETTERS = 60  # of a node's words, beyond which they are shortened
@@ -20,7 +18,7 @@ def tree_text(tree: TreeNodes) -> str:
 
 def _write(tree: TreeNodes, node: TreeNode, first: str, rest: str, lines: list[str]) -> None:
     """Add a node's line, which begins with ``first``, and its parts', which begin with ``rest``."""
-    words = shorten(tree.label(node), _LETTERS, placeholder=" …")
+    words = _short(tree.label(node))
     if not node.parts:
         lines.append(f"{first}{words}")
         return
@@ -30,3 +28,11 @@ def _write(tree: TreeNodes, node: TreeNode, first: str, rest: str, lines: list[s
     lines.append(f"{first}{psi}{error}{tie}  {words}")
     for part, branch, below in zip(node.parts, ("├─ ", "└─ "), ("│  ", "   "), strict=True):
         _write(tree, tree.nodes[part], rest + branch, rest + below, lines)
+
+
+def _short(words: str) -> str:
+    """Whole words, as many as fit, or letters of the first."""
+    if len(words) <= _LETTERS:
+        return words
+    most = words[: _LETTERS - 1]
+    return f"{most.rpartition(' ')[0] or most[:-1]} …"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +55,22 @@ def read_frame(argument: str, path: str, text: str | None = None) -> pd.DataFram
             form: Any = {"sep": "\t", "quoting": csv.QUOTE_NONE} if suffix == ".tsv" else {}
             if text is not None:
                 form |= {"dtype": {text: str}, "keep_default_na": False}
-            frame = pd.read_csv(path, index_col=False, **form)
+            with warnings.catch_warnings():  # of fields without a name, which would be lost
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                frame = pd.read_csv(path, index_col=False, **form)
     except Exception as error:  # whatever a damaged file makes pandas raise
         said = " ".join(str(error).split()) or type(error).__name__
         raise InputError(argument, repr(path), f"a readable {suffix[1:]} file ({said})") from error
     if not len(frame):
         raise InputError(argument, f"{path!r} without rows", "at least one")
     return frame
+
+
+def no_files_beside(source: str | Path, known: Sequence[str], **files: str | Path | None) -> None:
+    """Refuse files of other parts beside a source that is packaged, whose parts are split off."""
+    for part, path in files.items():
+        if source in known and path is not None:
+            raise InputError(part, repr(str(path)), f"none, as it is split off {source!r}")
 
 
 def need_columns(frame: pd.DataFrame, part: Split, **columns: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ import torch.nn.functional as F
 from sklearn import datasets
 from torch import Tensor
 
-from interaction_train.data.frames import Classes, need_columns, read_frames
+from interaction_train.data.frames import Classes, need_columns, no_files_beside, read_frames
 from interaction_train.data.keyed import KeyedPart
 from interaction_train.data.parts import PartsDataModule
 from interaction_train.data.sources import Split
@@ -25,6 +24,8 @@ from interaction_train.errors import InputError
 
 BUNCHES = ("breast_cancer", "wine", "iris")
 _MOST_CATEGORIES = 64
+_UNNAMED = "Unnamed: "  # pandas' name, with a number
+_LARGEST = float(np.finfo("float32").max)
 _KEPT = ("feature_names", "class_names")
 
 
@@ -94,6 +95,7 @@ class TableDataModule(PartsDataModule):
         if self.source not in BUNCHES and not os.path.isfile(self.source):
             expected = f"one of {', '.join(BUNCHES)}, or an existing file"
             raise InputError("source", repr(str(self.source)), expected)
+        no_files_beside(self.source, BUNCHES, val=self.val, test=self.test)
 
     @property
     def num_classes(self) -> int | None:
@@ -111,7 +113,7 @@ class TableDataModule(PartsDataModule):
             frames = read_frames(self.source, self.val, self.test)
         train = frames["train"]
         need_columns(train, "train", label=self.label)
-        columns = list(self.columns or train.columns.drop(self.label))
+        columns = self._chosen(train)
         for name, frame in frames.items():
             need_columns(frame, name, label=self.label)
             for column in columns:
@@ -143,6 +145,18 @@ class TableDataModule(PartsDataModule):
         std, self.feature_mean = torch.std_mean(self.parts["train"].rows, 0, correction=0)
         self.feature_std = torch.where(std > 0, std, 1.0)
 
+    def _chosen(self, train: pd.DataFrame) -> list[str]:
+        """The columns that are used."""
+        columns = list(self.columns or train.columns.drop(self.label))
+        if not columns or len(set(columns)) < len(columns) or self.label in columns:
+            got, expected = ", ".join(map(str, columns)), f"others than {self.label!r}, each once"
+            raise InputError("columns", got or "none", expected)
+        unnamed = [name for name in columns if str(name).startswith(_UNNAMED)]
+        if unnamed and not self.columns:  # such as row numbers, which tell labels in sorted files
+            expected = "one in the file's first line, or columns, those that are used"
+            raise InputError(f"column {unnamed[0]!r}", "no name", expected)
+        return columns
+
     def state_dict(self) -> dict[str, Any]:
         return {name: list(getattr(self, name)) for name in _KEPT}
 
@@ -157,14 +171,16 @@ class TableDataModule(PartsDataModule):
 
 def _bunch(name: str, label: str) -> tuple[dict[Split, pd.DataFrame], tuple[str, ...]]:
     """scikit-learn's rows, and the names of its classes."""
-    bunch = getattr(datasets, f"load_{name}")(as_frame=True)
+    bunch: Any = getattr(datasets, f"load_{name}")(as_frame=True)
+    if label in bunch.feature_names:
+        raise InputError("label", repr(label), f"no column of {name}, whose labels have no name")
     frame = bunch.frame.rename(columns={"target": label})
     return {"train": frame}, tuple(map(str, bunch.target_names))
 
 
 def _check_values(column: pd.Series, part: str) -> None:
     numeric = pd.api.types.is_numeric_dtype(column)
-    missing = int((column.isna() | (column.abs() == math.inf if numeric else False)).sum())
+    missing = int((column.isna() | (column.abs() > _LARGEST if numeric else False)).sum())
     if missing:
         got = f"{missing} missing or infinite values of {len(column)} in the {part} file"
         raise InputError(f"column {column.name!r}", got, "none: fill them in, or leave it out")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from lightning.pytorch.utilities import rank_zero_warn
 
-from interaction_train.data.frames import Classes, need_columns, read_frames
+from interaction_train.data.frames import Classes, need_columns, no_files_beside, read_frames
 from interaction_train.data.grammar import grammar_sentences
 from interaction_train.data.keyed import KeyedSampler
 from interaction_train.data.parts import PartsDataModule
@@ -96,6 +96,7 @@ class TextDataModule(PartsDataModule):
             expected = "something to call with a sentence; in YAML, a class by class_path"
             raise InputError("tokenizer", repr(self.tokenizer), expected)
         at_least("max_vocabulary", self.max_vocabulary, len(Vocabulary.SPECIAL))
+        no_files_beside(self.source, (GRAMMAR,), val=self.val, test=self.test)
         self._frames: dict[Split, pd.DataFrame] = {}
 
     @property

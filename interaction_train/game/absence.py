@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from functools import lru_cache
+from numbers import Real
 from pathlib import Path
 from typing import cast
 
@@ -53,6 +54,9 @@ def input_baseline(
         stored = read_baseline(baseline).to(x)
         check_fits("baseline", stored, x)
         return stored
+    if not (baseline is None or isinstance(baseline, Real | Sequence)):
+        expected = f"a number, numbers or the {SUFFIX} file of a learned baseline"
+        raise InputError("baseline", f"a {type(baseline).__name__}", expected)
     several = isinstance(baseline, Sequence)
     given = cast(Sequence[float], baseline) if several else [cast(float, baseline or 0.0)]
     if not all(map(math.isfinite, given)):

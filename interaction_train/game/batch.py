@@ -14,7 +14,7 @@ from interaction_train.errors import InputError, at_least
 from interaction_train.game.chunks import gradient_rows
 from interaction_train.game.evaluation import without_grad
 from interaction_train.game.masked import MaskedGame
-from interaction_train.game.samples import Samples
+from interaction_train.game.samples import Samples, filling
 
 Request = tuple[int, Tensor]
 """A game's place in the batch, and coalitions ``(K, n)`` or ``(B, K, n)`` of its players."""
@@ -66,6 +66,8 @@ class GameBatch:
             if pad is not None and (shapes[0] != shapes[1] or game.present.dim() < 2):
                 got = f"{tuple(game.present.shape[1:])} beside {tuple(first.present.shape[1:])}"
                 raise InputError("games", f"samples {got}", "ones that differ in their first axis")
+        if pad is not None:
+            filling("pad", pad, first.present)
         if chunk_size is not None:
             at_least("chunk_size", chunk_size, 1)
         self.games, self.pad, self.chunk_size = list(games), pad, chunk_size
@@ -130,7 +132,7 @@ class GameBatch:
         longest = self.games[games[max(range(len(games)), key=shapes.__getitem__)]]
         total = sum(counts)
         most = self.chunk_size or (
-            gradient_rows(longest.present[0], total) if grad else longest.choose_chunk(total)
+            gradient_rows(longest.present[0], total) if grad else longest.fastest_chunk(total)
         )
         chunk: list[tuple[int, range]] = []
         room = most
@@ -153,13 +155,14 @@ def _values(
     """The payoffs of every block, in one pass of the network."""
     rows, extras = zip(*(samples.rows(masks) for samples, masks in blocks), strict=True)
     length = max(part.shape[1:2] for part in rows)
-    joined = torch.cat([_filled(part, part, length, pad) for part in rows])
-    extra = {
-        name: torch.cat(
-            [_filled(more[name], part, length, 0) for more, part in zip(extras, rows, strict=True)]
-        )
-        for name in extras[0]
-    }
+    joined = torch.cat([_filled(part, length, pad) for part in rows])
+    extra = {}
+    for name in extras[0]:
+        own = [more[name] for more in extras]
+        # An input that goes along with the samples does so in all games.
+        if all(one.shape[1:2] == part.shape[1:2] for one, part in zip(own, rows, strict=True)):
+            own = [_filled(one, length, 0) for one in own]
+        extra[name] = torch.cat(own)
     logits = games[0].network(joined, extra).split([len(part) for part in rows])
     return [
         samples.read(game.payoff, part.unsqueeze(1)).squeeze(1)
@@ -167,9 +170,9 @@ def _values(
     ]
 
 
-def _filled(x: Tensor, like: Tensor, length: Sequence[int], value: float | None) -> Tensor:
-    """``x``, which may go along with samples ``like``, filled up as they are to a length."""
-    if x.shape[1:2] != like.shape[1:2] or like.shape[1:2] == length:
+def _filled(x: Tensor, length: Sequence[int], value: float | None) -> Tensor:
+    """``x`` filled up to a length along the axis after the rows."""
+    if x.shape[1:2] == length:
         return x
     missing = length[0] - x.shape[1]
     return F.pad(x, (*(0 for _ in range(2 * (x.dim() - 2))), 0, missing), value=value)

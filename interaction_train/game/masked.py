@@ -16,7 +16,7 @@ from interaction_train.game.evaluation import Network, evaluation_mode, without_
 from interaction_train.game.layers import LayerSuffix
 from interaction_train.game.payoffs import Payoff, all_logits, get_payoff, margin
 from interaction_train.game.players import Players
-from interaction_train.game.samples import Samples
+from interaction_train.game.samples import Samples, filling
 
 ROWS = 8192  # coalitions × samples of one call, where a job comes in several
 
@@ -172,8 +172,10 @@ class MaskedGame:
 
     def choose_chunk(self, rows: int) -> int:
         """The chunk size for a job of so many rows; one that comes in several calls asks first."""
-        if self.chunk_size is not None:
-            return self.chunk_size
+        return self.chunk_size or self.fastest_chunk(rows)
+
+    def fastest_chunk(self, rows: int) -> int:
+        """The chunk size for so many rows where none is given."""
         with evaluation_mode(self.owner):
             return chunk_rows(self.network, self.owner, self.present[:1], rows)
 
@@ -197,12 +199,12 @@ class MaskedGame:
 def _checked_absent(absent: Tensor | float, present: Tensor) -> Tensor:
     """What absent elements show, as large as ``present``."""
     if not isinstance(absent, Tensor):
-        if not present.is_floating_point() and absent != int(absent):
-            raise InputError("absent", absent, f"an id, as present is {present.dtype}")
-        # A number is filled in on the device, without a host sync.
-        absent = present.new_full((), absent)
-    elif absent.is_floating_point() and not present.is_floating_point():
-        raise InputError("absent", absent.dtype, f"ids, as present is {present.dtype}")
+        absent = filling("absent", absent, present)
+    elif not present.is_floating_point() and absent.dtype != present.dtype:
+        if absent.is_floating_point():
+            raise InputError("absent", absent.dtype, f"ids, as present is {present.dtype}")
+        if bool((absent.to(present) != absent.to(present.device)).any()):
+            raise InputError("absent", "ids out of its range", f"ids of {present.dtype}")
     try:
         return absent.to(present).expand_as(present)
     except RuntimeError:

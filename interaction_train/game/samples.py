@@ -23,6 +23,18 @@ def masked_rows(present: Tensor, absent: Tensor, players: Players, coalitions: T
     return torch.where(masks, present.unsqueeze(1), absent.unsqueeze(1))
 
 
+def filling(argument: str, value: float, like: Tensor) -> Tensor:
+    """A number as a scalar of samples' dtype and device; InputError for no id where these are ids.
+
+    Filled in on the device, without a host sync.
+    """
+    if not like.is_floating_point() and like.dtype != torch.bool:
+        limits = torch.iinfo(like.dtype)
+        if not limits.min <= value <= limits.max or value != int(value):
+            raise InputError(argument, value, f"a token's id, as the samples are {like.dtype}")
+    return like.new_full((), value)
+
+
 @dataclass(frozen=True)
 class Samples:
     """B samples with what a payoff and a network want to know of each.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from interaction_train.errors import InputError
 from interaction_train.game.groups import GroupPlayers
+from interaction_train.game.samples import filling
 
 
 class TokenPlayers(GroupPlayers):
@@ -84,6 +85,7 @@ def token_baseline(model: object, mask_id: float | None, ids: Tensor) -> Tensor:
     if mask_id is None:
         expected = "the id of a mask or padding token, as the network has no mask_id"
         raise InputError("baseline", None, expected)
-    if mask_id != int(mask_id) or mask_id < 0:
+    if mask_id < 0:
         raise InputError("baseline", mask_id, f"a token's id, as the inputs are {ids.dtype}")
-    return ids.masked_fill(~kept_tokens(model, ids), int(mask_id))
+    shown = filling("baseline", mask_id, ids)
+    return torch.where(kept_tokens(model, ids), ids, shown)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Subset
 
 from interaction_train.baselines.learned import LearnedBaseline
 from interaction_train.baselines.measures import Measures, nothing_absent
-from interaction_train.baselines.problem import BaselineProblem, some_of
+from interaction_train.baselines.problem import BaselineProblem, check_labels, some_of
 from interaction_train.baselines.shared import (
     SharedBaseline,
     described,
@@ -112,6 +112,7 @@ class BaselineLearning(L.LightningModule):
             parameter.requires_grad = False
         x, y = _training_samples(data.train_dataloader())
         present = self.problem.present(x)
+        check_labels(self.model, x, y)
         first = starting_value(self.start, present)
         self.shared = SharedBaseline(first, deviations(present, first.shape), self.max_shift)
         self._measured = some_of(x, y, self.samples)

@@ -287,6 +287,14 @@ class TestRefusals:
         with pytest.raises(InputError, match="no gradient with respect to its input"):
             attribute(game, "gradient_input")
 
+    @pytest.mark.parametrize("method", ["gradient_input", "integrated_gradients", "deep_taylor"])
+    def test_ids_have_no_gradient(self, method):
+        network = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(8, 2))
+        ids, label = torch.tensor([[3, 4]]), torch.tensor([0])
+        game = it.MaskedGame(network, ids, 0, it.UnitPlayers(), labels=label)
+        with pytest.raises(InputError, match=r"game: .*torch.int64, .* ids have no gradient"):
+            attribute(game, method)
+
     def test_a_function_of_another_shape(self):
         def wrong(game):
             return torch.zeros(1, 4)

@@ -189,6 +189,28 @@ def test_bad_arguments_are_named(argument, options):
         learn_baseline(smooth_network(4), table(), it.UnitPlayers(), **options)
 
 
+def test_bad_data_are_named():
+    x, y = table()
+    for bad, match in (((x, y + 2), "3 classes and labels from 2 to 4"), ((x.long(), y), "int64")):
+        for call in (learn_baseline, compare_baselines):
+            with pytest.raises(InputError, match=f"^data.*{match}"):
+                call(smooth_network(4), bad, it.UnitPlayers())
+    network = smooth_network(4)
+    for bad in (torch.zeros(4), learn_baseline(network, (x, y), it.UnitPlayers(), **FAST)):
+        loss = it.InteractionLoss(players=it.UnitPlayers(), baseline=bad)
+        with pytest.raises(InputError, match=r"^baseline: .* or the .safetensors file"):
+            loss(network, x, y)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_it_learns_where_gradients_are_off(mode):
+    network = smooth_network(4)
+    with mode():
+        found = learn_baseline(network, table(), it.UnitPlayers(), **FAST)
+    expected = learn_baseline(network, table(), it.UnitPlayers(), **FAST)
+    assert torch.equal(found.value, expected.value)
+
+
 def test_a_start_at_the_sample_is_refused():
     with pytest.raises(InputError, match=r"start.*differs from the samples"):
         learn_baseline(Known(), ones(), it.UnitPlayers(), start="mean", steps=1)

@@ -132,6 +132,16 @@ def test_rules_differ():
     assert interaction_tree(v, "strength").spans()[0] == (0, 1)
 
 
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [(["w" * 100, "good"], "w" * 58), (["w" * 50, "g" * 20], "w" * 50)],
+    ids=["a long word", "two"],
+)
+def test_long_words_are_shortened(names, shown):
+    first = str(interaction_tree(values({(0, 1): 1.0}, 2), names=names)).splitlines()[0]
+    assert first == f"+1  {shown} …"
+
+
 def test_nodes_that_are_no_neighbours():
     v = values({(0, 3): 1.0, (1, 2): 0.3}, 4)
     far = interaction_tree(v, "strength", adjacent=False)

@@ -98,6 +98,20 @@ def test_bad_tables_are_named(tmp_path):
         module(census(80).assign(id=[f"n{k}" for k in range(80)])).setup()
     with raises("label", "one label", "'no'"):
         module(frame.assign(rich="no")).setup()
+    with raises("column 'age'", "infinite"):
+        module(frame.assign(age=1e300)).setup()
+    for columns in (["age", "age"], ["age", "rich"]):
+        with raises("columns", ", ".join(columns), "others than 'rich', each once"):
+            module(frame, columns=columns).setup()
+    with raises("columns", "none"):
+        module(frame[["rich"]]).setup()
+    frame.to_csv(tmp_path / "numbered.csv")  # with the rows' numbers, as pandas does
+    with raises("column 'Unnamed: 0'", "no name"):
+        TableDataModule(tmp_path / "numbered.csv", label="rich").setup()
+    with raises("val", "'new.csv'", "split off 'wine'"):
+        TableDataModule("wine", val="new.csv")
+    with raises("label", "'alcohol'", "no column of wine"):
+        TableDataModule("wine", label="alcohol").setup()
     frame.assign(work="moon").to_csv(tmp_path / "new.csv", index=False)
     with raises("column 'work'", "'moon'", "test", "farm, none at all, office"):
         module(frame, test=tmp_path / "new.csv").setup()

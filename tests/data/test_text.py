@@ -99,6 +99,7 @@ def test_real_phrases_and_sentences(project_data, tmp_path):
         ({}, "text,label\na,1\nb,1\n", ("label", "'1'", "two classes")),
         ({}, "text,label\n", ("source", "without rows")),
         ({}, "", ("source", "readable csv")),
+        ({}, "text,label\n" + "a, so good,0\nb, so bad,1\n" * 20, ("source", "loss of data")),
         (
             {"max_length": 2},
             "text,label\n" + "a b c,0\nb,1\n" * 20,
@@ -120,6 +121,8 @@ def test_bad_sources_and_labels_of_another_task_are_named(tmp_path):
         TextDataModule("a.xlsx").setup()
     with raises("source", "a.csv", "readable"):
         TextDataModule(tmp_path / "a.csv").setup()
+    with raises("test", "'a.csv'", "split off 'grammar'"):
+        TextDataModule("grammar", test="a.csv")
     (tmp_path / "b.jsonl").write_text('{"text": "a", ')
     with raises("source", "b.jsonl", "readable"):
         TextDataModule(tmp_path / "b.jsonl").setup()

@@ -48,6 +48,30 @@ def test_further_inputs_are_filled_up_too():
         torch.testing.assert_close(found, exact_values(game))
 
 
+@pytest.mark.parametrize("lengths", [(3, 3, 5), (5, 3, 3), (3, 5)])
+@pytest.mark.parametrize("chunk_size", [None, 3])
+def test_inputs_of_one_size_are_never_filled_up(lengths, chunk_size):
+    class Shifted(WordNet):
+        def forward(self, ids, shift):
+            return super().forward(ids) + shift
+
+    net = Shifted()  # of three classes: as many as some sentences have words
+    games = []
+    for k, length in enumerate(lengths):
+        extra = {"shift": torch.randn(1, 3, generator=torch.Generator().manual_seed(k)).double()}
+        ids = sentences(1, length, seed=k)
+        games.append(MaskedGame(net, ids, MASK, TokenPlayers(), "all", extra=extra))
+    for game, found in zip(games, exact_values(GameBatch(games, PAD, chunk_size)), strict=True):
+        torch.testing.assert_close(found, exact_values(game))
+
+
+def test_chunk_sizes_of_the_games_do_not_count():
+    net, calls = WordNet(), []
+    net.register_forward_hook(lambda module, inputs, output: calls.append(len(inputs[0])))
+    exact_values(GameBatch(games_of([3, 4], net, chunk_size=1), PAD))
+    assert calls == [24]
+
+
 def test_different_players_payoffs_and_classes():
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, 4)).double()
     x = torch.rand(3, 1, 4, 4, dtype=torch.float64)
@@ -115,6 +139,9 @@ def test_bad_input():
         GameBatch(games)([all_coalitions(3), all_coalitions(3)])
     with pytest.raises(InputError, match="chunk_size"):
         GameBatch(games, chunk_size=0)
+    for pad in (0.5, float("nan"), 2**70):
+        with pytest.raises(InputError, match=r"pad: .* token's id, as the samples are torch.int64"):
+            GameBatch(games, pad)
     net = nn.Flatten()
     images = [MaskedGame(net, torch.rand(1, 2, k), 0.0, UnitPlayers(), "all") for k in (2, 3)]
     with pytest.raises(InputError, match="differ in their first axis"):

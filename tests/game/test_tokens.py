@@ -97,10 +97,15 @@ class TestIds:
         with pytest.raises(InputError, match="extra: got a of"):
             MaskedGame(net, ids, MASK, TokenPlayers(), "all", extra={"a": ids[:1]})
 
-    @pytest.mark.parametrize("absent", [0.5, torch.tensor(0.5), torch.rand(2, 5)])
+    @pytest.mark.parametrize("absent", [0.5, torch.tensor(0.5), float("nan"), 2.0**70])
     def test_an_absent_token_is_an_id(self, absent):
         with pytest.raises(InputError, match="absent: got"):
             MaskedGame(WordNet(), sentences(2, 5), absent, TokenPlayers(), "all")
+
+    @pytest.mark.parametrize("absent", [300, torch.tensor([300])])
+    def test_an_absent_token_is_not_wrapped_into_another(self, absent):
+        with pytest.raises(InputError, match=r"absent: .*torch.uint8"):
+            MaskedGame(WordNet(), sentences(2, 5).byte(), absent, TokenPlayers(), "all")
 
     def test_baseline_of_the_network(self):
         ids = torch.tensor([[CLS, 5, 6, PAD], [CLS, 7, 8, 9]])
