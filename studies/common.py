@@ -67,7 +67,7 @@ DIGITS: dict[str, Callable[..., nn.Module]] = {  # the networks whose weights ar
 }
 
 Scale = Literal["smoke", "quick", "full"]
-Data = Literal["digits", "tabular", "mnist_1000", "mnist_5000", "cifar10", "imagenet"]
+Data = Literal["digits", "tabular", "census", "mnist_1000", "mnist_5000", "cifar10", "imagenet"]
 Split = Literal["train", "val", "test"]
 Settings = Mapping[str, Any]
 Summary = dict[str, Any]
@@ -329,7 +329,7 @@ def curve(axes: Axes, x: Sequence[float], means: Sequence[Mean], **style: Any) -
 
 def fit(
     network: Callable[[], nn.Module], data: L.LightningDataModule, *, seed: int, epochs: int,
-    lr: float, losses: dict[str, it.WeightedTerm] | None = None, **options: Any,
+    lr: float, losses: dict[str, it.WeightedTerm] | None = None, classes: int = 10, **options: Any,
 ) -> nn.Module:  # fmt: skip
     """Train with SGD (momentum .9, weight decay 5e-4) along a cosine; the last weights count.
 
@@ -340,6 +340,7 @@ def fit(
     L.seed_everything(seed, verbose=False)
     module = it.InteractionClassifier(
         network(),
+        classes,
         losses=losses,
         optimizer=lambda p: torch.optim.SGD(p, lr=lr, momentum=0.9, weight_decay=5e-4),
         lr_scheduler=partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=epochs),

@@ -68,7 +68,8 @@ def test_smallest_setting_runs_and_is_not_repeated(name, study, tmp_path):
 @pytest.mark.parametrize("name", run_all.STUDIES)
 def test_full_scale_prints_its_plan(name, study, tmp_path):
     shown = study(name, "--scale", "full", "--dry_run", "--out", str(tmp_path))
-    second = {"loss_settings": "mnist_1000", "taylor": "mnist_5000"}.get(name, "cifar10")
+    others = {"absence": "census", "loss_settings": "mnist_1000", "taylor": "mnist_5000"}
+    second = others.get(name, "cifar10")
     parts = "digits", second
     for data in parts:
         assert f"{name}_{data}, full: " in shown

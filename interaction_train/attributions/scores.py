@@ -38,8 +38,12 @@ def infidelity(game: MaskedGame, a: Tensor) -> Tensor:
     wanted = (len(game.present), game.n)
     if a.shape != wanted:
         raise InputError("a", f"shape {tuple(a.shape)}", f"attributions {wanted}")
-    values = all_values(game)
-    removed = all_coalitions(game.n, values.device)[1:]
+    return infidelity_of(all_values(game), a)
+
+
+def infidelity_of(values: Tensor, a: Tensor) -> Tensor:
+    """:func:`infidelity` from a game's values ``(B, 2^n)``."""
+    removed = all_coalitions(a.shape[-1], values.device)[1:]
     claimed = wide(a) @ wide(removed).T
     without = values.flip(-1)[:, 1:]  # of N∖T, whose index is the complement of T's
     return (claimed - wide(values[:, -1:] - without)).square().mean(-1).to(values)

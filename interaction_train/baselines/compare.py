@@ -73,9 +73,9 @@ def compare_baselines(
     """
     problem = BaselineProblem(model, players, objective, payoff, contexts, layer, seed, chunk_size)
     x, y = gathered(model, data)
-    present = problem.present(x)
     check_labels(model, x, y)
-    images = present.dim() == 4
+    observed = problem.observed(x)
+    images = observed.dim() == 4
     if baselines is None:
         baselines = [name for name in NAMES if images or name != "blur"]
     named = baselines if isinstance(baselines, Mapping) else _by_name(baselines)
@@ -95,7 +95,7 @@ def compare_baselines(
             continue
         else:
             value = given
-        found = starting_value(value, present, f"baselines[{name!r}]")
+        found = starting_value(value, observed, f"baselines[{name!r}]")
         rows[name] = problem.measure(*shown, found)
     return measures_table(rows)
 

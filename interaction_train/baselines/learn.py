@@ -72,7 +72,10 @@ def learn_baseline(
         contexts: contexts of each order and step, new ones at every step.
         batch_size: samples of a mini-batch.
         max_shift: bound on every coordinate's distance to the start, in standard deviations.
-        layer: the layer whose output is masked; the baseline is one of its outputs then.
+        layer: the layer whose output is masked; the baseline is one of its outputs then. Of a
+            network for token ids, which takes an ``attention_mask``, the embedding layer: the
+            baseline is the embedding ``(D,)`` of an absent word, and the mask's, once it is written
+            to the weights at ``mask_id``.
         samples: how many, spread evenly, are measured before and after.
         seed: of mini-batches and contexts.
         chunk_size: rows sent through the network at once; with one, memory is flat.
@@ -100,10 +103,10 @@ def learn_baseline(
         model, players, objective, payoff, contexts, layer, seed, chunk_size, relative
     )
     x, y = gathered(model, data)
-    present = problem.present(x)
     check_labels(model, x, y)
-    first = starting_value(start, present)
-    shared = SharedBaseline(first, deviations(present, first.shape), max_shift).to(x.device)
+    observed = problem.observed(x)
+    first = starting_value(start, observed)
+    shared = SharedBaseline(first, deviations(observed, first.shape), max_shift).to(x.device)
     measured = some_of(x, y, samples)
     before = problem.measure_start(*measured, first)
     optimizer = torch.optim.Adam([shared.shift], lr)

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from interaction_train.attributions.scores import infidelity_of
 from interaction_train.baselines.objectives import MOST_PLAYERS, Objective
 from interaction_train.concepts.fidelity import k90, strength_by_order
 from interaction_train.game.evaluation import without_grad
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.precision import wide
 from interaction_train.indices.curve import end_coalitions, require_finite
-from interaction_train.indices.exact import dividends, exact_values
+from interaction_train.indices.exact import dividends, exact_values, shapley_values
 from interaction_train.sampling.random import Draws
 
 
@@ -34,6 +35,10 @@ class Measures:
             interactions small by changing nothing.
         k90: how many of the strongest interactions make 90 % of ``strength``.
         first_order: the share of single players in ``strength``.
+        infidelity: root of the mean squared error, over all sets of removed players, of changes of
+            v that are told by Shapley values
+            (:func:`~interaction_train.attributions.scores.infidelity`).
+        infidelity_over_effect: their ratio.
     """
 
     loss: float
@@ -43,6 +48,8 @@ class Measures:
     strength_over_effect: float = math.nan
     k90: float = math.nan
     first_order: float = math.nan
+    infidelity: float = math.nan
+    infidelity_over_effect: float = math.nan
 
 
 def measure(game: MaskedGame, objective: Objective, contexts: int, draws: Draws) -> Measures:
@@ -64,6 +71,7 @@ def measure(game: MaskedGame, objective: Objective, contexts: int, draws: Draws)
     effect = float((values[:, -1] - values[:, 0]).abs().mean())
     strengths = strength_by_order(interactions).mean(0)
     strength = float(strengths.sum())
+    infidelity = math.sqrt(float(infidelity_of(values, shapley_values(values)).mean()))
     return Measures(
         loss=loss,
         effect=effect,
@@ -72,6 +80,8 @@ def measure(game: MaskedGame, objective: Objective, contexts: int, draws: Draws)
         strength_over_effect=ratio(strength, effect),
         k90=float(wide(k90(interactions)).mean()),
         first_order=ratio(float(strengths[0]), strength),
+        infidelity=infidelity,
+        infidelity_over_effect=ratio(infidelity, effect),
     )
 
 

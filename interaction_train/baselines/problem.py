@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from interaction_train.baselines.measures import Measures, measure
@@ -16,6 +18,7 @@ from interaction_train.game.layers import LayerSuffix, features
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import Payoff
 from interaction_train.game.players import Players
+from interaction_train.game.tokens import kept_tokens, special_ids
 from interaction_train.indices.curve import end_coalitions
 from interaction_train.sampling.random import Draws, content_hash
 
@@ -90,15 +93,31 @@ class BaselineProblem:
             parts = x.split(_PREFIX_ROWS)
             return torch.cat([features(self.model, self.layer, part) for part in parts])
 
+    def observed(self, x: Tensor) -> Tensor:
+        """What a start and the standard deviations are taken from; of words ``(words, D)``."""
+        present = self.present(x)
+        kept = self._kept(x, present)
+        return present if kept is None else present[~kept]
+
     def game(self, x: Tensor, y: Tensor, baseline: Tensor) -> MaskedGame:
         """The game of samples x ``(B, ...)`` of labels y ``(B,)``."""
         network: Network = self.model
+        present, extra = self.present(x), dict[str, Tensor]()
         if self.layer is not None:
-            network = LayerSuffix(self.model, self.layer, x)
+            extra = _attention(self.model, x)
+            network = LayerSuffix(self.model, self.layer, x, extra)
+        kept = self._kept(x, present)
+        if kept is not None:
+            baseline = torch.where(kept.unsqueeze(2), present, baseline)
         return MaskedGame(
-            network, self.present(x), baseline, self.players, self.payoff, y,
-            chunk_size=self.chunk_size, owner=unwrap(self.model),
+            network, present, baseline, self.players, self.payoff, y,
+            chunk_size=self.chunk_size, owner=unwrap(self.model), extra=extra,
         )  # fmt: skip
+
+    def _kept(self, x: Tensor, present: Tensor) -> Tensor | None:
+        """Of embeddings ``(B, L, D)`` of ids: which are of tokens that are always present."""
+        of_ids = not x.is_floating_point() and present.dim() == 3
+        return kept_tokens(self.model, x) if of_ids and x.shape == present.shape[:2] else None
 
     def draws(self, x: Tensor, step: int = 0) -> Draws:
         """The contexts' random numbers, for samples x at a step."""
@@ -143,7 +162,8 @@ def gathered(model: nn.Module, data: Data) -> tuple[Tensor, Tensor]:
 
     Args:
         model: the network.
-        data: both tensors, or batches of them, such as a ``DataLoader``.
+        data: both tensors, or batches of them, such as a ``DataLoader``; sentences may differ in
+            length.
 
     Raises:
         InputError: anything else, or no samples.
@@ -153,7 +173,7 @@ def gathered(model: nn.Module, data: Data) -> tuple[Tensor, Tensor]:
     batches = [pair] if whole else list(data)
     try:
         xs, ys = zip(*batches, strict=True)
-        x, y = torch.cat(xs), torch.cat(ys)
+        x, y = torch.cat(_filled(model, xs)), torch.cat(ys)
     except (TypeError, ValueError, RuntimeError):
         expected = "samples and labels (x, y), or batches of them"
         raise InputError("data", type(data).__name__, expected) from None
@@ -167,6 +187,24 @@ def gathered(model: nn.Module, data: Data) -> tuple[Tensor, Tensor]:
 def check_labels(model: nn.Module, x: Tensor, y: Tensor) -> None:
     """Refuse labels of more classes than the network has."""
     checked_classes(y, eval_logits(model, x[:1]).shape[-1], "data (labels)")
+
+
+def _filled(model: nn.Module, batches: tuple[Tensor, ...]) -> list[Tensor]:
+    """Batches of sentences, of ids, filled up to the longest of all."""
+    special = special_ids(model)
+    if special is None or special.pad is None or any(x.is_floating_point() for x in batches):
+        return list(batches)
+    length = max(x.shape[1] for x in batches)
+    return [F.pad(x, (0, length - x.shape[1]), value=special.pad) for x in batches]
+
+
+def _attention(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """Which ids are no padding, if the network takes it: it need not look at the ids for that."""
+    special = special_ids(model)
+    if x.is_floating_point() or special is None or special.pad is None:
+        return {}
+    takes = "attention_mask" in inspect.signature(unwrap(model).forward).parameters
+    return {"attention_mask": x != special.pad} if takes else {}
 
 
 def some_of(x: Tensor, y: Tensor, count: int) -> tuple[Tensor, Tensor]:

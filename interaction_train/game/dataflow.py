@@ -8,6 +8,7 @@ comparisons and integer inputs hide nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from interaction_train.errors import InputError
-from interaction_train.game.evaluation import evaluation_mode, without_grad
+from interaction_train.game.evaluation import Network, evaluation_mode, without_grad
 from interaction_train.game.function_mode import Function, FunctionMode
 
 # These read the shape of a tensor, and not its numbers.
@@ -102,18 +103,23 @@ def _storage(tensor: Tensor) -> int:
         return id(tensor)
 
 
-def check_layer(model: nn.Module, layer: str, module: nn.Module, x: Tensor) -> bool:
+def check_layer(
+    model: nn.Module, layer: str, module: nn.Module, x: Tensor, extra: Mapping[str, Tensor]
+) -> bool:
     """Refuse a layer whose output must not be replaced while the prefix runs on a token of x.
 
     Or cannot be shown to; the message names a layer to take instead. Returns whether the answer
-    stands for good: no number that was read on the host steers the network.
+    stands for good: no number that was read on the host steers the network. On the further inputs
+    ``extra`` everything may depend.
     """
     with evaluation_mode(model), without_grad(), torch.autocast(x.device.type, enabled=False):
         pair = _two_different(x)
-        problem, flow = _problem(model, module, pair)
+        rest = {name: one[:1].expand(2, *one.shape[1:]) for name, one in extra.items()}
+        run = partial(model, **rest)
+        problem, flow = _problem(run, module, pair)
         if problem:
-            later = _modules_after(model, module, pair)
-            hint = next((name for name, m in later if not _problem(model, m, pair)[0]), None)
+            later = _modules_after(model, run, module, pair)
+            hint = next((name for name, m in later if not _problem(run, m, pair)[0]), None)
             expected = "one that all later computation depends on alone"
             expected += f"; try {hint!r}" if hint else "; or give suffix="
             raise InputError("layer", f"{layer!r}, {problem}", expected)
@@ -127,7 +133,7 @@ def _two_different(x: Tensor) -> Tensor:
     return torch.cat([x[:1], other])
 
 
-def _problem(model: nn.Module, module: nn.Module, pair: Tensor) -> tuple[str | None, _Flow]:
+def _problem(model: Network, module: nn.Module, pair: Tensor) -> tuple[str | None, _Flow]:
     """Why replacing this layer's output would be wrong; None where it is right."""
     found: list[Any] = []
 
@@ -162,7 +168,7 @@ def _problem(model: nn.Module, module: nn.Module, pair: Tensor) -> tuple[str | N
 
 
 def _run(
-    model: nn.Module, module: nn.Module, x: Tensor, cut: Callable[[_Flow, Any], Any]
+    model: Network, module: nn.Module, x: Tensor, cut: Callable[[_Flow, Any], Any]
 ) -> tuple[Any, _Flow]:
     flow = _Flow(x)
     hook = module.register_forward_hook(lambda _module, _inputs, output: cut(flow, output))
@@ -170,12 +176,14 @@ def _run(
         return model(x), flow
 
 
-def _modules_after(model: nn.Module, module: nn.Module, x: Tensor) -> list[tuple[str, nn.Module]]:
+def _modules_after(
+    model: nn.Module, run: Network, module: nn.Module, x: Tensor
+) -> list[tuple[str, nn.Module]]:
     """The submodules that finish after this one (all if it never runs), in that order."""
     names = {m: name for name, m in model.named_modules() if name}
     order: list[nn.Module] = []
     with register_module_forward_hook(lambda m, *_: order.append(m)):
-        model(x)
+        run(x)
     first = order.index(module) + 1 if module in order else 0
     return [(names[m], m) for m in dict.fromkeys(order[first:]) if m in names]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
@@ -27,7 +27,7 @@ class _Stop(Exception):
     pass
 
 
-_legal: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
+_legal: WeakKeyDictionary[nn.Module, set[tuple[str, ...]]] = WeakKeyDictionary()
 
 
 def find_layer(model: nn.Module, layer: str) -> nn.Module:
@@ -101,20 +101,26 @@ class LayerSuffix:
         model: the network.
         layer: dotted name of the layer; the error about a wrong one names a layer to try.
         x: inputs ``(B, ...)``, for the token and the check.
+        extra: further inputs ``(B, ...)`` by their names, such as ``attention_mask``, that every
+            call is given for its own rows.
 
     Raises:
         InputError: no such layer, or one on which the replacement would be wrong.
     """
 
-    def __init__(self, model: nn.Module, layer: str, x: Tensor) -> None:
+    def __init__(
+        self, model: nn.Module, layer: str, x: Tensor, extra: Mapping[str, Tensor] | None = None
+    ) -> None:
         self.model, self.layer = unwrap(model), layer
         self.module = find_layer(model, layer)
         self.token = x[:1].detach()
-        known = _legal.setdefault(self.model, set())
-        if layer not in known and check_layer(self.model, layer, self.module, x.detach()):
-            known.add(layer)
+        extra = extra or {}
+        self.inputs = tuple(extra)
+        known, case = _legal.setdefault(self.model, set()), (layer, *extra)
+        if case not in known and check_layer(self.model, layer, self.module, x.detach(), extra):
+            known.add(case)
 
-    def __call__(self, output: Tensor) -> Tensor:
+    def __call__(self, output: Tensor, **extra: Tensor) -> Tensor:
         calls: list[None] = []
 
         def replace(*_: object) -> Tensor:
@@ -122,7 +128,7 @@ class LayerSuffix:
             return output.clone()  # an in-place operation may follow
 
         with self.module.register_forward_hook(replace):
-            logits = self.model(self.token)
+            logits = self.model(self.token, **extra)
         if len(calls) != 1:  # fused kernels of networks in eval call no inner modules
             problem = f"{self.layer!r}, which a forward pass calls {len(calls)} times"
             raise InputError("layer", problem, "one that is called once in any mode")

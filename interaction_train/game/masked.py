@@ -98,8 +98,9 @@ class MaskedGame:
             at_least("chunk_size", chunk_size, 1)
         self._absent = _checked_absent(absent, present)
         self.extra = dict(extra or {})
-        if self.extra and isinstance(model, LayerSuffix):
-            raise InputError("extra", list(self.extra), "none for what follows a layer")
+        if isinstance(model, LayerSuffix) and {*model.inputs} != {*self.extra}:
+            expected = f"{list(model.inputs)}, those that the LayerSuffix was made with"
+            raise InputError("extra", list(self.extra), expected)
         for name, value in self.extra.items():
             if not isinstance(value, Tensor) or value.shape[:1] != present.shape[:1]:
                 got = f"{name} of {getattr(value, 'shape', type(value).__name__)}"

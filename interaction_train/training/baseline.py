@@ -14,7 +14,12 @@ from torch.utils.data import DataLoader, Subset
 
 from interaction_train.baselines.learned import LearnedBaseline
 from interaction_train.baselines.measures import Measures, nothing_absent
-from interaction_train.baselines.problem import BaselineProblem, check_labels, some_of
+from interaction_train.baselines.problem import (
+    BaselineProblem,
+    check_labels,
+    gathered,
+    some_of,
+)
 from interaction_train.baselines.shared import (
     SharedBaseline,
     described,
@@ -110,11 +115,11 @@ class BaselineLearning(L.LightningModule):
         self._trained = [p for p in self.model.parameters() if p.requires_grad]
         for parameter in self._trained:
             parameter.requires_grad = False
-        x, y = _training_samples(data.train_dataloader())
-        present = self.problem.present(x)
+        x, y = _training_samples(self.model, data.train_dataloader())
         check_labels(self.model, x, y)
-        first = starting_value(self.start, present)
-        self.shared = SharedBaseline(first, deviations(present, first.shape), self.max_shift)
+        observed = self.problem.observed(x)
+        first = starting_value(self.start, observed)
+        self.shared = SharedBaseline(first, deviations(observed, first.shape), self.max_shift)
         self._measured = some_of(x, y, self.samples)
 
     def teardown(self, stage: str) -> None:
@@ -182,7 +187,7 @@ class BaselineLearning(L.LightningModule):
         }
 
 
-def _training_samples(loader: Any) -> tuple[Tensor, Tensor]:
+def _training_samples(model: nn.Module, loader: Any) -> tuple[Tensor, Tensor]:
     """Samples spread evenly over a loader's whole data set; random states stay as they are."""
     dataset = loader.dataset
     count = min(len(dataset), _MOST_SAMPLES)
@@ -191,5 +196,4 @@ def _training_samples(loader: Any) -> tuple[Tensor, Tensor]:
         batches = DataLoader(
             Subset(dataset, places), batch_size=loader.batch_size, collate_fn=loader.collate_fn
         )
-        xs, ys = zip(*batches, strict=True)
-    return torch.cat(xs), torch.cat(ys)
+        return gathered(model, batches)

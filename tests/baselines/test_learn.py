@@ -7,6 +7,7 @@ from jsonargparse import ArgumentParser
 from torch import nn
 
 import interaction_train as it
+from interaction_train.attributions import infidelity
 from interaction_train.baselines import LearnedBaseline, compare_baselines, learn_baseline
 from interaction_train.baselines.problem import BaselineProblem
 from interaction_train.callbacks import ExactInteractions
@@ -60,6 +61,10 @@ def test_measures_are_their_definitions():
     assert found.k90 == pytest.approx(float(enough.float().mean()))
     assert found.first_order == pytest.approx(float(single.sum() / size.sum()))
     assert found.loss_over_effect == pytest.approx(found.loss / found.effect)
+    game = it.MaskedGame(network, x, middle, it.UnitPlayers(), "log_odds", y)
+    squared = infidelity(game, it.shapley_values(v)).mean()
+    assert found.infidelity == pytest.approx(float(squared) ** 0.5)
+    assert found.infidelity_over_effect == pytest.approx(found.infidelity / found.effect)
 
 
 @pytest.mark.parametrize("relative", [False, True])
