@@ -103,5 +103,5 @@ def nothing_absent(before: Measures, after: Measures) -> str | None:
         f"|v(N) − v(∅)| fell from {before.effect:.3g} to {after.effect:.3g}: this baseline is so "
         "near to the samples that little is ever absent. Compare Σ|I| / |v(N) − v(∅)|, "
         f"{before.strength_over_effect:.3g} before and {after.strength_over_effect:.3g} after; "
-        "bound the baseline by max_shift, or take the objective 'low_order_shapley'."
+        "bound the baseline by max_shift, or take 'low_order_shapley' with relative=True."
     )

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from interaction_train.errors import InputError
 
 _FLAGS = ("--config", "-c")
+CONFIG = "--config="
+"""How a file begins among the arguments that :func:`with_bases` returns."""
 
 
 def with_bases(args: list[str]) -> list[str]:
@@ -23,7 +26,7 @@ def with_bases(args: list[str]) -> list[str]:
     for arg in rest:
         flag, equals, value = arg.partition("=")
         if flag in _FLAGS and (equals or (value := next(rest, ""))):
-            result += [f"--config={path}" for path in _chain(value, Path(), ())]
+            result += [f"{CONFIG}{path}" for path in _chain(value, Path(), ())]
         else:
             result.append(arg)
     return result
@@ -33,7 +36,7 @@ def _chain(name: str, folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
     path = _find(name, folder)
     if path.resolve() in above:
         raise InputError("base", repr(name), "a config that is not based on this one")
-    base = _read(path).get("base")
+    base = read_config(path).get("base")
     if base is not None:
         yield from _chain(str(base), path.parent, (*above, path.resolve()))
     yield path
@@ -61,7 +64,12 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def _read(path: Path) -> dict[str, object]:
+def read_config(path: Path) -> dict[str, Any]:
+    """What a file says.
+
+    Raises:
+        InputError: no such file, or no mapping.
+    """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -42,6 +42,7 @@ from interaction_train.cli.checkpoints import (
 from interaction_train.cli.commands import COMMANDS, run_command
 from interaction_train.cli.configs import with_bases
 from interaction_train.cli.errors import explain
+from interaction_train.cli.runs import CHECKPOINTS, find_checkpoint, need_checkpoint
 from interaction_train.errors import InputError, at_least, in_range
 from interaction_train.tracking.provenance import command_line, versions
 
@@ -153,15 +154,14 @@ class InteractionCLI(LightningCLI):
         command, self._checkpoint = self.config.subcommand, None
         config = self.config[command]
         kind = config.get("ckpt_path")
-        if kind in ("best", "last"):
+        if kind in CHECKPOINTS:
             runs = Path(config["trainer"]["default_root_dir"], config["name"])
-            found = sorted(runs.glob(f"*/checkpoints/{kind}*.ckpt"), key=os.path.getmtime)
-            if not found and (command, kind) != ("fit", "last"):
-                expected = f"a file, or a run in {runs} that has such a checkpoint"
-                raise InputError("ckpt_path", repr(kind), expected)
-            if not found:
-                rank_zero_info(f"No run in {runs} has a last checkpoint: this one starts anew.")
-            config["ckpt_path"] = str(found[-1]) if found else None
+            if (command, kind) == ("fit", "last"):
+                config["ckpt_path"] = find_checkpoint(runs, kind)
+                if config["ckpt_path"] is None:
+                    rank_zero_info(f"No run in {runs} has a last checkpoint: this one starts anew.")
+            else:
+                config["ckpt_path"] = need_checkpoint(runs, kind)
         if config.get("ckpt_path"):
             trusted = config.get("weights_only") is False
             self._checkpoint = read_checkpoint(config["ckpt_path"], command == "fit", trusted)

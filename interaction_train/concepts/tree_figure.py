@@ -91,6 +91,7 @@ def _draw_merge(
         linewidth=0.8 + 4 * abs(node.psi) / strongest,
         linestyle="--" if node.tie else "-",
         solid_joinstyle="miter",
+        solid_capstyle="butt",
     )
     axes.text(
         x[at],

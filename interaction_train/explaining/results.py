@@ -164,9 +164,13 @@ class Results:
 
     def title(self, sample: int = 0) -> str:
         """Network, explained class and payoff."""
-        label = int(self.labels[self.at(sample)])
-        shown = f"class {label}" if self.classes is None else self.classes[label]
+        shown = self.class_name(int(self.labels[self.at(sample)]))
         return f"{self.network}, {shown}, {self.payoff.replace('_', ' ')}"
+
+    def class_name(self, label: int) -> str:
+        """The name of a class; "class 1" where it has none but a number."""
+        name = str(label) if self.classes is None else self.classes[label]
+        return f"class {name}" if name.lstrip("-").isdigit() else name
 
     def at(self, sample: int) -> int:
         """The place of a sample in the batch, counted from the end where negative."""

@@ -84,13 +84,9 @@ def print_files(folder: Path, files: list[str]) -> None:
 def _classes(explanation: Explanation, logits: Tensor) -> str:
     shares = logits.double().softmax(-1)
     best, label = int(shares.argmax()), int(explanation.labels[0])
-    told = f"predicted {_class(explanation, best)} ({100 * float(shares[best]):.1f} %)"
+    told = f"predicted {explanation.class_name(best)} ({100 * float(shares[best]):.1f} %)"
     if label != best:
         share = 100 * float(shares[label])
-        told += f", explained {_class(explanation, label)} ({share:.1f} %)"
+        told += f", explained {explanation.class_name(label)} ({share:.1f} %)"
     how = "all" if explanation.exact else "a sample of"
     return f"{told}; {how} {explanation.evaluations} coalitions of {explanation.n} players"
-
-
-def _class(explanation: Explanation, label: int) -> str:
-    return f"class {label}" if explanation.classes is None else explanation.classes[label]
