@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from interaction_train.concepts import control_spans, interaction_tree
-from interaction_train.data import TextDataModule
+from interaction_train.data import Vocabulary
 from interaction_train.data.grammar import ADJECTIVES, grammar_sentences
 from interaction_train.game.absence import input_baseline
 from interaction_train.game.batch import GameBatch
@@ -16,7 +16,7 @@ from interaction_train.game.tokens import TokenPlayers
 from interaction_train.indices import all_coalitions, exact_values
 from interaction_train.models import TextTransformer
 
-COUNT = 3000
+LENGTH = 7
 
 
 def negated(sentences, longest):
@@ -59,15 +59,19 @@ def meaning(sentence, pairs):
 
 @functools.cache
 def trained():
-    """A small transformer, trained some seconds, half of its sentences with words hidden."""
-    data = TextDataModule("grammar", sentences=COUNT, max_vocabulary=128, max_length=24)
-    data.setup()
-    x, y = data.parts["train"].__getitems__(range(len(data.parts["train"])))
+    """A small transformer, trained some seconds on short sentences, and others that it gets right.
+
+    Of seeds 0 to 3 one joins 87 % of the pairs, the others 95 to 100 %: studies/text.py.
+    """
+    short = [one for one in grammar_sentences(8000) if len(one.tokens) <= LENGTH]
+    known, others = short[:2500], short[2500:]
+    vocabulary = Vocabulary.build([one.tokens for one in known])
+    x, y = encoded(vocabulary, known)
     state = torch.random.get_rng_state()
-    torch.manual_seed(1)  # others join 93 to 97 %
-    network = TextTransformer(128, 2, 24, width=32, layers=1, dropout=0.0, word_dropout=0.5)
-    batches = [b for _ in range(5) for b in torch.randperm(len(x)).split(64)[:-1]]
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-2)
+    torch.manual_seed(3)
+    network = TextTransformer(len(vocabulary), 2, LENGTH, width=32, dropout=0.0)
+    batches = [b for _ in range(8) for b in torch.randperm(len(x)).split(64)[:-1]]
+    optimizer = torch.optim.AdamW(network.parameters(), 5e-3)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(batches))
     for batch in batches:
         optimizer.zero_grad()
@@ -75,7 +79,16 @@ def trained():
         optimizer.step()
         scheduler.step()
     torch.random.set_rng_state(state)
-    return network.eval(), data
+    x, y = encoded(vocabulary, others)
+    with torch.no_grad():
+        assert (network.eval()(x).argmax(1) == y).float().mean() > 0.97
+    return network, vocabulary, others
+
+
+def encoded(vocabulary, sentences):
+    rows = [vocabulary.encode(one.tokens) for one in sentences]
+    ids = torch.tensor([row + [Vocabulary.PAD] * (LENGTH - len(row)) for row in rows])
+    return ids, torch.tensor([one.label for one in sentences])
 
 
 @pytest.mark.parametrize("rule", ["density", "strength"])
@@ -90,16 +103,15 @@ def test_on_the_truth_the_negation_joins_its_adjective(rule):
 
 @pytest.mark.parametrize("rule", ["density", "strength"])
 def test_in_a_trained_network_too(rule):
-    network, data = trained()
-    known = {one.text: one for one in grammar_sentences(COUNT)}
-    examples = negated([known[text] for text in dict.fromkeys(data.texts["test"])], 7)[:60]
+    network, vocabulary, others = trained()
+    examples = negated(others, LENGTH)[:60]
     assert len(examples) == 60
     games = []
     for sentence, _ in examples:
-        ids = torch.tensor([data.vocabulary.encode(sentence.tokens)])
+        ids = torch.tensor([vocabulary.encode(sentence.tokens)])
         absent, label = input_baseline(network, None, ids), torch.tensor([sentence.label])
         games.append(MaskedGame(network, ids, absent, TokenPlayers(), "log_odds", label))
-    values = exact_values(GameBatch(games, pad=data.pad_id))
+    values = exact_values(GameBatch(games, pad=Vocabulary.PAD))
     trees = [interaction_tree(v[0].double(), rule, measure=False).spans() for v in values]
     assert share_joined(examples, trees) >= 0.9
     assert at_random(examples) < 0.5
