@@ -382,7 +382,7 @@ def loss_checks(runs: Mapping[str, Sequence[Summary]]) -> list[Check]:
         accuracy, nll = change(of, "accuracy"), change(of, "NLL")
         harm = accuracy.clearly(-1) or nll.clearly(1)
         numbers = f"{accuracy.points()}, NLL by {nll}"
-        result.append(Check(f"{of}: costs no accuracy and no NLL", not harm, numbers))
+        result.append(Check(f"{of}: no clear cost in accuracy or NLL", not harm, numbers))
     return result
 
 
