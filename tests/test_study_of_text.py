@@ -34,9 +34,8 @@ def test_meaning_of_a_negated_adjective():
 
 
 def test_joined_phrases():
-    tokens = tuple(
-        ["the", "film", "is", "not", "good", "and", "so", "is", "this", "so", "bad", "it", "works"]
-    )
+    words = "the film is not good and so is this so bad it works"
+    tokens = tuple(words.split(" "))
     phrases = (Phrase("negation", 3, 5), Phrase("idiom", 9, 13), Phrase("intensified", 6, 8))
     sentence = Sentence(tokens, 0, 0, phrases)
     deep = Sentence(tokens[:3], 0, 0, (Phrase("negation", 0, 3), Phrase("intensified", 1, 3)))
