@@ -57,6 +57,7 @@ DATA_VARIABLE = "INTERACTION_TRAIN_DATA"
 FILES = dict.fromkeys(("mnist_1000", "mnist_5000"), "mnist.npz") | {
     "cifar10": "cifar10_5k.npz",
     "imagenet": "imagenet100_224.npz",
+    "sst2": "sst2_train.tsv",
 }
 DIGITS: dict[str, Callable[..., nn.Module]] = {  # the networks whose weights are packaged
     "cnn": it.models.DigitsNet,
@@ -67,7 +68,10 @@ DIGITS: dict[str, Callable[..., nn.Module]] = {  # the networks whose weights ar
 }
 
 Scale = Literal["smoke", "quick", "full"]
-Data = Literal["digits", "tabular", "census", "mnist_1000", "mnist_5000", "cifar10", "imagenet"]
+Data = Literal[
+    "digits", "tabular", "census", "mnist_1000", "mnist_5000", "cifar10", "imagenet", "grammar",
+    "sst2",
+]  # fmt: skip
 Split = Literal["train", "val", "test"]
 Settings = Mapping[str, Any]
 Summary = dict[str, Any]
@@ -329,7 +333,8 @@ def curve(axes: Axes, x: Sequence[float], means: Sequence[Mean], **style: Any) -
 
 def fit(
     network: Callable[[], nn.Module], data: L.LightningDataModule, *, seed: int, epochs: int,
-    lr: float, losses: dict[str, it.WeightedTerm] | None = None, classes: int = 10, **options: Any,
+    lr: float, losses: dict[str, it.WeightedTerm] | None = None, classes: int = 10,
+    optimizer: Callable[..., torch.optim.Optimizer] | None = None, **options: Any,
 ) -> nn.Module:  # fmt: skip
     """Train with SGD (momentum .9, weight decay 5e-4) along a cosine; the last weights count.
 
@@ -342,7 +347,7 @@ def fit(
         network(),
         classes,
         losses=losses,
-        optimizer=lambda p: torch.optim.SGD(p, lr=lr, momentum=0.9, weight_decay=5e-4),
+        optimizer=optimizer or partial(torch.optim.SGD, lr=lr, momentum=0.9, weight_decay=5e-4),
         lr_scheduler=partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=epochs),
     )
     off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
