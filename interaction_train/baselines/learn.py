@@ -103,9 +103,9 @@ def learn_baseline(
         model, players, objective, payoff, contexts, layer, seed, chunk_size, relative
     )
     x, y = gathered(model, data)
-    check_labels(model, x, y)
     observed = problem.observed(x)
     first = starting_value(start, observed)
+    check_labels(model, x, y)
     shared = SharedBaseline(first, deviations(observed, first.shape), max_shift).to(x.device)
     measured = some_of(x, y, samples)
     before = problem.measure_start(*measured, first)
