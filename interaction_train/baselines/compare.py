@@ -73,8 +73,8 @@ def compare_baselines(
     """
     problem = BaselineProblem(model, players, objective, payoff, contexts, layer, seed, chunk_size)
     x, y = gathered(model, data)
-    check_labels(model, x, y)
     observed = problem.observed(x)
+    check_labels(model, x, y)
     images = observed.dim() == 4
     if baselines is None:
         baselines = [name for name in NAMES if images or name != "blur"]

@@ -116,8 +116,8 @@ class BaselineLearning(L.LightningModule):
         for parameter in self._trained:
             parameter.requires_grad = False
         x, y = _training_samples(self.model, data.train_dataloader())
-        check_labels(self.model, x, y)
         observed = self.problem.observed(x)
+        check_labels(self.model, x, y)
         first = starting_value(self.start, observed)
         self.shared = SharedBaseline(first, deviations(observed, first.shape), self.max_shift)
         self._measured = some_of(x, y, self.samples)
