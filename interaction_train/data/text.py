@@ -111,8 +111,10 @@ class TextDataModule(PartsDataModule):
 
     @property
     def vocabulary_size(self) -> int:
-        """The number of ids."""
+        """The number of ids; InputError where a tokenizer gives ids and does not tell."""
         own: Any = self.tokenizer if self.vocabulary is None else self.vocabulary
+        if not hasattr(own, "__len__"):
+            raise InputError("tokenizer", "ids, without their number", "tokens, or one with len()")
         return len(own)
 
     @property

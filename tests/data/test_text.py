@@ -194,6 +194,10 @@ def test_a_tokenizer_of_one_s_own_gives_tokens_or_ids(tmp_path):
     with raises("pad_id", "0", "9"):
         wrong.adapt_to(module)
     TextTransformer(40, 2, pad_id=9, mask_id=8).adapt_to(module)
+    module = TextDataModule(tmp_path / "a.csv", tokenizer=lambda text: [len(text)])
+    module.setup()
+    with raises("tokenizer", "without their number"):
+        wrong.adapt_to(module)
 
 
 # --- batches --------------------------------------------------------------------------------------
