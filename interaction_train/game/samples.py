@@ -68,10 +68,10 @@ class Samples:
         """The samples of some indices ``(R,)`` int64, in which one may come several times."""
         return Samples(
             self.players.part(index),
-            self.present[index],
-            self.absent[index],
-            tuple(one[index] for one in self.classes),
-            {name: one[index] for name, one in self.extra.items()},
+            self.present.index_select(0, index),
+            self.absent.index_select(0, index),
+            tuple(one.index_select(0, index) for one in self.classes),
+            {name: one.index_select(0, index) for name, one in self.extra.items()},
         )
 
     def rows(self, coalitions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
