@@ -19,11 +19,20 @@ Text = str | Sequence[str]
 
 @dataclass(frozen=True)
 class Sentence:
-    """Ids int64 ``(L,)``, the words as players, special tokens in none, and the words' names."""
+    """Ids int64 ``(L,)``, the words as players, special tokens in none, and the words' names.
+
+    ``unknown`` are the words that the vocabulary has not, which the network cannot tell apart.
+    """
 
     ids: Tensor
     players: TokenPlayers
     names: list[str]
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def told(self) -> str:
+        """The unknown words in a line; empty without any."""
+        return f"not in the vocabulary: {', '.join(self.unknown)}" if self.unknown else ""
 
 
 def read_sentence(
@@ -53,7 +62,9 @@ def read_sentence(
     else:
         names = [str(token) for token in tokens]
         ids = torch.tensor(vocabulary.encode(names), dtype=torch.int64)
-        sentence = Sentence(ids, TokenPlayers(), names)
+        known = set(vocabulary.tokens)
+        unknown = tuple(dict.fromkeys(name for name in names if name not in known))
+        sentence = Sentence(ids, TokenPlayers(), names, unknown)
     if not sentence.names:
         raise InputError("texts", repr(text), "sentences of words")
     return sentence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,10 +64,16 @@ def sentences(texts: Sequence[str], data: Any, players: str | None) -> Iterator[
     """Sentences, as a ``TextDataModule`` or one like it reads them, with the words as players."""
     if players not in (None, "tokens"):
         raise InputError("players", repr(players), "'tokens', as the samples are sentences")
+    tokenizer, vocabulary = (getattr(data, name, None) for name in ("tokenizer", "vocabulary"))
+    if tokenizer is None and vocabulary is None:
+        expected = "none: its samples are no sentences"
+        raise InputError("text", f"sentences, and {type(data).__name__} as data", expected)
     for k, text in enumerate(texts):
-        read = read_sentence(
-            text, getattr(data, "tokenizer", None), getattr(data, "vocabulary", None)
-        )
+        read = read_sentence(text, tokenizer, vocabulary)
+        if len(read.names) < 2:
+            raise InputError("text", repr(text), "sentences of at least 2 words")
+        if read.unknown:
+            print(f"sentence{k}: {read.told}", file=sys.stderr)
         yield Input(f"sentence{k}", read.ids, read.players, read.names)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ def explain_texts(
     """What the words of sentences, alone and together, add to what a network says about each.
 
     Sentences may differ in length; those with no more coalitions than the budget share the
-    network's batches.
+    network's batches. Warns (``UserWarning``) of words that the vocabulary has not.
 
     Args:
         model: maps ids ``(rows, L)`` to logits ``(rows, classes)``, or to an object with them.
@@ -73,6 +74,8 @@ def explain_texts(
         sentence = read_sentence(text, tokenizer, vocabulary)
         if len(sentence.names) < 2:
             raise InputError("texts", repr(text), "sentences of at least 2 words")
+        if sentence.unknown:
+            warnings.warn(f"{text!r}: {sentence.told}", stacklevel=2)
         questions.append(
             ask(
                 one, sentence.ids[None], label, sentence.players, baseline=baseline,

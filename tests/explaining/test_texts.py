@@ -54,6 +54,12 @@ class TestSentences:
             [4],
         ]
 
+    def test_words_that_the_vocabulary_has_not(self):
+        found = read_sentence("the movie is a movie", vocabulary=WORDS)
+        assert found.unknown == ("movie",)
+        with pytest.warns(UserWarning, match="the movie': not in the vocabulary: movie"):
+            it.explain_texts(network(), ["the movie"], vocabulary=WORDS)
+
     def test_bad_input(self):
         for text, vocabulary, match in (("", WORDS, "texts: got ''"), ("a", None, "vocabulary")):
             with pytest.raises(InputError, match=match):
@@ -202,13 +208,23 @@ class TestJob:
         [
             ({"text": "good film", "players": "grid:2x2"}, "players: got 'grid:2x2'"),
             ({"players": "features"}, "players: got 'features'"),
-            ({"text": "good"}, "players: got 1 player"),
+            ({"text": "good"}, "text: got 'good', expected sentences of at least 2"),
             ({"image": "a.png"}, "image: got image and data"),
         ],
     )
     def test_bad_input(self, tmp_path, settings, match):
         with pytest.raises(InputError, match=match):
             self.text_job(tmp_path, **settings)
+
+    def test_unknown_words_are_told(self, tmp_path, capsys):
+        self.text_job(tmp_path, text=["x p good", "x movie bad"], count=3)
+        assert "sentence1: not in the vocabulary: movie\n" in capsys.readouterr().err
+
+    def test_text_beside_a_table(self, tmp_path):
+        with pytest.raises(InputError, match="text: got sentences, and TableDataModule as data"):
+            explain_samples(
+                TableMLP(13, 3), text="a film", data=TableDataModule("wine"), out=str(tmp_path)
+            )
 
     def test_text_without_data(self, tmp_path):
         with pytest.raises(InputError, match="text without data"):
