@@ -363,6 +363,16 @@ def loss_rows(
     return result
 
 
+def order_rows(runs: Mapping[str, Sequence[Summary]]) -> list[dict[str, Any]]:
+    """J(m), a row for each training."""
+    result = []
+    for of, several in runs.items():
+        by_order = zip(*(run["J"] for run in several), strict=True)
+        found = {f"J({m})": column for m, column in enumerate(by_order)}
+        result.append({"trained with": of} | common.columns(found))
+    return result
+
+
 def loss_checks(runs: Mapping[str, Sequence[Summary]]) -> list[Check]:
     """The claims on losses."""
     result = []
@@ -454,7 +464,9 @@ def report_grammar(part: Part) -> None:
     trees = [{**run, "joins": run["joins"] | found["truth"]["joins"]} for run in trees]
     part.table(join_rows(trees))
     many = f"{NONE}, all sentences"
-    part.table(loss_rows({many: trees, **runs}, {many: {}, **chosen}), "losses")
+    every = {many: trees, **runs}
+    part.table(loss_rows(every, {many: {}, **chosen}), "losses")
+    part.table(order_rows(every), "orders")
     part.figure(grammar_figure(trees, runs))
     strengths = [run["J"] for run in trees]
     part.verdict([*join_checks(trees), *bottleneck(strengths, "J(m)"), *loss_checks(runs)])
