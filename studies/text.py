@@ -363,6 +363,16 @@ def loss_rows(
     return result
 
 
+def order_rows(runs: Mapping[str, Sequence[Summary]]) -> list[dict[str, Any]]:
+    """J(m), a row for each training."""
+    result = []
+    for of, several in runs.items():
+        by_order = zip(*(run["J"] for run in several), strict=True)
+        found = {f"J({m})": column for m, column in enumerate(by_order)}
+        result.append({"trained with": of} | common.columns(found))
+    return result
+
+
 def loss_checks(runs: Mapping[str, Sequence[Summary]]) -> list[Check]:
     """The claims on losses."""
     result = []
@@ -454,7 +464,9 @@ def report_grammar(part: Part) -> None:
     trees = [{**run, "joins": run["joins"] | found["truth"]["joins"]} for run in trees]
     part.table(join_rows(trees))
     many = f"{NONE}, all sentences"
-    part.table(loss_rows({many: trees, **runs}, {many: {}, **chosen}), "losses")
+    every = {many: trees, **runs}
+    part.table(loss_rows(every, {many: {}, **chosen}), "losses")
+    part.table(order_rows(every), "orders")
     part.figure(grammar_figure(trees, runs))
     strengths = [run["J"] for run in trees]
     part.verdict([*join_checks(trees), *bottleneck(strengths, "J(m)"), *loss_checks(runs)])
@@ -482,7 +494,7 @@ def sst2_checks(runs: Sequence[Summary]) -> list[Check]:
     result = []
     for name in ("exact, density", "exact, strength", SAMPLED):
         several = [one for run in runs for one in run[name]]
-        for which in (PLAIN, BARE) if name == "exact, density" else (BARE,):
+        for which in (PLAIN, BARE) if name.startswith("exact") else (BARE,):
             for shape in SHAPES:
                 both = [(one[f"tree, {which}"], one[f"{shape}, {which}"]) for one in several]
                 gap = mean_of(100 * (a - b) for a, b in both)
