@@ -35,8 +35,11 @@ def main() -> None:
         optimizer=lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=1.0),
     )
     data = TableDataModule("breast_cancer")
-    off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-    L.Trainer(max_epochs=20, accelerator="cpu", **dict.fromkeys(off, False)).fit(module, data)
+    trainer = L.Trainer(
+        max_epochs=20, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, data)
     network, path = module.model.eval(), folder / "table_cancer.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     save_file({key: value.contiguous() for key, value in network.state_dict().items()}, path)
