@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -36,7 +37,8 @@ def main() -> None:
     )
     data = TableDataModule("breast_cancer")
     off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-    L.Trainer(max_epochs=20, accelerator="cpu", **dict.fromkeys(off, False)).fit(module, data)
+    options: dict[str, Any] = {"max_epochs": 20, "accelerator": "cpu", **dict.fromkeys(off, False)}
+    L.Trainer(**options).fit(module, data)
     network, path = module.model.eval(), folder / "table_cancer.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     save_file({key: value.contiguous() for key, value in network.state_dict().items()}, path)
