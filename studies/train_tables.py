@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -35,11 +36,9 @@ def main() -> None:
         optimizer=lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=1.0),
     )
     data = TableDataModule("breast_cancer")
-    trainer = L.Trainer(
-        max_epochs=20, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
-    trainer.fit(module, data)
+    off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    options: dict[str, Any] = {"max_epochs": 20, "accelerator": "cpu", **dict.fromkeys(off, False)}
+    L.Trainer(**options).fit(module, data)
     network, path = module.model.eval(), folder / "table_cancer.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     save_file({key: value.contiguous() for key, value in network.state_dict().items()}, path)
