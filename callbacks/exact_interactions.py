@@ -46,11 +46,11 @@ class ExactInteractions(Monitor):
     Args:
         rows: rows of the grid; all 2^(rows·cols) coalitions are evaluated.
         cols: columns of the grid.
-        players: in place of the grid, columns of a table for instance.
         n_samples: number of test images; ``fast_dev_run`` takes two.
         compare_to: names of runs (``runs/<name>``), whose newest ``summary.json`` is shown too.
         baseline: of absent cells, a number, one per channel, or the file of a learned baseline;
             default: the mean in ``Normalize``.
+        players: in place of the grid, columns of a table for instance.
         common: the other arguments of :class:`~interaction_train.callbacks.monitor.Monitor`.
 
     Raises:
@@ -63,10 +63,10 @@ class ExactInteractions(Monitor):
         self,
         rows: int = 4,
         cols: int = 4,
-        players: Players | None = None,
         n_samples: int = 16,
         compare_to: str | Sequence[str] = (),
         baseline: Baseline | None = None,
+        players: Players | None = None,
         **common: Any,
     ) -> None:
         super().__init__(1, **common)

@@ -40,8 +40,6 @@ class SampledMetric(Monitor):
     Args:
         rows: rows of the grid of players.
         cols: columns of it.
-        players: in place of the grid, columns of a table for instance. Sentences are measured as
-            the loader fills them up: padding takes part as players that do nothing.
         n_samples: number of samples, over all processes.
         every: k, how often in ``fit``; the first validation is one of them.
         contexts: contexts per pair and order, in the mean; at least 2.
@@ -58,6 +56,8 @@ class SampledMetric(Monitor):
         attack: makes an attack on the network; its images of the same samples are measured too.
         seed: seed of the draws, and of attacks that draw from the global random states.
         chunk_size: rows sent through the network at once; default: the fastest, timed once.
+        players: in place of the grid, columns of a table for instance. Sentences are measured as
+            the loader fills them up: padding takes part as players that do nothing.
         common: the other arguments of :class:`~interaction_train.callbacks.monitor.Monitor`.
 
     Raises:
@@ -74,7 +74,6 @@ class SampledMetric(Monitor):
         self,
         rows: int = 16,
         cols: int = 16,
-        players: Players | None = None,
         n_samples: int = 240,
         every: int = 20,
         contexts: int = 3,
@@ -87,6 +86,7 @@ class SampledMetric(Monitor):
         attack: AttackFactory | None = None,
         seed: int = 0,
         chunk_size: int | None = None,
+        players: Players | None = None,
         **common: Any,
     ) -> None:
         super().__init__(every, **common)

@@ -21,6 +21,8 @@ def printed(notebook: nbformat.NotebookNode) -> list[str]:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs_and_prints_what_it_shows(path: Path, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    # Of tqdm, which transformers load, about widgets that are not installed.
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore:IProgress not found")
     shown = nbformat.read(path, as_version=4)
     fresh = nbformat.read(path, as_version=4)
     place = {"metadata": {"path": str(tmp_path)}}

@@ -12,6 +12,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
+from inspect import isabstract
 from urllib.error import URLError
 
 import wandb
@@ -90,7 +91,7 @@ def one_line(report: str, classes: Iterable[type]) -> str:
 
 def _nearest(name: str, before: str, classes: Iterable[type]) -> list[str]:
     """Names like this one, of the kind that the report wants where it says what kind."""
-    classes = [x for x in classes if not x.__name__.startswith("_")]
+    classes = [x for x in classes if not (x.__name__.startswith("_") or isabstract(x))]
     wanted = _KIND.search(before.rpartition("Parser key")[2])
     kind = wanted and getattr(sys.modules.get(wanted[1]), wanted[2], None)
     if not isinstance(kind, type):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -21,17 +21,20 @@ _LEAST = {"batch_size": 1, "num_workers": 0}
 _SPLIT_SEED = 0  # of every run, so that runs share their validation and test sets
 
 
-class PartsDataModule(LightningDataModule):
+class PartsDataModule(LightningDataModule, ABC):
     """Loads the parts that ``setup()`` of a subclass, a dataclass with these fields, puts there."""
 
-    batch_size: int
-    val_fraction: float
-    test_fraction: float
-    train_fraction: float
-    seed: int
-    num_workers: int
-    predict_split: Split
-    parts: Mapping[Split, KeyedPart]
+    if (
+        TYPE_CHECKING
+    ):  # jsonargparse reads a class's annotations with the names of a subclass's file
+        batch_size: int
+        val_fraction: float
+        test_fraction: float
+        train_fraction: float
+        seed: int
+        num_workers: int
+        predict_split: Split
+        parts: Mapping[Split, KeyedPart]
 
     def __post_init__(self) -> None:
         super().__init__()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from interaction_train.data.vocabulary import Vocabulary
 from interaction_train.errors import InputError
 from interaction_train.game.tokens import TokenPlayers
+
+if TYPE_CHECKING:  # the room of data loads Lightning
+    from interaction_train.data.vocabulary import Vocabulary
 
 Tokenizer = Callable[..., Any]
 Text = str | Sequence[str]

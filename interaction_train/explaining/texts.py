@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from interaction_train.data.vocabulary import Vocabulary
 from interaction_train.errors import InputError, at_least
 from interaction_train.explaining.explain import ask
 from interaction_train.explaining.explanation import Explanation
@@ -18,6 +18,9 @@ from interaction_train.game.evaluation import logits_of
 from interaction_train.game.payoffs import Payoff
 from interaction_train.game.tokens import special_ids
 from interaction_train.indices.exact import exact_values
+
+if TYPE_CHECKING:  # the room of data loads Lightning
+    from interaction_train.data.vocabulary import Vocabulary
 
 
 def explain_texts(

@@ -448,7 +448,7 @@ def test_one_line_names_the_argument_or_the_file(line, named, capsys):
     [
         ("--data.class_path DigitsNet", "DigitsDataModule"),
         ("--data DigitsNet", "DigitsDataModule, ImageDataModule"),
-        ("--data ImageDataModul", "ImageDataModule, DigitsDataModule"),
+        ("--data ImageDataModul", "ImageDataModule, TableDataModule"),
         ("--model DigitsDataModule", "UniversalPerturbation, TransferEvaluation"),
         ("--model.optimizer SGDD", "SGD, ASGD"),
         ("--model.model DigitNet", "DigitsNet"),

@@ -3,12 +3,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from jsonargparse import ArgumentError, ArgumentParser
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
-from interaction_train.data import Cutout, DigitsDataModule, ImageDataModule
+from interaction_train.data import (
+    Cutout,
+    DigitsDataModule,
+    ImageDataModule,
+    TableDataModule,
+    TextDataModule,
+)
 from interaction_train.data.keyed import RandomCropFlip
 from interaction_train.errors import InputError
 from interaction_train.models import DigitsNet
@@ -286,3 +293,15 @@ def test_unknown_sources_are_told_what_there_is(tmp_path, source):
         "source", repr(source), "MNIST, FashionMNIST, CIFAR10, CIFAR100, SVHN", "folder", ".npz"
     ):
         ImageDataModule(source)
+
+
+@pytest.mark.parametrize(
+    "module", [DigitsDataModule, ImageDataModule, TableDataModule, TextDataModule]
+)
+@pytest.mark.parametrize("wrong", ["--batch_size=x", "--predict_split=all", "--val_fraction=few"])
+def test_the_command_line_checks_types(module, wrong):
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(module)
+    source = [] if module is DigitsDataModule else ["--source=wine"]
+    with pytest.raises(ArgumentError, match=wrong[2:].partition("=")[0]):
+        parser.parse_args([*source, wrong])
