@@ -118,7 +118,9 @@ class GameBatch:
         ]
 
     def _block(self, game: int, masks: Tensor, rows: range) -> tuple[Samples, Tensor]:
-        """Rows of a request's B · K, as samples of one coalition each."""
+        """Rows of a request's B · K, as samples of one coalition each, or one of several."""
+        if len(masks) == 1:  # no copies of it
+            return self.games[game].samples, masks[:, rows.start : rows.stop]
         number = torch.arange(rows.start, rows.stop, device=masks.device)
         sample, coalition = number // masks.shape[1], number % masks.shape[1]
         return self.games[game].samples.take(sample), masks[sample, coalition].unsqueeze(1)
@@ -165,8 +167,8 @@ def _values(
         extra[name] = torch.cat(own)
     logits = games[0].network(joined, extra).split([len(part) for part in rows])
     return [
-        samples.read(game.payoff, part.unsqueeze(1)).squeeze(1)
-        for game, (samples, _), part in zip(games, blocks, logits, strict=True)
+        samples.read(game.payoff, part.unflatten(0, masks.shape[:2])).flatten(0, 1)
+        for game, (samples, masks), part in zip(games, blocks, logits, strict=True)
     ]
 
 
