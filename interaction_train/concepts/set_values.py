@@ -15,7 +15,7 @@ from interaction_train.game.masked import MaskedGame
 from interaction_train.game.precision import wide
 from interaction_train.indices.blocks import block_interaction
 from interaction_train.indices.curve import end_coalitions, one_number, require_finite
-from interaction_train.indices.exact import count_players, exact_values
+from interaction_train.indices.exact import NOISE, count_players, exact_values
 from interaction_train.indices.exact_sets import block_shapley_values, multivariate_strength
 from interaction_train.indices.sampled_blocks import sample_between
 from interaction_train.indices.sampled_sets import sample_multivariate, sample_strength
@@ -23,7 +23,6 @@ from interaction_train.indices.sampled_sets import sample_multivariate, sample_s
 EXACT_PLAYERS = 16
 CONTEXTS = 100
 _LARGEST = {True: 12, False: 8}  # sets whose partitions are all compared, of exact values and not
-_NOISE = 16  # units in the last place that four values and what a network does before may be off by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +122,7 @@ class _Exact(Source):
         self._v = v.detach().flatten()
         require_finite(self._v[None])
         self.names = tuple(map(str, range(self.n)))
-        self.noise = _NOISE * torch.finfo(v.dtype).eps * float(self._v.abs().max())
+        self.noise = NOISE * torch.finfo(v.dtype).eps * float(self._v.abs().max())
 
     def between(
         self, a: Sequence[Sequence[int]], b: Sequence[Sequence[int]]
@@ -159,7 +158,7 @@ class _Sampled(Source):
         self.n, self._game, self._contexts, self._seed = game.n, game, contexts, seed
         ends = one_number(game(end_coalitions(game)))
         require_finite(ends)
-        self.noise = _NOISE * torch.finfo(ends.dtype).eps * float(ends.abs().max())
+        self.noise = NOISE * torch.finfo(ends.dtype).eps * float(ends.abs().max())
         self.evaluations = 2
 
     def between(

@@ -24,9 +24,7 @@ _SPLIT_SEED = 0  # of every run, so that runs share their validation and test se
 class PartsDataModule(LightningDataModule, ABC):
     """Loads the parts that ``setup()`` of a subclass, a dataclass with these fields, puts there."""
 
-    if (
-        TYPE_CHECKING
-    ):  # jsonargparse reads a class's annotations with the names of a subclass's file
+    if TYPE_CHECKING:  # jsonargparse would look these types up in a subclass's file
         batch_size: int
         val_fraction: float
         test_fraction: float

@@ -112,10 +112,9 @@ def _sample(name: str, x: Tensor, data: Any, players: str | None) -> Input:
         raise InputError("players", repr(players), f"{kind!r}, as the samples are {x.dtype}")
     if kind == "tokens":
         return Input(name, x, resolve_players(kind))
-    columns, groups = getattr(data, "column_names", None), getattr(data, "groups", None)
-    if not groups:
-        return Input(name, x, FeaturePlayers(), getattr(data, "feature_names", None))
-    return Input(name, x, FeaturePlayers(groups), columns)
+    if groups := getattr(data, "groups", None):
+        return Input(name, x, FeaturePlayers(groups))
+    return Input(name, x, FeaturePlayers(), getattr(data, "feature_names", None))
 
 
 def _players(players: str, x: Tensor, fitting: Fitting, size: tuple[int, ...]) -> Players:

@@ -104,7 +104,9 @@ class GameBatch:
             blocks = [self._block(games[k], wanted[k], rows) for k, rows in chunk]
             own = [self.games[games[k]] for k, _ in chunk]
             values = (
-                checkpoint(_values, own, blocks, self.pad, use_reentrant=False)
+                checkpoint(
+                    _values, own, blocks, self.pad, use_reentrant=False, preserve_rng_state=False
+                )
                 if saved
                 else _values(own, blocks, self.pad)
             )

@@ -66,9 +66,7 @@ def special_ids(model: object) -> SpecialIds | None:
 
 def kept_tokens(model: object, ids: Tensor) -> Tensor:
     """Which of the ids are always present, bool, as :func:`special_ids` of the network says."""
-    special = special_ids(model)
-    kept = () if special is None else special.kept
-    return sum((ids == one for one in kept), torch.zeros_like(ids, dtype=torch.bool))
+    return _kept(special_ids(model), ids)
 
 
 def token_baseline(model: object, mask_id: float | None, ids: Tensor) -> Tensor:
@@ -88,4 +86,9 @@ def token_baseline(model: object, mask_id: float | None, ids: Tensor) -> Tensor:
     if mask_id < 0:
         raise InputError("baseline", mask_id, f"a token's id, as the inputs are {ids.dtype}")
     shown = filling("baseline", mask_id, ids)
-    return torch.where(kept_tokens(model, ids), ids, shown)
+    return torch.where(_kept(special, ids), ids, shown)
+
+
+def _kept(special: SpecialIds | None, ids: Tensor) -> Tensor:
+    kept = () if special is None else special.kept
+    return sum((ids == one for one in kept), torch.zeros_like(ids, dtype=torch.bool))

@@ -26,7 +26,7 @@ from interaction_train.game.masked import ROWS, MaskedGame
 from interaction_train.game.precision import wide, wide_dtype
 
 CELLS = 2**21  # numbers in one block of a sum over coalitions
-_NOISE = 16  # units in the last place that four values and what a network does before may be off by
+NOISE = 16  # units in the last place that four values and what a network does before may be off by
 
 
 def all_coalitions(n: int, device: torch.device | str | None = None) -> Tensor:
@@ -167,7 +167,7 @@ def multi_order_interactions(v: Tensor, computed_in: torch.dtype | None = None) 
     if eps > 1e-4:  # half precision, whose steps are as large as interactions: nothing is known
         return orders.to(v)
     # Sums in float32 are rounded too, of many more coalitions than a pair's.
-    units = _NOISE if orders.dtype is torch.float64 else _NOISE * orders.shape[-1] ** 2 / 4
+    units = NOISE if orders.dtype is torch.float64 else NOISE * orders.shape[-1] ** 2 / 4
     noise = units * eps * v.detach().abs().amax(-1).to(orders)
     return orders.masked_fill(orders.abs() < noise[..., None, None, None], 0).to(v)
 
