@@ -135,12 +135,10 @@ def work(study: Study, data: str, seed: int, **size: Any) -> Summary:
         fine = size["fine"]
         metric = it.InteractionSpectrum(
             it.GridPlayers(*fine["grid"]), ratios=RATIOS, contexts=fine["contexts"],
-            pairs=it.RandomPairs(1, fine["players"]), groups="label", chunk_size=512,
+            pairs=it.AllPairs(), groups="label", chunk_size=512,
         )  # fmt: skip
-        places = torch.cat(
-            [(y == k).nonzero().flatten()[: fine["images"]] for k in range(len(names(data)))]
-        )
-        metric.update(network, x[places], y[places])
+        first = [(y == k).nonzero().flatten()[: fine["images"]] for k in range(len(names(data)))]
+        metric.update(network, x[torch.cat(first)], y[torch.cat(first)])
         for k, one in split_groups(metric.compute()).items():
             told = summary["classes"][names(data)[k]]
             told["fine flexibility"] = float(one["flexibility_corrected"])
@@ -149,14 +147,14 @@ def work(study: Study, data: str, seed: int, **size: Any) -> Summary:
     return summary
 
 
-def maps(network: nn.Module, x: Tensor, y: Tensor, grid: list[int], contexts: int) -> Summary:
+def maps(network: nn.Module, x: Tensor, y: Tensor, grid: list[int], **options: Any) -> Summary:
     """Σ_j |I^(m)(i,j)| of the first image of each class."""
     first = torch.tensor([int((y == k).nonzero()[0]) for k in y.unique().tolist()])
     absent = it.input_baseline(network, None, x)
     game = it.MaskedGame(
         network, x[first], absent, it.GridPlayers(*grid), "log_odds", y[first], chunk_size=512
     )
-    found = interaction_maps(game, contexts, partners=4)
+    found = interaction_maps(game, **options)
     return {
         "images": x[first].tolist(),
         "labels": y[first].tolist(),
@@ -175,12 +173,7 @@ def by_seed(
     return [[run[name][measure] for name in classes] for run in runs]
 
 
-def units(values: Sequence[Sequence[float]]) -> list[float]:
-    """What errors are over: the seeds' means over classes, or the classes of a single seed."""
-    return common.units(values)
-
-
-def between(found: Mapping[str, Summary], part: Part, name: str) -> list[float]:
+def between(found: Mapping[str, Summary], name: str) -> list[float]:
     """How far a class's J(m) of each network is from their mean, in total variation."""
     shapes = torch.tensor([run["classes"][name]["shape"] for run in found.values()])
     return ((shapes - shapes.mean(0)).abs().sum(-1) / 2).tolist()
@@ -190,7 +183,7 @@ def add_between(found: Mapping[str, Summary], part: Part) -> None:
     """Put it among the measures, where there are several networks."""
     if len(part.seeds) > 1:
         for name in names(part.data):
-            for run, value in zip(found.values(), between(found, part, name), strict=True):
+            for run, value in zip(found.values(), between(found, name), strict=True):
                 run["classes"][name]["between networks"] = value
 
 
@@ -220,7 +213,7 @@ def checks(found: Mapping[str, Summary], part: Part) -> list[Check]:
         result.append(Check(says, change.clearly(sign), numbers))
 
     def get(measure: str, kind: str) -> list[float]:
-        return units(by_seed(found, part, measure, KINDS.get(kind, names(part.data))))
+        return common.units(by_seed(found, part, measure, KINDS.get(kind, names(part.data))))
 
     if part.data == "textures":
         told = found[f"seed_{part.seeds[0]}"]["classes"][CLASSES[0]]
@@ -276,7 +269,7 @@ def figure(found: Mapping[str, Summary], part: Part) -> Figure:
                 label = measure if kind == next(iter(groups)) and len(measures) > 1 else None
                 axes.errorbar(
                     values, places, xerr=errors, fmt="o", label=label,
-                    color=None if len(measures) == 1 else f"C{measures.index(measure)}",
+                    color=None if len(measures) == 1 else f"C{3 + measures.index(measure)}",
                 )  # fmt: skip
     spectra.set(xlabel="order m of 3 × 3 cells", ylabel="J(m)", title=f"{part.data}: spectra")
     spectra.set_ylim(bottom=0)
