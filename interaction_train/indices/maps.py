@@ -18,7 +18,7 @@ from interaction_train.indices.curve import one_number, require_finite
 from interaction_train.indices.exact import all_coalitions, multi_order_interactions
 from interaction_train.indices.readings import plug_in, split_sign
 from interaction_train.indices.sampled_pairs import resolve_orders, sample_multi_order
-from interaction_train.sampling.pairs import AllPairs, PairBlocks, PairSampler
+from interaction_train.sampling.pairs import PairBlocks, PairSampler
 from interaction_train.sampling.random import Draws
 
 LEVELS = (0.1, 0.5, 0.9)
@@ -36,7 +36,7 @@ class InteractionMaps:
         split_sign: ``(B, M, n)``, biased down.
         exact: of each order, whether all contexts were taken with all partners: then both readings
             are the value itself.
-        partners: how many partners j each player had; of n − 1 the sum is scaled up to all.
+        partners: how many partners j each player had, at least; the sum is scaled up to n − 1.
     """
 
     orders: tuple[int, ...]
@@ -54,10 +54,13 @@ class InteractionMaps:
 
 
 class Partners(PairSampler):
-    """Every player with the same number of partners, drawn evenly; all pairs equally likely.
+    """All pairs inside random blocks that cover all players, of sizes as equal as can be.
+
+    So every player has partners, and every pair is equally likely. Blocks overlap by a player where
+    they must.
 
     Args:
-        number: partners of each player, at least 1; rounded up to an even number, at most all.
+        number: about how many partners each player has, at least 1.
 
     Raises:
         InputError: fewer.
@@ -68,18 +71,19 @@ class Partners(PairSampler):
         self.number = number
 
     def count(self, n: int) -> int:
-        """How many partners each of n players has."""
-        return min(n - 1, self.number + self.number % 2)
+        """How many partners each of n players has at least."""
+        return -(-n // self._blocks(n)) - 1
 
     def blocks(self, players: Players, shape: Sequence[int], draws: Draws) -> PairBlocks:
         n = players.count(shape)
-        if self.count(n) >= n - 1:
-            return AllPairs().blocks(players, shape, draws)
-        # On a circle in random order each is paired with those next to it.
-        circle = draws.bits("partners", n).argsort(-1)[:, None]
-        first = torch.arange(n).repeat_interleave(self.count(n) // 2)
-        step = torch.arange(1, self.count(n) // 2 + 1).repeat(n)
-        return PairBlocks(circle, torch.stack([first, (first + step) % n], 1))
+        size, number = self.count(n) + 1, self._blocks(n)
+        starts = torch.arange(number) * n // number
+        places = (starts[:, None] + torch.arange(size)).to(draws.content.device, non_blocking=True)
+        order = draws.bits("partners", n).argsort(-1)
+        return PairBlocks(order[:, places], torch.triu_indices(size, size, 1).T)
+
+    def _blocks(self, n: int) -> int:
+        return max(1, round(n / (self.number + 1)))
 
 
 def interaction_map(
@@ -133,7 +137,7 @@ def interaction_maps(
         contexts: contexts per pair and order, in the mean over pairs; at least 2.
         orders: numbers of players in the context, 0 … n−2, or
         ratios: parts of n−2; default: :data:`LEVELS`.
-        partners: how many partners of each player are looked at, rounded up to an even number.
+        partners: about how many partners of each player are looked at.
         seed: seed of the draws, which otherwise depend on a sample's content alone.
 
     Raises:

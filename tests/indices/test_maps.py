@@ -12,7 +12,11 @@ from interaction_train.indices import (
     interaction_map,
     interaction_maps,
     multi_order_interactions,
+    sample_multi_order,
 )
+from interaction_train.indices.maps import Partners
+from interaction_train.sampling.pairs import AllPairs, PairBlocks
+from interaction_train.sampling.random import Draws
 from tests.indices.test_sampled import LABELS, images, network
 
 
@@ -56,12 +60,38 @@ def test_end_orders_of_many_players_are_exact():
     for k in range(3):  # in the middle no context differs from another
         torch.testing.assert_close(found.plug_in[:, k], expected)
         torch.testing.assert_close(found.split_sign[:, k], expected)
-    some = interaction_maps(pairs, 2, orders=[0], partners=3)
-    assert (some.exact, some.partners, some.told(0)) == ((False,), 4, "plug-in, 4 partners")
-    draws = torch.stack([interaction_map(pairs, 0, 2, partners=3, seed=k) for k in range(300)])
-    error = draws.std(0) / 300**0.5
-    assert ((draws.mean(0) - expected) / error).abs().max() < 4
-    assert bool((error > 0).all())  # every player had partners in every draw
+    some = interaction_maps(pairs, 2, orders=[0, 20], partners=3)
+    assert (some.exact, some.partners, some.told(0)) == ((False,) * 2, 3, "plug-in, 3 partners")
+    for order in (0, 20):  # partners are drawn, and drawn evenly
+        draws = torch.stack(
+            [interaction_map(pairs, order, 8, partners=3, seed=k) for k in range(60)]
+        )
+        error = draws.std(0) / 60**0.5
+        assert ((draws.mean(0) - expected) / error).abs().max() < 4
+        assert bool((error > 0).all())  # every player had partners in every draw
+
+
+@pytest.mark.parametrize(("n", "number"), [(7, 2), (9, 8), (36, 4), (49, 16), (256, 16), (2, 1)])
+def test_every_player_has_partners_and_no_pair_comes_twice(n, number):
+    choice = Partners(number)
+    pairs = choice.blocks(UnitPlayers(), (n,), Draws(torch.arange(3))).pairs
+    for own in pairs:
+        times = torch.bincount(own.flatten(), minlength=n)
+        assert int(times.min()) == choice.count(n)
+        assert int(times.max()) <= 2 * choice.count(n)
+        assert len({tuple(sorted(pair)) for pair in own.tolist()}) == len(own)
+    assert abs(choice.count(n) - number) <= max(1, number // 2)
+
+
+def test_some_pairs_of_a_block_are_refused_between_the_end_orders():
+    class Chain(AllPairs):
+        def blocks(self, players, shape, draws):
+            whole = super().blocks(players, shape, draws)
+            return PairBlocks(whole.members, whole.edges[:5])
+
+    with pytest.raises(InputError, match="pairs: got 5 pairs of blocks of 9"):
+        sample_multi_order(game(), Chain(), 4, orders=[3])
+    assert sample_multi_order(game(), Chain(), 4, orders=[0]).value.shape == (3, 1, 5)
 
 
 def test_readings_hold_the_truth_between_them():
