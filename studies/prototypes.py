@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import common
 import torch
@@ -28,12 +28,13 @@ import interaction_train as it
 from interaction_train.callbacks.samples import spread
 from interaction_train.game.payoffs import log_odds
 from interaction_train.revising import Revision, revise_image
+from interaction_train.revising.changes import Kind
+from interaction_train.revising.sets import Choice
 from interaction_train.tracking.figures import new_panels
 from interaction_train.tracking.style import styled
 
-PROTOTYPICAL, RANDOM = "prototypical", "random"
-CHANGES: tuple[Literal["colour", "pixels"], ...] = ("colour", "pixels")
-SETS: tuple[Literal["prototypical", "random"], ...] = (PROTOTYPICAL, RANDOM)
+CHANGES: tuple[Kind, ...] = ("colour", "pixels")
+SETS: tuple[Choice, ...] = ("prototypical", "random")
 OWN = "own"
 OTHER_SEED = 1000  # between the seeds of a network and of its likes
 

@@ -10,7 +10,7 @@ from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import all_logits
 from interaction_train.indices.exact import CELLS, all_coalitions, dividends, exact_values
 
-_MOST = 16  # players: of every coordinate 65 536 numbers
+MOST = 16  # players: of every coordinate 65 536 numbers
 
 
 def feature_dividends(game: MaskedGame, *, grad: bool = False) -> Tensor:
@@ -54,8 +54,8 @@ def _values(game: MaskedGame, grad: bool) -> Tensor:
     if game.payoff is not all_logits:
         got = getattr(game.payoff, "__name__", "a callable")
         raise InputError("game", f"the payoff {got}", "the payoff 'all', of every coordinate")
-    if game.n > _MOST:
-        expected = f"at most {_MOST}; fewer players (a coarser grid) will do"
+    if game.n > MOST:
+        expected = f"at most {MOST}; fewer players (a coarser grid) will do"
         raise InputError("game", f"{game.n} players", expected)
     if not grad:
         return exact_values(game)
