@@ -11,7 +11,8 @@ from torch import Tensor
 from interaction_train.errors import InputError, one_of
 from interaction_train.metrics.rows import Statistics
 
-Groups = Literal["label", "correct", "given"] | Callable[[Tensor, Tensor, Tensor], Tensor]
+GroupFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
+Groups = Literal["label", "correct", "given"] | GroupFunction
 """How samples are grouped: by their labels; wrong (0) against right (1); by ids that come with
 them; or by a function of x ``(B, ...)``, labels ``(B,)`` and logits ``(B, classes)`` → ids."""
 _NAMED = ("label", "correct", "given")
@@ -69,3 +70,17 @@ def by_group(statistics: Callable[[Tensor], Statistics], rows: Tensor, ids: Tens
         f"group_{key}": torch.stack([one[key] for one in shaped])[: len(found)] for key in shaped[0]
     }
     return {"groups": groups, **result}
+
+
+def split_groups(result: Statistics) -> dict[int, Statistics]:
+    """Of a metric's result the groups alone: id → what the metric would give for it alone."""
+    ids, begin = result["groups"].reshape(-1), "group_"  # torchmetrics drops the axis of one group
+    columns = {
+        key.removeprefix(begin): result[key].reshape(len(ids), -1)
+        for key in result
+        if key.startswith(begin)
+    }
+    return {
+        group: {key: values[k].squeeze() for key, values in columns.items()}
+        for k, group in enumerate(ids.tolist())
+    }

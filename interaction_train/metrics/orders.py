@@ -22,6 +22,7 @@ from interaction_train.indices.sampled_pairs import (
 )
 from interaction_train.metrics.base import PairMetric
 from interaction_train.metrics.flexibility import flexibility
+from interaction_train.metrics.groups import split_groups
 from interaction_train.metrics.rows import COLUMNS, Statistics, disentanglement, spectrum, strength
 from interaction_train.sampling.pairs import NeighbourPairs, PairSampler
 from interaction_train.tracking.figures import draw_spectrum, legend_below, new_figure
@@ -76,16 +77,16 @@ class OrderMetric(PairMetric):
         one_of("reading", reading, self.readings)
         value = self.compute() if val is None else val
         figure, axes = new_figure() if ax is None else (cast(Figure, ax.figure), ax)
-        name, orders = f"{self.letter}_{reading}", list(self.ratios)
-        numbers = [value[key].tolist() for key in (name, f"{name}_stderr")]
-        told = {reading.replace("_", "-"): numbers}
+        name, told = f"{self.letter}_{reading}", {reading.replace("_", "-"): value}
         if "groups" in value:
-            of_groups = (value[f"group_{key}"].tolist() for key in (name, f"{name}_stderr"))
-            names = (f"group {group}" for group in value["groups"].tolist())
-            told |= dict(zip(names, map(list, zip(*of_groups, strict=True)), strict=True))
+            told |= {f"group {one}": found for one, found in split_groups(value).items()}
         curves = {
-            key: {"orders": orders, "value": numbers[0], "stderr": numbers[1]}
-            for key, numbers in told.items()
+            key: {
+                "orders": list(self.ratios),
+                "value": found[name].reshape(-1).tolist(),
+                "stderr": found[f"{name}_stderr"].reshape(-1).tolist(),
+            }
+            for key, found in told.items()
         }
         draw_spectrum(axes, curves)
         axes.set(xlabel="order m/(n−2)", ylabel=f"{self.letter}(m)", title=self.title(value))
