@@ -98,8 +98,8 @@ def work(study: Study, data: str, seed: int, **size: Any) -> Summary:
         for sets in SETS:
             revision = revise_image(
                 judges[OWN], size["layer"], x, it.GridPlayers(*size["grid"]),
-                size["strengthen"], size["weaken"], steps=size["steps"], change=change,
-                sets=sets, seed=seed,
+                size["strengthen"], size["weaken"], weight=size["weight"],
+                steps=size["steps"], change=change, sets=sets, seed=seed,
             )  # fmt: skip
             summary[f"{change}, {sets}"] = told(revision, judges, y)
     return summary
