@@ -16,6 +16,7 @@ from interaction_train.callbacks.samples import is_fast, population, spread
 from interaction_train.concepts.features import MOST
 from interaction_train.errors import InputError, at_least, one_of
 from interaction_train.game.absence import Baseline, input_baseline
+from interaction_train.game.evaluation import inner_modules
 from interaction_train.game.layers import find_layer
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import PAYOFFS, log_odds
@@ -116,7 +117,8 @@ class VisualConcepts(Monitor):
             at_least(name, value, least)
         one_of("change", change, list(CHANGES))
         one_of("payoff", payoff, [name for name in PAYOFFS if name != "all"])
-        self.layer, self.n_samples, self.weight, self.steps = layer, n_samples, weight, steps
+        self.layer, self._layer = layer, self.adapter.layer_name(layer)
+        self.n_samples, self.weight, self.steps = n_samples, weight, steps
         self.change, self.contexts, self.payoff = change, contexts, payoff
         self.baseline, self.chunk_size = baseline, chunk_size
         self._names = self.players.names((rows, cols))
@@ -124,7 +126,8 @@ class VisualConcepts(Monitor):
         self._shown: tuple[Tensor, InteractionMaps, list[Revision]] | None = None
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        find_layer(self.adapter.network(pl_module, None), self.layer)
+        if self.layer not in inner_modules(pl_module):  # which may be found to be the network
+            find_layer(self.adapter.network(pl_module, None), self._layer)
         self.require_baseline(self.baseline, pl_module)
 
     def measure(self, trainer: Any, loader: Any) -> Result:
@@ -132,9 +135,8 @@ class VisualConcepts(Monitor):
             return {}
         fast = is_fast(trainer)
         places = spread(population(loader), 2 if fast else self.n_samples)
-        network, (x, y) = self.network(trainer, loader), self.samples(trainer, loader, places)
-        with torch.inference_mode(False), torch.enable_grad():
-            x, y = x.clone(), y.clone()
+        with torch.inference_mode(False):  # whose tensors have no gradients, a Normalize's either
+            network, (x, y) = self.network(trainer, loader), self.samples(trainer, loader, places)
             absent = input_baseline(network, self.baseline, x)
             game = MaskedGame(
                 network, x, absent, self.map_players, self.payoff, y, chunk_size=self.chunk_size
@@ -169,7 +171,7 @@ class VisualConcepts(Monitor):
 
     def _revised(self, network: nn.Module, x: Tensor, m1: int, m2: int, steps: int) -> Revision:
         return revise_image(
-            network, self.layer, x, self.players, m2, m1, weight=self.weight, steps=steps,
+            network, self._layer, x, self.players, m2, m1, weight=self.weight, steps=steps,
             change=self.change, baseline=self.baseline, chunk_size=self.chunk_size,
         )  # fmt: skip
 

@@ -59,7 +59,7 @@ class ColourChange(Change):
 
     Args:
         x: images ``(B, C, H, W)`` of one or three channels.
-        players: whose cells they are; pixels of no player stay as they are.
+        players: whose cells they are.
 
     Raises:
         InputError: other images, or players that are no regions of them.

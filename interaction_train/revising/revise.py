@@ -113,12 +113,13 @@ def revise_image(
     parameters = family.start.clone().requires_grad_()
     optimizer, history = torch.optim.Adam([parameters], step_size, eps=_LEAST), []
     for _ in range(steps):
-        found = sums(strengths_of(family.images(parameters), grad=True))
-        if not found.requires_grad:
-            got = f"{layer!r}, whose output has no gradient with respect to the input"
-            raise InputError("layer", got, "one that can be differentiated")
-        # Not backward, which would leave gradients on the network's weights.
-        (gradient,) = torch.autograd.grad((signs * found).sum(), parameters)
+        with torch.enable_grad():
+            found = sums(strengths_of(family.images(parameters), grad=True))
+            if not found.requires_grad:
+                got = f"{layer!r}, whose output has no gradient with respect to the input"
+                raise InputError("layer", got, "one that can be differentiated")
+            # Not backward, which would leave gradients on the network's weights.
+            (gradient,) = torch.autograd.grad((signs * found).sum(), parameters)
         largest = gradient.abs().amax(tuple(range(1, gradient.dim())), keepdim=True)
         parameters.grad = gradient / largest.clamp(min=torch.finfo(largest.dtype).tiny)
         optimizer.step()

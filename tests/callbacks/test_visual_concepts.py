@@ -106,14 +106,23 @@ def test_files_logs_and_report_tell_what_the_functions_say(command, change, tmp_
     assert all(p.grad is None for p in net.parameters())
 
 
-def test_images_that_are_no_pictures_have_no_figures(tmp_path):
+def test_data_that_are_normalised_and_no_pictures(tmp_path):
+    """The same as pixels into a network that normalises; the layer keeps its name."""
+    statistics = {"mean": (0.3, 0.4), "std": (0.2, 0.3)}
     with torch.random.fork_rng():
-        net = it.models.DigitsNet(in_channels=2, width=4, mean=(0.3, 0.4), std=(0.3, 0.3))
+        net = it.models.DigitsNet(in_channels=2, width=4, **statistics)
     x = torch.rand(4, 2, 8, 8, generator=torch.Generator().manual_seed(2))
-    folder = measured(tmp_path, net, x, torch.arange(4), monitor(change="pixels", n_samples=1))
-    assert not list(folder.glob("*.png"))
-    result = json.loads((folder / "visual_concepts.json").read_text())
-    assert math.isnan(result["revisions"][0]["strengthened"]["stderr"])
+    y, options = torch.arange(4), {"n_samples": 1, "weaken": [4], "change": "pixels"}
+    folders = [measured(tmp_path / "a", net, x, y, monitor(**options))]
+    moved, net.normalize = net.normalize(x), nn.Identity()
+    watching = monitor(**options, normalization=statistics)
+    folders.append(measured(tmp_path / "b", net, moved, y, watching))
+    results = [json.loads((f / "visual_concepts.json").read_text()) for f in folders]
+    assert not any(list(folder.glob("*.png")) for folder in folders)
+    assert math.isnan(results[0]["revisions"][0]["strengthened"]["stderr"])
+    one, other = (result["revisions"][0]["images"][0] for result in results)
+    assert other["strengthened"] == pytest.approx(one["strengthened"], rel=1e-3)
+    assert [s["players"] for s in other["sets"]] == [s["players"] for s in one["sets"]]
 
 
 def test_from_the_command_line(tmp_path, capsys):

@@ -147,7 +147,8 @@ def test_no_result_depends_on_the_batch_or_the_chunk(sets):
     model, x = rgb().double(), images(3, 3, 8).double()
     options = {"layer": "features.5", "strengthen": 3, "weaken": 4, "sets": sets, "seed": 1}
     together = revise(model, x, **options)
-    alone = revise(model, x[1:2], chunk_size=7, **options)
+    with torch.no_grad():  # as in a validation
+        alone = revise(model, x[1:2], chunk_size=7, **options)
     assert torch.equal(together.strengthened[1:2], alone.strengthened)
     assert torch.allclose(together.image[1:2], alone.image, atol=1e-8)
     assert torch.allclose(together.history[1:2], alone.history)
@@ -208,6 +209,8 @@ def test_a_cell_changes_by_its_own_settings_alone():
     plain = image[0][:, cell]
     assert torch.allclose(plain, plain[:, :1], atol=1e-6)
     assert (plain - x[0][:, cell]).abs().max() > 1e-3
+    own = it.SegmentPlayers(GRID.cells((3, 8, 8)).expand(2, -1, -1))  # a map for each image
+    assert torch.equal(ColourChange(x, own).images(parameters), image)
     leaves = (0.5 * torch.rand(2, 4, 4, dtype=torch.float64)).requires_grad_()
     inside = ColourChange(0.3 + 0.2 * x.double(), GRID)
     assert torch.autograd.gradcheck(inside.images, leaves)
