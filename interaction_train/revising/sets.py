@@ -50,7 +50,7 @@ def choose_sets(
 def without_interaction(strengths: Tensor) -> Tensor:
     """Samples whose sets of two or more players add no more than rounding does, bool ``(B,)``."""
     n = strengths.shape[-1].bit_length() - 1
-    sets = several(n, strengths.device)
-    single = strengths.sum(-1) - strengths[:, sets].sum(-1)  # no value of theirs alone is larger
-    noise = NOISE * torch.finfo(strengths.dtype).eps * 2 ** (n / 2) * single
-    return strengths[:, sets].amax(-1) <= noise
+    joint = all_coalitions(n, strengths.device).sum(1) > 1
+    reach = strengths[:, ~joint].sum(-1)  # without interaction no value is larger
+    noise = NOISE * torch.finfo(strengths.dtype).eps * 2 ** (n / 2) * reach
+    return strengths[:, joint].amax(-1) <= noise
