@@ -70,7 +70,8 @@ class SampledMetric(Monitor):
         players: in place of the grid, columns of a table for instance. Sentences are measured as
             the loader fills them up: padding takes part as players that do nothing.
         groups: measures groups of samples too: by ``"label"``, wrong against right ones
-            (``"correct"``), or a function of x, labels and logits that gives ids ``(B,)``.
+            (``"correct"``), or a function of x, labels and logits that gives ids ``(B,)``; on the
+            command line its path, and it must say that it returns a Tensor.
         group_names: the names of the groups 0, 1, …; then, and with ``"correct"``, values of
             groups are logged, under ``group/<name>/``; else they are in the table, figure and files
             alone, as no logged key depends on data.

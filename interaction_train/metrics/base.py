@@ -165,8 +165,9 @@ class PairMetric(InteractionMetric):
     """A metric of interactions in the game of a sample's own players.
 
     With ``groups`` the result has in addition ``groups``, the G ids that came, ascending, and every
-    other key for each group as ``group_<key>``, ``(G, ...)``. Every sample is in one of them, so
-    that means over all samples are those of the groups, weighted with ``group_samples``.
+    other key for each group as ``group_<key>``, ``(G, ...)``, which
+    :func:`~interaction_train.metrics.groups.split_groups` takes apart. Every sample is in one of
+    them, so that means over all samples are those of the groups, weighted with ``group_samples``.
 
     Args:
         payoff: what the game reads off the logits, one number per sample.

@@ -75,6 +75,8 @@ def by_group(statistics: Callable[[Tensor], Statistics], rows: Tensor, ids: Tens
 def split_groups(result: Statistics) -> dict[int, Statistics]:
     """Of a metric's result the groups alone: id → what the metric would give for it alone."""
     ids, begin = result["groups"].reshape(-1), "group_"  # torchmetrics drops the axis of one group
+    if len(ids) == 0:
+        return {}
     columns = {
         key.removeprefix(begin): result[key].reshape(len(ids), -1)
         for key in result
