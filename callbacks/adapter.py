@@ -146,6 +146,10 @@ class Adapter:
         layer = _as(self.layer, x)
         return network if layer is None else nn.Sequential(layer, network)
 
+    def layer_name(self, layer: str) -> str:
+        """The dotted name in :meth:`network` of a layer of the module's network."""
+        return layer if self.layer is None else f"1.{layer}"
+
     def read(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Inputs and int64 labels ``(B,)`` of a batch, or InputError; 0 and 1 may be floats."""
         keys = self.keys

@@ -19,7 +19,7 @@ FLOORS = [  # from the ground up; a room imports from its own floor's room and f
     {"indices"},
     {"losses", "models", "data", "concepts", "attributions"},
     {"baselines"},
-    {"training", "metrics", "explaining"},
+    {"training", "metrics", "explaining", "revising"},
     {"attacks"},
     {"callbacks"},
     {"cli"},
