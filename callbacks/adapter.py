@@ -184,7 +184,10 @@ class Adapter:
 
 def _as(layer: Normalize | None, like: Tensor | None) -> Normalize | None:
     """On a tensor's device, in its dtype; a copy, or half precision would round it for good."""
-    return layer if layer is None or like is None else copy.deepcopy(layer).to(like)
+    if layer is None or like is None:
+        return layer
+    with torch.inference_mode(False):  # whose tensors, in the loops of test, admit no gradients
+        return copy.deepcopy(layer).to(like)
 
 
 def with_inputs(batch: Any, key: int | str, x: Tensor) -> Any:
