@@ -1,0 +1,4 @@
+"""Interactions of many players from few coalitions: all Walsh coefficients in closed form."""
+
+from interaction_train.recovery.fit import fit_rows as fit_rows, fit_walsh as fit_walsh
+from interaction_train.recovery.model import WalshModel as WalshModel
