@@ -86,14 +86,14 @@ class WalshModel:
         def own(samples: Tensor, rho: Tensor, noise: Tensor) -> Tensor:
             rows = asked if asked.dim() == 2 else asked[samples]
             kernel = walsh_kernel(rows, self._z, rho)
-            return (kernel @ self._alpha[samples].unsqueeze(-1)).squeeze(-1)
+            return (kernel @ self.alpha[samples].unsqueeze(-1)).squeeze(-1)
 
         return self._mean.unsqueeze(-1) + self._by_setting(own)
 
     def coefficient(self, sets: Sets) -> Tensor:
         """ĉ_S, ``(B, k)``, in the unit of the payoff; that of ∅ is the mean."""
         members = self._members(sets)
-        found = (self._alpha.unsqueeze(-2) @ self._characters(members)).squeeze(-2)
+        found = (self.alpha.unsqueeze(-2) @ self._characters(members)).squeeze(-2)
         found = found * log_prior(members, self.rho).exp()
         return torch.where(members.any(-1), found, self._mean.unsqueeze(-1))
 
@@ -109,7 +109,7 @@ class WalshModel:
 
     def shapley(self) -> Tensor:
         """Shapley values, ``(B, n)``."""
-        return shapley_of(self._z, self._alpha, self.rho)
+        return shapley_of(self._z, self.alpha, self.rho)
 
     def banzhaf(self) -> Tensor:
         """Banzhaf values −2 ĉ_i, ``(B, n)``: mean gains over all coalitions of the others."""
@@ -118,14 +118,14 @@ class WalshModel:
 
     def pairs(self) -> Tensor:
         """Shapley interaction indices I^Shap(i,j), ``(B, n, n)``: symmetric, 0 on the diagonal."""
-        return pairs_of(self._z, self._alpha, self.rho)
+        return pairs_of(self._z, self.alpha, self.rho)
 
     def spectrum(self) -> Tensor:
         """Shares Σ_{|S|=d} ĉ_S² of the variance over all coalitions, ``(B, D)``, d = 1 … D.
 
         D is n, or 10 where there are more players; the last share is then that of all d ≥ 10.
         """
-        orders = order_variances(self._z, self._alpha, self.rho)[:, 1:].clamp(min=0)
+        orders = order_variances(self._z, self.alpha, self.rho)[:, 1:].clamp(min=0)
         if self.n > _ORDERS:
             first, rest = orders.split([_ORDERS - 1, orders.shape[-1] - _ORDERS + 1], -1)
             orders = torch.cat([first, rest.sum(-1, keepdim=True)], -1)
@@ -162,7 +162,7 @@ class WalshModel:
             after = before - before.square() * explained
             return torch.where(members[samples].any(-1), after, empty)
 
-        scale = (self.values * self._alpha).sum(-1) / (self.values.shape[-1] - 1)
+        scale = (self.values * self.alpha).sum(-1) / (self.values.shape[-1] - 1)
         return (self._by_setting(own).clamp(min=0) * scale.unsqueeze(-1)).sqrt()
 
     def _members(self, sets: Sets) -> Tensor:
@@ -182,7 +182,7 @@ class WalshModel:
         constant = (members * inside.unsqueeze(-2)).sum(-1) - strength.sum(-1, keepdim=True)
         absent = (1 + z) / 2 @ members.double().transpose(-1, -2)
         signed = (1 - 2 * (absent % 2)) * (outside + constant.unsqueeze(-2)).exp()
-        found = (self._alpha.unsqueeze(-2) @ signed).squeeze(-2)
+        found = (self.alpha.unsqueeze(-2) @ signed).squeeze(-2)
         return found + self._mean.unsqueeze(-1) * ~members.any(-1)
 
     @cached_property
@@ -190,7 +190,7 @@ class WalshModel:
         return signs(self.coalitions)
 
     @property
-    def _alpha(self) -> Tensor:
+    def alpha(self) -> Tensor:
         """α = P y, ``(B, m)``; their sum is 0."""
         return self._solved[:, : len(self.coalitions)]
 

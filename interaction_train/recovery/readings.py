@@ -70,8 +70,7 @@ def order_variances(z: Tensor, alpha: Tensor, rho: Tensor) -> Tensor:
         kernel = (torch.complex(real, imaginary) + same[:, None, None]).exp()
         complex_alpha = alpha.to(kernel.dtype)
         values.append(((complex_alpha.unsqueeze(-2) @ kernel).squeeze(-2) * complex_alpha).sum(-1))
-    back = torch.fft.irfft(torch.stack(values, -1).conj(), top + 1)
-    return back
+    return torch.fft.irfft(torch.stack(values, -1).conj(), top + 1)
 
 
 def _products(z: Tensor, rho: Tensor, node: float) -> Tensor:
