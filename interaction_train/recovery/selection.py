@@ -6,50 +6,30 @@ import torch
 from torch import Tensor
 
 _GONE = 1e-8  # of a column's variance: what is left of one that others explain
-_ROUNDS = 3  # in which columns go in and the least useful go
 
 
-def select(gram: Tensor, right: Tensor, credit: Tensor, count: int, more: int) -> Tensor:
-    """Columns for a least squares fit, ``(B, more)``; the last ones are the latest to come.
-
-    Forward and backward in turns: what was useful only before others came goes again.
-
-    Args:
-        gram: products of the centred columns, ``(B, K, K)``, K at least ``more``.
-        right: their products with the values, ``(B, K)``.
-        credit: ``(B, K)``, what the squared error that a column explains counts.
-        count: how many stay after a round.
-        more: how many are in before the least useful go.
-    """
-    index = forward(gram, right, credit, more)
-    for _ in range(_ROUNDS - 1):
-        _, left = backward(*picked(gram, right, index))
-        kept = left[:, more - count].int().argsort(dim=-1, descending=True, stable=True)
-        first = index.gather(-1, kept[:, :count])
-        index = forward(gram, right, credit, more, first)
-    return index
-
-
-def forward(
-    gram: Tensor, right: Tensor, credit: Tensor, count: int, first: Tensor | None = None
-) -> Tensor:
+def forward(gram: Tensor, right: Tensor, allowed: Tensor, count: int) -> Tensor:
     """Columns chosen one by one, each for what it explains beside those before, ``(B, count)``.
 
     Orthogonal least squares (Chen, Billings & Luo 1989): what is chosen is taken out of the values
-    and of all other columns. ``first``, ``(B, k)``, are in from the start.
+    and of all other columns.
+
+    Args:
+        gram: products of the centred columns, ``(B, K, K)``, K at least ``count``.
+        right: their products with the values, ``(B, K)``.
+        allowed: bool ``(B, K)``; others are chosen last.
+        count: how many.
     """
     rest, inner = gram.clone(), right.clone()
     least = _GONE * gram.diagonal(dim1=-2, dim2=-1)
     order: list[Tensor] = []
-    for step in range(count):
+    for _ in range(count):
         norms = rest.diagonal(dim1=-2, dim2=-1)
-        gain = credit * inner.square() / norms.clamp(min=1e-300)
-        gain = gain.masked_fill(norms <= least, -1)
+        gain = inner.square() / norms.clamp(min=1e-300)
+        gain = gain.masked_fill((norms <= least) | ~allowed, -1)
         if order:
             gain = gain.scatter(-1, torch.cat(order, -1), -2)
         best = gain.argmax(-1, keepdim=True)
-        if first is not None and step < first.shape[-1]:
-            best = first[:, step : step + 1]
         order.append(best)
         norm = norms.gather(-1, best)
         one = rest.gather(-2, best.unsqueeze(-1).expand(-1, -1, rest.shape[-1])).squeeze(-2)

@@ -13,7 +13,7 @@ from interaction_train.concepts.selection import Surrogate
 from interaction_train.errors import InputError, in_range
 from interaction_train.recovery.candidates import grow
 from interaction_train.recovery.model import WalshModel, r_squared
-from interaction_train.recovery.selection import backward, picked, select
+from interaction_train.recovery.selection import backward, forward, picked
 
 EXPLAINED = 0.5
 _WIDTH = 4  # candidates kept of an order, and columns chosen from, per set wanted
@@ -113,16 +113,13 @@ def _recovered(model: WalshModel, count: int, max_order: int) -> Recovered:
     judges = torch.arange(len(model.coalitions), device=values.device) // 2 % _HELD_BACK == 0
     count = min(count, members.shape[1])
     more = min(_MORE * count, members.shape[1])
-    credit = torch.where(is_or, _OR_CREDIT, 1.0).double()
-    seen = _fits(columns[:, ~judges], values[:, ~judges], credit, count, more)
-    errors = values[:, judges].unsqueeze(-1) - seen.predict(columns[:, judges])
-    # Of count … 0 sets the fewest that are nearly as good as the best.
-    squares = errors.square().mean(-2)
-    allowed = squares.amin(-1) + _NEARLY * values.var(-1, correction=0)
-    fewest = (squares <= allowed.unsqueeze(-1)) * torch.arange(count + 1, device=values.device)
-    found = _fits(columns, values, credit, count, more)
-    constant, value, index = found.at(fewest.argmax(-1))
-
+    pool, limits = (members, is_or, columns, values, judges), (count, more)
+    ands, both = (_chosen(*pool, allowed, *limits) for allowed in (~is_or, torch.ones_like(is_or)))
+    plain = ands.error <= both.error + _NEARLY * values.var(-1, correction=0)
+    constant, value, index = (
+        torch.where(plain.reshape(-1, *[1] * (one.dim() - 1)), one, other)
+        for one, other in zip(ands.fit, both.fit, strict=True)
+    )
     order = value.abs().argsort(dim=-1, descending=True, stable=True)
     order = order[:, : max(1, int((value != 0).sum(-1).max()))]
     index, value = index.gather(-1, order), value.gather(-1, order)
@@ -147,34 +144,41 @@ def _recovered(model: WalshModel, count: int, max_order: int) -> Recovered:
 
 
 @dataclass(frozen=True)
-class _Fits:
-    """Least squares fits on count … 0 of some columns."""
+class _Choice:
+    """Columns that were chosen: their error on the judging rows, and what is fitted to all rows."""
 
-    index: Tensor
-    weights: Tensor
-    constants: Tensor
-
-    def predict(self, columns: Tensor) -> Tensor:
-        """``(B, m, count + 1)`` of all columns ``(B, m, K)``."""
-        own = columns.gather(-1, self.index.unsqueeze(-2).expand(-1, columns.shape[-2], -1))
-        return own @ self.weights.transpose(-1, -2) + self.constants.unsqueeze(-2)
-
-    def at(self, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Constant ``(B,)``, weights ``(B, more)`` and columns of one fit of each sample."""
-        rows = torch.arange(len(place), device=place.device)
-        return self.constants[rows, place], self.weights[rows, place], self.index
+    error: Tensor
+    fit: tuple[Tensor, Tensor, Tensor]
 
 
-def _fits(columns: Tensor, values: Tensor, credit: Tensor, count: int, more: int) -> _Fits:
+def _chosen(members,is_or,columns: Tensor, values: Tensor, judges: Tensor, allowed: Tensor, count: int, more: int):
+    _, weights, index = seen = _fits(columns[:, ~judges], values[:, ~judges], allowed, count, more)
+    own = _picked(columns[:, judges], index)
+    predicted = own @ weights.transpose(-1, -2) + seen[0].unsqueeze(-2)
+    squares = (values[:, judges].unsqueeze(-1) - predicted).square().mean(-2)
+    # Of count … 0 sets the fewest that are nearly as good as the best.
+    enough = squares.amin(-1) + _NEARLY * values.var(-1, correction=0)
+    places = torch.arange(count + 1, device=values.device)
+    place = ((squares <= enough.unsqueeze(-1)) * places).argmax(-1)
+    constants, weights, index = _fits(columns, values, allowed, count, more)
+    rows = torch.arange(len(place), device=place.device)
+    return _Choice(squares[rows, place], (constants[rows, place], weights[rows, place], index))
+
+
+def _fits(columns: Tensor, values: Tensor, allowed: Tensor, count: int, more: int):
     means, mean = columns.mean(-2), values.mean(-1, keepdim=True)
     centred = columns - means.unsqueeze(-2)
     gram = centred.transpose(-1, -2) @ centred
     right = _times(centred.transpose(-1, -2), values - mean)
-    index = select(gram, right, credit, count, more)
+    index = forward(gram, right, allowed, more)
     weights, left = (part[:, more - count :] for part in backward(*picked(gram, right, index)))
     weights = weights * left
     constants = mean - _times(weights, means.gather(-1, index))
-    return _Fits(index, weights, constants)
+    return constants, weights, index
+
+
+def _picked(columns: Tensor, index: Tensor) -> Tensor:
+    return columns.gather(-1, index.unsqueeze(-2).expand(-1, columns.shape[-2], -1))
 
 
 def _candidates(model: WalshModel, grown: Tensor, count: int) -> tuple[Tensor, Tensor]:
