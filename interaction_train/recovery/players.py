@@ -12,7 +12,7 @@ from interaction_train.recovery.kernel import project, signs, walsh_kernel
 _STEPS, _RATE = 30, 0.3  # of Adam, on logarithms
 _DECAY = 0.8, 0.95
 _SPREAD = 2.0  # standard deviation of log(atanh ρ_i) around the single ρ's
-_START = 0.06  # of atanh ρ_i at most: beyond, kernels of many players know no slope
+_START = 0.003, 0.06  # of atanh ρ_i, where kernels of many players know a slope
 _LARGEST = 3.0  # of atanh ρ: ρ = .995
 _LEAST_NOISE = 1e-8  # of the kernel's diagonal
 _HELD_BACK = 5  # every fifth pair of rows judges
@@ -50,7 +50,7 @@ def learn_players(
 
 def _learned(z: Tensor, judges: Tensor, values: Tensor, start: Tensor, fixed_noise: bool) -> Tensor:
     origin = start.clone()
-    origin[:, :-1] = start[:, :-1].clamp(max=math.log(_START))
+    origin[:, :-1] = start[:, :-1].clamp(*map(math.log, _START))
     likeliest = _climb(z[~judges], values[:, ~judges], origin, fixed_noise)
     points = [start, *(origin.lerp(likeliest, share) for share in _SHARES)]
     errors = torch.stack([_error(z, judges, values, point) for point in points])
