@@ -11,10 +11,19 @@ Game = Callable[[np.ndarray], np.ndarray]
 Fourier = Mapping[tuple[int, ...], float]
 
 
+PEERS = {
+    "proxyspex": ("shapiq", "lightgbm"),
+    "spex": ("shapiq", "sparse_transform"),
+}
+"""What each of them needs."""
+
+
 def installed(peer: str) -> bool:
-    """Whether a peer can run here: both need shapiq, ProxySPEX also LightGBM."""
-    needs = {"spex": ["shapiq", "sparse_transform"], "proxyspex": ["shapiq", "lightgbm"]}[peer]
-    return all(find_spec(name) for name in needs)
+    """Whether a peer can run here; if not, what it lacks is printed."""
+    missing = [name for name in PEERS[peer] if find_spec(name) is None]
+    if missing:
+        print(f"{peer} is left out: {', '.join(missing)} not installed (the extras bench and dev).")
+    return not missing
 
 
 def proxyspex(coalitions: np.ndarray, values: np.ndarray) -> Fourier:
