@@ -1,0 +1,50 @@
+"""One ρ and the noise of a Walsh kernel, chosen by leaving rows out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from interaction_train.recovery.kernel import complements, left_out, signs, walsh_kernel
+
+RHOS = (0.003, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
+NOISES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+LEAST_NOISE = 1e-8  # of the kernel's diagonal: rows may be equal
+_ROWS = 512  # that choose ρ, for which more change little
+
+
+def choose_rho(coalitions: Tensor, values: Tensor) -> Tensor:
+    """The ρ of :data:`RHOS` with the least error on rows left out, ``(B,)``, at its best noise."""
+    rows, some = coalitions[:_ROWS], values[:, :_ROWS]
+    rhos = values.new_tensor(RHOS)
+    least = torch.stack([_errors(rows, some, rho).amin(-1) for rho in rhos], -1)
+    return rhos[least.argmin(-1)]
+
+
+def choose_noise(coalitions: Tensor, values: Tensor, rho: Tensor) -> Tensor:
+    """The noise of :data:`NOISES` with the least error on rows left out, ``(B,)``; ρ ``(B,)``."""
+    noise = torch.empty_like(rho)
+    for one in rho.unique():
+        own = rho == one
+        best = _errors(coalitions, values[own], one).argmin(-1)
+        noise[own] = values.new_tensor(NOISES)[best]
+    return noise
+
+
+def _errors(coalitions: Tensor, values: Tensor, rho: Tensor) -> Tensor:
+    """Mean squared errors on rows left out, ``(B, noises)``: one eigendecomposition for all."""
+    z, partner = signs(coalitions), complements(coalitions)
+    spectrum, vectors = torch.linalg.eigh(walsh_kernel(z, z, rho.expand(z.shape[-1])))
+    turned, ones = values @ vectors, vectors.sum(0)
+    errors = []
+    for noise in NOISES:
+        inverse = 1 / (spectrum.clamp(min=0) + noise)
+        sums = vectors @ (inverse * ones)
+        total = sums.sum()
+        alpha = (turned * inverse) @ vectors.T
+        alpha = alpha - alpha.sum(-1, keepdim=True) * sums / total
+        scaled = vectors * inverse
+        variance = (scaled * vectors).sum(-1) - sums.square() / total
+        between = (scaled * vectors[partner]).sum(-1) - sums * sums[partner] / total
+        errors.append(left_out(alpha, variance, between, partner).square().mean(-1))
+    return torch.stack(errors, -1)
