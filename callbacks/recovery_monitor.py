@@ -30,14 +30,15 @@ from interaction_train.game.players import GridPlayers
 from interaction_train.game.precision import wide
 from interaction_train.indices.exact import summable
 from interaction_train.indices.means import told_mean
-from interaction_train.recovery import Rho, WalshModel, budget_curve, fit_rows, strongest
+from interaction_train.recovery import WalshModel, budget_curve, fit_rows, strongest
 from interaction_train.recovery.figure import recovery_figure
-from interaction_train.recovery.model import ORDERS
+from interaction_train.recovery.fit import Rho
 from interaction_train.recovery.rows import drawn
 from interaction_train.tracking.figures import heat_map_figure
 
 _FRESH = 256  # coalitions that R² is measured on
 _CURVE = 5  # budgets of the curve
+_ORDERS = 10  # of a spectrum
 
 
 class RecoveryMonitor(Monitor):
@@ -93,7 +94,7 @@ class RecoveryMonitor(Monitor):
         budget: int = 1024,
         count: int = 12,
         max_order: int = 5,
-        rho: Rho = "loo",
+        rho: Rho = "learned",
         shown: int = 4,
         payoff: str = "log_odds",
         baseline: Baseline | None = None,
@@ -163,7 +164,7 @@ class RecoveryMonitor(Monitor):
         own, values, self._figure = own[kept].long(), values[kept], None
         if not len(own):
             nothing = values[:, 0]
-            orders = nothing.unsqueeze(-1).expand(-1, min(self.n, ORDERS))
+            orders = nothing.unsqueeze(-1).expand(-1, min(self.n, _ORDERS))
             return {**result, **_means(nothing, nothing, orders), "recovered": []}
         coalitions = coalitions.to(values.device)
         fresh = coalitions[budget:], values[:, budget:]
@@ -171,9 +172,11 @@ class RecoveryMonitor(Monitor):
         return {**result, **self._recovered(trainer, loader, own, model)}
 
     def _recovered(self, trainer: L.Trainer, loader: Any, own: Tensor, model: WalshModel) -> Result:
-        budgets = np.geomspace(2 * self.n, len(model.coalitions), _CURVE).round().astype(int)
-        budgets = sorted(set((budgets // 2 * 2).tolist()))  # pairs of complements
-        curve = budget_curve(model, budgets)
+        most = len(model.coalitions)
+        budgets = np.geomspace(2 * self.n, most, _CURVE)[:-1].astype(int) // 2 * 2  # whole pairs
+        budgets = sorted({*budgets.tolist(), most})
+        less = budget_curve(model, budgets[:-1], rho=self.rho) if budgets[1:] else own[:, :0]
+        curve = torch.cat([less, model.r2_holdout.unsqueeze(-1)], 1)
         with warnings.catch_warnings():  # of samples that are not explained: said by each of them
             warnings.filterwarnings("ignore", f".*{NOT_EXPLAINED}")
             found = strongest(model, self.count, self.max_order)
