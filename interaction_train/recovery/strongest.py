@@ -13,14 +13,16 @@ from interaction_train.concepts.selection import Surrogate
 from interaction_train.errors import InputError, in_range
 from interaction_train.recovery.candidates import grow
 from interaction_train.recovery.model import WalshModel, r_squared
-from interaction_train.recovery.selection import backward, forward
+from interaction_train.recovery.selection import backward, picked, select
 
 EXPLAINED = 0.5
 _WIDTH = 4  # candidates kept of an order, and columns chosen from, per set wanted
 _LEAST_WIDTH = 64
 _MORE = 2  # columns that go in before the least useful ones go, per set wanted
+_COLUMNS = 512  # at least, of which the least squares fit chooses
+_OR_CREDIT = 0.9  # of what an OR explains: of two descriptions that do as well, the one by ANDs
 _HELD_BACK = 4  # every fourth pair of rows chooses how many sets
-_NEARLY = 1e-3  # of the variance: what fewer sets may miss
+_NEARLY = 1e-4  # of the variance: what fewer sets may miss
 
 
 @dataclass(frozen=True)
@@ -105,38 +107,38 @@ def strongest(model: WalshModel, count: int, max_order: int = 5) -> Recovered:
 
 def _recovered(model: WalshModel, count: int, max_order: int) -> Recovered:
     width = max(_LEAST_WIDTH, _WIDTH * count)
-    members, is_or = _candidates(model, grow(model, width, max_order), width)
+    members, is_or = _candidates(model, grow(model, width, max_order), max(_COLUMNS, 2 * width))
     values = model.values.detach()
     columns = _columns(members, is_or, model.coalitions)
     judges = torch.arange(len(model.coalitions), device=values.device) // 2 % _HELD_BACK == 0
     count = min(count, members.shape[1])
     more = min(_MORE * count, members.shape[1])
-    errors = _errors(columns, values, judges, more)[:, -count - 1 :]
-    allowed = errors.amin(-1) + _NEARLY * values.var(-1, correction=0)
-    # Errors are of count … 0 sets: the last that is good enough is the smallest number.
-    enough = errors <= allowed.unsqueeze(-1)
-    place = more - count + (enough * torch.arange(count + 1, device=values.device)).argmax(-1)
-    index = forward(columns, values, more)
-    weights, left = backward(_picked(columns, index), values)
-    rows = torch.arange(len(values), device=values.device)
-    weights, left = weights[rows, place], left[rows, place]
-    value = weights[:, 1:] * left
+    credit = torch.where(is_or, _OR_CREDIT, 1.0).double()
+    seen = _fits(columns[:, ~judges], values[:, ~judges], credit, count, more)
+    errors = values[:, judges].unsqueeze(-1) - seen.predict(columns[:, judges])
+    # Of count … 0 sets the fewest that are nearly as good as the best.
+    squares = errors.square().mean(-2)
+    allowed = squares.amin(-1) + _NEARLY * values.var(-1, correction=0)
+    fewest = (squares <= allowed.unsqueeze(-1)) * torch.arange(count + 1, device=values.device)
+    found = _fits(columns, values, credit, count, more)
+    constant, value, index = found.at(fewest.argmax(-1))
+
     order = value.abs().argsort(dim=-1, descending=True, stable=True)
-    order = order[:, : max(1, int(left.sum(-1).max()))]
+    order = order[:, : max(1, int((value != 0).sum(-1).max()))]
     index, value = index.gather(-1, order), value.gather(-1, order)
-    used = left.gather(-1, order)
-    members = members.gather(1, index.unsqueeze(-1).expand(-1, -1, model.n)) & used.unsqueeze(-1)
+    used = value != 0
+    members = _gather(members, index) & used.unsqueeze(-1)
     is_or = is_or.gather(1, index) & used
     unseen, truth = model.fresh_coalitions, model.fresh_values
     if truth.shape[-1] == 0:
         unseen, truth = model.coalitions, values
-    fitted = weights[:, :1] + (_columns(members, is_or, unseen) @ value.unsqueeze(-1)).squeeze(-1)
+    fitted = constant.unsqueeze(-1) + _times(_columns(members, is_or, unseen), value)
     r2 = r_squared(truth, fitted)
     surrogate = Surrogate(
         members=members,
         is_or=is_or,
         value=value,
-        constant=weights[:, 0],
+        constant=constant,
         r2=r2,
         max_error=(truth - fitted).abs().amax(-1),
         count=used.sum(-1),
@@ -144,7 +146,38 @@ def _recovered(model: WalshModel, count: int, max_order: int) -> Recovered:
     return Recovered(surrogate, r2, r2 >= EXPLAINED)
 
 
-def _candidates(model: WalshModel, grown: Tensor, width: int) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class _Fits:
+    """Least squares fits on count … 0 of some columns."""
+
+    index: Tensor
+    weights: Tensor
+    constants: Tensor
+
+    def predict(self, columns: Tensor) -> Tensor:
+        """``(B, m, count + 1)`` of all columns ``(B, m, K)``."""
+        own = columns.gather(-1, self.index.unsqueeze(-2).expand(-1, columns.shape[-2], -1))
+        return own @ self.weights.transpose(-1, -2) + self.constants.unsqueeze(-2)
+
+    def at(self, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Constant ``(B,)``, weights ``(B, more)`` and columns of one fit of each sample."""
+        rows = torch.arange(len(place), device=place.device)
+        return self.constants[rows, place], self.weights[rows, place], self.index
+
+
+def _fits(columns: Tensor, values: Tensor, credit: Tensor, count: int, more: int) -> _Fits:
+    means, mean = columns.mean(-2), values.mean(-1, keepdim=True)
+    centred = columns - means.unsqueeze(-2)
+    gram = centred.transpose(-1, -2) @ centred
+    right = _times(centred.transpose(-1, -2), values - mean)
+    index = select(gram, right, credit, count, more)
+    weights, left = (part[:, more - count :] for part in backward(*picked(gram, right, index)))
+    weights = weights * left
+    constants = mean - _times(weights, means.gather(-1, index))
+    return _Fits(index, weights, constants)
+
+
+def _candidates(model: WalshModel, grown: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The sets and kinds with the strongest columns, bool ``(B, k, n)`` and ``(B, k)``."""
     size = grown.sum(-1)
     share = 0.5**size
@@ -152,10 +185,8 @@ def _candidates(model: WalshModel, grown: Tensor, width: int) -> tuple[Tensor, T
     as_and = model.dividend(grown).abs() * spread * (size > 0)
     as_or = model.or_dividend(grown).abs() * spread * (size > 1)
     strength = torch.cat([as_and, as_or], 1)
-    index = strength.topk(min(width, strength.shape[1])).indices
-    own = index % grown.shape[1]
-    members = grown.gather(1, own.unsqueeze(-1).expand(-1, -1, model.n))
-    return members, index >= grown.shape[1]
+    index = strength.topk(min(count, strength.shape[1])).indices
+    return _gather(grown, index % grown.shape[1]), index >= grown.shape[1]
 
 
 def _columns(members: Tensor, is_or: Tensor, coalitions: Tensor) -> Tensor:
@@ -167,15 +198,9 @@ def _columns(members: Tensor, is_or: Tensor, coalitions: Tensor) -> Tensor:
     return counts.double()
 
 
-def _errors(columns: Tensor, values: Tensor, judges: Tensor, more: int) -> Tensor:
-    """Mean squared errors on the judging rows after 0 … ``more`` removals, ``(B, more + 1)``."""
-    seen, unseen = columns[:, ~judges], columns[:, judges]
-    index = forward(seen, values[:, ~judges], more)
-    weights, _ = backward(_picked(seen, index), values[:, ~judges])
-    design = torch.nn.functional.pad(_picked(unseen, index), (1, 0), value=1.0)
-    predicted = design @ weights.transpose(-1, -2)
-    return (values[:, judges].unsqueeze(-1) - predicted).square().mean(-2)
+def _times(matrix: Tensor, vector: Tensor) -> Tensor:
+    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
 
 
-def _picked(columns: Tensor, index: Tensor) -> Tensor:
-    return columns.gather(-1, index.unsqueeze(-2).expand(-1, columns.shape[-2], -1))
+def _gather(members: Tensor, index: Tensor) -> Tensor:
+    return members.gather(1, index.unsqueeze(-1).expand(-1, -1, members.shape[-1]))
