@@ -110,6 +110,10 @@ class RecoveryMonitor(Monitor):
         self.players, self.n = GridPlayers(rows, cols), rows * cols
         in_range("max_order", max_order, 1, self.n)
         at_least("budget", budget, 2 * self.n)
+        if isinstance(rho, str):
+            one_of("rho", rho, ("loo", "learned"))
+        else:
+            in_range("rho", rho, 0, 1, above=True, below=True)
         if budget + _FRESH > 1 << self.n:
             expected = f"with {_FRESH} fresh ones no more than the 2^{self.n} that there are"
             raise InputError("budget", f"{budget} coalitions of {self.n} cells", expected)
@@ -173,10 +177,11 @@ class RecoveryMonitor(Monitor):
 
     def _recovered(self, trainer: L.Trainer, loader: Any, own: Tensor, model: WalshModel) -> Result:
         most = len(model.coalitions)
-        budgets = np.geomspace(2 * self.n, most, _CURVE)[:-1].astype(int) // 2 * 2  # whole pairs
-        budgets = sorted({*budgets.tolist(), most})
-        less = budget_curve(model, budgets[:-1], rho=self.rho) if budgets[1:] else own[:, :0]
-        curve = torch.cat([less, model.r2_holdout.unsqueeze(-1)], 1)
+        less = np.geomspace(2 * self.n, most, _CURVE)[:-1].astype(int) // 2 * 2  # whole pairs
+        budgets: list[int] = sorted({*less.tolist(), most})
+        curve = model.r2_holdout.unsqueeze(-1)
+        if len(budgets) > 1:
+            curve = torch.cat([budget_curve(model, budgets[:-1], rho=self.rho), curve], 1)
         with warnings.catch_warnings():  # of samples that are not explained: said by each of them
             warnings.filterwarnings("ignore", f".*{NOT_EXPLAINED}")
             found = strongest(model, self.count, self.max_order)

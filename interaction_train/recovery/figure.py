@@ -39,7 +39,7 @@ def recovery_figure(
         images: ``(B, C, H, W)`` in [0, 1], of one or three channels.
         cells: ``(H, W)`` int64, the player of each pixel.
         shapley: ``(B, n)``.
-        surrogate: the sets of the B samples.
+        surrogate: the sets of the B samples, with their R² on fresh coalitions.
         curves: budgets, and R² at each, ``(B, budgets)``.
         rows: what is written above each image.
         title: of the figure.
@@ -61,7 +61,8 @@ def recovery_figure(
         line[1].set_title(f"Shapley values, ±{limit:.2g}", fontsize=7, loc="center", pad=3)
         line[1].set_axis_off()
         one = surrogate[b]
-        show_image(line[2], 1 - _FADED * (1 - pixels), f"the {int(one.count)} strongest sets")
+        alone = f"the {int(one.count)} strongest sets, R² {float(one.r2):.2f}"
+        show_image(line[2], 1 - _FADED * (1 - pixels), alone)
         _draw_sets(line[2], one, place)
         line[3].plot(budgets, r2[b], marker="o")
         line[3].set(ylim=(min(0.0, np.nanmin(r2[b], initial=0.0)), 1.02), box_aspect=1)
