@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from interaction_train.recovery.kernel import signs
+from interaction_train.recovery.kernel import log_prior, signs
 from interaction_train.recovery.model import WalshModel
 from interaction_train.sampling.random import Draws
 
@@ -15,48 +16,65 @@ def grow(model: WalshModel, width: int, max_order: int) -> Tensor:
 
     All single players and pairs are looked at; from there on supersets by one player of the
     ``width`` strongest sets of an order. An AND or an OR of a set gives every subset of it a
-    coefficient of the same size, so that its way up is strong throughout.
+    coefficient of the same size, so that its way up is strong throughout. Rows of no players where
+    there are fewer sets.
     """
-    n, batch = model.n, len(model)
-    device = model.rho.device
-    keys = Draws(torch.zeros(1, dtype=torch.int64, device=device), name="players").bits("keys", n)
-    z = signs(model.coalitions)
-    level = torch.eye(n, dtype=torch.bool, device=device).expand(batch, -1, -1)
-    found = [_strongest(level, model.coefficient(level).abs(), width)]
+    n = model.n
+    single = torch.eye(n, dtype=torch.bool, device=model.rho.device).expand(len(model), -1, -1)
+    keys = Draws(torch.zeros(1, dtype=torch.int64, device=single.device)).bits("players", n)
+    found = [_strongest(single, model.coefficient(single).abs(), width)]
+    parents = single
     for order in range(2, max_order + 1):
-        parents = found[-1] if order > 2 else level
-        strength = _children(model, z, parents)
-        count = min(width * (order + 1), parents.shape[1] * (n - order + 1))
-        best = strength.flatten(1).topk(count).indices
-        children = _gather(parents, best // n)
-        children = children | torch.nn.functional.one_hot(best % n, n).bool()
-        values = strength.flatten(1).gather(1, best)
-        # A set was reached from several of its subsets; their sums of keys are the same.
-        sums = (children * keys).sum(-1)
-        sums, by_key = sums.sort(dim=-1, stable=True)
-        again = torch.zeros_like(sums, dtype=torch.bool)
-        again[:, 1:] = sums[:, 1:] == sums[:, :-1]
+        strength = _children(model, parents)
+        count = min(width * order, strength[0].numel())  # a set has so many parents at most
+        values, best = strength.flatten(1).topk(count)
+        children = gather(parents, best // n) | F.one_hot(best % n, n).bool()
+        # The same set from another parent has the same sum of keys.
+        sums, by_key = (children * keys).sum(-1).sort(dim=-1, stable=True)
+        again = F.pad(sums[:, 1:] == sums[:, :-1], (1, 0))
         values = values.gather(1, by_key).masked_fill(again, -1)
-        found.append(_strongest(_gather(children, by_key), values, width))
+        parents = _strongest(gather(children, by_key), values, width)
+        found.append(parents)
     return torch.cat(found, 1)
 
 
-def _children(model: WalshModel, z: Tensor, parents: Tensor) -> Tensor:
-    """|ĉ| of every set with one more player, ``(B, k, n)``; −1 for players who are in it."""
-    present = model.coalitions.double() @ parents.double().transpose(-1, -2)
-    rows = model.alpha.unsqueeze(-1) * (1 - 2 * (present % 2))
-    log_odds = model.rho.log()
-    prior = (parents.double() @ log_odds.unsqueeze(-1)) + log_odds.unsqueeze(-2)
-    prior = (prior - model.rho.log1p().sum(-1)[:, None, None]).exp()
-    strength = ((rows.transpose(-1, -2) @ z) * prior).abs()
-    return strength.masked_fill(parents, -1)
+def rank(model: WalshModel, sets: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` sets that vary v most, as ANDs or as ORs: bool ``(B, k, n)`` and ``(B, k)``.
+
+    By the size of the interaction times the standard deviation of where it counts.
+    """
+    size = sets.sum(-1)
+    share = 0.5**size
+    spread = (share * (1 - share)).sqrt()
+    as_and = (model.dividend(sets).abs() * spread).masked_fill(size == 0, -1)
+    as_or = (model.or_dividend(sets).abs() * spread).masked_fill(size < 2, -1)
+    strength = torch.cat([as_and, as_or], 1)
+    values, index = strength.topk(min(count, strength.shape[1]))
+    members = gather(sets, index % sets.shape[1]) & (values >= 0).unsqueeze(-1)
+    return members, index >= sets.shape[1]
+
+
+def counted(members: Tensor, is_or: Tensor, coalitions: Tensor) -> Tensor:
+    """Where ANDs and ORs count, ``(B, m, k)``, 1 or 0; sets of no players nowhere."""
+    held = coalitions.double() @ members.double().transpose(-1, -2)
+    size = members.sum(-1).unsqueeze(-2)
+    return ((held > 0) & (is_or.unsqueeze(-2) | (held == size))).double()
+
+
+def gather(members: Tensor, index: Tensor) -> Tensor:
+    """Some of the sets ``(B, k, n)``, by index ``(B, l)``."""
+    return members.gather(1, index.unsqueeze(-1).expand(-1, -1, members.shape[-1]))
+
+
+def _children(model: WalshModel, parents: Tensor) -> Tensor:
+    """|ĉ| of every set with one more player, ``(B, k, n)``; −1 where it is none."""
+    rows = model.alpha.unsqueeze(-1) * model.characters(parents)
+    own, more = log_prior(parents, model.rho), model.rho.log()
+    strength = rows.transpose(-1, -2) @ signs(model.coalitions)
+    strength = (strength * (own.unsqueeze(-1) + more.unsqueeze(-2)).exp()).abs()
+    return strength.masked_fill(parents | ~parents.any(-1, keepdim=True), -1)
 
 
 def _strongest(members: Tensor, strength: Tensor, width: int) -> Tensor:
-    """The ``width`` strongest sets; rows of no players where there are fewer."""
     values, index = strength.topk(min(width, strength.shape[1]))
-    return _gather(members, index) & (values >= 0).unsqueeze(-1)
-
-
-def _gather(members: Tensor, index: Tensor) -> Tensor:
-    return members.gather(1, index.unsqueeze(-1).expand(-1, -1, members.shape[-1]))
+    return gather(members, index) & (values >= 0).unsqueeze(-1)

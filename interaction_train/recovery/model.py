@@ -93,7 +93,7 @@ class WalshModel:
     def coefficient(self, sets: Sets) -> Tensor:
         """ĉ_S, ``(B, k)``, in the unit of the payoff; that of ∅ is the mean."""
         members = self._members(sets)
-        found = (self.alpha.unsqueeze(-2) @ self._characters(members)).squeeze(-2)
+        found = (self.alpha.unsqueeze(-2) @ self.characters(members)).squeeze(-2)
         found = found * log_prior(members, self.rho).exp()
         return torch.where(members.any(-1), found, self._mean.unsqueeze(-1))
 
@@ -152,7 +152,7 @@ class WalshModel:
         They hold under the prior: of what it calls improbable they say little.
         """
         members = self._members(sets)
-        prior, characters = log_prior(members, self.rho).exp(), self._characters(members)
+        prior, characters = log_prior(members, self.rho).exp(), self.characters(members)
 
         def own(samples: Tensor, rho: Tensor, noise: Tensor) -> Tensor:
             found = project(walsh_kernel(self._z, self._z, rho), noise)
@@ -165,14 +165,19 @@ class WalshModel:
         scale = (self.values * self.alpha).sum(-1) / (self.values.shape[-1] - 1)
         return (self._by_setting(own).clamp(min=0) * scale.unsqueeze(-1)).sqrt()
 
-    def _members(self, sets: Sets) -> Tensor:
-        members = memberships(sets, self.n, len(self), self.rho.device)
-        return members.expand(len(self), -1, -1)
+    @property
+    def alpha(self) -> Tensor:
+        """α = P y, ``(B, m)``; their sum is 0."""
+        return self._solved[:, : len(self.coalitions)]
 
-    def _characters(self, members: Tensor) -> Tensor:
+    def characters(self, members: Tensor) -> Tensor:
         """χ_S of the rows, ``(B, m, k)``."""
         present = self.coalitions.double() @ members.double().transpose(-1, -2)
         return 1 - 2 * (present % 2)
+
+    def _members(self, sets: Sets) -> Tensor:
+        members = memberships(sets, self.n, len(self), self.rho.device)
+        return members.expand(len(self), -1, -1)
 
     def _dividend(self, members: Tensor, z: Tensor) -> Tensor:
         """Σ_j α_j Π_{i∉S} (1 + ρ_i z_i) / (1 + ρ_i) · Π_{i∈S} (−2 ρ_i z_i) / (1 + ρ_i)."""
@@ -188,11 +193,6 @@ class WalshModel:
     @cached_property
     def _z(self) -> Tensor:
         return signs(self.coalitions)
-
-    @property
-    def alpha(self) -> Tensor:
-        """α = P y, ``(B, m)``; their sum is 0."""
-        return self._solved[:, : len(self.coalitions)]
 
     @property
     def _mean(self) -> Tensor:

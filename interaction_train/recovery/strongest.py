@@ -11,18 +11,14 @@ from torch import Tensor
 
 from interaction_train.concepts.selection import Surrogate
 from interaction_train.errors import InputError, in_range
-from interaction_train.recovery.candidates import grow
+from interaction_train.recovery.candidates import counted, gather, grow, rank
 from interaction_train.recovery.model import WalshModel, r_squared
-from interaction_train.recovery.selection import backward, picked, select
+from interaction_train.recovery.selection import NEARLY, choose, times
 
 EXPLAINED = 0.5
-_WIDTH = 4  # candidates kept of an order, and columns chosen from, per set wanted
+_WIDTH = 4  # sets kept of an order, per set wanted
 _LEAST_WIDTH = 64
-_MORE = 2  # columns that go in before the least useful ones go, per set wanted
 _COLUMNS = 512  # at least, of which the least squares fit chooses
-_OR_CREDIT = 0.9  # of what an OR explains: of two descriptions that do as well, the one by ANDs
-_HELD_BACK = 4  # every fourth pair of rows chooses how many sets
-_NEARLY = 1e-4  # of the variance: what fewer sets may miss
 
 
 @dataclass(frozen=True)
@@ -75,11 +71,10 @@ def strongest(model: WalshModel, count: int, max_order: int = 5) -> Recovered:
     """The strongest ANDs and ORs of players, refitted to the values; at most ``count`` of them.
 
     Sets grow by one player at a time (:func:`~interaction_train.recovery.candidates.grow`), with no
-    enumeration beyond all pairs. Those with the largest dividends, AND or OR, times the standard
-    deviation of their column are columns of a least squares fit: more than ``count`` go in one by
-    one, then the least useful go, and rows held back within the fit say how many stay. A set that
-    the fit's prior calls improbable, such as a pair without any effect of its players, is found as
-    well as its coefficients are; ``rho="learned"`` finds more than a single ρ.
+    enumeration beyond all pairs. Those whose dividends, AND or OR, vary v most are the columns of a
+    least squares fit to the rows (:func:`~interaction_train.recovery.selection.choose`); rows held
+    back say how many stay, and whether ORs are needed. ``rho="learned"`` finds more than a single
+    ρ. Without gradient.
 
     Warns (``UserWarning``) of samples whose R² on fresh rows is below .5.
 
@@ -106,101 +101,33 @@ def strongest(model: WalshModel, count: int, max_order: int = 5) -> Recovered:
 
 
 def _recovered(model: WalshModel, count: int, max_order: int) -> Recovered:
-    width = max(_LEAST_WIDTH, _WIDTH * count)
-    members, is_or = _candidates(model, grow(model, width, max_order), max(_COLUMNS, 2 * width))
     values = model.values.detach()
-    columns = _columns(members, is_or, model.coalitions)
-    judges = torch.arange(len(model.coalitions), device=values.device) // 2 % _HELD_BACK == 0
-    count = min(count, members.shape[1])
-    more = min(_MORE * count, members.shape[1])
-    credit = torch.where(is_or, _OR_CREDIT, 1.0).double()
-    seen = _fits(columns[:, ~judges], values[:, ~judges], credit, count, more)
-    errors = values[:, judges].unsqueeze(-1) - seen.predict(columns[:, judges])
-    # Of count … 0 sets the fewest that are nearly as good as the best.
-    squares = errors.square().mean(-2)
-    allowed = squares.amin(-1) + _NEARLY * values.var(-1, correction=0)
-    fewest = (squares <= allowed.unsqueeze(-1)) * torch.arange(count + 1, device=values.device)
-    found = _fits(columns, values, credit, count, more)
-    constant, value, index = found.at(fewest.argmax(-1))
+    width = max(_LEAST_WIDTH, _WIDTH * count)
+    members, is_or = rank(model, grow(model, width, max_order), max(_COLUMNS, 2 * width))
+    columns, count = counted(members, is_or, model.coalitions), min(count, members.shape[1])
+    ands = choose(columns, values, ~is_or, count)
+    both = choose(columns, values, torch.ones_like(is_or), count)
+    simpler = ands.error <= both.error + NEARLY * values.var(-1, correction=0)
+    found = ands.where(simpler, both)
 
-    order = value.abs().argsort(dim=-1, descending=True, stable=True)
-    order = order[:, : max(1, int((value != 0).sum(-1).max()))]
-    index, value = index.gather(-1, order), value.gather(-1, order)
+    order = found.weights.abs().argsort(dim=-1, descending=True, stable=True)
+    order = order[:, : max(1, int((found.weights != 0).sum(-1).max()))]
+    value, index = found.weights.gather(-1, order), found.index.gather(-1, order)
     used = value != 0
-    members = _gather(members, index) & used.unsqueeze(-1)
+    members = gather(members, index) & used.unsqueeze(-1)
     is_or = is_or.gather(1, index) & used
     unseen, truth = model.fresh_coalitions, model.fresh_values
     if truth.shape[-1] == 0:
         unseen, truth = model.coalitions, values
-    fitted = constant.unsqueeze(-1) + _times(_columns(members, is_or, unseen), value)
+    fitted = found.constant.unsqueeze(-1) + times(counted(members, is_or, unseen), value)
     r2 = r_squared(truth, fitted)
     surrogate = Surrogate(
         members=members,
         is_or=is_or,
         value=value,
-        constant=constant,
+        constant=found.constant,
         r2=r2,
         max_error=(truth - fitted).abs().amax(-1),
         count=used.sum(-1),
     )
     return Recovered(surrogate, r2, r2 >= EXPLAINED)
-
-
-@dataclass(frozen=True)
-class _Fits:
-    """Least squares fits on count … 0 of some columns."""
-
-    index: Tensor
-    weights: Tensor
-    constants: Tensor
-
-    def predict(self, columns: Tensor) -> Tensor:
-        """``(B, m, count + 1)`` of all columns ``(B, m, K)``."""
-        own = columns.gather(-1, self.index.unsqueeze(-2).expand(-1, columns.shape[-2], -1))
-        return own @ self.weights.transpose(-1, -2) + self.constants.unsqueeze(-2)
-
-    def at(self, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Constant ``(B,)``, weights ``(B, more)`` and columns of one fit of each sample."""
-        rows = torch.arange(len(place), device=place.device)
-        return self.constants[rows, place], self.weights[rows, place], self.index
-
-
-def _fits(columns: Tensor, values: Tensor, credit: Tensor, count: int, more: int) -> _Fits:
-    means, mean = columns.mean(-2), values.mean(-1, keepdim=True)
-    centred = columns - means.unsqueeze(-2)
-    gram = centred.transpose(-1, -2) @ centred
-    right = _times(centred.transpose(-1, -2), values - mean)
-    index = select(gram, right, credit, count, more)
-    weights, left = (part[:, more - count :] for part in backward(*picked(gram, right, index)))
-    weights = weights * left
-    constants = mean - _times(weights, means.gather(-1, index))
-    return _Fits(index, weights, constants)
-
-
-def _candidates(model: WalshModel, grown: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The sets and kinds with the strongest columns, bool ``(B, k, n)`` and ``(B, k)``."""
-    size = grown.sum(-1)
-    share = 0.5**size
-    spread = (share * (1 - share)).sqrt()
-    as_and = model.dividend(grown).abs() * spread * (size > 0)
-    as_or = model.or_dividend(grown).abs() * spread * (size > 1)
-    strength = torch.cat([as_and, as_or], 1)
-    index = strength.topk(min(count, strength.shape[1])).indices
-    return _gather(grown, index % grown.shape[1]), index >= grown.shape[1]
-
-
-def _columns(members: Tensor, is_or: Tensor, coalitions: Tensor) -> Tensor:
-    """Where a set counts, ``(B, m, k)``, 1 or 0; sets of no players nowhere."""
-    present, wanted = coalitions.double(), members.double().transpose(-1, -2)
-    size = members.sum(-1).unsqueeze(-2)
-    held = present @ wanted
-    counts = torch.where(is_or.unsqueeze(-2), held > 0, (held == size) & (size > 0))
-    return counts.double()
-
-
-def _times(matrix: Tensor, vector: Tensor) -> Tensor:
-    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
-
-
-def _gather(members: Tensor, index: Tensor) -> Tensor:
-    return members.gather(1, index.unsqueeze(-1).expand(-1, -1, members.shape[-1]))
