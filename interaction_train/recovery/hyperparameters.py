@@ -34,17 +34,26 @@ def choose_noise(coalitions: Tensor, values: Tensor, rho: Tensor) -> Tensor:
 def _errors(coalitions: Tensor, values: Tensor, rho: Tensor) -> Tensor:
     """Mean squared errors on rows left out, ``(B, noises)``: one eigendecomposition for all."""
     z, partner = signs(coalitions), complements(coalitions)
-    spectrum, vectors = torch.linalg.eigh(walsh_kernel(z, z, rho.expand(z.shape[-1])))
-    turned, ones = values @ vectors, vectors.sum(0)
-    errors = []
-    for noise in NOISES:
-        inverse = 1 / (spectrum.clamp(min=0) + noise)
-        sums = vectors @ (inverse * ones)
-        total = sums.sum()
-        alpha = (turned * inverse) @ vectors.T
-        alpha = alpha - alpha.sum(-1, keepdim=True) * sums / total
-        scaled = vectors * inverse
-        variance = (scaled * vectors).sum(-1) - sums.square() / total
-        between = (scaled * vectors[partner]).sum(-1) - sums * sums[partner] / total
-        errors.append(left_out(alpha, variance, between, partner).square().mean(-1))
-    return torch.stack(errors, -1)
+    spectrum, vectors = _eigen(z, rho.expand(z.shape[-1]))
+    inverse = 1 / (spectrum.clamp(min=0).unsqueeze(-1) + values.new_tensor(NOISES))
+    sums = vectors @ (inverse * vectors.sum(0).unsqueeze(-1))
+    total = sums.sum(0)
+    variance = vectors.square() @ inverse - sums.square() / total
+    between = (vectors * vectors[partner]) @ inverse - sums * sums[partner] / total
+    alpha = ((values @ vectors).unsqueeze(-2) * inverse.T) @ vectors.T
+    alpha = alpha - alpha.sum(-1, keepdim=True) * (sums / total).T
+    return left_out(alpha, variance.T, between.T, partner).square().mean(-1)
+
+
+def _eigen(z: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and vectors of the kernel of rows; of pairs of complements in a quarter of time.
+
+    k(−x, −x') = k(x, x'), so that vectors are the same on both halves of a pair, or opposite.
+    """
+    first, second = z[::2], z[1::2]
+    if len(z) % 2 or not torch.equal(first, -second):
+        return torch.linalg.eigh(walsh_kernel(z, z, rho))
+    near, far = walsh_kernel(first, first, rho), walsh_kernel(first, second, rho)
+    values, halves = torch.linalg.eigh(torch.stack([near + far, near - far]))
+    signed = torch.stack([halves, halves * halves.new_tensor([1, -1]).view(2, 1, 1)], 2)
+    return values.flatten(), torch.cat([*signed.flatten(1, 2)], -1) / 2**0.5

@@ -65,7 +65,7 @@ class Known(nn.Module):
 
 def test_a_network_of_known_interactions(tmp_path, capsys):
     x, y = torch.ones(4, 1, 4, 4), torch.zeros(4, dtype=torch.int64)
-    watch = monitor(payoff="logit", baseline=0.0, budget=256)
+    watch = monitor(payoff="logit", baseline=0.0, budget=256, count=3)
     folder, result = measured(tmp_path, Known(), x, y, watch)
     assert (result["grid"], result["budget"], result["samples"]) == ([4, 4], 256, 3)
     assert result["budgets"][0] == 32
