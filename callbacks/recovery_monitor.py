@@ -16,11 +16,7 @@ from rich.table import Column, Table
 from torch import Tensor
 
 from interaction_train.callbacks.monitor import Monitor, Result, Split
-from interaction_train.callbacks.recovery_rows import (
-    NOT_EXPLAINED,
-    csv_table,
-    recovered_in_words,
-)
+from interaction_train.callbacks.recovery_rows import csv_table, recovered_in_words
 from interaction_train.callbacks.samples import gather, is_fast, population, shard, spread
 from interaction_train.errors import InputError, at_least, in_range, one_of
 from interaction_train.game.absence import Baseline, input_baseline
@@ -33,12 +29,13 @@ from interaction_train.indices.means import told_mean
 from interaction_train.recovery import WalshModel, budget_curve, fit_rows, strongest
 from interaction_train.recovery.figure import recovery_figure
 from interaction_train.recovery.fit import Rho
+from interaction_train.recovery.model import ORDERS
 from interaction_train.recovery.rows import drawn
+from interaction_train.recovery.strongest import NOT_EXPLAINED
 from interaction_train.tracking.figures import heat_map_figure
 
 _FRESH = 256  # coalitions that R² is measured on
 _CURVE = 5  # budgets of the curve
-_ORDERS = 10  # of a spectrum
 
 
 class RecoveryMonitor(Monitor):
@@ -168,7 +165,7 @@ class RecoveryMonitor(Monitor):
         own, values, self._figure = own[kept].long(), values[kept], None
         if not len(own):
             nothing = values[:, 0]
-            orders = nothing.unsqueeze(-1).expand(-1, min(self.n, _ORDERS))
+            orders = nothing.unsqueeze(-1).expand(-1, min(self.n, ORDERS))
             return {**result, **_means(nothing, nothing, orders), "recovered": []}
         coalitions = coalitions.to(values.device)
         fresh = coalitions[budget:], values[:, budget:]

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from interaction_train.recovery import Recovered, WalshModel
 
-NOT_EXPLAINED = "this game is not explained by a few interactions"
 COLUMNS = ("sample", "label", "kind", "order", "players", "value")
 
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from interaction_train.recovery.hyperparameters import LEAST_NOISE
-from interaction_train.recovery.kernel import project, signs, walsh_kernel
+from interaction_train.recovery.kernel import signs
+from interaction_train.recovery.pairs import kernel_blocks, to_blocks
 
 _STEPS, _RATE = 30, 0.3  # of Adam, on logarithms
 _DECAY = 0.8, 0.95
@@ -72,13 +73,24 @@ def likelihood_slope(z: Tensor, values: Tensor, strength: Tensor, noise: Tensor)
     """Slopes of −log L in atanh ρ_i and in the noise, ``(B, n + 1)``.
 
     With dK = K ∘ (z_i z_iᵀ − 1) those of all players are one product: the diagonal of
-    Zᵀ[(P − ααᵀ/σ²) ∘ K]Z, less the sum of the bracket.
+    Zᵀ[(P − ααᵀ/σ²) ∘ K]Z, less the sum of the bracket. Of rows that are pairs of complements it is
+    the sum over the even block and the odd one, in which z_i z_iᵀ turns one's kernel into the
+    other's.
     """
-    kernel = walsh_kernel(z, z, strength.tanh())
-    found = project(kernel, noise)
-    alpha = (found.weights @ values.unsqueeze(-1)).squeeze(-1)
-    scale = (values * alpha).sum(-1) / (len(z) - 1)
-    pull = found.weights - (alpha / scale.unsqueeze(-1)).unsqueeze(-1) * alpha.unsqueeze(-2)
-    weighted = pull * kernel
-    players = (z * (weighted @ z)).sum(-2) - weighted.sum((-2, -1)).unsqueeze(-1)
-    return torch.cat([players, pull.diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True)], -1) / 2
+    kernel = kernel_blocks(z, strength.tanh())
+    blocks = kernel.shape[-3]
+    own = to_blocks(values, blocks)
+    covariance = kernel.clone()
+    covariance.diagonal(dim1=-2, dim2=-1).add_(noise[:, None, None])
+    pull = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
+    ones = pull[:, 0].sum(-1)  # the mean, which costs nothing, is even
+    mean = ones / ones.sum(-1, keepdim=True)
+    pull[:, 0] -= mean.unsqueeze(-1) * ones.unsqueeze(-2)
+    alpha = (pull @ own.unsqueeze(-1)).squeeze(-1)
+    scale = (own * alpha).sum((-2, -1)) / (len(z) - 1)
+    alpha = alpha / scale.sqrt()[:, None, None]
+    pull -= alpha.unsqueeze(-1) * alpha.unsqueeze(-2)
+    turned, first = (pull * kernel.flip(-3)).sum(-3), z[::blocks]
+    players = (first * (turned @ first)).sum(-2)
+    players = players - (pull * kernel).sum((-3, -2, -1)).unsqueeze(-1)
+    return torch.cat([players, pull.diagonal(dim1=-2, dim2=-1).sum((-2, -1)).unsqueeze(-1)], -1) / 2

@@ -181,8 +181,8 @@ def test_history_of_a_fit_that_is_the_same_without(tmp_path):
 def test_samples_that_show_nothing_are_left_out_by_name(tmp_path):
     x, y = images(4)
     x[[0, 2]] = 0.5  # as the baseline is
+    watch = monitor(n_samples=4, baseline=0.5, budget=32, rho="loo", shown=0)
     with pytest.warns(UserWarning, match=r"2 of 4 samples are left out, .*: 0, 2\."):
-        watch = monitor(n_samples=4, baseline=0.5, budget=32, rho="loo", shown=0)
         _, result = measured(tmp_path, network(), x, y, watch)
     assert (result["samples"], result["left_out"]) == (2, [0, 2])
     assert [sample["sample"] for sample in result["recovered"]] == [1, 3]
