@@ -61,10 +61,8 @@ class Recovered:
             said += f": {NOT_EXPLAINED}"
         lines = [f"sample {sample}: {said} (on coalitions that took no part)"]
         for members, is_or, value in zip(own.members[0], own.is_or[0], own.value[0], strict=True):
-            word = " OR " if is_or else " AND "
-            lines.append(
-                f"{float(value):+.4g}  {word.join(names[i] for i in members.nonzero()[:, 0].tolist())}"
-            )
+            players = [names[i] for i in members.nonzero()[:, 0].tolist()]
+            lines.append(f"{float(value):+.4g}  {(' OR ' if is_or else ' AND ').join(players)}")
         return lines
 
 
