@@ -21,6 +21,7 @@ from interaction_train.recovery.rows import (
     evaluated,
     refuse_constant,
 )
+from interaction_train.sampling.random import Draws
 
 Rho = float | Literal["loo", "learned"]
 _COMPLETE_RHO = 0.5  # all coalitions fix every coefficient, whatever the prior
@@ -72,7 +73,8 @@ def fit_walsh(
     at_least("fresh", fresh, 0)
     device = game.present.device if isinstance(game, MaskedGame) else torch.device("cpu")
     complete = n < 62 and budget >= 1 << n
-    rows, more = drawn(n, budget, 0 if complete else fresh, seed, device)
+    draws = Draws(torch.zeros(1, dtype=torch.int64, device=device), seed, "walsh")
+    rows, more = drawn(draws, n, budget, 0 if complete else fresh)
     values = evaluated(game, torch.cat([rows, more])).detach()
     values, others = values.split([len(rows), len(more)], -1)
     if complete and isinstance(rho, str):
