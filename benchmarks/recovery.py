@@ -26,6 +26,7 @@ import interaction_train as it
 from interaction_train.data.grammar import grammar_sentences
 from interaction_train.recovery import fit_rows
 from interaction_train.recovery.rows import drawn
+from interaction_train.sampling.random import Draws
 
 RHO, FRESH, WORDS = "learned", 1000, 64
 WANTED = {
@@ -130,7 +131,8 @@ def beds(quick: bool, device: str) -> Iterator[Bed]:
 
 def methods(bed: Bed, game: Game, asked: Tensor) -> dict[str, Callable[[], np.ndarray | None]]:
     """What each method predicts of a game for the coalitions ``asked``; None: too few rows."""
-    rows, _ = drawn(bed.n, bed.rows, 0, 0, asked.device)
+    content = torch.zeros(1, dtype=torch.int64, device=asked.device)
+    rows, _ = drawn(Draws(content), bed.n, bed.rows)
     values = game(rows)
     x, v, fresh = rows.cpu().numpy(), values[0].double().cpu().numpy(), asked.cpu().numpy()
 

@@ -32,6 +32,7 @@ from interaction_train.recovery.fit import Rho
 from interaction_train.recovery.model import ORDERS
 from interaction_train.recovery.rows import drawn
 from interaction_train.recovery.strongest import NOT_EXPLAINED
+from interaction_train.sampling.random import Draws
 from interaction_train.tracking.figures import heat_map_figure
 
 _FRESH = 256  # coalitions that R² is measured on
@@ -128,9 +129,8 @@ class RecoveryMonitor(Monitor):
     def measure(self, trainer: L.Trainer, loader: Any) -> Result:
         network, fast = self.network(trainer, loader), is_fast(trainer)
         budget = 2 * self.n if fast else self.budget
-        coalitions = torch.cat(
-            drawn(self.n, budget, _FRESH, self.seed, trainer.strategy.root_device)
-        )
+        content = torch.zeros(1, dtype=torch.int64, device=trainer.strategy.root_device)
+        coalitions = torch.cat(drawn(Draws(content, self.seed, "walsh"), self.n, budget, _FRESH))
         places = spread(population(loader), 1 if fast else self.n_samples)
         empty = torch.zeros(0, 2 + len(coalitions), device=coalitions.device)
         rows = [wide(summable(empty))]
