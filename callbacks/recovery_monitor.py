@@ -127,30 +127,16 @@ class RecoveryMonitor(Monitor):
         self.require_baseline(self.baseline, pl_module)
 
     def measure(self, trainer: L.Trainer, loader: Any) -> Result:
-        network, fast = self.network(trainer, loader), is_fast(trainer)
-        budget = 2 * self.n if fast else self.budget
+        budget = 2 * self.n if is_fast(trainer) else self.budget
         content = torch.zeros(1, dtype=torch.int64, device=trainer.strategy.root_device)
         coalitions = torch.cat(drawn(Draws(content, self.seed, "walsh"), self.n, budget, _FRESH))
-        places = spread(population(loader), 1 if fast else self.n_samples)
-        empty = torch.zeros(0, 2 + len(coalitions), device=coalitions.device)
-        rows = [wide(summable(empty))]
-        for block in shard(places, trainer):
-            x, y = self.samples(trainer, loader, block)
-            absent = input_baseline(network, self.baseline, x)
-            chunk_size = 64 if fast else self.chunk_size
-            game = MaskedGame(
-                network, x, absent, self.players, self.payoff, y, chunk_size=chunk_size
-            )
-            values = wide(summable(game(coalitions)))
-            known = torch.stack([torch.tensor(block), y.cpu()], 1).to(values)
-            rows.append(torch.cat([known, values], 1))
-        own, values = gather(torch.cat(rows)).split([2, len(coalitions)], 1)
+        own, values = self._games(trainer, loader, coalitions)
         fitted = values[:, :budget]
         kept = values.isfinite().all(-1) & (fitted.amax(-1) != fitted.amin(-1))
-        left_out = own[~kept, 0].long().tolist()
+        left_out = own[~kept, 0].tolist()
         if left_out:
             rank_zero_warn(
-                f"RecoveryMonitor: {len(left_out)} of {len(places)} samples are left out, as the "
+                f"RecoveryMonitor: {len(left_out)} of {len(own)} samples are left out, as the "
                 f"network's {self.payoff} is the same for all coalitions, or not finite: "
                 f"{', '.join(map(str, left_out))}."
             )
@@ -162,15 +148,33 @@ class RecoveryMonitor(Monitor):
             "samples": int(kept.sum()),
             "left_out": left_out,
         }
-        own, values, self._figure = own[kept].long(), values[kept], None
+        own, values, self._figure = own[kept], values[kept], None
         if not len(own):
             nothing = values[:, 0]
             orders = nothing.unsqueeze(-1).expand(-1, min(self.n, ORDERS))
-            return {**result, **_means(nothing, nothing, orders), "recovered": []}
+            return {**result, **_means(nothing, nothing, orders), "budgets": [], "recovered": []}
         coalitions = coalitions.to(values.device)
         fresh = coalitions[budget:], values[:, budget:]
         model = fit_rows(coalitions[:budget], values[:, :budget], rho=self.rho, fresh=fresh)
         return {**result, **self._recovered(trainer, loader, own, model)}
+
+    def _games(self, trainer: L.Trainer, loader: Any, coalitions: Tensor) -> tuple[Tensor, Tensor]:
+        """Place and label of all processes' samples, ``(B, 2)``, and their games, ``(B, K)``."""
+        network, fast = self.network(trainer, loader), is_fast(trainer)
+        chunk_size = 64 if fast else self.chunk_size
+        empty = torch.zeros(0, 2 + len(coalitions), device=coalitions.device)
+        rows = [wide(summable(empty))]
+        for block in shard(spread(population(loader), 1 if fast else self.n_samples), trainer):
+            x, y = self.samples(trainer, loader, block)
+            absent = input_baseline(network, self.baseline, x)
+            game = MaskedGame(
+                network, x, absent, self.players, self.payoff, y, chunk_size=chunk_size
+            )
+            values = wide(summable(game(coalitions)))
+            known = torch.stack([torch.tensor(block), y.cpu()], 1).to(values)
+            rows.append(torch.cat([known, values], 1))
+        own, values = gather(torch.cat(rows)).split([2, len(coalitions)], 1)
+        return own.long(), values
 
     def _recovered(self, trainer: L.Trainer, loader: Any, own: Tensor, model: WalshModel) -> Result:
         most = len(model.coalitions)
@@ -183,19 +187,14 @@ class RecoveryMonitor(Monitor):
             warnings.filterwarnings("ignore", f".*{NOT_EXPLAINED}")
             found = strongest(model, self.count, self.max_order)
         if trainer.is_global_zero and self.shown:
-            x, y = self.samples(trainer, loader, own[: self.shown, 0].tolist())
+            shown = own[: self.shown].tolist()
+            x, _ = self.samples(trainer, loader, [place for place, _ in shown])
             if x.dim() == 4 and x.shape[1] in (1, 3):
+                cells = self.players.cells(x.shape[1:])
+                captions = [f"sample {place}, class {label}" for place, label in shown]
+                title = f"Strongest interactions: {self._what}"
                 self._figure = recovery_figure(
-                    x,
-                    self.players.cells(x.shape[1:]),
-                    model.shapley(),
-                    found.surrogate,
-                    (budgets, curve),
-                    [
-                        f"sample {place}, class {label}"
-                        for place, label in zip(own[:, 0].tolist(), y.tolist(), strict=False)
-                    ],
-                    f"Strongest interactions: {self._what}",
+                    x, cells, model.shapley(), found.surrogate, (budgets, curve), captions, title
                 )
         return {
             **_means(model.r2_holdout, found.r2, model.spectrum()),
