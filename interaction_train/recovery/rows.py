@@ -42,11 +42,11 @@ def evaluated(game: Game, coalitions: Tensor) -> Tensor:
         InputError: values of another shape.
     """
     values = game(coalitions)
-    if not isinstance(values, Tensor) or values.dim() not in (1, 2):
-        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise InputError(
-            "game", f"values {got}", f"one number per coalition, (B, {len(coalitions)})"
-        )
+    shape = tuple(values.shape) if isinstance(values, Tensor) else ()
+    if len(shape) not in (1, 2) or shape[-1] != len(coalitions):
+        got = f"values {shape}" if isinstance(values, Tensor) else type(values).__name__
+        expected = f"one number per coalition, (B, {len(coalitions)})"
+        raise InputError("game", got, expected)
     return values.unsqueeze(0) if values.dim() == 1 else values
 
 
