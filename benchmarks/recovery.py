@@ -3,8 +3,9 @@
 R² is on 1000 fresh coalitions, each player present with probability ½; the mean over samples. The
 linear fit (ridge on single players, its λ by leaving out rows) and ProxySPEX get our rows. SPEX has
 rows of its own, of a structure that its decoder needs: the most that it takes of the same number.
-Times are of fit and prediction, without the network; on a CPU its own, so that other jobs do not
-count. The text network is trained here, in seconds.
+Times are of fit and prediction, without the network; on a CPU those of one core, in which other
+jobs do not count. The text network is trained here, in seconds. ``--quick`` is without SPEX, which
+takes half a minute for a sample.
 """
 
 from __future__ import annotations
@@ -183,7 +184,10 @@ def measure(bed: Bed, peers: list[str], device: str) -> dict[str, float]:
 
 def main() -> None:
     arguments = parse_arguments(__doc__.splitlines()[0])
-    peers = [peer for peer in spex.PEERS if spex.installed(peer)]
+    if not arguments.device.startswith("cuda"):
+        torch.set_num_threads(1)  # as LightGBM is told to
+    wanted = ["proxyspex"] if arguments.quick else list(spex.PEERS)
+    peers = [peer for peer in wanted if spex.installed(peer)]
     metrics: dict[str, float] = {}
     gains: list[float] = []
     for bed in beds(arguments.quick, arguments.device):
