@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -11,10 +13,11 @@ from interaction_train.recovery.pairs import kernel_blocks, project_blocks, solv
 _STEPS, _RATE = 30, 0.3  # of Adam, on logarithms
 _DECAY = 0.8, 0.95
 _SPREAD = 2.0  # standard deviation of log(atanh ρ_i) around the single ρ's
+_START = 0.06  # of atanh ρ_i at most: beyond, kernels of many players know no slope
 _LARGEST = 3.0  # of atanh ρ: ρ = .995
 _LEAST_NOISE = 1e-8  # of the kernel's diagonal
 _HELD_BACK = 5  # every fifth pair of rows judges
-_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the way from the single ρ to the likeliest
+_SHARES = (0.25, 0.5, 0.75, 1.0)  # of the way from the single ρ to the likeliest
 _CELLS = 2**22  # numbers in one block of kernels
 
 
@@ -47,8 +50,10 @@ def learn_players(
 
 
 def _learned(z: Tensor, judges: Tensor, values: Tensor, start: Tensor, fixed_noise: bool) -> Tensor:
-    likeliest = _climb(z[~judges], values[:, ~judges], start, fixed_noise)
-    points = [start.lerp(likeliest, share) for share in _SHARES]
+    origin = start.clone()
+    origin[:, :-1] = start[:, :-1].clamp(max=math.log(_START))
+    likeliest = _climb(z[~judges], values[:, ~judges], origin, fixed_noise)
+    points = [start, *(origin.lerp(likeliest, share) for share in _SHARES)]
     errors = torch.stack([_error(z, judges, values, point) for point in points])
     best = errors.argmin(0)
     point = torch.stack(points)[best, torch.arange(len(best), device=best.device)]

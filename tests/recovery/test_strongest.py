@@ -107,6 +107,7 @@ def test_small_games_have_fewer_sets_than_asked_for():
     recovered = strongest(model, 50, max_order=3)  # no fresh rows: R² over all coalitions
     assert found(recovered.surrogate) == pytest.approx({((0,), False): 1, ((1, 2), False): -2})
     assert float(recovered.r2) == pytest.approx(1)
+    assert "R² 1.000 on the fit's own coalitions" in recovered.summary()
 
 
 def test_a_game_that_few_interactions_do_not_explain_says_so():
@@ -122,7 +123,7 @@ def test_a_game_that_few_interactions_do_not_explain_says_so():
     text = recovered.summary(names)
     first, rest = text.split("sample 1")
     assert "+1  cell 0 AND cell 1" in first
-    assert "R² 1.000" in first
+    assert "R² 1.000 on 50 fresh coalitions" in first
     assert "not explained" not in first
     assert "this game is not explained by a few interactions" in rest
     assert f"R² {float(recovered.r2[1]):.3f}" in rest
