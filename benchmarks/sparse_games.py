@@ -1,4 +1,4 @@
-"""Games of few known interactions among many players, which benchmark and tests recover."""
+"""Games of few known interactions among many players."""
 
 from __future__ import annotations
 
