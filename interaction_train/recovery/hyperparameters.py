@@ -8,7 +8,7 @@ from torch import Tensor
 from interaction_train.recovery.kernel import complements, left_out, signs
 from interaction_train.recovery.pairs import eigen
 
-RHOS = (0.003, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
+RHOS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
 NOISES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0)
 _ROWS = 512  # that choose ρ, for which more change little
 

@@ -13,7 +13,7 @@ from interaction_train.recovery.pairs import kernel_blocks, project_blocks, solv
 _STEPS, _RATE = 30, 0.3  # of Adam, on logarithms
 _DECAY = 0.8, 0.95
 _SPREAD = 2.0  # standard deviation of log(atanh ρ_i) around the single ρ's
-_START = 0.06  # of atanh ρ_i at most: beyond, kernels of many players know no slope
+_START = 0.003, 0.06  # of atanh ρ_i, where kernels of many players know a slope
 _LARGEST = 3.0  # of atanh ρ: ρ = .995
 _LEAST_NOISE = 1e-8  # of the kernel's diagonal
 _HELD_BACK = 5  # every fifth pair of rows judges
@@ -28,8 +28,8 @@ def learn_players(
 
     Likeliest: by the marginal likelihood of four fifths of the rows, the mean integrated out and
     the scale σ² at its best value, times a normal prior of log(atanh ρ_i) around the single ρ. The
-    other rows say how much of the way is taken, on that scale: none, all, or quarters between. On
-    few noisy rows all of it would overfit.
+    other rows say how much of the way is taken, on that scale: none, unless more is better by over
+    a standard error, or quarters of it. On few noisy rows all of it would overfit.
 
     Args:
         coalitions: bool ``(m, n)``.
@@ -51,23 +51,26 @@ def learn_players(
 
 def _learned(z: Tensor, judges: Tensor, values: Tensor, start: Tensor, fixed_noise: bool) -> Tensor:
     origin = start.clone()
-    origin[:, :-1] = start[:, :-1].clamp(max=math.log(_START))
+    origin[:, :-1] = start[:, :-1].clamp(*map(math.log, _START))
     likeliest = _climb(z[~judges], values[:, ~judges], origin, fixed_noise)
     points = [start, *(origin.lerp(likeliest, share) for share in _SHARES)]
-    errors = torch.stack([_error(z, judges, values, point) for point in points])
-    best = errors.argmin(0)
+    errors = torch.stack([_errors(z, judges, values, point) for point in points])
+    gain = errors[0] - errors
+    stderr = gain.std(-1) / errors.shape[-1] ** 0.5
+    certain = gain.mean(-1) > stderr  # by more than chance; never of the single ρ itself
+    best = errors.mean(-1).masked_fill(~certain, torch.inf).argmin(0)  # none certain: the first
     point = torch.stack(points)[best, torch.arange(len(best), device=best.device)]
     return _read(point)[0].tanh()
 
 
-def _error(z: Tensor, judges: Tensor, values: Tensor, point: Tensor) -> Tensor:
-    """Mean squared error on the judging rows, ``(B,)``, of a fit to the others."""
+def _errors(z: Tensor, judges: Tensor, values: Tensor, point: Tensor) -> Tensor:
+    """Squared errors on the judging rows, ``(B, rows)``, of a fit to the others."""
     strength, noise = _read(point)
     rows, rho = z[~judges], strength.tanh()
     alpha, mean = solve(rows, values[:, ~judges], rho, noise)
     found = (walsh_kernel(z[judges], rows, rho) @ alpha.unsqueeze(-1)).squeeze(-1)
     predicted, truth = mean.unsqueeze(-1) + found, values[:, judges]
-    return (truth - predicted).square().mean(-1)
+    return (truth - predicted).square()
 
 
 def _climb(z: Tensor, values: Tensor, start: Tensor, fixed_noise: bool) -> Tensor:
