@@ -16,6 +16,7 @@ from interaction_train.recovery.model import WalshModel, r_squared
 from interaction_train.recovery.selection import NEARLY, choose, times
 
 EXPLAINED = 0.5
+NOT_EXPLAINED = "this game is not explained by a few interactions"
 _WIDTH = 4  # sets kept of an order, per set wanted
 _LEAST_WIDTH = 64
 _COLUMNS = 512  # at least, of which the least squares fit chooses
@@ -63,7 +64,7 @@ class Recovered:
         )
         said += " coalitions"
         if not bool(self.explained[sample]):
-            said += ": this game is not explained by a few interactions"
+            said += f": {NOT_EXPLAINED}"
         lines = [f"sample {sample}: {said}"]
         for members, is_or, value in zip(own.members[0], own.is_or[0], own.value[0], strict=True):
             players = [names[i] for i in members.nonzero()[:, 0].tolist()]
@@ -98,7 +99,7 @@ def strongest(model: WalshModel, count: int, max_order: int = 5) -> Recovered:
         below = (~found.explained).nonzero()[:, 0].tolist()
         warnings.warn(
             f"sample{'s' * (len(below) > 1)} {', '.join(map(str, below))}: R² below {EXPLAINED}, "
-            "this game is not explained by a few interactions",
+            f"{NOT_EXPLAINED}",
             stacklevel=2,
         )
     return found
