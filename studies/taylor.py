@@ -14,7 +14,7 @@ infidelity. (c) Whether the interaction loss or dropout brings the methods close
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from itertools import combinations
 from typing import Any, Literal
 
@@ -96,24 +96,17 @@ def network(kind: str, mean: Sequence[float], std: Sequence[float]) -> nn.Module
 
 
 def trained(
-    source: str, build: Any, seed: int, *, epochs: int, lr: float, **more: Any
+    study: Study, data: str, build: Any, seed: int, size: Mapping[str, Any], **more: Any
 ) -> nn.Module:
     """A network in float64, in eval mode."""
-    module = common.splits(source, seed)
-    return common.fit(build, module, seed=seed, epochs=epochs, lr=lr, **more).double()
+    module = common.splits(study.source(data), seed, **size.get("splits", {}))
+    fitted = common.fit(build, module, seed=seed, epochs=size["epochs"], lr=size["lr"], **more)
+    return fitted.double()
 
 
-@cache
-def trained_on_cells(
-    source: str, kind: str, mean: tuple[float], std: tuple[float], seed: int, **size: Any
-) -> nn.Module:
-    """That of :func:`network`, once for all that is measured of it."""
-    return trained(source, partial(network, kind, mean, std), seed, **size)
-
-
-def some_images(source: str, count: int) -> tuple[Tensor, Tensor]:
+def some_images(study: Study, data: str, count: int) -> tuple[Tensor, Tensor]:
     """Test images, spread evenly, in float64."""
-    x, y = common.images(source, "test")
+    x, y = common.images(study.source(data), "test")
     places = spread(range(len(x)), count)
     return x[places].double(), y[places]
 
@@ -203,18 +196,17 @@ def distances(net: nn.Module, x: Tensor, y: Tensor) -> Summary:
 
 def work(study: Study, data: str, kind: str, of: str, seed: int, **size: Any) -> Summary:
     """One network: ``kind`` is what is measured, ``of`` which network or training."""
-    source = study.source(data)
-    x, y = some_images(source, size["images"])
+    x, y = some_images(study, data, size["images"])
     if kind == "distances":
         options: dict[str, Any] = {}
         if of == LOSS:
             loss = it.InteractionLoss(layer="classifier.2")
             options["losses"] = {"interaction": it.WeightedTerm(loss, 1.0)}
         digits = partial(it.models.DigitsNet, dropout=0.5 if of == "dropout" else 0.0)
-        options |= {"epochs": size["epochs"], "lr": 0.05}  # as the packaged jobs
-        return distances(trained(source, digits, seed, **options), x, y)
-    pixels = tuple(size["mean"]), tuple(size["std"])
-    net = trained_on_cells(source, of, *pixels, seed, epochs=size["epochs"], lr=size["lr"][of])
+        slower = {**size, "lr": 0.05}  # as the packaged jobs
+        return distances(trained(study, data, digits, seed, slower, **options), x, y)
+    build = partial(network, of, size["mean"], size["std"])
+    net = trained(study, data, build, seed, {**size, "lr": size["lr"][of]})
     accuracy = common.accuracy(net, x, y)
     if kind == "expansion":
         return {"accuracy": accuracy, **expansion(net, x, y, size["sigmas"])}
