@@ -3,7 +3,7 @@
 Rescale runs on pairs of inputs and baselines: one forward and backward pass of twice the rows. On
 top come Python's time for every function, the same for any number of samples, and a few passes over
 every activation. Both weigh most in the tiny digits network, whose ratio is that of 256 samples, as
-many as a test set has; beside it stands that of 32, where Python's time is half of it. The
+many as a test set has; beside it stands that of 32. The
 allocation of integrated gradients is the gradients of 2^n masked inputs at every step. A fit finds
 Taylor effects of degrees 1 to 5 from 17 evaluations, nested ``jvp`` by differentiating five times.
 """
