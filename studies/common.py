@@ -142,9 +142,12 @@ class Study:
         return Path(os.environ.get(DATA_VARIABLE, "."), name)
 
     def source(self, data: str) -> str:
-        """``digits``, or of CIFAR-10 the small file, at full scale torchvision's set."""
-        full = self.scale == "full"
-        return data if data == "digits" else "CIFAR10" if full else str(self.file(FILES[data]))
+        """``digits``, or of MNIST and CIFAR-10 the file, at full scale torchvision's set."""
+        if data == "digits":
+            return data
+        if self.scale == "full":
+            return "MNIST" if data.startswith("mnist") else "CIFAR10"
+        return str(self.file(FILES[data]))
 
 
 @dataclass

@@ -1,16 +1,19 @@
 """Attribution methods as Taylor interactions: what each does with the effects of sets of cells.
 
 Deng et al. 2024, Tables V and VI, on small trained networks. (a) How far attributions are from what
-their rule (Table IV) makes of the effects of degree 1, and of 1 and 2, when the baseline is the
-image with noise; the paper does not say how much. (b) The three principles as numbers, beside the
-paper's ticks: effects given to cells that have no part in them (``unrelated``) and effects not
-given in full (``incomplete``), as shares of Σ|J|, and the infidelity. (c) Whether the interaction
-loss or dropout brings the methods closer together: 1 − cosine of the attributions of two methods.
+their rule (Table IV) makes of the effects of degree 1, of 1 and 2, and of 1 to 3, when the baseline
+is the image with noise; the paper does not say how much. To degree 2 the rules of integrated
+gradients and of Shapley values are the same: at degree 3 each is tried on the other's attributions
+too, also for polynomials of that degree, of which all effects are there. (b) The three principles
+as numbers, beside the paper's ticks: effects given to cells that have no part in them
+(``unrelated``) and effects not given in full (``incomplete``), as shares of Σ|J|, and the
+infidelity. (c) Whether the interaction loss or dropout brings the methods closer together:
+1 − cosine of the attributions of two methods.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from typing import Any, Literal
@@ -43,9 +46,14 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "softplus": nn.Softplus,
     "relu": nn.ReLU,
 }
+CUBIC = "cubic polynomial"
 CELLS = it.GridPlayers(3, 3)
 PATCHES = [[0, 1, 3, 4], [2, 5], [6, 7], [8]]
-EXPANDED = ("occlusion", "occlusion_patch", "integrated_gradients", "shapley")
+SEVERAL = ("prediction_difference", "expected_gradients")  # methods with several baselines
+EXPANDED = ("occlusion", "occlusion_patch", "integrated_gradients", "shapley", *SEVERAL)
+BASELINES = 4  # of those
+DEGREES = (1, 2, 3)
+OTHER = {"integrated_gradients": "shapley", "shapley": "integrated_gradients"}
 PRINCIPLES = ("unrelated", "incomplete", "gap", "infidelity")
 KEPT = {  # by Table VI: no unrelated effects, complete
     **dict.fromkeys(("gradient_input", "grad_cam", "lrp_epsilon"), (True, True)),
@@ -63,10 +71,27 @@ COMPARED = (
 NORMAL, LOSS = "normal", "interaction loss"
 
 
-def network(activation: str, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-    """Nine pooled cells, two hidden layers of eight units: small enough for Deep SHAP."""
-    act = ACTIVATIONS[activation]
-    layers = (nn.Linear(9, 8), act(), nn.Linear(8, 8), act(), nn.Linear(8, 10))
+class Cubic(nn.Module):
+    """Polynomials of degree 3 in nine cells: linear in the products of up to three of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        cells = torch.arange(9)
+        self.factors = [torch.combinations(cells, k, with_replacement=True) for k in DEGREES]
+        self.linear = nn.Linear(sum(map(len, self.factors)), 10)
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """Logits of ``(B, 9)``."""
+        return self.linear(torch.cat([cells[:, f].prod(-1) for f in self.factors], 1))
+
+
+def network(kind: str, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+    """Nine pooled cells; but for cubic ones two layers of eight units, few enough for Deep SHAP."""
+    if kind == CUBIC:
+        layers: tuple[nn.Module, ...] = (Cubic(),)
+    else:
+        act = ACTIVATIONS[kind]
+        layers = (nn.Linear(9, 8), act(), nn.Linear(8, 8), act(), nn.Linear(8, 10))
     return nn.Sequential(it.Normalize(mean, std), nn.AdaptiveAvgPool2d(3), nn.Flatten(), *layers)
 
 
@@ -74,7 +99,7 @@ def trained(
     study: Study, data: str, build: Any, seed: int, size: Mapping[str, Any], **more: Any
 ) -> nn.Module:
     """A network in float64, in eval mode."""
-    module = common.splits(study.source(data), seed)
+    module = common.splits(study.source(data), seed, **size.get("splits", {}))
     fitted = common.fit(build, module, seed=seed, epochs=size["epochs"], lr=size["lr"], **more)
     return fitted.double()
 
@@ -86,20 +111,54 @@ def some_images(study: Study, data: str, count: int) -> tuple[Tensor, Tensor]:
     return x[places].double(), y[places]
 
 
+def effects(game: it.MaskedGame) -> Effects:
+    """All Taylor effects of degree 1 to 3 at the baseline."""
+    lower = Effects.of_second_order(*second_order_effects(game))
+    masks = game.players.mask(torch.eye(game.n, dtype=torch.bool), game.present.shape[1:])
+
+    def payoff(t: Tensor, x: Tensor, absent: Tensor, label: Tensor) -> Tensor:
+        inputs = absent + torch.tensordot(t, masks.to(t), 1) * (x - absent)
+        return game.model(inputs.unsqueeze(0))[0].gather(0, label.view(1))[0]
+
+    derivative: Callable[..., Tensor] = payoff
+    for _ in range(3):
+        derivative = torch.func.jacrev(derivative)
+    at = torch.zeros(len(game.present), game.n).to(game.present)
+    third = torch.func.vmap(derivative)(at, game.present, game.absent, game.labels)
+    factors = torch.combinations(torch.arange(game.n), 3, with_replacement=True)
+    i, j, k = factors.T
+    degrees = nn.functional.one_hot(factors, game.n).sum(1)
+    factorials = degrees.to(third).add(1).lgamma().exp().prod(1)  # κ!
+    values = third[:, i, j, k] / factorials
+    return Effects(torch.cat([lower.degrees, degrees]), torch.cat([lower.values, values], 1))
+
+
+def error(a: Tensor, rule: str, terms: Sequence[Effects], degree: int, **options: Any) -> Any:
+    """‖a − a*‖/‖a‖ by image, where a* is a method's rule, the mean over the effects' baselines."""
+    known = [(e, e.degrees.sum(1) <= degree) for e in terms]
+    rules = [table_iv(rule, Effects(e.degrees[k], e.values[:, k]), **options) for e, k in known]
+    return ((a - torch.stack(rules).mean(0)).norm(dim=1) / a.norm(dim=1)).tolist()
+
+
 def expansion(net: nn.Module, x: Tensor, y: Tensor, sigmas: Sequence[float]) -> Summary:
-    """σ → method → ‖a − a*‖/‖a‖ by image, of degree 1 and of degrees 1 and 2."""
-    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
+    """σ → method → degree → the error by image; with "other" that of the other method's rule."""
+    drawn = (BASELINES, *x.shape)
+    noise = torch.randn(drawn, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
     result: Summary = {}
     for sigma in sigmas:
-        game = it.MaskedGame(net, x, x + sigma * noise, CELLS, "logit", y)
-        first, second = second_order_effects(game)
-        both = Effects.of_second_order(first, second), Effects.of_second_order(first, 0 * second)
+        absents = x + sigma * noise
+        games = [it.MaskedGame(net, x, absent, CELLS, "logit", y) for absent in absents]
+        terms = [effects(game) for game in games]
         for method in EXPANDED:
             options: dict[str, Any] = {"patches": PATCHES} if method == "occlusion_patch" else {}
-            a = attribute(game, method, **options)
-            for degree, effects in ((2, both[0]), (1, both[1])):
-                off = (a - table_iv(method, effects, **options)).norm(dim=1) / a.norm(dim=1)
-                result[f"{sigma}, {method}, {degree}"] = off.tolist()
+            several: dict[str, Any] = {"absents": absents} if method in SEVERAL else {}
+            a = attribute(games[0], method, **options, **several)
+            own = terms if several else terms[:1]
+            for degree in DEGREES:
+                key = f"{sigma}, {method}, {degree}"
+                result[key] = error(a, method, own, degree, **options)
+            if method in OTHER:
+                result[f"{sigma}, {method}, other"] = error(a, OTHER[method], own, DEGREES[-1])
     return result
 
 
@@ -107,15 +166,15 @@ def principles(net: nn.Module, x: Tensor, y: Tensor) -> Summary:
     """Method → its numbers by image, or why it is refused."""
     absent = it.input_baseline(net, None, x)
     game = it.MaskedGame(net, x, absent, CELLS, "logit", y)
-    effects = dividends(it.exact_values(game))
+    known = dividends(it.exact_values(game))
     result: Summary = {}
     for method in METHODS:
         options: dict[str, Any] = {"patches": PATCHES} if method == "occlusion_patch" else {}
-        if method in ("prediction_difference", "expected_gradients"):
+        if method in SEVERAL:
             options["absents"] = absent.expand_as(x[:1])
         try:
             a = attribute(game, method, **options)
-            report = check_principles(allocation(game, method, **options), effects)
+            report = check_principles(allocation(game, method, **options), known)
         except InputError as error:
             result[method] = {"refused": str(error)}
             continue
@@ -136,7 +195,7 @@ def distances(net: nn.Module, x: Tensor, y: Tensor) -> Summary:
 
 
 def work(study: Study, data: str, kind: str, of: str, seed: int, **size: Any) -> Summary:
-    """One network: ``kind`` is what is measured, ``of`` its activation or training."""
+    """One network: ``kind`` is what is measured, ``of`` which network or training."""
     x, y = some_images(study, data, size["images"])
     if kind == "distances":
         options: dict[str, Any] = {}
@@ -185,18 +244,20 @@ def rows(found: Mapping[str, Summary], part: Part) -> list[dict[str, Any]]:
 
 
 def expansion_rows(found: Mapping[str, Summary], part: Part) -> list[dict[str, Any]]:
-    """(a): a row for each activation, noise and method."""
+    """(a): a row for each network, noise and method."""
     result = []
-    for activation in (a for a in part.settings["activations"] if a != "relu"):
+    shown = {str(degree): f"error, degree {degree} (%)" for degree in DEGREES}
+    shown["other"] = "degree 3, the other's rule (%)"
+    for kind in part.settings["smooth"]:
         for sigma in part.settings["sigmas"]:
             for method in EXPANDED:
                 row: dict[str, Any] = {
-                    "network": activation, "noise": sigma, "method": method.replace("_", " ")
+                    "network": kind, "noise": sigma, "method": method.replace("_", " ")
                 }  # fmt: skip
-                for degree in (1, 2):
-                    key = f"{sigma}, {method}, {degree}"
-                    mean = Mean.of(100 * e for e in over(found, part, "expansion", activation, key))
-                    row |= mean.columns(f"error, degree {degree} (%)")
+                for of, title in shown.items():
+                    if of != "other" or method in OTHER:
+                        errors = over(found, part, "expansion", kind, f"{sigma}, {method}, {of}")
+                        row |= Mean.of(100 * e for e in errors).columns(title)
                 result.append(row)
     return result
 
@@ -216,14 +277,25 @@ def checks(found: Mapping[str, Summary], part: Part) -> list[Check]:
         result.append(Check(says, difference.clearly(sign), f"by {difference}"))
 
     sigmas = part.settings["sigmas"]
-    for activation in (a for a in part.settings["activations"] if a != "relu"):
-        get = partial(over, found, part, "expansion", activation)
+    for kind in part.settings["smooth"]:
+        get = partial(over, found, part, "expansion", kind)
         middle = sigmas[len(sigmas) // 2]
-        for method in ("integrated_gradients", "shapley"):
-            gap = paired(get(f"{middle}, {method}, 2"), get(f"{middle}, occlusion, 2"))
-            claim(f"{activation}: degree 2 explains {method} better than occlusion", gap, -1)
+        for method, than in (
+            ("integrated_gradients", "occlusion"),
+            ("shapley", "occlusion"),
+            ("expected_gradients", "prediction_difference"),
+        ):
+            gap = paired(get(f"{middle}, {method}, 2"), get(f"{middle}, {than}, 2"))
+            claim(f"{kind}: degree 2 explains {method} better than {than}", gap, -1)
+        for method, other in OTHER.items():
+            gap = paired(get(f"{middle}, {method}, 3"), get(f"{middle}, {method}, other"))
+            claim(f"{kind}: degree 3 tells {method} from {other}", gap, -1)
+        if kind == CUBIC:
+            worst = max(max(get(f"{s}, {method}, 3")) for s in sigmas for method in EXPANDED)
+            result.append(Check(f"{kind}: degree 3 is exact", worst < 1e-8, f"at most {worst:.1g}"))
+            continue
         low, high = (Mean.of(get(f"{s}, occlusion, 2")).value for s in (sigmas[0], sigmas[-1]))
-        says = f"{activation}: the noise decides, {sigmas[-1]} against {sigmas[0]} makes 10 times"
+        says = f"{kind}: the noise decides, {sigmas[-1]} against {sigmas[0]} makes 10 times"
         result.append(Check(says, high > 10 * low, f"{100 * low:.2g} and {100 * high:.2g} %"))
     for activation in part.settings["activations"]:
         told = found[f"principles/{activation}/seed_{part.seeds[0]}"]
@@ -273,15 +345,15 @@ def figure(found: Mapping[str, Summary], part: Part) -> Figure:
     left.set(xlabel="effects not given in full (share of Σ|J|)", title=f"{part.data}: completeness")
     left.legend()
     sigmas = part.settings["sigmas"]
-    smooth = [a for a in part.settings["activations"] if a != "relu"]
-    for method in EXPANDED if smooth else ():
-        get = partial(over, found, part, "expansion", smooth[0])
+    shown_kind = part.settings["smooth"][0]
+    for method in EXPANDED:
+        get = partial(over, found, part, "expansion", shown_kind)
         means = [Mean.of(100 * e for e in get(f"{sigma}, {method}, 2")) for sigma in sigmas]
         common.curve(right, list(sigmas), means, label=method.replace("_", " "))
     right.set(xscale="log", yscale="log", xlabel="noise of the baseline (pixels in [0, 1])")
     right.set_xticks(list(sigmas), list(map(str, sigmas)))
     right.minorticks_off()
-    right.set(ylabel="‖a − a*‖ / ‖a‖ (%)", title=f"effects of degree 1 and 2 ({smooth[0]})")
+    right.set(ylabel="‖a − a*‖ / ‖a‖ (%)", title=f"effects of degree 1 and 2 ({shown_kind})")
     right.legend()
     return drawn
 
@@ -291,9 +363,9 @@ def main() -> None:
     study = Study.from_command_line(__file__, __doc__)
     for part in study.parts():
         with part:
-            apart = ("activations", "trainings")
+            apart = ("activations", "smooth", "trainings")
             size = {k: v for k, v in part.settings.items() if k not in apart}
-            kinds = [("expansion", a) for a in part.settings["activations"] if a != "relu"]
+            kinds = [("expansion", kind) for kind in part.settings["smooth"]]
             kinds += [("principles", a) for a in part.settings["activations"]]
             kinds += [("distances", t) for t in part.settings["trainings"]]
             plan = {

@@ -7,6 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from interaction_train.attributions.attribute import METHODS, Method, get_method
+from interaction_train.attributions.integrated_gradients import (
+    expected_gradients,
+    integrated_gradients,
+)
 from interaction_train.attributions.occlusion import (
     occlusion,
     occlusion_patch,
@@ -81,8 +85,10 @@ def _one_baseline(game: MaskedGame, method: str | Method, options: dict[str, Any
             members = (together.unsqueeze(-1) & members).any(1)
         return effects * members
 
+    own = {"check": False} if function in (expected_gradients, integrated_gradients) else {}
+
     def run(inner: MaskedGame) -> Tensor:
-        own = {"absents": inner.absent.unsqueeze(0)} if "absents" in options else {}
-        return get_method(method, {**options, **own})(inner)
+        absents = {"absents": inner.absent.unsqueeze(0)} if "absents" in options else {}
+        return get_method(method, {**options, **absents, **own})(inner)
 
     return dividends(masked_attributions(game, all_coalitions(game.n), run))

@@ -8,10 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from interaction_train.attributions.gradients import require_floats
+from interaction_train.attributions.gradients import pass_rows, require_floats
 from interaction_train.attributions.sums import player_sums
 from interaction_train.errors import InputError, checked_logits
-from interaction_train.game.chunks import gradient_rows
 from interaction_train.game.evaluation import Network, evaluation_mode, unwrap
 from interaction_train.game.function_mode import FunctionMode
 from interaction_train.game.masked import MaskedGame
@@ -50,18 +49,20 @@ def pair_attributions(game: MaskedGame, rules: Callable[[], FunctionMode]) -> Te
             f(x) − f(b) by more than 1e-4 of Σ|a|.
     """
     require_floats(game)
-    network, found = plain_network(game), []
-    size = max(1, gradient_rows(game.present[0], 2 * len(game.present)) // 2)
+    network, found, logits = plain_network(game), [], []
+    size = max(1, pass_rows(game, 2 * len(game.present)) // 2)
     for present, absent, y in game_parts(game, size):
         x = present.detach().requires_grad_()
         with torch.enable_grad():
             pair = torch.cat([x, absent])  # no leaf: it depends on the input
             values = label_logits(_ruled(network, rules), pair, y.repeat(2), game.owner)
-            value, base = values.unflatten(0, (2, -1))
+            value = values[: len(x)]
             elements = gradient_of(value, x, torch.ones_like(value)) * (present - absent)
         found.append(elements.to(values.dtype))
-        _check_sum(found[-1], (value - base).detach(), values.detach(), present.dtype)
-    return player_sums(game, torch.cat(found))
+        logits.append(values.detach().view(2, -1))
+    elements = torch.cat(found)
+    _check_sum(elements.flatten(1), torch.cat(logits, 1), game.present.dtype)
+    return player_sums(game, elements)
 
 
 def relevances(game: MaskedGame, rules: Callable[[], FunctionMode]) -> Tensor:
@@ -74,7 +75,7 @@ def relevances(game: MaskedGame, rules: Callable[[], FunctionMode]) -> Tensor:
     require_floats(game)
     network, found = plain_network(game), []
     normalize = normalize_layer(network) if isinstance(network, nn.Module) else None
-    for present, absent, y in game_parts(game, gradient_rows(game.present[0], len(game.present))):
+    for present, absent, y in game_parts(game, pass_rows(game, len(game.present))):
         x, base = (rows if normalize is None else normalize(rows) for rows in (present, absent))
         if float(base.abs().max()) > _ZERO:
             where, expected = "", "0"
@@ -135,10 +136,11 @@ def gradient_of(values: Tensor, x: Tensor, weights: Tensor) -> Tensor:
     return torch.zeros_like(x) if gradient is None else gradient
 
 
-def _check_sum(elements: Tensor, change: Tensor, values: Tensor, dtype: torch.dtype) -> None:
-    size = elements.flatten(1).abs().sum(1)
-    rounding = 512 * torch.finfo(dtype).eps * values.abs().max()
-    missed = (elements.flatten(1).sum(1) - change).abs()
+def _check_sum(elements: Tensor, logits: Tensor, dtype: torch.dtype) -> None:
+    """That elements ``(B, ...)`` sum to the change of logits ``(2, B)``, by one host sync."""
+    size = elements.abs().sum(1)
+    rounding = 512 * torch.finfo(dtype).eps * logits.abs().max()
+    missed = (elements.sum(1) - (logits[0] - logits[1])).abs()
     if not bool((missed <= _TOLERANCE * size + rounding).all()):
         worst = (missed / size).max()
         got = f"a network whose attributions miss f(x) - f(b) by {float(worst):.2g} of their size"

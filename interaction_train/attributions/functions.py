@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from interaction_train.errors import InputError
 from interaction_train.game.function_mode import Function
+
+_SEQUENCES = (list, tuple)
 
 # By name: the same one has several, such as F.relu, torch.relu, Tensor.relu and Tensor.relu_.
 _REFLECTED = {"iadd", "imul", "imatmul", "radd", "rmul", "rmatmul", "ipow"}
@@ -46,6 +48,7 @@ SUMS = _names(  # affine, and of several of their tensors together
     avg_pool3d batch_norm cumsum div fold interpolate mean neg rsub sub sum upsample
     upsample_bilinear upsample_nearest"""
 )
+_ALWAYS_AFFINE = MOVES | SUMS - {"batch_norm", "div"}
 PRODUCTS = {"bmm", "einsum", "matmul", "mm", "mul", "mv"}  # affine in each tensor
 WEIGHTED = {f"conv{how}{d}d" for how in ("", "_transpose") for d in (1, 2, 3)} | {"addmm", "linear"}
 MAXIMA = {
@@ -66,15 +69,17 @@ def dependent(value: object) -> bool:
     return isinstance(value, Tensor) and value.requires_grad and not value.is_leaf
 
 
-def tensors(*values: object) -> Iterator[Tensor]:
+def tensors(*values: object) -> list[Tensor]:
     """The tensors in arguments, in their order, also those in lists, tuples and dictionaries."""
+    found: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from tensors(*value)
-        elif isinstance(value, dict):
-            yield from tensors(*value.values())
+            found.append(value)
+        elif isinstance(value, _SEQUENCES):
+            found += tensors(*value)
+        elif isinstance(value, dict) and value:
+            found += tensors(*value.values())
+    return found
 
 
 def dependents(*values: object) -> list[Tensor]:
@@ -93,8 +98,9 @@ class Call:
     def __init__(
         self, function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
-        self.function, self.args, self.kwargs = function, args, dict(kwargs)
-        self.name, self.inputs = name_of(function), dependents(args, kwargs)
+        self.function, self.args, self.kwargs = function, args, kwargs
+        self.name = name_of(function)
+        self.inputs = dependents(*args, *kwargs.values()) if kwargs else dependents(*args)
 
     def __call__(self) -> Any:
         return self.function(*self.args, **self.kwargs)
@@ -159,13 +165,13 @@ def independent(function: Function, args: tuple[Any, ...], kwargs: Mapping[str, 
 
 def is_affine(call: Call) -> bool:
     """Whether the call is an affine function of all of its inputs together."""
+    if call.name in _ALWAYS_AFFINE:
+        return True
     if call.name == "batch_norm":
         return not (call.args[5] if len(call.args) > 5 else call.kwargs.get("training", False))
     if call.name in WEIGHTED or call.name in PRODUCTS:
         return len(call.inputs) == 1
-    if call.name == "div":
-        return not dependent(call.args[1])
-    return call.name in MOVES or call.name in SUMS
+    return call.name == "div" and not dependent(call.args[1])
 
 
 def without_rule(call: Call) -> Any:

@@ -16,9 +16,9 @@ from interaction_train.attributions.backpropagation import (
     label_logits,
     plain_network,
 )
+from interaction_train.attributions.gradients import pass_rows
 from interaction_train.attributions.sums import player_sums
 from interaction_train.errors import InputError
-from interaction_train.game.chunks import gradient_rows
 from interaction_train.game.evaluation import evaluation_mode, inner_modules, without_grad
 from interaction_train.game.layers import find_layer
 from interaction_train.game.masked import MaskedGame
@@ -47,7 +47,7 @@ def grad_cam(game: MaskedGame, layer: str | None = None) -> Tensor:
         raise InputError("game", got, "a network with inputs (B, C, H, W)")
     layer = _last_spatial(network, game.present[:1]) if layer is None else layer
     module, found = find_layer(network, layer), []
-    for present, _, labels in game_parts(game, gradient_rows(game.present[0], len(game.present))):
+    for present, _, labels in game_parts(game, pass_rows(game, len(game.present))):
         outputs: list[Tensor] = []
         keep = partial(_keep, outputs)
         with torch.enable_grad(), module.register_forward_hook(keep):

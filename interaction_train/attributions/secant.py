@@ -40,7 +40,32 @@ class Slope(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         (gradient,), (slope,) = gradients, ctx.saved_tensors
-        return (gradient.unflatten(0, (-1, len(slope))) * slope).flatten(0, 1), None, None
+        return by_halves(gradient, slope), None, None
+
+
+class Relu(torch.autograd.Function):
+    """ReLU of a pair with its secant for the slope; nothing is written but once."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, in_place: bool) -> Tensor:
+        high, low = halves(z)
+        ctx.save_for_backward(relu_secant(low, high))
+        if not in_place:
+            return z.relu()
+        ctx.mark_dirty(z)
+        return z.relu_()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (gradient,), (slope,) = gradients, ctx.saved_tensors
+        return by_halves(gradient, slope), None
+
+
+def by_halves(gradient: Tensor, slope: Tensor) -> Tensor:
+    """Gradients of a pair, or of as many rows as the slopes have, times the slopes."""
+    if len(gradient) == len(slope):
+        return gradient * slope
+    return (gradient.unflatten(0, (2, -1)) * slope).flatten(0, 1)
 
 
 class Maxima(torch.autograd.Function):
@@ -104,8 +129,9 @@ def secant(
 
 def relu_secant(low: Tensor, high: Tensor) -> Tensor:
     """That of ReLU, in few and small tensors: the share of the way on which it rises."""
-    share = torch.maximum(high, low).div_((high - low).abs_())
-    return share.clamp_(0, 1).nan_to_num_(0)  # of no way at all: all of it above 0, else nothing
+    # Of no way at all: all of it above 0, else nothing.
+    way = (high - low).abs_().clamp_(min=torch.finfo(high.dtype).tiny)
+    return torch.maximum(high, low).div_(way).clamp_(0, 1)
 
 
 class Secant(FunctionMode):
@@ -127,11 +153,11 @@ class Secant(FunctionMode):
         call = Call(function, args, kwargs)
         if not call.inputs:
             return independent(function, args, kwargs)
+        if is_affine(call):
+            return self.affine(call)
         if (simpler := decomposition(call)) is not None:
             with self:
                 return call.result(simpler(*args, **kwargs))
-        if is_affine(call):
-            return self.affine(call)
         if call.is_elementwise:
             return self.elementwise(call)
         if call.name in PRODUCTS and len(call.inputs) == 2:
@@ -147,13 +173,12 @@ class Secant(FunctionMode):
     def elementwise(self, call: Call) -> Tensor:
         """A function σ of each element."""
         (z,), function = call.inputs, call.elementwise()
+        if call.name == "relu":
+            return cast(Tensor, Relu.apply(z, call.in_place))
         with torch.no_grad():
             (high, low), value = halves(z), function(z)
-            if call.name == "relu":
-                slope = relu_secant(low, high)
-            else:
-                top, bottom = halves(value)
-                slope = secant(function, low, high, top - bottom)
+            top, bottom = halves(value)
+            slope = secant(function, low, high, top - bottom)
         return cast(Tensor, Slope.apply(z, (value, slope), call.in_place))
 
     def product(self, call: Call) -> Tensor:
@@ -176,7 +201,7 @@ class Secant(FunctionMode):
             top, bottom = halves(value.flatten(-dims))
             here, there = halves(places.flatten(-dims))
             ahead = top - first.gather(-1, there)
-            total = ahead + bottom - second.gather(-1, here)
-            share = torch.where(total > 0, ahead / total, 0.5)
+            behind = bottom - second.gather(-1, here)
+            share = ahead.div_(behind.add_(ahead)).nan_to_num_(0.5)  # of no change at all: half
         output = Maxima.apply(z, (value, here, there, share))
         return (output, places) if call.name.endswith("_with_indices") else output

@@ -21,8 +21,9 @@ def player_sums(game: MaskedGame, elements: Tensor) -> Tensor:
         tensor([[ 6., 14.]])
     """
     batch, n, shape = len(game.present), game.n, game.present.shape[1:]
-    single = torch.eye(n, dtype=torch.bool, device=game.present.device).expand(batch, n, n)
-    masks = game.players.mask(single, shape)
+    single = torch.eye(n, dtype=torch.bool, device=game.present.device)
+    count = 1 if game.players.samples is None else batch
+    masks = game.players.mask(single.expand(count, n, n), shape)
     # First over axes on which masks do not differ, such as channels.
     alike = elements.sum_to_size(batch, *masks.shape[2:])
     return (alike.unsqueeze(1) * masks).flatten(2).sum(-1)

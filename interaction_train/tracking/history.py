@@ -43,11 +43,20 @@ class History(Logger):
 
 
 def write_whole(path: Path, content: str | bytes) -> Path:
-    """Write a file of which no one ever sees half, into a folder that is made if need be."""
+    """Write a file of which no one ever sees half, into a folder that is made if need be.
+
+    An OSError names the file, also of a full disk, where what could be written of it is removed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.draft")
-    draft.write_bytes(content.encode() if isinstance(content, str) else content)
-    return draft.replace(path)
+    try:
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+        return draft.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            draft.unlink()
+        error.filename = str(path)
+        raise
 
 
 def read_history(folder: Path) -> Iterator[dict[str, float]]:

@@ -240,7 +240,7 @@ class TestNetworks:
         rows = []
         game = grid_game(cnn(nn.Softplus()), progress=rows.append, chunk_size=7)
         attribute(game, "integrated_gradients", steps=10)
-        assert sum(rows) == 50
+        assert sum(rows) == 50 + 10  # and both ends of the way of each sample
         assert max(rows) <= 7
 
 
@@ -252,7 +252,9 @@ class TestRefusals:
             attribute(self.game, "gradients")
 
     def test_unknown_and_missing_options(self):
-        with pytest.raises(InputError, match="options: got step, expected options out of steps"):
+        with pytest.raises(
+            InputError, match="options: got step, expected options out of steps, check"
+        ):
             attribute(self.game, "integrated_gradients", step=3)
         with pytest.raises(InputError, match="options: got steps, expected no options for occl"):
             attribute(self.game, "occlusion", steps=3)
@@ -326,7 +328,30 @@ def test_quadrature_of_a_kink():
     """|x − ⅓|, whose gradient is −1 on a third of the way: the error falls with the nodes."""
     game = game_of(lambda x: torch.cat([(x - 1 / 3).abs(), 0 * x], 1), [1.0])
     for steps in (10, 100, 1000):
-        assert abs(float(attribute(game, "integrated_gradients", steps=steps)) - 1 / 3) < 2 / steps
+        found = attribute(game, "integrated_gradients", steps=steps, check=False)
+        assert abs(float(found) - 1 / 3) < 2 / steps
+
+
+class TestMissedSums:
+    """|x − ⅓| has a change of ⅓ over [0, 1]; its gradient is −1 at a third of the nodes."""
+
+    game = game_of(lambda x: torch.cat([(x - 1 / 3).abs(), 0 * x], 1), [1.0])
+
+    @pytest.mark.parametrize("method", ["integrated_gradients", "expected_gradients"])
+    def test_few_steps_are_told_once(self, method):
+        options = {"absents": torch.zeros(3, 1)} if method == "expected_gradients" else {}
+        with pytest.warns(UserWarning, match="miss up to") as told:
+            (found,) = attribute(self.game, method, steps=7, **options)
+        share = abs(float(found) - 1 / 3) / float(found)
+        assert share > 0.02
+        assert len(told) == 1
+        name = method.replace("_", " ")
+        assert str(told[0].message).startswith(f"{name} miss up to {share:.1%} of Σ|a|")
+        assert "steps=7" in str(told[0].message)
+
+    def test_many_are_not(self):
+        (found,) = attribute(self.game, "integrated_gradients", steps=100)
+        assert 1e-6 < abs(float(found) - 1 / 3) < 0.02 / 3
 
 
 class Watched(nn.Module):
@@ -349,14 +374,14 @@ class TestMemory:
         model = Watched(nn.Linear(64, 2).double())
         game = game_of(model, torch.ones(2, 64, dtype=torch.float64))
         attribute(game, "integrated_gradients", steps=steps)
-        assert sum(model.rows) == 2 * steps
+        assert sum(model.rows) == 2 * steps + 2 * 2
         assert max(model.rows) <= 1024
 
     def test_baselines(self):
         model = Watched(nn.Linear(64, 2).double())
         game = game_of(model, torch.ones(2, 64, dtype=torch.float64))
         attribute(game, "expected_gradients", absents=torch.zeros(700, 64), steps=5)
-        assert sum(model.rows) == 2 * 5 * 700
+        assert sum(model.rows) == 2 * (5 + 2) * 700
         assert max(model.rows) <= 1024
 
     def test_coalitions(self):

@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -352,3 +353,22 @@ def test_a_stopped_job_s_manifest_says_so(tmp_path):
     assert manifest["counts"] is None
     found = read_adversarial_set(tmp_path / "set", unfinished=True)
     assert torch.equal(found.clean, images()[0][:4])
+
+
+def test_a_full_disk_names_the_file_and_the_job_goes_on(tmp_path):
+    """A limit on the size of files, from the second batch on, stands for the disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class Fill(L.Callback):
+        def on_predict_batch_end(self, *args, **kwargs) -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+
+    try:
+        with pytest.raises(OSError, match=r"File too large: .*shard_00001\.safetensors"):
+            predict(tmp_path, crafter(), loader(), callbacks=[Fill()], batches_per_shard=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(files(tmp_path / "set")) == ["shard_00000.safetensors"]  # nor a draft
+    predict(tmp_path, crafter(), loader(), batches_per_shard=1)
+    predict(tmp_path / "whole", crafter(), loader(), batches_per_shard=1)
+    assert files(tmp_path / "set") == files(tmp_path / "whole" / "set")
