@@ -10,6 +10,7 @@ from interaction_train.callbacks.generalization_gap import GeneralizationGap
 from interaction_train.callbacks.regularizer import InteractionRegularizer, OrderReport
 from interaction_train.callbacks.run_report import RunReport
 from interaction_train.callbacks.sampled_metric import DisentanglementMonitor, SpectrumMonitor
+from interaction_train.callbacks.visual_concepts import VisualConcepts
 
 __all__ = [
     "AdversarialRobustness",
@@ -24,4 +25,5 @@ __all__ = [
     "OrderReport",
     "RunReport",
     "SpectrumMonitor",
+    "VisualConcepts",
 ]

@@ -146,6 +146,10 @@ class Adapter:
         layer = _as(self.layer, x)
         return network if layer is None else nn.Sequential(layer, network)
 
+    def layer_name(self, layer: str) -> str:
+        """The dotted name in :meth:`network` of a layer of the module's network."""
+        return layer if self.layer is None else f"1.{layer}"
+
     def read(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Inputs and int64 labels ``(B,)`` of a batch, or InputError; 0 and 1 may be floats."""
         keys = self.keys
@@ -180,7 +184,10 @@ class Adapter:
 
 def _as(layer: Normalize | None, like: Tensor | None) -> Normalize | None:
     """On a tensor's device, in its dtype; a copy, or half precision would round it for good."""
-    return layer if layer is None or like is None else copy.deepcopy(layer).to(like)
+    if layer is None or like is None:
+        return layer
+    with torch.inference_mode(False):  # whose tensors, in the loops of test, admit no gradients
+        return copy.deepcopy(layer).to(like)
 
 
 def with_inputs(batch: Any, key: int | str, x: Tensor) -> Any:

@@ -20,7 +20,6 @@ from interaction_train.attributions import (
     check_principles,
     infidelity,
 )
-from interaction_train.attributions.figure import attributions_figure
 from interaction_train.callbacks.monitor import Monitor, Result, Split
 from interaction_train.callbacks.samples import is_fast, population, spread
 from interaction_train.errors import InputError, at_least, one_of
@@ -29,6 +28,7 @@ from interaction_train.game.masked import MaskedGame
 from interaction_train.game.players import GridPlayers
 from interaction_train.indices.exact import dividends, exact_values
 from interaction_train.indices.means import told_mean
+from interaction_train.tracking.cell_maps import cell_maps_figure
 
 _DEFAULT = (
     "gradient_input", "occlusion", "integrated_gradients", "shapley", "grad_cam", "lrp_epsilon",
@@ -169,9 +169,7 @@ class AttributionReport(Monitor):
         rows = [f"class {label}" for label in y.tolist()]
         title = f"What {self.players} do to the label's logit: orange raises it, blue lowers it"
         return {
-            "attributions": attributions_figure(
-                x, self.players.cells(x.shape[1:]), given, rows, title
-            )
+            "attributions": cell_maps_figure(x, self.players.cells(x.shape[1:]), given, rows, title)
         }
 
     def table(self, result: Result) -> Table:

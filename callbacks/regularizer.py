@@ -173,7 +173,7 @@ def _report_orders(losses: Mapping[str, WeightedTerm], model: nn.Module, x: Tens
         if isinstance(term := weighted.term, PlayerTerm):
             n = term.count(model, x)
             where = "cells of the input" if term.layer is None else f"units of {term.layer}"
-            told = f"Loss {name!r} ({type(term).__name__}, {n} {where}): {term.order_weights(n)}"
+            told = f"Loss {name!r} ({type(term).__name__}, {n} {where}): {term.told_orders(n)}"
             rank_zero_info(told)
 
 

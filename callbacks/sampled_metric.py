@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
@@ -14,6 +14,15 @@ from rich.table import Column, Table
 
 from interaction_train.attacks.jobs import check_factory, make_attack
 from interaction_train.attacks.run import AttackFactory, craft
+from interaction_train.callbacks.group_results import (
+    fixed_names,
+    group_curves,
+    group_keys,
+    group_rows,
+    group_table,
+    number,
+    plain_results,
+)
 from interaction_train.callbacks.monitor import Monitor, Result, Split
 from interaction_train.callbacks.samples import is_fast, population, shard, spread
 from interaction_train.errors import InputError, at_least, one_of
@@ -23,6 +32,7 @@ from interaction_train.game.players import GridPlayers, Players
 from interaction_train.indices import REFERENCE_RATIOS
 from interaction_train.indices.readings import READINGS, Reading
 from interaction_train.metrics import Disentanglement, InteractionSpectrum
+from interaction_train.metrics.groups import GroupFunction
 from interaction_train.metrics.orders import OrderMetric
 from interaction_train.sampling.pairs import NeighbourPairs, PairSampler, RandomPairs
 from interaction_train.tracking.figures import heat_map_figure, spectrum_figure
@@ -50,7 +60,8 @@ class SampledMetric(Monitor):
         payoff: what the game reads off the logits.
         baseline: of absent cells, a number, one per channel, or the file of a learned baseline;
             default: the mean in ``Normalize``.
-        only_correct: leave out samples that the network gets wrong.
+        only_correct: leave out samples that the network gets wrong; default: as
+            :class:`~interaction_train.metrics.base.PairMetric` has it.
         reading: which reading of an absolute value is logged: ``plug_in`` (biased up),
             ``split_sign`` (biased down) or ``rms``; table and files have all of them.
         attack: makes an attack on the network; its images of the same samples are measured too.
@@ -58,6 +69,12 @@ class SampledMetric(Monitor):
         chunk_size: rows sent through the network at once; default: the fastest, timed once.
         players: in place of the grid, columns of a table for instance. Sentences are measured as
             the loader fills them up: padding takes part as players that do nothing.
+        groups: measures groups of samples too: by ``"label"``, wrong against right ones
+            (``"correct"``), or a function of x, labels and logits that gives ids ``(B,)``; on the
+            command line its path, and it must say that it returns a Tensor.
+        group_names: the names of the groups 0, 1, …; then, and with ``"correct"``, values of
+            groups are logged, under ``group/<name>/``; else they are in the table, figure and files
+            alone, as no logged key depends on data.
         common: the other arguments of :class:`~interaction_train.callbacks.monitor.Monitor`.
 
     Raises:
@@ -81,12 +98,14 @@ class SampledMetric(Monitor):
         pairs: PairSampler | None = None,
         payoff: str = "log_odds",
         baseline: Baseline | None = None,
-        only_correct: bool = True,
+        only_correct: bool | None = None,
         reading: Reading = "plug_in",
         attack: AttackFactory | None = None,
         seed: int = 0,
         chunk_size: int | None = None,
         players: Players | None = None,
+        groups: Literal["label", "correct"] | GroupFunction | None = None,
+        group_names: Sequence[str] | None = None,
         **common: Any,
     ) -> None:
         super().__init__(every, **common)
@@ -96,6 +115,7 @@ class SampledMetric(Monitor):
             check_factory("attack", attack)
         self.n_samples, self.reading, self.attack, self.seed = n_samples, reading, attack, seed
         self.players = players or GridPlayers(rows, cols)
+        self.names = fixed_names(groups, group_names)
         logged = {self.letter: f"{self.letter}_{reading}"}
         logged |= {"signed": "signed"} if "signed" in self.shown else {}
         self._logged = logged | {f"{k}_stderr": f"{column}_stderr" for k, column in logged.items()}
@@ -112,6 +132,7 @@ class SampledMetric(Monitor):
             contexts,
             baseline=baseline,
             only_correct=only_correct,
+            groups=groups,
             seed=seed,
             chunk_size=chunk_size,
         )
@@ -141,9 +162,14 @@ class SampledMetric(Monitor):
                     attacked.update(network, craft(attack, x, y, seed=self.seed), y)
         n, ratios = self._count(trainer, loader, places), list(metric.ratios)
         orders = [round(ratio * (n - 2)) for ratio in ratios]
-        result = {"players": n, "ratios": ratios, "orders": orders, **_plain(metric)}
+        result = {
+            "players": n,
+            "ratios": ratios,
+            "orders": orders,
+            **plain_results(metric.compute(), self.names),
+        }
         if attack is not None:
-            result["adversarial"] = _plain(attacked)
+            result["adversarial"] = plain_results(attacked.compute(), self.names)
         if result["samples"] == 0:
             rank_zero_warn(f"No sample for {self.letter}(m) is classified correctly.")
         return result
@@ -155,9 +181,10 @@ class SampledMetric(Monitor):
         return self.players.count(self.samples(trainer, loader, places)[0].shape[1:])
 
     def keys(self, split: Split, result: Result) -> dict[str, float]:
-        parts = {"": result, "adv/": result.get("adversarial", {})}
-        return {
-            f"{split}/{self.keys_begin[0]}/{prefix}{name}/{ratio:g}": value
+        parts, begin = {"": result, "adv/": result.get("adversarial", {})}, self.keys_begin[0]
+        named = group_keys(result, self.letter, self.reading) if self.names else ()
+        return {f"{split}/{begin}/{key}": value for key, value in named} | {
+            f"{split}/{begin}/{prefix}{name}/{ratio:g}": value
             for prefix, part in parts.items()
             for name, column in self._logged.items()
             for ratio, value in zip(result["ratios"], part.get(column, ()), strict=False)
@@ -195,14 +222,27 @@ class SampledMetric(Monitor):
         )
         for cells in zip(*columns.values(), strict=True):
             table.add_row(*cells)
-        return table
+        if "groups" not in result:
+            return table
+        key = f"{self.letter}_{self.reading}"
+        both = Table.grid()
+        both.add_row(table)
+        both.add_row(group_table(result, key, f"{self.shown[key]} of groups of samples"))
+        return both
 
     def figures(self, result: Result) -> Mapping[str, Figure]:
         named = self.metric.payoff
         payoff = named.replace("_", " ") if isinstance(named, str) else "own payoff"
         title = f"{self.title}, {self.players}, {payoff}, {result['samples']} samples"
-        figure = spectrum_figure(self.curves(result), title, f"{self.letter}(m)")
-        return {f"{self.keys_begin[0]}/spectrum": figure}
+        begin, label = self.keys_begin[0], f"{self.letter}(m)"
+        figures = {f"{begin}/spectrum": spectrum_figure(self.curves(result), title, label)}
+        if "groups" in result:
+            curves = group_curves(result, f"{self.letter}_{self.reading}")
+            figures[f"{begin}/groups"] = spectrum_figure(curves, f"{title}, groups", label)
+        return figures
+
+    def figure_file(self, key: str) -> str:
+        return self.stem + "_groups" * key.endswith("/groups")
 
     def curves(self, result: Result) -> dict[str, dict[str, Any]]:
         """Curves of the figure, by their names."""
@@ -224,7 +264,10 @@ class SampledMetric(Monitor):
     def csv_rows(self, result: Result) -> Mapping[str, Sequence[Iterable[Any]]]:
         attacked = {f"adv_{key}": value for key, value in result.get("adversarial", {}).items()}
         columns = {k: v for k, v in {**result, **attacked}.items() if isinstance(v, list)}
-        return {self.stem: [list(columns), *zip(*columns.values(), strict=True)]}
+        files: dict[str, Sequence[Iterable[Any]]] = {
+            self.stem: [list(columns), *zip(*columns.values(), strict=True)]
+        }
+        return files | ({f"{self.stem}_groups": group_rows(result)} if "groups" in result else {})
 
 
 class SpectrumMonitor(SampledMetric):
@@ -238,7 +281,9 @@ class SpectrumMonitor(SampledMetric):
 
     With an attack adversarial versions are measured for their true labels, fooled or not (survey,
     Sec. 5.2: which orders an attack changes): ``val/interaction/adv/…``. J(m) is relative to its
-    own mean over orders; the signed means compare both. Arguments: see :class:`SampledMetric`.
+    own mean over orders; the signed means compare both. Groups of samples add a curve and a row
+    each, their flexibility (:func:`~interaction_train.metrics.flexibility.flexibility`) and
+    ``spectrum_groups.csv``. Arguments: see :class:`SampledMetric`.
     """
 
     keys_begin, stem, letter, title = ("interaction",), "spectrum", "J", "Interactions"
@@ -296,10 +341,5 @@ class DisentanglementMonitor(SampledMetric):
         return {**super().curves(result), "floor of plug-in, 1/√contexts": bound}
 
 
-def _plain(metric: OrderMetric) -> Result:
-    return {key: value.tolist() for key, value in metric.compute().items()}
-
-
 def _with_errors(result: Result, key: str) -> Iterable[str]:
-    for value, error in zip(result[key], result[f"{key}_stderr"], strict=True):
-        yield f"{value:.3g}" if math.isnan(error) else f"{value:.3g} ± {error:.2g}"
+    return map(number, result[key], result[f"{key}_stderr"])

@@ -9,6 +9,7 @@ from interaction_train.losses.reduction import (
     InteractionReduction,
     PartitionReduction,
 )
+from interaction_train.losses.walsh import WalshPenalty
 
 __all__ = [
     "BandLoss",
@@ -18,6 +19,7 @@ __all__ = [
     "OrderLoss",
     "OrderWeights",
     "PartitionReduction",
+    "WalshPenalty",
     "order_weights",
     "order_weights_figure",
 ]

@@ -256,6 +256,14 @@ class PlayerTerm(InteractionTerm):
         self._looked = True
 
     @abstractmethod
+    def told_orders(self, n: int) -> str:
+        """Which orders the term is about for n players, in a line; raises InputError of too few."""
+
+
+class CurveTerm(PlayerTerm):
+    """A term whose differences of v weigh sizes of coalitions, and so orders, in a known way."""
+
+    @abstractmethod
     def curve(self, n: int) -> dict[int, float]:
         """The expected difference of v: size of a coalition → coefficient of the mean v there.
 
@@ -266,6 +274,9 @@ class PlayerTerm(InteractionTerm):
     def order_weights(self, n: int) -> OrderWeights:
         """Which orders the expected difference weighs, for n players; raises as :meth:`curve`."""
         return order_weights(n, self.curve(n))
+
+    def told_orders(self, n: int) -> str:
+        return str(self.order_weights(n))
 
 
 def computes_in_half(model: nn.Module, x: Tensor) -> bool:

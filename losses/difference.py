@@ -14,12 +14,12 @@ from interaction_train.game.determinism import forward_agrees
 from interaction_train.game.layers import ForwardRecord
 from interaction_train.game.payoffs import all_logits
 from interaction_train.game.players import Players
-from interaction_train.losses.base import PlayerTerm, checked_batch, is_soft
+from interaction_train.losses.base import CurveTerm, checked_batch, is_soft
 
 Mode = Literal["encourage", "penalize"]
 
 
-class DifferenceLoss(PlayerTerm):
+class DifferenceLoss(CurveTerm):
     """Classifies samples by a difference Δ of logits (survey, Eq. 23).
 
     ``"encourage"`` is the cross entropy of softmax(Δ), L+, also with soft labels; ``"penalize"`` is

@@ -13,7 +13,7 @@ from interaction_train.errors import InputError, one_of
 from interaction_train.game.layers import ForwardRecord
 from interaction_train.game.payoffs import Payoff, best_rival, get_payoff, margin
 from interaction_train.game.players import Players
-from interaction_train.losses.base import PlayerTerm, checked_batch, hard
+from interaction_train.losses.base import CurveTerm, checked_batch, hard
 from interaction_train.losses.groups import (
     check_groups,
     group_coalitions,
@@ -27,7 +27,7 @@ Form = Literal["squared", "abs_mean", "unbiased_square"]
 Scope = Literal["context", "sample", "batch"]
 
 
-class InteractionLoss(PlayerTerm):
+class InteractionLoss(CurveTerm):
     """Strength of the interactions between random groups of units (survey, Sec. 5.3, Eq. 20).
 
     Disjoint groups A, B of players and a context S outside them, with a keep rate drawn from

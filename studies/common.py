@@ -70,7 +70,7 @@ DIGITS: dict[str, Callable[..., nn.Module]] = {  # the networks whose weights ar
 Scale = Literal["smoke", "quick", "full"]
 Data = Literal[
     "digits", "tabular", "census", "mnist_1000", "mnist_5000", "cifar10", "imagenet", "grammar",
-    "sst2",
+    "sst2", "textures",
 ]  # fmt: skip
 Split = Literal["train", "val", "test"]
 Settings = Mapping[str, Any]

@@ -28,6 +28,7 @@ JOBS = {
     "table": ("fit", FAST, "test/loss"),
     "text": ("fit", FAST, "test/loss"),
     "universal": ("fit", FAST, "test/fooling_rate"),
+    "visual": ("validate", FAST, "Visual concepts"),
     "transfer": ("test", [*FAST, "--model.steps", "1"], "Transfer at the last step"),
 }
 TRAINING = ("fit", FAST, "test accuracy")

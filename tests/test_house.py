@@ -21,7 +21,7 @@ FLOORS = [  # from the ground up; a room imports from its own floor's room and f
     {"recovery"},
     {"losses"},
     {"baselines"},
-    {"training", "metrics", "explaining"},
+    {"training", "metrics", "explaining", "revising"},
     {"attacks"},
     {"callbacks"},
     {"cli"},

@@ -25,7 +25,10 @@ import tables  # noqa: E402
 import transferability  # noqa: E402
 
 KINDS = ("holds", "holds in part", "does not hold here")
-FIRST = {"text": "grammar"}  # the data that need no file; of the others digits
+FIRST = {  # the data that need no file; of the others digits
+    "text": "grammar",
+    "visual_concepts": "textures",
+}
 SECOND = {
     "absence": "census",
     "loss_settings": "mnist_1000",

@@ -4,6 +4,10 @@ And interaction trees: which players, words for instance, join first.
 """
 
 from interaction_train.concepts.concepts import Concepts as Concepts
+from interaction_train.concepts.features import (
+    feature_dividends as feature_dividends,
+    feature_strengths as feature_strengths,
+)
 from interaction_train.concepts.fidelity import (
     Fidelity as Fidelity,
     fidelity as fidelity,

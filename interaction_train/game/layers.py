@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -70,7 +71,7 @@ def record(model: nn.Module, layers: Iterable[str]) -> Iterator[ForwardRecord]:
         yield result
 
 
-def features(model: nn.Module, layer: str, x: Tensor) -> Tensor:
+def features(model: nn.Module, layer: str, x: Tensor, **extra: Tensor) -> Tensor:
     """A layer's output on ``x`` in eval mode; the network runs no further than the layer."""
     result: list[Tensor] = []
 
@@ -84,10 +85,44 @@ def features(model: nn.Module, layer: str, x: Tensor) -> Tensor:
         evaluation_mode(model),
         suppress(_Stop),
     ):
-        model(x)
+        model(x, **extra)
     if not result:
         raise InputError("layer", repr(layer), "a layer that the network's forward pass calls")
     return result[0]
+
+
+class LayerPrefix:
+    """A network up to a layer, as a function with outputs ``(rows, d)``.
+
+    A :class:`~interaction_train.game.masked.MaskedGame` of it with the payoff ``"all"`` is the game
+    of a feature (:func:`~interaction_train.concepts.features.feature_dividends`).
+    A layer that is called several times counts as it is called first.
+
+    Args:
+        model: the network.
+        layer: dotted name of the layer, whose output is a tensor of two numbers or more a sample.
+
+    Raises:
+        InputError: no such layer, here; on a call a layer with another output.
+
+    Examples:
+        >>> import interaction_train as it, torch
+        >>> LayerPrefix(it.models.DigitsNet(), "features.2")(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 256])
+    """
+
+    def __init__(self, model: nn.Module, layer: str) -> None:
+        self.model, self.layer = unwrap(model), layer
+        find_layer(model, layer)
+
+    def __call__(self, x: Tensor, **extra: Tensor) -> Tensor:
+        output: object = features(self.model, self.layer, x, **extra)
+        shape = tuple(output.shape) if isinstance(output, Tensor) else ()
+        if isinstance(output, Tensor) and shape[:1] == x.shape[:1] and math.prod(shape[1:]) > 1:
+            return output.flatten(1)
+        got = f"{self.layer!r}, whose output is {shape or type(output).__name__}"
+        expected = f"a layer with a tensor ({len(x)}, ...) of two numbers or more a row"
+        raise InputError("layer", got, expected)
 
 
 class LayerSuffix:

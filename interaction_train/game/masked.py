@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from interaction_train.errors import InputError, at_least, checked_labels, checked_logits
 from interaction_train.game.chunks import chunk_rows, gradient_rows
 from interaction_train.game.evaluation import Network, evaluation_mode, without_grad
-from interaction_train.game.layers import LayerSuffix
+from interaction_train.game.layers import LayerPrefix, LayerSuffix
 from interaction_train.game.payoffs import Payoff, all_logits, get_payoff, margin
 from interaction_train.game.players import Players
 from interaction_train.game.samples import Samples, filling
@@ -43,7 +43,7 @@ class MaskedGame:
             :func:`~interaction_train.game.chunks.gradient_rows`. A differentiable call with a
             ``chunk_size`` checkpoints every chunk: memory stays flat, for one more forward.
         owner: the module whose modes are held in eval while coalitions run; default: ``model``, or
-            the network of a :class:`~interaction_train.game.layers.LayerSuffix`.
+            the network of a :class:`~interaction_train.game.layers.LayerSuffix` or ``LayerPrefix``.
         progress: called with the number of rows of every chunk, once it went through the model.
         extra: further inputs of the samples, ``(B, ...)`` each, that the model takes by their names
             and that are never masked, such as ``attention_mask``.
@@ -109,7 +109,7 @@ class MaskedGame:
         self.labels, self.rivals, self.chunk_size = labels, rivals, chunk_size
         self.progress = progress
         if owner is None:
-            inner = model.model if isinstance(model, LayerSuffix) else model
+            inner = model.model if isinstance(model, LayerPrefix | LayerSuffix) else model
             owner = inner if isinstance(inner, nn.Module) else None
         self.owner = owner
 

@@ -28,6 +28,11 @@ from interaction_train.indices.exact_sets import (
     multivariate_strength as multivariate_strength,
     shapley_interaction as shapley_interaction,
 )
+from interaction_train.indices.maps import (
+    InteractionMaps as InteractionMaps,
+    interaction_map as interaction_map,
+    interaction_maps as interaction_maps,
+)
 from interaction_train.indices.sampled_blocks import (
     BetweenBlocks as BetweenBlocks,
     sample_between as sample_between,

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interaction_train.errors import InputError
 from interaction_train.sampling.pairs import PairBlocks
 from interaction_train.sampling.random import Draws
 
@@ -81,6 +82,9 @@ def order_plan(n: int, order: int, blocks: PairBlocks, contexts: int, draws: Dra
     """The plan for an order m of n players that has most useful differences per evaluation.
 
     ``contexts`` are those per pair, in the mean; of ``draws`` the content does not count.
+
+    Raises:
+        InputError: some pairs of blocks alone, at an order that is no end order.
     """
     p, edges = blocks.members.shape[-1], blocks.edges
     if order in (0, n - 2):
@@ -89,6 +93,9 @@ def order_plan(n: int, order: int, blocks: PairBlocks, contexts: int, draws: Dra
     if p == 2:  # there is nothing to share in a single pair
         held = torch.zeros(contexts, p, dtype=torch.bool)
         return Plan(order, held, 0, _parts(contexts, contexts), edges, p)
+    if len(edges) < p * (p - 1) // 2:  # places are drawn anew for every T
+        expected = "all of them, or blocks of two, between the end orders"
+        raise InputError("pairs", f"{len(edges)} pairs of blocks of {p}", expected)
     pairs = tuple(map(tuple, edges.tolist()))
     return _cheapest(n, order, pairs, p, contexts, replace(draws, content=_HOST))
 

@@ -30,6 +30,16 @@ def plug_in(estimates: PairEstimates) -> Tensor:
     return estimates.value.abs()
 
 
+def half_plug_ins(estimates: PairEstimates) -> tuple[Tensor, Tensor]:
+    """The plug-in readings of two independent halves of the contexts, ``(B, M, P)`` each.
+
+    Biased up more than that of all, but their difference shows what the contexts drawn change.
+    """
+    halves = [(estimates.part_sum[k::2], estimates.part_count[k::2]) for k in (0, 1)]
+    first, second = ((own.sum(0) / count.sum(0)).abs() for own, count in halves)
+    return first, second
+
+
 def split_sign(estimates: PairEstimates) -> Tensor:
     """Each part's sum times the others' sign, ``(B, M, P)``: a lower reading; NaN for one part."""
     own, count = estimates.part_sum, estimates.part_count

@@ -1,5 +1,7 @@
 """Metrics of a network's interactions: torchmetrics shells over functions of per-sample rows."""
 
+from interaction_train.metrics.flexibility import flexibility as flexibility
+from interaction_train.metrics.groups import Groups as Groups, split_groups as split_groups
 from interaction_train.metrics.orders import (
     Disentanglement as Disentanglement,
     InteractionSpectrum as InteractionSpectrum,

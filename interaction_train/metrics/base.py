@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from interaction_train.errors import at_least, checked_labels
+from interaction_train.errors import InputError, at_least, checked_labels
 from interaction_train.game.absence import Baseline, input_baseline
 from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.masked import MaskedGame
@@ -22,12 +22,20 @@ from interaction_train.game.payoffs import Payoff
 from interaction_train.game.players import GridPlayers, Players
 from interaction_train.game.precision import wide, wide_dtype
 from interaction_train.indices.sampled_pairs import PairEstimates
+from interaction_train.metrics.groups import (
+    Groups,
+    by_group,
+    checked_groups,
+    group_ids,
+    require_one_group,
+)
 from interaction_train.metrics.rows import (
     COLUMNS,
     Statistics,
     column,
     estimate_rows,
     logit_scale,
+    unique_places,
     unique_rows,
 )
 from interaction_train.sampling.pairs import PairSampler, RandomPairs
@@ -156,13 +164,25 @@ class InteractionMetric(RowMetric):
 class PairMetric(InteractionMetric):
     """A metric of interactions in the game of a sample's own players.
 
+    With ``groups`` the result has in addition ``groups``, the G ids that came, ascending, and every
+    other key for each group as ``group_<key>``, ``(G, ...)``, which
+    :func:`~interaction_train.metrics.groups.split_groups` takes apart. Every sample is in one of
+    them, so that means over all samples are those of the groups, weighted with ``group_samples``.
+
     Args:
         payoff: what the game reads off the logits, one number per sample.
         baseline: what absent players show, a number, one per channel, or the file of a learned
             baseline; default: the training mean of the network's ``Normalize`` layer.
-        only_correct: leave out samples that the network gets wrong.
+        only_correct: leave out samples that the network gets wrong; default: unless groups look
+            at the logits, by ``"correct"`` or a function.
+        groups: how samples are grouped (:data:`~interaction_train.metrics.groups.Groups`).
         more: this, ``players``, ``pairs`` and ``contexts`` are those of :class:`InteractionMetric`.
+
+    Raises:
+        InputError: groups of another name, or right against wrong samples of the right ones.
     """
+
+    group: list[Tensor]  # the groups' ids of the rows
 
     def __init__(
         self,
@@ -171,18 +191,30 @@ class PairMetric(InteractionMetric):
         pairs: PairSampler | None = None,
         contexts: int = 100,
         baseline: Baseline | Sequence[float] | None = None,
-        only_correct: bool = True,
+        only_correct: bool | None = None,
+        groups: Groups | None = None,
         **more: Any,
     ) -> None:
         super().__init__(players, pairs, contexts, **more)
-        self.payoff, self.baseline, self.only_correct = payoff, baseline, only_correct
+        self.payoff, self.baseline = payoff, baseline
+        self.groups = checked_groups(groups)
+        if groups == "correct" and only_correct:
+            raise InputError("only_correct", True, "False with groups='correct'")
+        by_logits = groups == "correct" or callable(groups)
+        self.only_correct = not by_logits if only_correct is None else only_correct
+        if groups is not None:
+            self.add_state("group", [], dist_reduce_fx="cat")
 
     @abstractmethod
     def estimate(self, game: MaskedGame) -> PairEstimates:
         """Estimates for a batch of samples."""
 
-    def update(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
-        """Measure samples ``(B, C, ...)`` with labels ``(B,)`` int64.
+    def group_statistics(self, rows: Tensor) -> Statistics:
+        """The result for the rows of a group; by default that for all."""
+        return self.statistics(rows)
+
+    def update(self, model: nn.Module, x: Tensor, y: Tensor, group: Tensor | None = None) -> None:
+        """Measure samples ``(B, C, ...)`` with labels ``(B,)`` int64, of groups ``(B,)`` if given.
 
         The network's modes, statistics and gradients stay as they are. An error about a payoff that
         is not finite gives the place among the samples that are kept.
@@ -190,9 +222,12 @@ class PairMetric(InteractionMetric):
         logits = eval_logits(model, x)
         dtype = logits.dtype
         checked_labels(y, len(x), "y")
+        if self.groups is None and group is not None:
+            raise InputError("group", "ids", "none without groups='given'")
+        ids = y if self.groups is None else group_ids(self.groups, x, y, logits, group)
         if self.only_correct:
             right = logits.argmax(-1) == y
-            x, y, logits = x[right], y[right], logits[right]
+            x, y, logits, ids = x[right], y[right], logits[right], ids[right]
         if len(x) == 0:
             return
         absent, size = input_baseline(model, self.baseline, x), self.chunk_size
@@ -203,3 +238,21 @@ class PairMetric(InteractionMetric):
         silent = column(rows, "size") < noise[:, None]
         rows[:, :_MEASURED] = rows[:, :_MEASURED].masked_fill(silent[:, None], 0)
         self.add(sample_hash(x, y), rows)
+        if self.groups is not None:
+            self.group.append(ids)
+
+    def compute(self) -> Statistics:
+        result = super().compute()
+        if self.groups is None:
+            return result
+        content, ids = dim_zero_cat(self.content), dim_zero_cat(self.group)
+        if self.groups == "given":
+            require_one_group(content, ids)
+        once = unique_places(content)
+        rows = dim_zero_cat(self.rows)[once]
+        return {**result, **by_group(self.group_statistics, rows, ids[once])}
+
+    def _never_empty(self) -> None:
+        if self.groups is not None and isinstance(self.group, list) and not self.group:
+            self.group = [torch.zeros(0, dtype=torch.int64, device=self.device)]
+        super()._never_empty()

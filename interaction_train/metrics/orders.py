@@ -7,6 +7,7 @@ from typing import Any, ClassVar, cast
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from interaction_train.errors import InputError, one_of
 from interaction_train.game.masked import MaskedGame
@@ -20,6 +21,8 @@ from interaction_train.indices.sampled_pairs import (
     sample_shapley_pairs,
 )
 from interaction_train.metrics.base import PairMetric
+from interaction_train.metrics.flexibility import flexibility
+from interaction_train.metrics.groups import split_groups
 from interaction_train.metrics.rows import COLUMNS, Statistics, disentanglement, spectrum, strength
 from interaction_train.sampling.pairs import NeighbourPairs, PairSampler
 from interaction_train.tracking.figures import draw_spectrum, legend_below, new_figure
@@ -34,7 +37,7 @@ class OrderMetric(PairMetric):
             its log-probability for D(m).
         ratios: orders as parts m/(n−2), ascending; two of one order are refused.
         pairs: which pairs; default: 64 of cells at most two rows and columns apart.
-        more: this, ``players`` and ``contexts`` are those of
+        more: this (``groups`` for one), ``players`` and ``contexts`` are those of
             :class:`~interaction_train.metrics.base.PairMetric`.
 
     Raises:
@@ -70,16 +73,22 @@ class OrderMetric(PairMetric):
     def plot(
         self, val: Statistics | None = None, ax: Axes | None = None, reading: Reading = "plug_in"
     ) -> tuple[Figure, Axes]:
-        """Draw the curve of one reading of |I|, with a band of one standard error."""
+        """Draw the curve of one reading of |I|, and of its groups, with bands of one error."""
         one_of("reading", reading, self.readings)
         value = self.compute() if val is None else val
         figure, axes = new_figure() if ax is None else (cast(Figure, ax.figure), ax)
-        curve = {
-            "orders": list(self.ratios),
-            "value": value[f"{self.letter}_{reading}"].tolist(),
-            "stderr": value[f"{self.letter}_{reading}_stderr"].tolist(),
+        name, told = f"{self.letter}_{reading}", {reading.replace("_", "-"): value}
+        if "groups" in value:
+            told |= {f"group {one}": found for one, found in split_groups(value).items()}
+        curves = {
+            key: {
+                "orders": list(self.ratios),
+                "value": found[name].reshape(-1).tolist(),
+                "stderr": found[f"{name}_stderr"].reshape(-1).tolist(),
+            }
+            for key, found in told.items()
         }
-        draw_spectrum(axes, {reading.replace("_", "-"): curve})
+        draw_spectrum(axes, curves)
         axes.set(xlabel="order m/(n−2)", ylabel=f"{self.letter}(m)", title=self.title(value))
         legend_below(axes)
         return figure, axes
@@ -90,7 +99,9 @@ class InteractionSpectrum(OrderMetric):
 
     Spectra compare only over the same ``ratios``, of which the denominator is the mean. Defaults
     are the reference protocol, but 64 pairs per sample, where it has 200. ``compute()`` returns
-    what :func:`~interaction_train.metrics.rows.spectrum` does. Args: see :class:`OrderMetric`.
+    what :func:`~interaction_train.metrics.rows.spectrum` does, and of groups, such as textures and
+    shapes, what :func:`~interaction_train.metrics.flexibility.flexibility` does too. Args: see
+    :class:`OrderMetric`.
 
     Examples:
         >>> import interaction_train as it, torch
@@ -102,10 +113,20 @@ class InteractionSpectrum(OrderMetric):
         >>> spectrum.update(net, x, y)
         >>> float(spectrum.compute()["J_plug_in"].mean().round(decimals=4))
         1.0
+        >>> by_label = InteractionSpectrum(
+        ...     it.GridPlayers(2, 2), ratios=[0, 1], pairs=it.AllPairs(), contexts=2,
+        ...     only_correct=False, groups="label", chunk_size=64,
+        ... )
+        >>> by_label.update(net, x, y)
+        >>> by_label.compute()["groups"].tolist()
+        [1, 2, 3, 4]
     """
 
     letter, usual = "J", "log_odds"
     statistics = staticmethod(spectrum)
+
+    def group_statistics(self, rows: Tensor) -> Statistics:
+        return {**spectrum(rows), **flexibility(rows)}
 
 
 class Disentanglement(OrderMetric):

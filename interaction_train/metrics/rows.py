@@ -8,14 +8,24 @@ from torch import Tensor
 from interaction_train.game.payoffs import logit
 from interaction_train.game.precision import wide
 from interaction_train.indices.means import Mean, ratio, standard_error
-from interaction_train.indices.readings import READINGS, Reading, plug_in, product, split_sign
+from interaction_train.indices.readings import (
+    READINGS,
+    Reading,
+    half_plug_ins,
+    plug_in,
+    product,
+    split_sign,
+)
 from interaction_train.indices.sampled_pairs import PairEstimates
 
-COLUMNS = ("signed", "plug_in", "split_sign", "product", "size", "count", "scale")
+COLUMNS = (
+    "signed", "plug_in", "split_sign", "product", "first", "second", "size", "count", "scale"
+)  # fmt: skip
 """What a row holds for every order: means over pairs of the interaction, of the three readings of
-its absolute value (``product`` is that of two parts), of the mean |Δ| over contexts and of the
-number of contexts; and |z_y − mean of the other logits| of the sample. Rows are
-``(B, columns, M)``, in float64 where the device has it."""
+its absolute value (``product`` is that of two parts), of the plug-in reading from either half of
+the contexts alone, of the mean |Δ| over contexts and of the number of contexts; and |z_y − mean of
+the other logits| of the sample. Rows are ``(B, columns, M)``, in float64 where the device has
+it."""
 
 Statistics = dict[str, Tensor]
 
@@ -34,7 +44,8 @@ def exact_rows(interactions: Tensor, scale: Tensor) -> Tensor:
     size = pairs.abs().mean(-1)
     square = pairs.square().mean(-1)
     scales = scale[:, None].to(size).expand_as(size)
-    return torch.stack([pairs.mean(-1), size, size, square, size, torch.ones_like(size), scales], 1)
+    one = torch.ones_like(size)
+    return torch.stack([pairs.mean(-1), size, size, square, size, size, size, one, scales], 1)
 
 
 def estimate_rows(estimates: PairEstimates, scale: Tensor, signed: Tensor | None = None) -> Tensor:
@@ -44,6 +55,7 @@ def estimate_rows(estimates: PairEstimates, scale: Tensor, signed: Tensor | None
         estimates.over_pairs(plug_in(estimates)),
         estimates.over_pairs(split_sign(estimates)),
         estimates.over_pairs(product(estimates)),
+        *(estimates.over_pairs(half) for half in half_plug_ins(estimates)),
         estimates.over_pairs(estimates.size),
         estimates.contexts,
         scale[:, None].expand_as(estimates.mean),
@@ -51,12 +63,17 @@ def estimate_rows(estimates: PairEstimates, scale: Tensor, signed: Tensor | None
     return torch.stack(parts, 1)
 
 
-def unique_rows(content: Tensor, rows: Tensor) -> Tensor:
-    """Each sample's row once, in an order that depends on the contents ``(B,)`` int64 alone."""
+def unique_places(content: Tensor) -> Tensor:
+    """Where each sample stands first, in an order that depends on contents ``(B,)`` int64 alone."""
     content, order = content.sort(stable=True)
     first = torch.ones_like(content, dtype=torch.bool)
     first[1:] = content[1:] != content[:-1]
-    return rows[order[first]]
+    return order[first]
+
+
+def unique_rows(content: Tensor, rows: Tensor) -> Tensor:
+    """Each sample's row once, in the order of :func:`unique_places`."""
+    return rows[unique_places(content)]
 
 
 def column(rows: Tensor, name: str) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from interaction_train.errors import InputError, at_least, in_range, one_of
 from interaction_train.game.masked import MaskedGame
 from interaction_train.indices.exact import summable
-from interaction_train.recovery.hyperparameters import LEAST_NOISE, choose_noise, choose_rho
+from interaction_train.recovery.hyperparameters import choose_noise, choose_rho
 from interaction_train.recovery.model import WalshModel
 from interaction_train.recovery.players import learn_players
 from interaction_train.recovery.rows import (
@@ -21,12 +21,11 @@ from interaction_train.recovery.rows import (
     evaluated,
     refuse_constant,
 )
+from interaction_train.sampling.random import Draws
 
 Rho = float | Literal["loo", "learned"]
 _COMPLETE_RHO = 0.5  # all coalitions fix every coefficient, whatever the prior
-_COMPLETE_NOISE = 1e-11  # what keeps that solvable
-_HELD_BACK = 5  # every fifth pair of rows judges whether one ρ per player is kept
-_JUDGED = 20  # rows that can
+_LEAST_NOISE = 1e-11  # of the kernel's diagonal: what keeps equal rows solvable
 
 
 def fit_walsh(
@@ -50,9 +49,9 @@ def fit_walsh(
         budget: coalitions of the fit, at least 2n.
         players: n, of a function.
         rho: one ρ in (0, 1); ``"loo"``: one per sample with the least error on rows left out;
-            ``"learned"``: one per player by marginal likelihood, where that predicts rows held
-            back within the fit better than the single one. It finds the few players that matter,
-            for some 30 more solves per sample.
+            ``"learned"``: one per player by marginal likelihood, as far as that predicts rows held
+            back within the fit better than the single one. It finds the players that matter, for
+            some 30 more solves per sample.
         seed: seed of the coalitions.
         fresh: further coalitions, for ``r2_holdout`` alone; default: budget/8, at least 64. 0 where
             there are none left.
@@ -74,13 +73,14 @@ def fit_walsh(
     at_least("fresh", fresh, 0)
     device = game.present.device if isinstance(game, MaskedGame) else torch.device("cpu")
     complete = n < 62 and budget >= 1 << n
-    rows, more = drawn(n, budget, 0 if complete else fresh, seed, device)
+    draws = Draws(torch.zeros(1, dtype=torch.int64, device=device), seed, "walsh")
+    rows, more = drawn(draws, n, budget, 0 if complete else fresh)
     values = evaluated(game, torch.cat([rows, more])).detach()
     values, others = values.split([len(rows), len(more)], -1)
     if complete and isinstance(rho, str):
         one_of("rho", rho, ("loo", "learned"))
         rho = _COMPLETE_RHO
-    noise = _COMPLETE_NOISE if complete else None
+    noise = 0.0 if complete else None
     return fit_rows(rows, values, rho=rho, fresh=(more, others), noise=noise)
 
 
@@ -135,30 +135,13 @@ def _hyperparameters(
     else:
         in_range("rho", rho, 0, 1, above=True, below=True)
         single = values.new_full((len(values),), rho)
-    level = values.new_full((len(values),), max(_COMPLETE_NOISE, noise or 0))
-    if noise is None:
-        level = choose_noise(coalitions, values, single)
-    shared = single.unsqueeze(-1).expand(-1, coalitions.shape[1]).contiguous()
-    if rho != "learned":
-        return shared, level
-    judged = torch.arange(len(coalitions), device=values.device) // 2 % _HELD_BACK == 0
-    if int(judged.sum()) < _JUDGED:
-        return shared, level
-    learned, learned_level = learn_players(
-        coalitions[~judged], values[:, ~judged], single, level.clamp(min=LEAST_NOISE), noise is not None
-    )  # fmt: skip
-    errors = []
-    for own, own_level in ((shared, level), (learned, learned_level)):
-        model = WalshModel(
-            coalitions[~judged], values[:, ~judged], coalitions[judged], values[:, judged],
-            own, own_level,
-        )  # fmt: skip
-        errors.append(-model.r2_holdout)
-    kept = errors[1] < errors[0]
-    return (
-        torch.where(kept.unsqueeze(-1), learned, shared),
-        torch.where(kept, learned_level, level),
-    )
+    found = single.unsqueeze(-1).expand(-1, coalitions.shape[1]).contiguous()
+    given = None if noise is None else values.new_full((len(values),), max(_LEAST_NOISE, noise))
+    level = choose_noise(coalitions, values, found) if given is None else given
+    if rho == "learned":
+        found = learn_players(coalitions, values, single, level, given is not None)
+        level = choose_noise(coalitions, values, found) if given is None else given
+    return found, level
 
 
 def _scaled(values: Tensor) -> Tensor:

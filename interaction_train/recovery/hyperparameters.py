@@ -7,9 +7,8 @@ from torch import Tensor
 
 from interaction_train.recovery.kernel import complements, left_out, signs, walsh_kernel
 
-RHOS = (0.003, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
-NOISES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
-LEAST_NOISE = 1e-8  # of the kernel's diagonal: rows may be equal
+RHOS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
+NOISES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0)
 _ROWS = 512  # that choose ρ, for which more change little
 
 
@@ -17,24 +16,28 @@ def choose_rho(coalitions: Tensor, values: Tensor) -> Tensor:
     """The ρ of :data:`RHOS` with the least error on rows left out, ``(B,)``, at its best noise."""
     rows, some = coalitions[:_ROWS], values[:, :_ROWS]
     rhos = values.new_tensor(RHOS)
-    least = torch.stack([_errors(rows, some, rho).amin(-1) for rho in rhos], -1)
+    shared = rhos.unsqueeze(-1).expand(-1, coalitions.shape[1])
+    least = torch.stack([_errors(rows, some, rho).amin(-1) for rho in shared], -1)
     return rhos[least.argmin(-1)]
 
 
 def choose_noise(coalitions: Tensor, values: Tensor, rho: Tensor) -> Tensor:
-    """The noise of :data:`NOISES` with the least error on rows left out, ``(B,)``; ρ ``(B,)``."""
-    noise = torch.empty_like(rho)
-    for one in rho.unique():
-        own = rho == one
-        best = _errors(coalitions, values[own], one).argmin(-1)
-        noise[own] = values.new_tensor(NOISES)[best]
+    """The noise of :data:`NOISES` with the least error on rows left out, ``(B,)``; ρ ``(B, n)``."""
+    noise = torch.empty_like(rho[:, 0])
+    distinct, which = rho.unique(dim=0, return_inverse=True)
+    for at, one in enumerate(distinct):
+        best = _errors(coalitions, values[which == at], one).argmin(-1)
+        noise[which == at] = values.new_tensor(NOISES)[best]
     return noise
 
 
 def _errors(coalitions: Tensor, values: Tensor, rho: Tensor) -> Tensor:
-    """Mean squared errors on rows left out, ``(B, noises)``: one eigendecomposition for all."""
+    """Mean squared errors on rows left out, ``(B, noises)``, at one ρ ``(n,)``.
+
+    One eigendecomposition serves all samples and noises.
+    """
     z, partner = signs(coalitions), complements(coalitions)
-    spectrum, vectors = torch.linalg.eigh(walsh_kernel(z, z, rho.expand(z.shape[-1])))
+    spectrum, vectors = torch.linalg.eigh(walsh_kernel(z, z, rho))
     turned, ones = values @ vectors, vectors.sum(0)
     errors = []
     for noise in NOISES:

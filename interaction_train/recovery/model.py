@@ -18,7 +18,7 @@ from interaction_train.recovery.kernel import (
     signs,
     walsh_kernel,
 )
-from interaction_train.recovery.readings import order_variances, pairs_of, shapley_of
+from interaction_train.recovery.readings import degree, order_variances, pairs_of, shapley_of
 from interaction_train.recovery.sets import Sets, memberships
 
 _ORDERS = 10
@@ -125,7 +125,12 @@ class WalshModel:
 
         D is n, or 10 where there are more players; the last share is then that of all d ≥ 10.
         """
-        orders = order_variances(self._z, self.alpha, self.rho)[:, 1:].clamp(min=0)
+        top = degree(self.rho.square(), self.n)
+
+        def own(samples: Tensor, rho: Tensor, noise: Tensor) -> Tensor:
+            return order_variances(self._z, self.alpha[samples], rho, top)
+
+        orders = self._by_setting(own)[:, 1:].clamp(min=0)
         if self.n > _ORDERS:
             first, rest = orders.split([_ORDERS - 1, orders.shape[-1] - _ORDERS + 1], -1)
             orders = torch.cat([first, rest.sum(-1, keepdim=True)], -1)

@@ -1,50 +1,86 @@
-"""One ρ per player, by marginal likelihood."""
+"""One ρ per player, by marginal likelihood and rows held back."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
-from interaction_train.recovery.hyperparameters import LEAST_NOISE
 from interaction_train.recovery.kernel import project, signs, walsh_kernel
 
 _STEPS, _RATE = 30, 0.3  # of Adam, on logarithms
 _DECAY = 0.8, 0.95
 _SPREAD = 2.0  # standard deviation of log(atanh ρ_i) around the single ρ's
+_START = 0.003, 0.06  # of atanh ρ_i, where kernels of many players know a slope
 _LARGEST = 3.0  # of atanh ρ: ρ = .995
+_LEAST_NOISE = 1e-8  # of the kernel's diagonal
+_HELD_BACK = 5  # every fifth pair of rows judges
+_SHARES = (0.25, 0.5, 0.75, 1.0)  # of the way from the single ρ to the likeliest
 _CELLS = 2**22  # numbers in one block of kernels
 
 
 def learn_players(
     coalitions: Tensor, values: Tensor, rho: Tensor, noise: Tensor, fixed_noise: bool = False
-) -> tuple[Tensor, Tensor]:
-    """ρ of every player ``(B, n)`` and the noise ``(B,)`` that make the values most likely.
+) -> Tensor:
+    """ρ of every player, ``(B, n)``: from a single one as far towards the likeliest as pays.
 
-    The marginal likelihood, the mean integrated out and the scale σ² at its best value, times a
-    normal prior of log(atanh ρ_i) around a single ρ. A fixed number of Adam's steps, in which a
-    sample never sees the others.
+    Likeliest: by the marginal likelihood of four fifths of the rows, the mean integrated out and
+    the scale σ² at its best value, times a normal prior of log(atanh ρ_i) around the single ρ. The
+    other rows say how much of the way is taken, on that scale: none, unless more is better by over
+    a standard error, or quarters of it. On few noisy rows all of it would overfit.
 
     Args:
         coalitions: bool ``(m, n)``.
         values: ``(B, m)``.
-        rho: ``(B,)``, where the players start and what the prior is around.
+        rho: ``(B,)``, the single ρ.
         noise: ``(B,)``, where the noise starts, or what it stays at.
         fixed_noise: whether it stays.
     """
-    block = max(1, _CELLS // len(coalitions) ** 2)
-    parts = [
-        _learn(signs(coalitions), *samples, fixed_noise)
-        for samples in zip(values.split(block), rho.split(block), noise.split(block), strict=True)
-    ]
-    return torch.cat([rho for rho, _ in parts]), torch.cat([noise for _, noise in parts])
+    z = signs(coalitions)
+    judges = torch.arange(len(z), device=z.device) // 2 % _HELD_BACK == 0
+    if bool(judges.all()):
+        return rho.unsqueeze(-1).expand(-1, z.shape[-1]).contiguous()
+    start = torch.cat([rho.atanh().unsqueeze(-1).expand(-1, z.shape[-1]), noise.unsqueeze(-1)], -1)
+    start = start.clamp(min=_LEAST_NOISE).log()
+    block = max(1, _CELLS // len(z) ** 2)
+    samples = zip(values.split(block), start.split(block), strict=True)
+    return torch.cat([_learned(z, judges, *some, fixed_noise) for some in samples])
 
 
-def _learn(
-    z: Tensor, values: Tensor, rho: Tensor, noise: Tensor, fixed_noise: bool
-) -> tuple[Tensor, Tensor]:
+def _learned(z: Tensor, judges: Tensor, values: Tensor, start: Tensor, fixed_noise: bool) -> Tensor:
+    origin = start.clone()
+    origin[:, :-1] = start[:, :-1].clamp(*map(math.log, _START))
+    likeliest = _climb(z[~judges], values[:, ~judges], origin, fixed_noise)
+    points = [start, *(origin.lerp(likeliest, share) for share in _SHARES)]
+    errors = torch.stack([_errors(z, judges, values, point) for point in points])
+    gain = errors[0] - errors
+    stderr = gain.std(-1) / errors.shape[-1] ** 0.5
+    certain = gain.mean(-1) > stderr  # by more than chance; never of the single ρ itself
+    best = errors.mean(-1).masked_fill(~certain, torch.inf).argmin(0)  # none certain: the first
+    point = torch.stack(points)[best, torch.arange(len(best), device=best.device)]
+    return _read(point)[0].tanh()
+
+
+def _errors(z: Tensor, judges: Tensor, values: Tensor, point: Tensor) -> Tensor:
+    """Squared errors on the judging rows, ``(B, rows)``, of a fit to the others."""
+    strength, noise = _read(point)
+    rows, rho = z[~judges], strength.tanh()
+    found = project(walsh_kernel(rows, rows, rho), noise)
+    seen, truth = values[:, ~judges], values[:, judges]
+    alpha = found.weights @ seen.unsqueeze(-1)
+    mean = (found.pull * seen).sum(-1, keepdim=True)
+    predicted = mean + (walsh_kernel(z[judges], rows, rho) @ alpha).squeeze(-1)
+    return (truth - predicted).square()
+
+
+def _climb(z: Tensor, values: Tensor, start: Tensor, fixed_noise: bool) -> Tensor:
+    """A fixed number of Adam's steps, in which a sample never sees the others: ``(B, n + 1)``.
+
+    Points are logarithms of atanh ρ and, last, of the noise.
+    """
     n = z.shape[-1]
-    start = torch.cat([rho.atanh().unsqueeze(-1).expand(-1, n), noise.unsqueeze(-1)], -1).log()
-    point, mean, square = start.clone(), torch.zeros_like(start), torch.zeros_like(start)
+    point, mean, square = start, torch.zeros_like(start), torch.zeros_like(start)
     for step in range(1, _STEPS + 1):
         strength, level = _read(point)
         slope = likelihood_slope(z, values, strength, level) * torch.cat(
@@ -58,14 +94,13 @@ def _learn(
         size = (square / (1 - _DECAY[1] ** step)).sqrt() + 1e-12
         rate = _RATE * (1 - (step - 1) / _STEPS) ** 0.5
         point = point - rate * mean / (1 - _DECAY[0] ** step) / size
-    strength, level = _read(point)
-    return strength.tanh(), noise if fixed_noise else level
+    return point
 
 
 def _read(point: Tensor) -> tuple[Tensor, Tensor]:
     """atanh ρ ``(B, n)`` and the noise ``(B,)`` of their logarithms ``(B, n + 1)``."""
     both = point.exp()
-    return both[:, :-1].clamp(max=_LARGEST), both[:, -1].clamp(min=LEAST_NOISE)
+    return both[:, :-1].clamp(max=_LARGEST), both[:, -1].clamp(min=_LEAST_NOISE)
 
 
 def likelihood_slope(z: Tensor, values: Tensor, strength: Tensor, noise: Tensor) -> Tensor:

@@ -51,26 +51,28 @@ def pairs_of(z: Tensor, alpha: Tensor, rho: Tensor) -> Tensor:
     return total.masked_fill(torch.eye(n, dtype=torch.bool, device=z.device), 0)
 
 
-def order_variances(z: Tensor, alpha: Tensor, rho: Tensor) -> Tensor:
-    """Σ_{|S|=d} ĉ_S² of d = 0 … :func:`degree`, up to one factor for all, ``(B, D + 1)``.
+def order_variances(z: Tensor, alpha: Tensor, rho: Tensor, top: int) -> Tensor:
+    """Σ_{|S|=d} ĉ_S² of d = 0 … top in units of :func:`order_scale`, ``(B, top + 1)``; one ρ (n,).
 
     αᵀ G(t) α with G(t) = Π_i (1 + t ρ_i² z_i z'_i) at the roots of unity, and their Fourier
-    transform back: the powers of t.
+    transform back: the powers of t. ``top`` is the :func:`degree` of ρ², at least. That of ∅ lacks
+    the mean.
     """
-    n, squares = z.shape[-1], rho.square()
-    top = degree(squares, n)
-    values = []
+    squares, values = rho.square(), []
+    turned = alpha.to(torch.complex128)
     for k in range((top + 1) // 2 + 1):  # the other half are conjugates
         angle = 2 * math.pi * k / (top + 1)
         point = torch.complex(math.cos(angle) * squares, math.sin(angle) * squares)
         plus, minus = (1 + point).log(), (1 - point).log()
-        half = ((plus - minus) / 2).unsqueeze(-2)
-        same = ((plus + minus) / 2).sum(-1) - squares.log1p().sum(-1)
-        real, imaginary = (part * z @ z.T for part in (half.real, half.imag))
-        kernel = (torch.complex(real, imaginary) + same[:, None, None]).exp()
-        complex_alpha = alpha.to(kernel.dtype)
-        values.append(((complex_alpha.unsqueeze(-2) @ kernel).squeeze(-2) * complex_alpha).sum(-1))
+        odd, even = (plus - minus) / 2, (plus + minus).sum() / 2 - squares.log1p().sum()
+        kernel = (torch.complex((odd.real * z) @ z.T, (odd.imag * z) @ z.T) + even).exp()
+        values.append(((turned @ kernel) * turned).sum(-1))
     return torch.fft.irfft(torch.stack(values, -1).conj(), top + 1)
+
+
+def order_scale(rho: Tensor) -> Tensor:
+    """The unit of :func:`order_variances`, ``(...)``."""
+    return (rho.square().log1p().sum(-1) - 2 * rho.log1p().sum(-1)).exp()
 
 
 def _products(z: Tensor, rho: Tensor, node: float) -> Tensor:

@@ -17,17 +17,16 @@ Game = MaskedGame | Callable[[Tensor], Tensor]
 _LISTED = 16  # players whose coalitions are dealt, none twice
 
 
-def drawn(n: int, budget: int, fresh: int, seed: int, device: torch.device) -> tuple[Tensor, ...]:
+def drawn(draws: Draws, n: int, budget: int, fresh: int = 0) -> tuple[Tensor, ...]:
     """Coalitions of a fit, bool ``(budget, n)``, and fresh ones ``(fresh, n)``.
 
-    Rows 2k and 2k + 1 are complements, every player present with probability ½. They depend on the
-    arguments alone: on no sample, so that all share one kernel, and on no process. Up to 16 players
+    Rows 2k and 2k + 1 are complements, every player present with probability ½. The draws
+    are those of one content, so that all samples share a kernel. Up to 16 players
     no coalition comes twice, and there are no more fresh ones than are left.
     """
-    draws = Draws(torch.zeros(1, dtype=torch.int64, device=device), seed, "walsh")
     if n <= _LISTED:
         order = draws.bits("order", 1 << (n - 1))[0].argsort()
-        rows = _with_complements(all_coalitions(n, device)[order])
+        rows = _with_complements(all_coalitions(n, draws.content.device)[order])
         return rows[:budget], rows[budget : budget + fresh]
     wanted = {"rows": budget, "fresh": fresh}
     return tuple(
@@ -43,11 +42,11 @@ def evaluated(game: Game, coalitions: Tensor) -> Tensor:
         InputError: values of another shape.
     """
     values = game(coalitions)
-    if not isinstance(values, Tensor) or values.dim() not in (1, 2):
-        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise InputError(
-            "game", f"values {got}", f"one number per coalition, (B, {len(coalitions)})"
-        )
+    shape = tuple(values.shape) if isinstance(values, Tensor) else ()
+    if len(shape) not in (1, 2) or shape[-1] != len(coalitions):
+        got = f"values {shape}" if isinstance(values, Tensor) else type(values).__name__
+        expected = f"one number per coalition, (B, {len(coalitions)})"
+        raise InputError("game", got, expected)
     return values.unsqueeze(0) if values.dim() == 1 else values
 
 

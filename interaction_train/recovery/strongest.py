@@ -31,11 +31,13 @@ class Recovered:
         r2: ``(B,)``, R² over rows that no choice has seen; over the fit's where it has no fresh
             rows, as when these are all coalitions.
         explained: bool ``(B,)``, R² of .5 or more.
+        fresh: number of fresh rows, 0 where there are none.
     """
 
     surrogate: Surrogate
     r2: Tensor
     explained: Tensor
+    fresh: int
 
     def summary(self, names: Sequence[str] | None = None) -> str:
         """Lines for each sample: R², and the sets with their values.
@@ -55,15 +57,17 @@ class Recovered:
     def _lines(self, sample: int, names: Sequence[str]) -> list[str]:
         own = self.surrogate[sample]
         count = int(own.count[0])
-        said = f"{count} interaction{'s' * (count != 1)}, R² {float(self.r2[sample]):.3f}"
+        where = f"{self.fresh} fresh" if self.fresh else "the fit's own"
+        said = (
+            f"{count} interaction{'s' * (count != 1)}, R² {float(self.r2[sample]):.3f} on {where}"
+        )
+        said += " coalitions"
         if not bool(self.explained[sample]):
             said += ": this game is not explained by a few interactions"
-        lines = [f"sample {sample}: {said} (on coalitions that took no part)"]
+        lines = [f"sample {sample}: {said}"]
         for members, is_or, value in zip(own.members[0], own.is_or[0], own.value[0], strict=True):
-            word = " OR " if is_or else " AND "
-            lines.append(
-                f"{float(value):+.4g}  {word.join(names[i] for i in members.nonzero()[:, 0].tolist())}"
-            )
+            players = [names[i] for i in members.nonzero()[:, 0].tolist()]
+            lines.append(f"{float(value):+.4g}  {(' OR ' if is_or else ' AND ').join(players)}")
         return lines
 
 
@@ -130,4 +134,4 @@ def _recovered(model: WalshModel, count: int, max_order: int) -> Recovered:
         max_error=(truth - fitted).abs().amax(-1),
         count=used.sum(-1),
     )
-    return Recovered(surrogate, r2, r2 >= EXPLAINED)
+    return Recovered(surrogate, r2, r2 >= EXPLAINED, model.fresh_values.shape[-1])

@@ -55,7 +55,7 @@ def monitors(**changes: Any) -> list[L.Callback]:
     }
     orders = {"ratios": RATIOS, "only_correct": False, "n_samples": 19, "attack": foreign}
     return [
-        SpectrumMonitor(**common, **orders),
+        SpectrumMonitor(**common, **orders, groups="correct"),
         DisentanglementMonitor(**common, **orders),
         GeneralizationGap(11, strength_samples=5, **common),
         AdversarialRobustness(
@@ -74,7 +74,7 @@ class Watched(InteractionClassifier):
 
     def __init__(self) -> None:
         super().__init__(classifier())
-        self.metric, self.found = metric(baseline=0.3), {}
+        self.metric, self.found = metric(baseline=0.3, groups="label"), {}
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         super().validation_step(batch, batch_idx)

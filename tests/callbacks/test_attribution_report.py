@@ -92,6 +92,22 @@ def logged(folder) -> dict[str, float]:
     return {key: value for row in rows for key, value in row.items() if "/attributions/" in key}
 
 
+def test_data_that_are_normalised(tmp_path):
+    """What the network says of pixels that it normalises itself, by gradients too."""
+    statistics, net = {"mean": [0.4], "std": [0.25]}, pooled().eval()
+    methods, (x, y) = ["gradient_input", "integrated_gradients"], images(6)
+    inputs = DataLoader(TensorDataset((x - 0.4) / 0.25, y), batch_size=4)
+    watching = report(methods=methods, normalization=statistics)
+    folder = reported(tmp_path, Foreign(net), watching, loader=inputs)
+    given = json.loads((folder / "attributions.json").read_text())["attributions"]
+    pixels = nn.Sequential(it.Normalize(**statistics), net)
+    game = it.MaskedGame(pixels, x[::2], 0.5, it.GridPlayers(2, 2), "logit", y[::2])
+    for method in methods:
+        torch.testing.assert_close(
+            torch.tensor(given[method]), attribute(game, method).float(), rtol=1e-3, atol=1e-4
+        )
+
+
 def test_numbers_are_those_of_the_functions(tmp_path, capsys):
     """All methods that a network with a pooling head admits, in files, table and loggers."""
     net = pooled()

@@ -80,6 +80,9 @@ def test_cases_differ_and_samples_count_once(results):
     single, first, _ = results
     assert not torch.equal(single["adversarial"], single["adversarial share"])
     assert first["metric/samples"] == single["metric/samples"] == 19
+    assert first["metric/group_samples"].sum() == 19
+    flexible = [float(first[f"val/interaction/group/{n}/flexibility"]) for n in ("wrong", "right")]
+    assert flexible[0] > 0 < flexible[1] != flexible[0]
     curve = [float(first[f"val/robust_acc/pgd/eps_{e}"]) for e in ("0.02", "0.05", "0.1")]
     assert float(first["val/robust_acc/clean"]) == pytest.approx(14 / 19)
     assert curve == sorted(curve, reverse=True)

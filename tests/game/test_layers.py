@@ -9,7 +9,9 @@ from torch import nn
 
 from interaction_train.errors import InputError
 from interaction_train.game.evaluation import logits_of, unwrap
-from interaction_train.game.layers import LayerSuffix, features, find_layer, record
+from interaction_train.game.layers import LayerPrefix, LayerSuffix, features, find_layer, record
+from interaction_train.game.masked import MaskedGame
+from interaction_train.game.players import GridPlayers, UnitPlayers
 from interaction_train.models import DigitsNet
 
 
@@ -289,6 +291,77 @@ class TestFeatures:
     def test_a_layer_that_is_never_called(self):
         with pytest.raises(InputError, match=r"'unused', expected a layer that the network's"):
             features(Branches(), "unused", tiny_inputs().float())
+
+
+class Shifted(nn.Linear):
+    """Takes a further input, as an attention mask is one."""
+
+    def forward(self, x, shift):
+        return super().forward(x) + shift
+
+
+class TestPrefix:
+    @pytest.mark.parametrize("chunk_size", [None, 3])
+    def test_game_of_a_feature(self, chunk_size):
+        model, calls = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Dropout(), nn.Flatten()), []
+        model.append(nn.Linear(48, 2)).register_forward_hook(lambda *_: calls.append("whole"))
+        model[3].register_forward_hook(lambda *_: calls.append("further"))
+        x, prefix = inputs(2, 6, 1), LayerPrefix(model, "1")
+        game = MaskedGame(prefix, x, 0.5, GridPlayers(1, 2), "all", chunk_size=chunk_size)
+        coalitions = torch.tensor([[True, False], [True, True], [False, False]])
+        values = game(coalitions)
+        half = torch.full_like(x, 0.5)
+        half[..., :3] = x[..., :3]
+        expected = [model[0](some).flatten(1) for some in (half, x, torch.full_like(x, 0.5))]
+        torch.testing.assert_close(values, torch.stack(expected, 1))
+        assert calls == []
+        assert all(m.training and len(m._forward_hooks) == (m is model or m is model[3])
+                   for m in model.modules())  # fmt: skip
+        x.requires_grad_()
+        torch.autograd.grad(game(coalitions, grad=True).sum(), x)
+        assert all(p.grad is None for p in model.parameters())
+
+    def test_half_precision_is_read_in_float32(self):
+        model, x = tiny().to(torch.bfloat16), tiny_inputs().to(torch.bfloat16)
+        game = MaskedGame(LayerPrefix(model, "2"), x, 0.0, UnitPlayers(), "all")
+        values = game(torch.ones(1, 6, dtype=torch.bool))
+        assert values.dtype == torch.float32
+        assert torch.equal(values[:, 0], model[:3](x).float())
+
+    def test_further_inputs(self):
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body, self.head = Shifted(6, 3), nn.Linear(3, 2)
+
+            def forward(self, x, shift):
+                return self.head(self.body(x, shift))
+
+        net, x = Net(), tiny_inputs().float()
+        shift = torch.arange(4.0)[:, None]
+        prefix = LayerPrefix(nn.DataParallel(net), "body")
+        game = MaskedGame(prefix, x, 0.0, UnitPlayers(), "all", extra={"shift": shift})
+        values = game(torch.zeros(1, 6, dtype=torch.bool))
+        torch.testing.assert_close(values[:, 0], net.body.bias + shift)
+
+    @pytest.mark.parametrize(
+        ("layer", "message"),
+        [
+            ("gru", r"'gru', whose output is tuple, expected a layer with a tensor \(4, \.\.\.\)"),
+            ("average", r"'average', whose output is \(1, 1, 1\)"),
+            ("unused", "'unused', expected a layer that the network's forward pass calls"),
+        ],
+    )
+    def test_layers_that_are_no_feature(self, layer, message):
+        prefix = LayerPrefix(Branches(), layer)
+        with pytest.raises(InputError, match=f"layer: got {message}"):
+            prefix(tiny_inputs().float())
+
+    def test_one_number_and_unknown_names(self):
+        with pytest.raises(InputError, match=r"layer: got '1', whose output is \(4, 1\)"):
+            LayerPrefix(nn.Sequential(nn.Identity(), nn.Linear(6, 1)), "1")(tiny_inputs().float())
+        with pytest.raises(InputError, match="layer: got '5'"):
+            LayerPrefix(tiny(), "5")
 
 
 class TestSuffix:
