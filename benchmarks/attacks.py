@@ -12,7 +12,14 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import data_folder, interleaved, parse_arguments, peak_memory, report
+from common import (
+    data_folder,
+    interleaved,
+    network_and_images,
+    parse_arguments,
+    peak_memory,
+    report,
+)
 from torch import Tensor, nn
 
 from interaction_train.attacks import (
@@ -27,29 +34,11 @@ from interaction_train.attacks import (
 from interaction_train.attacks.run import counted_passes
 from interaction_train.game.players import GridPlayers
 from interaction_train.losses import GroupReduction, PartitionReduction
-from interaction_train.models import CIFARThinResNet, DigitsNet
+from interaction_train.models import DigitsNet
 
 GRID, DRAWS, SIZE = 16, 32, 32  # the released settings
 EPS, ALPHA = 16 / 255, 2 / 255
 BLOCKS = 8
-
-
-def network_and_images(
-    count: int, device: str, depth: int = 20
-) -> tuple[nn.Module, Tensor, Tensor]:
-    """A trained ResNet and CIFAR-10 where INTERACTION_TRAIN_DATA has them, else random ones."""
-    folder = data_folder()
-    if folder:
-        net = CIFARThinResNet(depth, weights=folder / f"cifar_resnet{depth}.safetensors")
-        with np.load(folder / "cifar10_5k.npz") as file:
-            images, labels = file["x_test"][:count], file["y_test"][:count]
-        x = torch.as_tensor(images / 255, dtype=torch.float32).movedim(-1, 1).contiguous()
-        y = torch.as_tensor(labels, dtype=torch.int64)
-    else:
-        net = CIFARThinResNet(depth)
-        x = torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-        y = torch.arange(count) % 10
-    return net.eval().to(device), x.to(device), y.to(device)
 
 
 def released_step(

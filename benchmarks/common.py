@@ -1,4 +1,4 @@
-"""What all benchmarks share: arguments, interleaved timing, and the closing table and JSON line."""
+"""What benchmarks share: arguments, a network, timing, and the closing table and JSON line."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor, nn
+
+from interaction_train.models import CIFARThinResNet
 
 
 def parse_arguments(description: str) -> argparse.Namespace:
@@ -28,6 +32,24 @@ def data_folder() -> Path | None:
     """The folder with CIFAR-10 and trained networks that INTERACTION_TRAIN_DATA names."""
     folder = os.environ.get("INTERACTION_TRAIN_DATA")
     return Path(folder) if folder else None
+
+
+def network_and_images(
+    count: int, device: str, depth: int = 20
+) -> tuple[nn.Module, Tensor, Tensor]:
+    """A trained ResNet and CIFAR-10 where INTERACTION_TRAIN_DATA has them, else random ones."""
+    folder = data_folder()
+    if folder:
+        net = CIFARThinResNet(depth, weights=folder / f"cifar_resnet{depth}.safetensors")
+        with np.load(folder / "cifar10_5k.npz") as file:
+            images, labels = file["x_test"][:count], file["y_test"][:count]
+        x = torch.as_tensor(images / 255, dtype=torch.float32).movedim(-1, 1).contiguous()
+        y = torch.as_tensor(labels, dtype=torch.int64)
+    else:
+        net = CIFARThinResNet(depth)
+        x = torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        y = torch.arange(count) % 10
+    return net.eval().to(device), x.to(device), y.to(device)
 
 
 def interleaved(

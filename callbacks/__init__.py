@@ -7,6 +7,7 @@ from interaction_train.callbacks.attribution_report import AttributionReport
 from interaction_train.callbacks.concept_monitor import ConceptMonitor
 from interaction_train.callbacks.exact_interactions import ExactInteractions
 from interaction_train.callbacks.generalization_gap import GeneralizationGap
+from interaction_train.callbacks.recovery_monitor import RecoveryMonitor
 from interaction_train.callbacks.regularizer import InteractionRegularizer, OrderReport
 from interaction_train.callbacks.run_report import RunReport
 from interaction_train.callbacks.sampled_metric import DisentanglementMonitor, SpectrumMonitor
@@ -23,6 +24,7 @@ __all__ = [
     "GeneralizationGap",
     "InteractionRegularizer",
     "OrderReport",
+    "RecoveryMonitor",
     "RunReport",
     "SpectrumMonitor",
     "VisualConcepts",

@@ -14,6 +14,7 @@ from interaction_train.concepts.trees import InteractionTree
 from interaction_train.errors import InputError
 from interaction_train.explaining.explanation import Explanation
 from interaction_train.recovery import Recovered
+from interaction_train.recovery.strongest import Interaction
 from interaction_train.tracking.figures import save_figure
 
 _ROUNDING = 1e-6  # relative, of a network's outputs
@@ -104,7 +105,10 @@ def write_files(
         rows = table[table["order"] == order].drop(columns="order")
         rows.to_csv(folder / f"{name}.csv", index=False)
     if isinstance(found, Recovered):
-        found.table(0, explanation.names).to_csv(folder / "concepts.csv", index=False)
+        rows = found.interactions(names=explanation.names)
+        table = pd.DataFrame(rows, columns=list(Interaction._fields))
+        table["players"] = table["players"].map(" & ".join)
+        table.to_csv(folder / "concepts.csv", index=False)
     elif not isinstance(found, str):
         save_figure(found.figure, folder / "concepts")
         found.table.to_csv(folder / "concepts.csv", index=False)

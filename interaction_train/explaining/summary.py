@@ -52,7 +52,7 @@ def print_summary(
     if isinstance(found, str):
         console.print(f"No concepts: {found}")
     elif isinstance(found, Recovered):
-        console.print(found.quality(0))
+        console.print(f"Found among all sets of players: {found.quality()}.")
     else:
         console.print(_told(explanation, found, len(concepts)))
     if tree is not None:
@@ -66,11 +66,13 @@ def _concepts(
     if isinstance(found, str):
         return []
     if isinstance(found, Recovered):
-        return found.interactions(0, explanation.names)
+        return [(str(one), one.value) for one in found.interactions(names=explanation.names)]
     nodes = sorted(found.graph.layer("concept"), key=lambda node: -abs(node.value))
     return [
-        ((" OR " if node.is_or else " AND ").join(explanation.names[i] for i in node.players),
-         node.value)
+        (
+            (" OR " if node.is_or else " AND ").join(explanation.names[i] for i in node.players),
+            node.value,
+        )
         for node in nodes
     ]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from interaction_train.recovery.kernel import complements, left_out, signs, walsh_kernel
+from interaction_train.recovery.kernel import complements, left_out, signs
+from interaction_train.recovery.pairs import eigen
 
 RHOS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
 NOISES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0)
@@ -37,17 +38,12 @@ def _errors(coalitions: Tensor, values: Tensor, rho: Tensor) -> Tensor:
     One eigendecomposition serves all samples and noises.
     """
     z, partner = signs(coalitions), complements(coalitions)
-    spectrum, vectors = torch.linalg.eigh(walsh_kernel(z, z, rho))
-    turned, ones = values @ vectors, vectors.sum(0)
-    errors = []
-    for noise in NOISES:
-        inverse = 1 / (spectrum.clamp(min=0) + noise)
-        sums = vectors @ (inverse * ones)
-        total = sums.sum()
-        alpha = (turned * inverse) @ vectors.T
-        alpha = alpha - alpha.sum(-1, keepdim=True) * sums / total
-        scaled = vectors * inverse
-        variance = (scaled * vectors).sum(-1) - sums.square() / total
-        between = (scaled * vectors[partner]).sum(-1) - sums * sums[partner] / total
-        errors.append(left_out(alpha, variance, between, partner).square().mean(-1))
-    return torch.stack(errors, -1)
+    spectrum, vectors = eigen(z, rho)
+    inverse = 1 / (spectrum.clamp(min=0).unsqueeze(-1) + values.new_tensor(NOISES))
+    sums = vectors @ (inverse * vectors.sum(0).unsqueeze(-1))
+    total = sums.sum(0)
+    variance = vectors.square() @ inverse - sums.square() / total
+    between = (vectors * vectors[partner]) @ inverse - sums * sums[partner] / total
+    alpha = ((values @ vectors).unsqueeze(-2) * inverse.T) @ vectors.T
+    alpha = alpha - alpha.sum(-1, keepdim=True) * (sums / total).T
+    return left_out(alpha, variance.T, between.T, partner).square().mean(-1)

@@ -21,7 +21,7 @@ from interaction_train.recovery.kernel import (
 from interaction_train.recovery.readings import degree, order_variances, pairs_of, shapley_of
 from interaction_train.recovery.sets import Sets, memberships
 
-_ORDERS = 10
+ORDERS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +131,8 @@ class WalshModel:
             return order_variances(self._z, self.alpha[samples], rho, top)
 
         orders = self._by_setting(own)[:, 1:].clamp(min=0)
-        if self.n > _ORDERS:
-            first, rest = orders.split([_ORDERS - 1, orders.shape[-1] - _ORDERS + 1], -1)
+        if self.n > ORDERS:
+            first, rest = orders.split([ORDERS - 1, orders.shape[-1] - ORDERS + 1], -1)
             orders = torch.cat([first, rest.sum(-1, keepdim=True)], -1)
         return orders / orders.sum(-1, keepdim=True)
 

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from interaction_train.recovery.kernel import project, signs, walsh_kernel
+from interaction_train.recovery.kernel import signs, walsh_kernel
+from interaction_train.recovery.pairs import kernel_blocks, project_blocks, solve, to_blocks
 
 _STEPS, _RATE = 30, 0.3  # of Adam, on logarithms
 _DECAY = 0.8, 0.95
@@ -66,11 +67,9 @@ def _errors(z: Tensor, judges: Tensor, values: Tensor, point: Tensor) -> Tensor:
     """Squared errors on the judging rows, ``(B, rows)``, of a fit to the others."""
     strength, noise = _read(point)
     rows, rho = z[~judges], strength.tanh()
-    found = project(walsh_kernel(rows, rows, rho), noise)
-    seen, truth = values[:, ~judges], values[:, judges]
-    alpha = found.weights @ seen.unsqueeze(-1)
-    mean = (found.pull * seen).sum(-1, keepdim=True)
-    predicted = mean + (walsh_kernel(z[judges], rows, rho) @ alpha).squeeze(-1)
+    alpha, mean = solve(rows, values[:, ~judges], rho, noise)
+    found = (walsh_kernel(z[judges], rows, rho) @ alpha.unsqueeze(-1)).squeeze(-1)
+    predicted, truth = mean.unsqueeze(-1) + found, values[:, judges]
     return (truth - predicted).square()
 
 
@@ -107,13 +106,19 @@ def likelihood_slope(z: Tensor, values: Tensor, strength: Tensor, noise: Tensor)
     """Slopes of −log L in atanh ρ_i and in the noise, ``(B, n + 1)``.
 
     With dK = K ∘ (z_i z_iᵀ − 1) those of all players are one product: the diagonal of
-    Zᵀ[(P − ααᵀ/σ²) ∘ K]Z, less the sum of the bracket.
+    Zᵀ[(P − ααᵀ/σ²) ∘ K]Z, less the sum of the bracket. Of rows that are pairs of complements it is
+    the sum over the even block and the odd one, in which z_i z_iᵀ turns one's kernel into the
+    other's.
     """
-    kernel = walsh_kernel(z, z, strength.tanh())
-    found = project(kernel, noise)
-    alpha = (found.weights @ values.unsqueeze(-1)).squeeze(-1)
-    scale = (values * alpha).sum(-1) / (len(z) - 1)
-    pull = found.weights - (alpha / scale.unsqueeze(-1)).unsqueeze(-1) * alpha.unsqueeze(-2)
-    weighted = pull * kernel
-    players = (z * (weighted @ z)).sum(-2) - weighted.sum((-2, -1)).unsqueeze(-1)
-    return torch.cat([players, pull.diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True)], -1) / 2
+    kernel = kernel_blocks(z, strength.tanh())
+    blocks = kernel.shape[-3]
+    own = to_blocks(values, blocks)
+    pull, _ = project_blocks(kernel, noise)
+    alpha = (pull @ own.unsqueeze(-1)).squeeze(-1)
+    scale = (own * alpha).sum((-2, -1)) / (len(z) - 1)
+    alpha = alpha / scale.sqrt()[:, None, None]
+    pull = pull - alpha.unsqueeze(-1) * alpha.unsqueeze(-2)
+    turned, first = (pull * kernel.flip(-3)).sum(-3), z[::blocks]
+    players = (first * (turned @ first)).sum(-2)
+    players = players - (pull * kernel).sum((-3, -2, -1)).unsqueeze(-1)
+    return torch.cat([players, pull.diagonal(dim1=-2, dim2=-1).sum((-2, -1)).unsqueeze(-1)], -1) / 2

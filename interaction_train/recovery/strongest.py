@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from interaction_train.recovery.model import WalshModel, r_squared
 from interaction_train.recovery.selection import NEARLY, choose, times
 
 EXPLAINED = 0.5
+NOT_EXPLAINED = "this game is not explained by a few interactions"
 _WIDTH = 4  # sets kept of an order, per set wanted
 _LEAST_WIDTH = 64
 _COLUMNS = 512  # at least, of which the least squares fit chooses
@@ -24,7 +27,7 @@ _COLUMNS = 512  # at least, of which the least squares fit chooses
 class Interaction(NamedTuple):
     """Some players' AND, which counts where all are present, or OR, where one of them is."""
 
-    kind: str
+    kind: Literal["AND", "OR"]
     players: tuple[str, ...]
     value: float
 
@@ -78,7 +81,9 @@ class Recovered:
         """How many interactions, and their R²; a line where they do not explain the game."""
         count = int(self.surrogate.count[sample])
         where = f"{self.fresh} fresh" if self.fresh else "the fit's own"
-        told = f"{count} interaction{'s' * (count != 1)}, R² {float(self.r2[sample]):.3f} on {where}"
+        told = (
+            f"{count} interaction{'s' * (count != 1)}, R² {float(self.r2[sample]):.3f} on {where}"
+        )
         told += " coalitions"
         return told if bool(self.explained[sample]) else f"{told}: {NOT_EXPLAINED}"
 
@@ -118,7 +123,7 @@ def strongest(model: WalshModel, count: int, max_order: int = 5) -> Recovered:
         below = (~found.explained).nonzero()[:, 0].tolist()
         warnings.warn(
             f"sample{'s' * (len(below) > 1)} {', '.join(map(str, below))}: R² below {EXPLAINED}, "
-            "this game is not explained by a few interactions",
+            f"{NOT_EXPLAINED}",
             stacklevel=2,
         )
     return found

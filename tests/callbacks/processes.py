@@ -21,6 +21,7 @@ from interaction_train.callbacks import (
     ConceptMonitor,
     DisentanglementMonitor,
     GeneralizationGap,
+    RecoveryMonitor,
     SpectrumMonitor,
 )
 from interaction_train.sampling.pairs import RandomPairs
@@ -66,6 +67,9 @@ def monitors(**changes: Any) -> list[L.Callback]:
             **changes,
         ),
         ConceptMonitor(2, 2, n_samples=5, count=3, baseline=0.3, **changes),
+        RecoveryMonitor(
+            4, 4, n_samples=5, budget=32, count=3, rho="loo", shown=0, baseline=0.3, **changes
+        ),
     ]
 
 

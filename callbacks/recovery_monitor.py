@@ -1,0 +1,262 @@
+"""Interactions among many cells of images, followed in training on a fixed sample or read once."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from matplotlib.figure import Figure
+from rich.table import Column, Table
+from torch import Tensor
+
+from interaction_train.callbacks.monitor import Monitor, Result, Split
+from interaction_train.callbacks.recovery_rows import csv_table, recovered_in_words
+from interaction_train.callbacks.samples import gather, is_fast, population, shard, spread
+from interaction_train.errors import InputError, at_least, in_range, one_of
+from interaction_train.game.absence import Baseline, input_baseline
+from interaction_train.game.masked import MaskedGame
+from interaction_train.game.payoffs import PAYOFFS
+from interaction_train.game.players import GridPlayers
+from interaction_train.game.precision import wide
+from interaction_train.indices.exact import summable
+from interaction_train.indices.means import told_mean
+from interaction_train.recovery import WalshModel, budget_curve, fit_rows, strongest
+from interaction_train.recovery.figure import recovery_figure
+from interaction_train.recovery.fit import Rho
+from interaction_train.recovery.model import ORDERS
+from interaction_train.recovery.rows import drawn
+from interaction_train.recovery.strongest import NOT_EXPLAINED
+from interaction_train.sampling.random import Draws
+from interaction_train.tracking.figures import heat_map_figure
+
+_FRESH = 256  # coalitions that R² is measured on
+_CURVE = 5  # budgets of the curve
+
+
+class RecoveryMonitor(Monitor):
+    """Follows what interactions among many cells a few masked images of a fixed sample show.
+
+    Of each sample ``budget`` random coalitions are evaluated, and all interactions of all orders
+    fitted to them (:func:`~interaction_train.recovery.fit_rows`). Logged, as means over samples:
+
+    - ``val/recovery/r2``: R² of the fit on 256 fresh coalitions;
+    - ``val/recovery/r2_surrogate``: there, R² of the ``count`` strongest interactions alone;
+    - ``val/recovery/order/<m>``: the share of the fit's variance over coalitions in its Walsh
+      coefficients of m = 1 … 10 players, the last one that of all orders from there on.
+
+    The figure ``val/recovery/strongest`` shows Shapley values, the strongest interactions and R²
+    against the number of coalitions for the first samples; at the end of ``fit`` come the history
+    as a table ``val/recovery/history``, and a heat map of shares by order and epoch. ``validate``
+    and ``test`` print the strongest interactions, each sample's with their R² and a line where it
+    is below .5, and write, of all samples, ``recovery.json``, ``recovery.csv`` with a row for each
+    interaction, and ``recovery.png``. Samples whose payoff is the same for all coalitions, or not
+    finite, are left out with a warning that names them.
+
+    Args:
+        rows: rows of the grid.
+        cols: columns of it.
+        n_samples: number of samples, over all processes.
+        every: k, how often in ``fit``; the first validation is one of them.
+        budget: coalitions of a sample that are fitted, at least 2 · rows · cols; ``fast_dev_run``
+            takes the least. Time of the fit goes with its cube: a CPU core takes some seconds for a
+            thousand.
+        count: how many of the strongest interactions stand for a sample.
+        max_order: most players of one.
+        rho: as in :func:`~interaction_train.recovery.fit_walsh`.
+        shown: how many samples are drawn and printed.
+        payoff: what the game reads off the logits, but for ``all``.
+        baseline: of absent cells, a number, one per channel, or the file of a learned baseline;
+            default: the mean in ``Normalize``.
+        seed: of the coalitions, which all samples share.
+        chunk_size: rows sent through the network at once; default: the fastest, timed once.
+        common: the other arguments of :class:`~interaction_train.callbacks.monitor.Monitor`.
+
+    Raises:
+        InputError: an argument out of its range, or no baseline to be found.
+    """
+
+    keys_begin, stem = ("recovery",), "recovery"
+
+    def __init__(
+        self,
+        rows: int = 16,
+        cols: int = 16,
+        n_samples: int = 4,
+        every: int = 20,
+        budget: int = 1024,
+        count: int = 12,
+        max_order: int = 5,
+        rho: Rho = "learned",
+        shown: int = 4,
+        payoff: str = "log_odds",
+        baseline: Baseline | None = None,
+        seed: int = 0,
+        chunk_size: int | None = None,
+        **common: Any,
+    ) -> None:
+        super().__init__(every, **common)
+        at_least("n_samples", n_samples, 1)
+        at_least("count", count, 1)
+        at_least("shown", shown, 0)
+        one_of("payoff", payoff, [name for name in PAYOFFS if name != "all"])
+        self.players, self.n = GridPlayers(rows, cols), rows * cols
+        in_range("max_order", max_order, 1, self.n)
+        at_least("budget", budget, 2 * self.n)
+        if isinstance(rho, str):
+            one_of("rho", rho, ("loo", "learned"))
+        else:
+            in_range("rho", rho, 0, 1, above=True, below=True)
+        if budget + _FRESH > 1 << self.n:
+            expected = f"with {_FRESH} fresh ones no more than the 2^{self.n} that there are"
+            raise InputError("budget", f"{budget} coalitions of {self.n} cells", expected)
+        self.n_samples, self.budget, self.shown, self.seed = n_samples, budget, shown, seed
+        self.count, self.max_order, self.rho = count, max_order, rho
+        self.payoff, self.baseline, self.chunk_size = payoff, baseline, chunk_size
+        self._names = self.players.names((rows, cols))
+        self._what = f"{rows} × {cols} grid, payoff {payoff.replace('_', ' ')}"
+        self._figure: Figure | None = None  # of the last measurement, on the first process
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_fit_start(trainer, pl_module)
+        self.require_baseline(self.baseline, pl_module)
+
+    def measure(self, trainer: L.Trainer, loader: Any) -> Result:
+        budget = 2 * self.n if is_fast(trainer) else self.budget
+        content = torch.zeros(1, dtype=torch.int64, device=trainer.strategy.root_device)
+        coalitions = torch.cat(drawn(Draws(content, self.seed, "walsh"), self.n, budget, _FRESH))
+        own, values = self._games(trainer, loader, coalitions)
+        fitted = values[:, :budget]
+        kept = values.isfinite().all(-1) & (fitted.amax(-1) != fitted.amin(-1))
+        left_out = own[~kept, 0].tolist()
+        if left_out:
+            rank_zero_warn(
+                f"RecoveryMonitor: {len(left_out)} of {len(own)} samples are left out, as the "
+                f"network's {self.payoff} is the same for all coalitions, or not finite: "
+                f"{', '.join(map(str, left_out))}."
+            )
+        result: Result = {
+            "grid": [self.players.rows, self.players.cols],
+            "payoff": self.payoff,
+            "budget": budget,
+            "fresh": _FRESH,
+            "samples": int(kept.sum()),
+            "left_out": left_out,
+        }
+        own, values, self._figure = own[kept], values[kept], None
+        if not len(own):
+            nothing = values[:, 0]
+            orders = nothing.unsqueeze(-1).expand(-1, min(self.n, ORDERS))
+            return {**result, **_means(nothing, nothing, orders), "budgets": [], "recovered": []}
+        coalitions = coalitions.to(values.device)
+        fresh = coalitions[budget:], values[:, budget:]
+        model = fit_rows(coalitions[:budget], values[:, :budget], rho=self.rho, fresh=fresh)
+        return {**result, **self._recovered(trainer, loader, own, model)}
+
+    def _games(self, trainer: L.Trainer, loader: Any, coalitions: Tensor) -> tuple[Tensor, Tensor]:
+        """Place and label of all processes' samples, ``(B, 2)``, and their games, ``(B, K)``."""
+        network, fast = self.network(trainer, loader), is_fast(trainer)
+        chunk_size = 64 if fast else self.chunk_size
+        empty = torch.zeros(0, 2 + len(coalitions), device=coalitions.device)
+        rows = [wide(summable(empty))]
+        for block in shard(spread(population(loader), 1 if fast else self.n_samples), trainer):
+            x, y = self.samples(trainer, loader, block)
+            absent = input_baseline(network, self.baseline, x)
+            game = MaskedGame(
+                network, x, absent, self.players, self.payoff, y, chunk_size=chunk_size
+            )
+            values = wide(summable(game(coalitions)))
+            known = torch.stack([torch.tensor(block), y.cpu()], 1).to(values)
+            rows.append(torch.cat([known, values], 1))
+        own, values = gather(torch.cat(rows)).split([2, len(coalitions)], 1)
+        return own.long(), values
+
+    def _recovered(self, trainer: L.Trainer, loader: Any, own: Tensor, model: WalshModel) -> Result:
+        most = len(model.coalitions)
+        less = np.geomspace(2 * self.n, most, _CURVE)[:-1].astype(int) // 2 * 2  # whole pairs
+        budgets: list[int] = sorted({*less.tolist(), most})
+        curve = model.r2_holdout.unsqueeze(-1)
+        if len(budgets) > 1:
+            curve = torch.cat([budget_curve(model, budgets[:-1], rho=self.rho), curve], 1)
+        with warnings.catch_warnings():  # of samples that are not explained: said by each of them
+            warnings.filterwarnings("ignore", f".*{NOT_EXPLAINED}")
+            found = strongest(model, self.count, self.max_order)
+        if trainer.is_global_zero and self.shown:
+            shown = own[: self.shown].tolist()
+            x, _ = self.samples(trainer, loader, [place for place, _ in shown])
+            if x.dim() == 4 and x.shape[1] in (1, 3):
+                cells = self.players.cells(x.shape[1:])
+                captions = [f"sample {place}, class {label}" for place, label in shown]
+                title = f"Strongest interactions: {self._what}"
+                self._figure = recovery_figure(
+                    x, cells, model.shapley(), found.surrogate, (budgets, curve), captions, title
+                )
+        return {
+            **_means(model.r2_holdout, found.r2, model.spectrum()),
+            "budgets": budgets,
+            "recovered": recovered_in_words(own, model, found, curve, self._names),
+        }
+
+    def keys(self, split: Split, result: Result) -> dict[str, float]:
+        begin = f"{split}/{self.keys_begin[0]}"
+        keys = {f"{begin}/{key}": result[key]["value"] for key in ("r2", "r2_surrogate")}
+        shares = enumerate(result["order"]["value"], 1)
+        return keys | {f"{begin}/order/{m}": share for m, share in shares}
+
+    def figures(self, result: Result) -> Mapping[str, Figure]:
+        key = f"{self.keys_begin[0]}/strongest"
+        return {} if self._figure is None else {key: self._figure}
+
+    def history_figures(self) -> Mapping[str, Figure]:
+        points = [point["values"] for point in self.history]
+        epochs = [point["epoch"] for point in self.history]
+        start = f"val/{self.keys_begin[0]}/order/"
+        orders = [key.removeprefix(start) for key in points[-1] if key.startswith(start)]
+        values = [[point[start + m] for m in orders] for point in points]
+        title = f"Orders over training, {self._what}"
+        figure = heat_map_figure(values, epochs, orders, "share of the fit's variance", title)
+        figure.axes[0].set_ylabel("order (players of a set)")
+        return {f"{self.keys_begin[0]}/orders_over_training": figure}
+
+    def table(self, result: Result) -> Table:
+        columns = [Column(name) for name in ("sample", "class", "kind", "players")]
+        columns += [Column("value", justify="right")]
+        what = f"{self._what}, {result['budget']} coalitions"
+        table = Table(*columns, title=f"Strongest interactions, {what}")
+        for sample in result["recovered"][: self.shown]:
+            head = [str(sample["sample"]), str(sample["label"])]
+            for one in sample["interactions"]:
+                table.add_row(*head, one["kind"], " ".join(one["players"]), f"{one['value']:+.3g}")
+                head = ["", ""]
+            r2 = f"R² {sample['r2']:.3f} of the fit, {sample['r2_surrogate']:.3f} of these alone"
+            line = "" if sample["explained"] else f": {NOT_EXPLAINED}"
+            table.add_row(*head, "", r2 + line, "")
+            table.add_section()
+        names = {"r2": "R² of the fit", "r2_surrogate": f"of the {self.count} strongest"}
+        means = (f"{name} {_with_error(result[key])}" for key, name in names.items())
+        table.caption = (
+            f"Means over {result['samples']} samples, on {result['fresh']} fresh coalitions: "
+            f"{', '.join(means)}"
+        )
+        return table
+
+    def csv_rows(self, result: Result) -> Mapping[str, Sequence[Iterable[Any]]]:
+        return {self.stem: csv_table(result["recovered"])}
+
+
+def _means(r2: Tensor, r2_surrogate: Tensor, spectrum: Tensor) -> dict[str, Any]:
+    return {
+        "r2": told_mean(r2),
+        "r2_surrogate": told_mean(r2_surrogate),
+        "order": told_mean(spectrum),
+    }
+
+
+def _with_error(mean: Mapping[str, float]) -> str:
+    value, error = mean["value"], mean["stderr"]
+    return f"{value:.3f}" if math.isnan(error) else f"{value:.3f} ± {error:.2g}"
