@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import compress
 from typing import Any
 
 from torch import Tensor
@@ -37,16 +36,9 @@ def recovered_in_words(
     }
     samples = []
     for b, (place, label) in enumerate(own.tolist()):
-        one = found.surrogate[b]
-        parts = one.members[0].tolist(), one.is_or[0].tolist(), one.value[0].tolist()
         interactions = [
-            {
-                "kind": "OR" if is_or else "AND",
-                "order": sum(members),
-                "players": list(compress(names, members)),
-                "value": value,
-            }
-            for members, is_or, value in zip(*parts, strict=True)
+            {"kind": kind, "order": len(players), "players": list(players), "value": value}
+            for kind, players, value in found.interactions(b, names)
         ]
         told = {name: values[b].tolist() for name, values in numbers.items()}
         samples.append({"sample": place, "label": label, **told, "interactions": interactions})

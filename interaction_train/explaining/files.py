@@ -13,6 +13,8 @@ from interaction_train.concepts.graph import ConceptGraph
 from interaction_train.concepts.trees import InteractionTree
 from interaction_train.errors import InputError
 from interaction_train.explaining.explanation import Explanation
+from interaction_train.recovery import Recovered
+from interaction_train.recovery.strongest import Interaction
 from interaction_train.tracking.figures import save_figure
 
 _ROUNDING = 1e-6  # relative, of a network's outputs
@@ -80,7 +82,7 @@ def check_folder(folder: Path, overwrite: bool) -> None:
 def write_files(
     folder: Path,
     explanation: Explanation,
-    found: FewConcepts | None,
+    found: FewConcepts | Recovered | str,
     tree: InteractionTree | None = None,
 ) -> list[str]:
     """Write figures, tables and graph of an explanation of one sample; the names of the files.
@@ -90,7 +92,7 @@ def write_files(
     Args:
         folder: where to.
         explanation: of one sample.
-        found: its concepts, or None, where it is sampled.
+        found: its concepts, those found among all sets where it is sampled, or why there are none.
         tree: of its words, or None, where players are something else.
     """
     for old in _there(folder):
@@ -102,7 +104,12 @@ def write_files(
     for name, order in (("players", 1), ("pairs", 2)):
         rows = table[table["order"] == order].drop(columns="order")
         rows.to_csv(folder / f"{name}.csv", index=False)
-    if found is not None:
+    if isinstance(found, Recovered):
+        rows = found.interactions(names=explanation.names)
+        table = pd.DataFrame(rows, columns=list(Interaction._fields))
+        table["players"] = table["players"].map(" & ".join)
+        table.to_csv(folder / "concepts.csv", index=False)
+    elif not isinstance(found, str):
         save_figure(found.figure, folder / "concepts")
         found.table.to_csv(folder / "concepts.csv", index=False)
         (folder / "graph.dot").write_text(found.graph.to_dot(), encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
+import warnings
 from pathlib import Path
 from typing import TypedDict
 
@@ -15,7 +16,12 @@ from torch import Tensor, nn
 from interaction_train.errors import InputError, at_least, in_range
 from interaction_train.explaining.explain import explain
 from interaction_train.explaining.explanation import Explanation
-from interaction_train.explaining.files import check_folder, few_concepts, write_files
+from interaction_train.explaining.files import (
+    FewConcepts,
+    check_folder,
+    few_concepts,
+    write_files,
+)
 from interaction_train.explaining.pictures import Fitting, channels_of
 from interaction_train.explaining.preset import Preset, find_preset
 from interaction_train.explaining.subjects import (
@@ -32,6 +38,7 @@ from interaction_train.game.evaluation import eval_logits, logits_of, unwrap
 from interaction_train.game.normalize import Normalize
 from interaction_train.game.tokens import TokenPlayers
 from interaction_train.models.weights import load_weights
+from interaction_train.recovery import Recovered
 
 _QUICK = 12  # players, whose concepts are found in seconds; those of 16 take a minute or two
 
@@ -75,7 +82,8 @@ def explain_samples(
     In it: ``heatmap``, ``pairs``, ``matrix``, ``spectrum``, ``network`` and ``concepts`` as PNG and
     SVG; ``explanation.json``, ``players.csv``, ``pairs.csv``; ``concepts.csv``, ``graph.dot`` and
     ``graph.json``; of sentences ``tree``, as a figure too. Where all coalitions are above the
-    budget there are no concepts.
+    budget the concepts are found among all sets of players (``Explanation.strongest``), as a table
+    alone, with R² on coalitions that took no part.
 
     Args:
         model: images ``(B, C, H, W)``, token ids ``(B, L)`` or features ``(B, F)`` → logits: a
@@ -171,12 +179,23 @@ def explain_samples(
         )  # fmt: skip
         if explanation.exact and explanation.n > _QUICK:
             print(f"{item.name}: concepts of {explanation.n} players …", file=sys.stderr)
-        concepts = few_concepts(explanation, count, noise) if explanation.exact else None
+        concepts = _found(explanation, count, noise)
         tree = explanation.tree() if isinstance(item.players, TokenPlayers) else None
         print_summary(item.name, explanation, row, concepts, tree)
         print_files(folder, write_files(folder, explanation, concepts, tree))
         explanations.append(explanation)
     return explanations
+
+
+def _found(explanation: Explanation, count: int, noise: float) -> FewConcepts | Recovered | str:
+    """The concepts, of a sampled explanation those found among all sets, or why there are none."""
+    if explanation.exact:
+        return few_concepts(explanation, count, noise)
+    try:
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # the summary says it
+            return explanation.strongest(count)
+    except InputError as error:
+        return str(error)
 
 
 def _network(

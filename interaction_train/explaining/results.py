@@ -18,6 +18,7 @@ from interaction_train.explaining.sampled import Sampler, pair_matrices
 from interaction_train.game.players import Players
 from interaction_train.indices.exact import multi_order_interactions
 from interaction_train.indices.means import ratio, standard_error
+from interaction_train.recovery import Recovered, strongest
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -147,6 +148,29 @@ class Results:
         if key not in self._concepts:
             self._concepts[key] = sparse_concepts(values.double(), **settings)
         return self._concepts[key]
+
+    def strongest(self, count: int = 12, max_order: int = 5) -> Recovered:
+        """The few ANDs and ORs that explain a sampled game best, and how well they do.
+
+        Of any players, from a fit of all sets at once
+        (:func:`~interaction_train.recovery.fit.fit_walsh`). The first call evaluates the network,
+        which must be as it was, for at most another budget and at most 2048 coalitions. Warns of
+        samples that a few interactions do not explain.
+
+        Args:
+            count: how many, at most.
+            max_order: players of one, at most.
+
+        Raises:
+            InputError: an exact explanation, whose :meth:`concepts` are to be had; a budget below
+                9/4 of the players, or a network that answers all coalitions alike.
+        """
+        if self.exact:
+            raise InputError("explanation", "an exact one", "a sampled one: see concepts()")
+        sampler = self._sampler("strongest")
+        model = sampler.fit()
+        self.evaluations = sampler.evaluations
+        return strongest(model, count, max_order)
 
     def all_values(self, what: str) -> Tensor:
         """The values of all coalitions, or an InputError that says that ``what`` needs them."""

@@ -22,10 +22,12 @@ from interaction_train.indices.sampled_pairs import (
     sample_shapley_pairs,
 )
 from interaction_train.indices.sampled_values import ValueEstimates, sample_shapley_values
+from interaction_train.recovery import WalshModel, fit_walsh
 from interaction_train.sampling.pairs import AllPairs
 
 _PAIRS = 3 / 4  # the part of a budget that goes to pairs; the rest goes to Shapley values
 _LEAST = 2  # chains or contexts, for a standard error
+_ROWS = 2048  # of a fit of all sets: its time grows with their third power
 _GRIDS = REFERENCE_RATIOS, (0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 0.5, 1.0)  # of orders m/(n−2)
 
 
@@ -44,6 +46,7 @@ class Sampler:
     evaluations: int = 0
     _orders: dict[int, PairEstimates] = field(default_factory=dict, init=False)
     _spectrum: tuple[list[int], Tensor] | None = field(default=None, init=False)
+    _fit: WalshModel | None = field(default=None, init=False)
 
     def values_and_pairs(self) -> tuple[ValueEstimates, PairEstimates]:
         """Shapley values, and Shapley interactions of all pairs."""
@@ -83,6 +86,19 @@ class Sampler:
             squares = torch.cat([one.over_pairs(product(one)) for one in found], -1)
             self._spectrum = list(plan), squares.to("cpu", torch.float64)
         return self._spectrum
+
+    def fit(self) -> WalshModel:
+        """A fit of all sets of players to a part of the budget, a ninth of which judges it."""
+        if self._fit is None:
+            n = self.game.n
+            fresh = min(self.budget, _ROWS) // 9
+            rows = min(self.budget, _ROWS) - fresh
+            if rows < 2 * n:
+                raise self._too_small(f"interactions of {n} players", math.ceil(2 * n * 9 / 8))
+            with reported(self.game, "interactions", rows + fresh, self.shown):
+                self._fit = fit_walsh(self.game, rows, fresh=fresh, seed=self.seed)
+            self.evaluations += rows + fresh
+        return self._fit
 
     def _plan_orders(self) -> dict[int, int]:
         """Orders → contexts of each."""

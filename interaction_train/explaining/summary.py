@@ -11,6 +11,7 @@ from torch import Tensor
 from interaction_train.concepts.trees import InteractionTree
 from interaction_train.explaining.explanation import Explanation
 from interaction_train.explaining.files import FewConcepts
+from interaction_train.recovery import Recovered
 
 _SHOWN = 5  # rows of each kind
 
@@ -19,7 +20,7 @@ def print_summary(
     name: str,
     explanation: Explanation,
     logits: Tensor,
-    found: FewConcepts | None,
+    found: FewConcepts | Recovered | str,
     tree: InteractionTree | None = None,
 ) -> None:
     """Print the classes, the strongest players, pairs and concepts, and how good the graph is.
@@ -28,7 +29,7 @@ def print_summary(
         name: of the sample.
         explanation: of this sample alone.
         logits: of it, ``(classes,)``.
-        found: its concepts; None where it is sampled.
+        found: its concepts; those found among all sets where it is sampled, or why there are none.
         tree: of its words; None for other players.
     """
     console = Console(markup=False, highlight=False)
@@ -44,22 +45,36 @@ def print_summary(
             cells = [kind if at == 0 else "", str(row.players), f"{row.value:+.3f}"]
             cells += [] if explanation.exact else [f"{row.stderr:.3f}"]
             table.add_row(*cells, end_section=at == len(rows) - 1)
-    if found is not None:
-        concepts = sorted(found.graph.layer("concept"), key=lambda node: -abs(node.value))
-        for at, node in enumerate(concepts[:_SHOWN]):
-            parts = (explanation.names[i] for i in node.players)
-            words = (" OR " if node.is_or else " AND ").join(parts)
-            table.add_row("" if at else "concepts", words, f"{node.value:+.3f}")
+    concepts = _concepts(explanation, found)
+    for at, (words, value) in enumerate(concepts[:_SHOWN]):
+        table.add_row("" if at else "concepts", words, f"{value:+.3f}")
     console.print(table)
-    if found is None:
-        console.print(
-            f"No concepts: they need all 2^{explanation.n} coalitions, and the budget allows "
-            f"{explanation.evaluations}. Fewer players or a larger budget give them."
-        )
+    if isinstance(found, str):
+        console.print(f"No concepts: {found}")
+    elif isinstance(found, Recovered):
+        console.print(f"Found among all sets of players: {found.quality()}.")
     else:
         console.print(_told(explanation, found, len(concepts)))
     if tree is not None:
         console.print(f"Interaction tree, ψ in the unit of {payoff}:\n{tree}")
+
+
+def _concepts(
+    explanation: Explanation, found: FewConcepts | Recovered | str
+) -> list[tuple[str, float]]:
+    """Words and values, the strongest first."""
+    if isinstance(found, str):
+        return []
+    if isinstance(found, Recovered):
+        return [(str(one), one.value) for one in found.interactions(names=explanation.names)]
+    nodes = sorted(found.graph.layer("concept"), key=lambda node: -abs(node.value))
+    return [
+        (
+            (" OR " if node.is_or else " AND ").join(explanation.names[i] for i in node.players),
+            node.value,
+        )
+        for node in nodes
+    ]
 
 
 def _told(explanation: Explanation, found: FewConcepts, shown: int) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +22,17 @@ NOT_EXPLAINED = "this game is not explained by a few interactions"
 _WIDTH = 4  # sets kept of an order, per set wanted
 _LEAST_WIDTH = 64
 _COLUMNS = 512  # at least, of which the least squares fit chooses
+
+
+class Interaction(NamedTuple):
+    """Some players' AND, which counts where all are present, or OR, where one of them is."""
+
+    kind: Literal["AND", "OR"]
+    players: tuple[str, ...]
+    value: float
+
+    def __str__(self) -> str:
+        return f" {self.kind} ".join(self.players)
 
 
 @dataclass(frozen=True)
@@ -40,36 +53,47 @@ class Recovered:
     explained: Tensor
     fresh: int
 
-    def summary(self, names: Sequence[str] | None = None) -> str:
-        """Lines for each sample: R², and the sets with their values.
+    def interactions(
+        self, sample: int = 0, names: Sequence[str] | None = None
+    ) -> list[Interaction]:
+        """The interactions of a sample, the strongest first.
 
         Args:
+            sample: which.
             names: of the n players; default: their numbers.
 
         Raises:
             InputError: names of another number.
         """
+        n = self.surrogate.n
         if names is None:
-            names = [str(i) for i in range(self.surrogate.n)]
-        if len(names) != self.surrogate.n:
-            raise InputError("names", f"{len(names)} names", f"{self.surrogate.n}, one per player")
-        return "\n".join(line for at in range(len(self.r2)) for line in self._lines(at, names))
-
-    def _lines(self, sample: int, names: Sequence[str]) -> list[str]:
+            names = [str(i) for i in range(n)]
+        if len(names) != n:
+            raise InputError("names", f"{len(names)} names", f"{n}, one per player")
         own = self.surrogate[sample]
-        count = int(own.count[0])
+        parts = own.members[0].tolist(), own.is_or[0].tolist(), own.value[0].tolist()
+        return [
+            Interaction("OR" if is_or else "AND", tuple(compress(names, members)), value)
+            for members, is_or, value in zip(*parts, strict=True)
+        ]
+
+    def quality(self, sample: int = 0) -> str:
+        """How many interactions, and their R²; a line where they do not explain the game."""
+        count = int(self.surrogate.count[sample])
         where = f"{self.fresh} fresh" if self.fresh else "the fit's own"
-        said = (
+        told = (
             f"{count} interaction{'s' * (count != 1)}, R² {float(self.r2[sample]):.3f} on {where}"
         )
-        said += " coalitions"
-        if not bool(self.explained[sample]):
-            said += f": {NOT_EXPLAINED}"
-        lines = [f"sample {sample}: {said}"]
-        for members, is_or, value in zip(own.members[0], own.is_or[0], own.value[0], strict=True):
-            players = [names[i] for i in members.nonzero()[:, 0].tolist()]
-            lines.append(f"{float(value):+.4g}  {(' OR ' if is_or else ' AND ').join(players)}")
-        return lines
+        told += " coalitions"
+        return told if bool(self.explained[sample]) else f"{told}: {NOT_EXPLAINED}"
+
+    def summary(self, names: Sequence[str] | None = None) -> str:
+        """Lines for each sample: R², and the sets with their values; names as elsewhere."""
+        lines = []
+        for sample in range(len(self.r2)):
+            lines.append(f"sample {sample}: {self.quality(sample)}")
+            lines += [f"{one.value:+.4g}  {one}" for one in self.interactions(sample, names)]
+        return "\n".join(lines)
 
 
 def strongest(model: WalshModel, count: int, max_order: int = 5) -> Recovered:
