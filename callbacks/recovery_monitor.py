@@ -48,7 +48,8 @@ class RecoveryMonitor(Monitor):
     - ``val/recovery/r2``: R² of the fit on 256 fresh coalitions;
     - ``val/recovery/r2_surrogate``: there, R² of the ``count`` strongest interactions alone;
     - ``val/recovery/order/<m>``: the share of the fit's variance over coalitions in its Walsh
-      coefficients of m = 1 … 10 players, the last one that of all orders from there on.
+      coefficients of m = 1 … 10 players, the last one that of all orders from there on; of samples
+      whose fit is no constant.
 
     The figure ``val/recovery/strongest`` shows Shapley values, the strongest interactions and R²
     against the number of coalitions for the first samples; at the end of ``fit`` come the history
@@ -250,10 +251,11 @@ class RecoveryMonitor(Monitor):
 
 
 def _means(r2: Tensor, r2_surrogate: Tensor, spectrum: Tensor) -> dict[str, Any]:
+    varied = ~spectrum.isnan().any(-1)
     return {
         "r2": told_mean(r2),
         "r2_surrogate": told_mean(r2_surrogate),
-        "order": told_mean(spectrum),
+        "order": told_mean(spectrum[varied]),
     }
 
 

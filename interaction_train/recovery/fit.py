@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from interaction_train.errors import InputError, at_least, in_range, one_of
+from interaction_train.errors import InputError, at_least, in_range, one_of, whole
 from interaction_train.game.masked import MaskedGame
 from interaction_train.indices.exact import summable
 from interaction_train.recovery.hyperparameters import choose_noise, choose_rho
@@ -68,9 +68,8 @@ def fit_walsh(
         tensor([[1., 1., 0.]], dtype=torch.float64)
     """
     n = _count(game, players)
-    checked_budget(budget, n)
-    fresh = max(64, budget // 8) if fresh is None else fresh
-    at_least("fresh", fresh, 0)
+    budget = checked_budget(budget, n)
+    fresh = max(64, budget // 8) if fresh is None else whole("fresh", fresh, 0)
     device = game.present.device if isinstance(game, MaskedGame) else torch.device("cpu")
     complete = n < 62 and budget >= 1 << n
     draws = Draws(torch.zeros(1, dtype=torch.int64, device=device), seed, "walsh")
@@ -159,5 +158,4 @@ def _count(game: Game, players: int | None) -> int:
         raise InputError("game", type(game).__name__, "a MaskedGame, or a function of coalitions")
     if players is None:
         raise InputError("players", None, "the number of players of a function")
-    at_least("players", players, 1)
-    return players
+    return whole("players", players, 1)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _GONE = 1e-8  # of a column's variance: what is left of one that others explain
+_EXACT = 1e-16  # of the values' variance: what is left once all is explained
 _MORE = 2  # columns that go in before the least useful ones go, per column wanted
 _HELD_BACK = 4  # every fourth pair of rows judges
 _SURE = 2  # standard errors by which a fit must be better than a constant
@@ -103,7 +104,9 @@ def _fits(columns: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor, 
     centred = columns - means.unsqueeze(-2)
     gram = centred.transpose(-1, -2) @ centred
     right = times(centred.transpose(-1, -2), values - mean)
-    index, new = _forward(gram, right, min(_MORE * count, columns.shape[-1]))
+    most = max(count, columns.shape[-2] // 2)  # as many as rows would leave none to be missed
+    rest = (values - mean).square().sum(-1, keepdim=True)
+    index, new = _forward(gram, right, rest, min(_MORE * count, most, columns.shape[-1]))
     own, pull = _among(gram, index), right.gather(-1, index) * new
     one = torch.eye(index.shape[-1], dtype=own.dtype, device=own.device)
     own = torch.where(new.unsqueeze(-1) & new.unsqueeze(-2), own, one)
@@ -122,15 +125,17 @@ def _among(gram: Tensor, index: Tensor) -> Tensor:
     return rows.gather(-1, index.unsqueeze(-2).expand(-1, index.shape[-1], -1))
 
 
-def _forward(gram: Tensor, right: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _forward(gram: Tensor, right: Tensor, total: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Columns chosen one by one, each for what it explains beside those before, ``(B, count)``.
 
-    And whether those before had left anything of it. Orthogonal least squares (Chen, Billings & Luo
-    1989): what is chosen is taken out of the values and of all other columns.
+    And whether those before had left anything of it, and of the values to explain. Orthogonal least
+    squares (Chen, Billings & Luo 1989): what is chosen is taken out of the values and of all other
+    columns.
 
     Args:
         gram: products of the centred columns, ``(B, K, K)``.
         right: their products with the values, ``(B, K)``.
+        total: that of the centred values with themselves, ``(B, 1)``.
         count: how many, K at most.
     """
     rest, inner = gram.clone(), right.clone()
@@ -140,12 +145,11 @@ def _forward(gram: Tensor, right: Tensor, count: int) -> tuple[Tensor, Tensor]:
     for _ in range(count):
         norms = rest.diagonal(dim1=-2, dim2=-1)
         gain = (inner.square() / norms).masked_fill(norms <= least, -1)
-        best = gain.masked_fill(chosen, -2).argmax(-1, keepdim=True)
+        gain, best = gain.masked_fill(chosen, -2).max(-1, keepdim=True)
         chosen = chosen.scatter(-1, best, True)
-        left = norms.gather(-1, best)
         order.append(best)
-        new.append(left > least.gather(-1, best))
-        length = left.sqrt().masked_fill(~new[-1], torch.inf)
+        new.append(gain > _EXACT * total)
+        length = norms.gather(-1, best).sqrt().masked_fill(~new[-1], torch.inf)
         one = rest.gather(-2, best.unsqueeze(-1).expand(-1, -1, rest.shape[-1])).squeeze(-2)
         one = one / length
         inner = inner - inner.gather(-1, best) / length * one
