@@ -61,9 +61,7 @@ def project_blocks(kernel: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     return inverse, pull
 
 
-def solve(
-    z: Tensor, values: Tensor, rho: Tensor, noise: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def solve(z: Tensor, values: Tensor, rho: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """α in blocks ``(..., B, b, h)``, means ``(..., B)``, and P in blocks ``(..., b, h, h)``.
 
     Of values ``(..., B, m)`` with ρ ``(..., n)`` and a noise ``(...)``.

@@ -60,8 +60,8 @@ def checked_rows(coalitions: Tensor, values: Tensor, name: str = "") -> None:
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise InputError(f"{prefix}values", got, f"(B, {len(coalitions)}), one per coalition")
     if values.is_complex() or not len(values):
-        got = f"{values.dtype} {tuple(values.shape)}"
-        raise InputError(f"{prefix}values", got, "real numbers, of a sample at least")
+        kind = f"{values.dtype} {tuple(values.shape)}"
+        raise InputError(f"{prefix}values", kind, "real numbers, of a sample at least")
     bad = ~values.isfinite().all(-1)
     if bool(bad.any()):
         at = int(bad.nonzero()[0])

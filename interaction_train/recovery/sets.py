@@ -24,10 +24,10 @@ def memberships(
     """
     if isinstance(sets, Tensor):
         shape = tuple(sets.shape)
-        if sets.dtype != torch.bool or len(shape) < 2 or shape[-1:] != (n,):
-            raise InputError(argument, f"{sets.dtype} {shape}", f"bool (k, {n}) or ({batch}, k, {n})")
-        if shape[:-2] not in ((), (batch,)):
-            raise InputError(argument, f"shape {shape}", f"(k, {n}) or ({batch}, k, {n})")
+        fits = len(shape) > 1 and shape[-1] == n and shape[:-2] in ((), (batch,))
+        if sets.dtype != torch.bool or not fits:
+            expected = f"bool (k, {n}) or ({batch}, k, {n})"
+            raise InputError(argument, f"{sets.dtype} {shape}", expected)
         return sets.to(device)
     if not isinstance(sets, Sequence):
         raise InputError("sets", repr(sets), "a sequence of sets")
