@@ -18,7 +18,7 @@ from torch import Tensor
 from interaction_train.callbacks.monitor import Monitor, Result, Split
 from interaction_train.callbacks.recovery_rows import csv_table, recovered_in_words
 from interaction_train.callbacks.samples import gather, is_fast, population, shard, spread
-from interaction_train.errors import InputError, at_least, in_range, one_of
+from interaction_train.errors import InputError, at_least, in_range, one_of, whole
 from interaction_train.game.absence import Baseline, input_baseline
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import PAYOFFS
@@ -31,7 +31,7 @@ from interaction_train.recovery.figure import recovery_figure
 from interaction_train.recovery.fit import Rho
 from interaction_train.recovery.model import ORDERS
 from interaction_train.recovery.rows import drawn
-from interaction_train.recovery.strongest import NOT_EXPLAINED
+from interaction_train.recovery.strongest import MOST, NOT_EXPLAINED
 from interaction_train.sampling.random import Draws
 from interaction_train.tracking.figures import heat_map_figure
 
@@ -67,7 +67,7 @@ class RecoveryMonitor(Monitor):
         budget: coalitions of a sample that are fitted, at least 2 · rows · cols; ``fast_dev_run``
             takes the least. Time of the fit goes with its cube: a CPU core takes some seconds for a
             thousand.
-        count: how many of the strongest interactions stand for a sample.
+        count: how many of the strongest interactions stand for a sample, up to 1000.
         max_order: most players of one.
         rho: as in :func:`~interaction_train.recovery.fit_walsh`.
         shown: how many samples are drawn and printed.
@@ -103,12 +103,12 @@ class RecoveryMonitor(Monitor):
     ) -> None:
         super().__init__(every, **common)
         at_least("n_samples", n_samples, 1)
-        at_least("count", count, 1)
+        whole("count", count, 1, MOST)
         at_least("shown", shown, 0)
         one_of("payoff", payoff, [name for name in PAYOFFS if name != "all"])
         self.players, self.n = GridPlayers(rows, cols), rows * cols
-        in_range("max_order", max_order, 1, self.n)
-        at_least("budget", budget, 2 * self.n)
+        whole("max_order", max_order, 1, self.n)
+        whole("budget", budget, 2 * self.n)
         if isinstance(rho, str):
             one_of("rho", rho, ("loo", "learned"))
         else:

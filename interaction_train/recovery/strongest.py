@@ -19,7 +19,8 @@ from interaction_train.recovery.selection import NEARLY, choose, times
 
 EXPLAINED = 0.5
 NOT_EXPLAINED = "this game is not explained by a few interactions"
-_MOST, _ORDERS = 1000, 5
+MOST = 1000  # sets
+_ORDERS = 5  # of a set, where nothing else is said
 _WIDTH = 4  # sets kept of an order, per set wanted
 _LEAST_WIDTH = 64
 _COLUMNS = 512  # at least, of which the least squares fit chooses
@@ -117,7 +118,7 @@ def strongest(model: WalshModel, count: int, max_order: int | None = None) -> Re
     Raises:
         InputError: arguments out of range.
     """
-    count = whole("count", count, 1, _MOST)
+    count = whole("count", count, 1, MOST)
     if max_order is None:
         max_order = min(_ORDERS, model.n)
     max_order = whole("max_order", max_order, 1, model.n)
