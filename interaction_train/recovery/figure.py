@@ -64,7 +64,7 @@ def recovery_figure(
         line[1].imshow(values[place], cmap=SIGNED, vmin=-limit, vmax=limit)
         line[1].set_title(f"Shapley values, ±{limit:.2g}", fontsize=7, loc="center", pad=3)
         line[1].set_axis_off()
-        alone = f"the {int(one.count)} strongest sets, R² {float(one.r2):.2f}"
+        alone = f"{int(one.count)} strongest, R² {float(one.r2):.2f}"
         show_image(line[2], 1 - _FADED * (1 - pixels), alone)
         _draw_sets(line[2], one, place)
         line[3].plot(budgets, r2[b], marker="o")
