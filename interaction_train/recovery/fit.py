@@ -40,7 +40,7 @@ def fit_walsh(
     """Fit all 2^n Walsh coefficients of a game from ``budget`` of its coalitions.
 
     Kernel ridge over all sets at once: the prior variance of the coefficient of S is proportional
-    to Π_{i∈S} ρ_i (formula sheet, C9). The coalitions are shared by all samples: the rows and
+    to Π_{i∈S} ρ_i. The coalitions are shared by all samples: the rows and
     their complements, a row in two each. From budget ≥ 2^n on all coalitions are taken and the fit
     is exact. Memory O(budget²), time O(budget³) per distinct ρ.
 

@@ -119,8 +119,7 @@ def _forward(gram: Tensor, right: Tensor, count: int) -> Tensor:
 def _backward(gram: Tensor, right: Tensor) -> Tensor:
     """Least squares on ever fewer of k columns, the least useful one going first.
 
-    Weights ``(B, k + 1, k)`` after 0 … k removals. Removing j costs w_j² / (G⁻¹)_jj (formula sheet,
-    C3).
+    Weights ``(B, k + 1, k)`` after 0 … k removals. Removing j costs w_j² / (G⁻¹)_jj.
     """
     kept = torch.ones_like(right, dtype=torch.bool)
     weights = []
