@@ -180,6 +180,7 @@ class RecoveryMonitor(Monitor):
     def _recovered(self, trainer: L.Trainer, loader: Any, own: Tensor, model: WalshModel) -> Result:
         most = len(model.coalitions)
         less = np.geomspace(2 * self.n, most, _CURVE)[:-1].astype(int) // 2 * 2  # whole pairs
+        less = less.clip(2 * self.n)  # which rounding may go below
         budgets: list[int] = sorted({*less.tolist(), most})
         curve = model.r2_holdout.unsqueeze(-1)
         if len(budgets) > 1:

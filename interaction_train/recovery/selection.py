@@ -160,8 +160,7 @@ def _forward(gram: Tensor, right: Tensor, total: Tensor, count: int) -> tuple[Te
 def _backward(gram: Tensor, right: Tensor) -> Tensor:
     """k independent columns in an order, ``(B, k)``: from all down, the least useful ones last.
 
-    Removing j costs w_j² / (G⁻¹)_jj (formula sheet, C3); what is left of G⁻¹ and w is that of the
-    others.
+    Removing j costs w_j² / (G⁻¹)_jj; what is left of G⁻¹ and w is that of the others.
     """
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
     weights, removed = times(inverse, right), torch.zeros_like(right, dtype=torch.bool)

@@ -44,8 +44,8 @@ class Recovered:
     Attributes:
         surrogate: the sets, ANDs and ORs, in the order of |value|. Its ``r2`` and ``max_error`` are
             those over the fresh rows of the fit.
-        r2: ``(B,)``, R² over rows that no choice has seen; over the fit's where it has no fresh
-            rows, as when these are all coalitions.
+        r2: ``(B,)``, R² over rows that no choice has seen; over those of the fit where there are no
+            fresh ones, as after a fit to all coalitions.
         explained: bool ``(B,)``, R² of .5 or more.
         fresh: number of fresh rows, 0 where there are none.
     """
