@@ -24,6 +24,7 @@ from interaction_train.game.layers import find_layer
 from interaction_train.game.masked import MaskedGame
 
 
+@torch.inference_mode(False)
 def grad_cam(game: MaskedGame, layer: str | None = None) -> Tensor:
     """Grad-CAM, ``(B, n)``: Σ_k α_k A_k before its ReLU, summed over each player's pixels.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, cast
@@ -113,7 +114,7 @@ class InteractionMetric(RowMetric):
     """
 
     only_correct = False
-    row_shape: tuple[int, ...] = (len(COLUMNS), 1)
+    ratios: tuple[float, ...] = (math.nan,)  # the M orders of a row; of one over all there is none
     bars: ClassVar[tuple[str, ...]]  # the results that are drawn, of one value each
     ylabel: ClassVar[str]
 
@@ -130,6 +131,10 @@ class InteractionMetric(RowMetric):
         at_least("contexts", contexts, 2)
         self.players, self.pairs = players or GridPlayers(16, 16), pairs or RandomPairs()
         self.contexts, self.seed, self.chunk_size = contexts, seed, chunk_size
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return len(COLUMNS), len(self.ratios)
 
     def compute(self) -> Statistics:
         result = super().compute()
