@@ -109,7 +109,7 @@ class SampledMetric(Monitor):
         **common: Any,
     ) -> None:
         super().__init__(every, **common)
-        at_least("n_samples", n_samples, 1)
+        at_least("n_samples", n_samples, 1, whole=True)
         one_of("reading", reading, [r for r in READINGS if f"{self.letter}_{r}" in self.shown])
         if attack is not None:
             check_factory("attack", attack)

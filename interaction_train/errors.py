@@ -27,10 +27,13 @@ class InputError(ValueError):
         return type(self), (self.argument, str(self.got), self.expected)
 
 
-def at_least(argument: str, value: float, least: float) -> None:
-    """Refuse a number below ``least``, or NaN."""
+def at_least(argument: str, value: float, least: float, *, whole: bool = False) -> None:
+    """Refuse what is no number, one below ``least``, or NaN; ``whole``: fractions too."""
+    _number(argument, value)
     if not value >= least:
         raise InputError(argument, value, f"at least {least}")
+    if whole and not hasattr(value, "__index__"):
+        raise InputError(argument, value, "a whole number")
 
 
 def in_range(
@@ -43,10 +46,17 @@ def in_range(
     below: bool = False,
 ) -> None:
     """Refuse a number outside [low, high], which ``above`` and ``below`` leave open; or NaN."""
+    _number(argument, value)
     enough = low < value if above else low <= value
     if not enough or not (value < high if below else value <= high):
         begin, end = "(" if above else "[", ")" if below else "]"
         raise InputError(argument, value, f"in {begin}{low:g}, {high:g}{end}")
+
+
+def _number(argument: str, value: object) -> None:
+    if not hasattr(value, "__float__"):
+        got = repr(value) if isinstance(value, str) else type(value).__name__
+        raise InputError(argument, got, "a number")
 
 
 def one_of(argument: str, value: object, allowed: Collection[object]) -> None:
@@ -91,6 +101,8 @@ def checked_labels(labels: Any, count: int, argument: str = "labels") -> Tensor:
 
 def checked_classes(labels: Tensor, classes: int, argument: str = "labels") -> None:
     """Refuse labels outside 0 … classes − 1; reads their bounds back to the host."""
+    if len(labels) == 0:
+        return
     low, high = (int(bound) for bound in labels.aminmax())
     if low < 0 or high >= classes:
         got = f"{classes} classes and labels from {low} to {high}"

@@ -55,7 +55,7 @@ def integrated_gradients(game: MaskedGame, *, steps: int = STEPS, check: bool = 
         >>> integrated_gradients(game).round(decimals=4)
         tensor([[8., 4.]])
     """
-    at_least("steps", steps, 1)
+    at_least("steps", steps, 1, whole=True)
     return _checked("integrated gradients", _integral(game, steps, check), steps, check)
 
 
@@ -73,7 +73,7 @@ def expected_gradients(
     Raises:
         InputError: as there, or baselines that do not fit.
     """
-    at_least("steps", steps, 1)
+    at_least("steps", steps, 1, whole=True)
     found = over_baselines(game, absents, partial(_integral, steps=steps, check=check))
     return _checked("expected gradients", found, steps, check)
 

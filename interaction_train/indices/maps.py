@@ -143,7 +143,7 @@ def interaction_maps(
     Raises:
         InputError: arguments out of range, fewer than two players, or a bad payoff.
     """
-    at_least("contexts", contexts, 2)
+    at_least("contexts", contexts, 2, whole=True)
     n, choice = game.n, Partners(partners)
     if orders is None and ratios is None:
         orders = list(dict.fromkeys(round(ratio * (n - 2)) for ratio in LEVELS))

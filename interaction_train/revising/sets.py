@@ -21,11 +21,12 @@ def several(n: int, device: torch.device | None = None) -> Tensor:
 
 def check_counts(n: int, strengthen: int, weaken: int) -> None:
     """Refuse more sets than there are."""
-    at_least("strengthen", strengthen, 1)
+    at_least("strengthen", strengthen, 1, whole=True)
+    at_least("weaken", weaken, 0, whole=True)
     most = (1 << n) - n - 1 - strengthen
     if most < 0:
         in_range("strengthen", strengthen, 1, most + strengthen)
-    if not 0 <= weaken <= most:
+    if weaken > most:
         got = f"{weaken} besides {strengthen} to strengthen"
         raise InputError("weaken", got, f"0 to {most}: {n} players have {most + strengthen} sets")
 
