@@ -25,7 +25,7 @@ from interaction_train.callbacks.group_results import (
 )
 from interaction_train.callbacks.monitor import Monitor, Result, Split
 from interaction_train.callbacks.samples import is_fast, population, shard, spread
-from interaction_train.errors import InputError, at_least, one_of
+from interaction_train.errors import InputError, one_of, whole
 from interaction_train.game.absence import Baseline
 from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.players import GridPlayers, Players
@@ -109,7 +109,7 @@ class SampledMetric(Monitor):
         **common: Any,
     ) -> None:
         super().__init__(every, **common)
-        at_least("n_samples", n_samples, 1)
+        whole("n_samples", n_samples, 1)
         one_of("reading", reading, [r for r in READINGS if f"{self.letter}_{r}" in self.shown])
         if attack is not None:
             check_factory("attack", attack)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from interaction_train.callbacks.monitor import Monitor, Result, Split
 from interaction_train.callbacks.samples import is_fast, population, spread
 from interaction_train.concepts.features import MOST
-from interaction_train.errors import InputError, at_least, one_of
+from interaction_train.errors import InputError, in_range, one_of, whole
 from interaction_train.game.absence import Baseline, input_baseline
 from interaction_train.game.evaluation import inner_modules
 from interaction_train.game.layers import find_layer
@@ -111,10 +111,10 @@ class VisualConcepts(Monitor):
         for name, value, least in (
             ("n_samples", n_samples, 1),
             ("steps", steps, 1),
-            ("weight", weight, 0),
             ("contexts", contexts, 2),
         ):
-            at_least(name, value, least)
+            whole(name, value, least)
+        in_range("weight", weight, 0, float("inf"), below=True)
         one_of("change", change, list(CHANGES))
         one_of("payoff", payoff, [name for name in PAYOFFS if name != "all"])
         self.layer, self._layer = layer, self.adapter.layer_name(layer)

@@ -30,20 +30,19 @@ class InputError(ValueError):
 
 def at_least(argument: str, value: float, least: float) -> None:
     """Refuse a number below ``least``, NaN, or what is no number."""
-    if not (_is_number(value) and value >= least):
-        raise InputError(argument, _told(value), f"at least {least}")
+    _number(argument, value)
+    if not value >= least:
+        raise InputError(argument, value, f"at least {least}")
 
 
 def whole(argument: str, value: int, least: int, most: int | None = None) -> int:
     """The value, if it is a whole number from ``least`` on, up to ``most`` where that is given."""
-    try:
-        found = index(value)
-    except TypeError as error:
-        raise InputError(argument, _told(value), "a whole number") from error
-    at_least(argument, found, least)
+    if not hasattr(value, "__index__"):
+        raise InputError(argument, _told(value), "a whole number")
+    at_least(argument, value, least)
     if most is not None:
-        in_range(argument, found, least, most)
-    return found
+        in_range(argument, value, least, most)
+    return index(value)
 
 
 def in_range(
@@ -59,18 +58,21 @@ def in_range(
 
     And NaN, and what is no number.
     """
-    enough = _is_number(value) and (low < value if above else low <= value)
+    _number(argument, value)
+    enough = low < value if above else low <= value
     if not enough or not (value < high if below else value <= high):
         begin, end = "(" if above else "[", ")" if below else "]"
-        raise InputError(argument, _told(value), f"in {begin}{low:g}, {high:g}{end}")
+        raise InputError(argument, value, f"in {begin}{low:g}, {high:g}{end}")
 
 
-def _is_number(value: object) -> bool:
-    return hasattr(value, "__float__")
+def _number(argument: str, value: object) -> None:
+    if not hasattr(value, "__float__"):
+        raise InputError(argument, _told(value), "a number")
 
 
 def _told(value: object) -> object:
-    return value if _is_number(value) else repr(value)
+    """What came, in a word."""
+    return value if hasattr(value, "__float__") else repr(value)
 
 
 def one_of(argument: str, value: object, allowed: Collection[object]) -> None:

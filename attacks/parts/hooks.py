@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from torch import nn
 
 from interaction_train.attacks.ensemble import Ensemble
 from interaction_train.errors import InputError
-from interaction_train.game.evaluation import unwrap
+from interaction_train.game.evaluation import uncompiled, unwrap
 from interaction_train.game.layers import find_layer
 
 Hooks = Iterable[tuple[nn.Module, Callable[..., Any]]]
@@ -25,9 +24,7 @@ def hooked(model: nn.Module, after: Hooks = (), before: Hooks = ()) -> Iterator[
             stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
         for module, hook in after:
             stack.callback(module.register_forward_hook(hook).remove)
-        compiled = (hasattr(m, "_orig_mod") or m._compiled_call_impl for m in model.modules())
-        if any(compiled):  # hooks do not reach into compiled graphs
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(uncompiled(model))
         yield
 
 

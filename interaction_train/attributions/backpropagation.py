@@ -41,6 +41,7 @@ def label_logits(network: Network, rows: Tensor, labels: Tensor, owner: object) 
     return logit(logits, labels)
 
 
+@torch.inference_mode(False)
 def pair_attributions(game: MaskedGame, rules: Callable[[], FunctionMode]) -> Tensor:
     """m_i (x_i − b_i) ``(B, n)``, with the multipliers m of a mode for pairs of x and b.
 
@@ -52,12 +53,12 @@ def pair_attributions(game: MaskedGame, rules: Callable[[], FunctionMode]) -> Te
     network, found, logits = plain_network(game), [], []
     size = max(1, pass_rows(game, 2 * len(game.present)) // 2)
     for present, absent, y in game_parts(game, size):
-        x = present.detach().requires_grad_()
+        x = present.requires_grad_()
         with torch.enable_grad():
             pair = torch.cat([x, absent])  # no leaf: it depends on the input
             values = label_logits(_ruled(network, rules), pair, y.repeat(2), game.owner)
             value = values[: len(x)]
-            elements = gradient_of(value, x, torch.ones_like(value)) * (present - absent)
+            elements = gradient_of(value, x, torch.ones_like(value)) * (x.detach() - absent)
         found.append(elements.to(values.dtype))
         logits.append(values.detach().view(2, -1))
     elements = torch.cat(found)
@@ -65,6 +66,7 @@ def pair_attributions(game: MaskedGame, rules: Callable[[], FunctionMode]) -> Te
     return player_sums(game, elements)
 
 
+@torch.inference_mode(False)
 def relevances(game: MaskedGame, rules: Callable[[], FunctionMode]) -> Tensor:
     """Relevances ``(B, n)`` of a mode whose gradients they are, of the normalised input.
 
@@ -122,10 +124,14 @@ def _replaced(layer: nn.Module | None, output: Tensor) -> Iterator[None]:
 
 
 def game_parts(game: MaskedGame, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Inputs, baselines and labels, so many samples at a time."""
+    """Copies of inputs, baselines and labels, so many samples at a time.
+
+    Tensors made in inference mode cannot take part in a backward pass; their copies can.
+    """
     assert game.labels is not None  # the payoff is logit
     tensors = (game.present.detach(), game.absent.detach(), game.labels.to(game.present.device))
-    return zip(*(t.split(size) for t in tensors), strict=True)
+    for present, absent, y in zip(*(t.split(size) for t in tensors), strict=True):
+        yield present.clone(), absent.clone(), y.clone()
 
 
 def gradient_of(values: Tensor, x: Tensor, weights: Tensor) -> Tensor:
@@ -139,10 +145,11 @@ def gradient_of(values: Tensor, x: Tensor, weights: Tensor) -> Tensor:
 def _check_sum(elements: Tensor, logits: Tensor, dtype: torch.dtype) -> None:
     """That elements ``(B, ...)`` sum to the change of logits ``(2, B)``, by one host sync."""
     size = elements.abs().sum(1)
-    rounding = 512 * torch.finfo(dtype).eps * logits.abs().max()
+    rounding = 512 * torch.finfo(dtype).eps * logits.abs().amax(0)
     missed = (elements.sum(1) - (logits[0] - logits[1])).abs()
-    if not bool((missed <= _TOLERANCE * size + rounding).all()):
-        worst = (missed / size).max()
+    wrong = ~(missed <= _TOLERANCE * size + rounding)  # also when NaN
+    if bool(wrong.any()):
+        worst = (missed / size)[wrong].max()
         got = f"a network whose attributions miss f(x) - f(b) by {float(worst):.2g} of their size"
         raise InputError(
             "model", got, "one that neither compares nor detaches numbers that depend on its input"

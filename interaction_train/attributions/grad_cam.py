@@ -19,11 +19,17 @@ from interaction_train.attributions.backpropagation import (
 from interaction_train.attributions.gradients import pass_rows
 from interaction_train.attributions.sums import player_sums
 from interaction_train.errors import InputError
-from interaction_train.game.evaluation import evaluation_mode, inner_modules, without_grad
+from interaction_train.game.evaluation import (
+    evaluation_mode,
+    inner_modules,
+    uncompiled,
+    without_grad,
+)
 from interaction_train.game.layers import find_layer
 from interaction_train.game.masked import MaskedGame
 
 
+@torch.inference_mode(False)
 def grad_cam(game: MaskedGame, layer: str | None = None) -> Tensor:
     """Grad-CAM, ``(B, n)``: Σ_k α_k A_k before its ReLU, summed over each player's pixels.
 
@@ -50,7 +56,7 @@ def grad_cam(game: MaskedGame, layer: str | None = None) -> Tensor:
     for present, _, labels in game_parts(game, pass_rows(game, len(game.present))):
         outputs: list[Tensor] = []
         keep = partial(_keep, outputs)
-        with torch.enable_grad(), module.register_forward_hook(keep):
+        with torch.enable_grad(), module.register_forward_hook(keep), uncompiled(network):
             values = label_logits(network, present, labels, game.owner)
         if len(outputs) != 1 or outputs[0].dim() != 4:
             shapes = [tuple(output.shape) for output in outputs]
@@ -85,7 +91,7 @@ def _last_spatial(network: nn.Module, x: Tensor) -> str:
         if isinstance(output, Tensor) and output.dim() == 4 and output[0, 0].numel() > 1:
             seen.append(name)
 
-    with ExitStack() as hooks, evaluation_mode(network), without_grad():
+    with ExitStack() as hooks, evaluation_mode(network), uncompiled(network), without_grad():
         for name, module in inner_modules(network).items():
             if name:
                 hooks.enter_context(module.register_forward_hook(partial(note, name)))

@@ -18,7 +18,7 @@ from interaction_train.attributions.gradients import (
 )
 from interaction_train.attributions.subgames import over_baselines
 from interaction_train.attributions.sums import player_sums
-from interaction_train.errors import at_least
+from interaction_train.errors import whole
 from interaction_train.game.evaluation import evaluation_mode, without_grad
 from interaction_train.game.masked import MaskedGame
 
@@ -55,7 +55,7 @@ def integrated_gradients(game: MaskedGame, *, steps: int = STEPS, check: bool = 
         >>> integrated_gradients(game).round(decimals=4)
         tensor([[8., 4.]])
     """
-    at_least("steps", steps, 1)
+    whole("steps", steps, 1)
     return _checked("integrated gradients", _integral(game, steps, check), steps, check)
 
 
@@ -73,7 +73,7 @@ def expected_gradients(
     Raises:
         InputError: as there, or baselines that do not fit.
     """
-    at_least("steps", steps, 1)
+    whole("steps", steps, 1)
     found = over_baselines(game, absents, partial(_integral, steps=steps, check=check))
     return _checked("expected gradients", found, steps, check)
 
@@ -91,8 +91,8 @@ def _integral(game: MaskedGame, steps: int, check: bool) -> Tensor:
         values = torch.cat([payoffs_at(game, x, samples) for _, _, x, samples in blocks])
     base, value = values.view(-1, 2).to(found).T
     missed = elements.flatten(1).sum(1) - (value - base)
-    rounding = 512 * torch.finfo(game.present.dtype).eps * values.abs().amax()
-    return torch.cat([found, missed[:, None], rounding.expand_as(missed)[:, None]], 1)
+    rounding = 512 * torch.finfo(game.present.dtype).eps * torch.maximum(value.abs(), base.abs())
+    return torch.cat([found, missed[:, None], rounding[:, None]], 1)
 
 
 def _checked(name: str, found: Tensor, steps: int, check: bool) -> Tensor:
@@ -101,8 +101,9 @@ def _checked(name: str, found: Tensor, steps: int, check: bool) -> Tensor:
         return found
     found, missed, rounding = found[:, :-2], found[:, -2].abs(), found[:, -1]
     size = found.abs().sum(1)
-    if bool((missed > _TOLERANCE * size + rounding).any()):
-        worst = float((missed / size).nan_to_num(0).max())
+    wrong = ~(missed <= _TOLERANCE * size + rounding)  # also when NaN
+    if bool(wrong.any()):
+        worst = float((missed / size)[wrong].max())
         warnings.warn(_MISSED.format(name, worst, steps), UserWarning, stacklevel=3)
     return found
 

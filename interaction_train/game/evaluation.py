@@ -79,6 +79,16 @@ def inner_modules(model: nn.Module) -> dict[str, nn.Module]:
 
 
 @contextmanager
+def uncompiled(model: nn.Module) -> Iterator[None]:
+    """Compiled parts of a network run eagerly meanwhile: hooks do not reach into their graphs."""
+    if any(hasattr(m, "_orig_mod") or m._compiled_call_impl for m in model.modules()):
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    else:
+        yield
+
+
+@contextmanager
 def evaluation_mode(model: object) -> Iterator[None]:
     """Put every submodule, if this is a module, in eval, and each back as it was in any case."""
     # Flags are set directly: train() may be overridden, and restores no mixture of modes.

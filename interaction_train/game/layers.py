@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from interaction_train.errors import InputError
 from interaction_train.game.dataflow import check_layer
-from interaction_train.game.evaluation import evaluation_mode, inner_modules, unwrap
+from interaction_train.game.evaluation import evaluation_mode, inner_modules, uncompiled, unwrap
 
 
 @dataclass
@@ -33,6 +33,8 @@ _legal: WeakKeyDictionary[nn.Module, set[tuple[str, ...]]] = WeakKeyDictionary()
 
 def find_layer(model: nn.Module, layer: str) -> nn.Module:
     """The submodule of that dotted name, also below ``logits_of``; the error lists near names."""
+    if not isinstance(model, nn.Module):
+        raise InputError("model", type(model).__name__, "an nn.Module, which has layers")
     if not isinstance(layer, str):
         raise InputError("layer", type(layer).__name__, "the layer's dotted name, a string")
     modules = inner_modules(model)
@@ -83,6 +85,7 @@ def features(model: nn.Module, layer: str, x: Tensor, **extra: Tensor) -> Tensor
     with (
         find_layer(model, layer).register_forward_hook(stop),
         evaluation_mode(model),
+        uncompiled(model),
         suppress(_Stop),
     ):
         model(x, **extra)

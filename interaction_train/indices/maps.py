@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from interaction_train.errors import at_least, one_of
+from interaction_train.errors import at_least, one_of, whole
 from interaction_train.game.masked import ROWS, MaskedGame
 from interaction_train.game.players import Players
 from interaction_train.game.precision import wide
@@ -143,7 +143,7 @@ def interaction_maps(
     Raises:
         InputError: arguments out of range, fewer than two players, or a bad payoff.
     """
-    at_least("contexts", contexts, 2)
+    whole("contexts", contexts, 2)
     n, choice = game.n, Partners(partners)
     if orders is None and ratios is None:
         orders = list(dict.fromkeys(round(ratio * (n - 2)) for ratio in LEVELS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, cast
@@ -14,7 +15,13 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from interaction_train.errors import InputError, at_least, checked_labels
+from interaction_train.errors import (
+    InputError,
+    checked_classes,
+    checked_labels,
+    refuse_one_logit,
+    whole,
+)
 from interaction_train.game.absence import Baseline, input_baseline
 from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.masked import MaskedGame
@@ -113,7 +120,7 @@ class InteractionMetric(RowMetric):
     """
 
     only_correct = False
-    row_shape: tuple[int, ...] = (len(COLUMNS), 1)
+    ratios: tuple[float, ...] = (math.nan,)  # the M orders of a row; of one over all there is none
     bars: ClassVar[tuple[str, ...]]  # the results that are drawn, of one value each
     ylabel: ClassVar[str]
 
@@ -127,9 +134,13 @@ class InteractionMetric(RowMetric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        at_least("contexts", contexts, 2)
+        whole("contexts", contexts, 2)
         self.players, self.pairs = players or GridPlayers(16, 16), pairs or RandomPairs()
         self.contexts, self.seed, self.chunk_size = contexts, seed, chunk_size
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return len(COLUMNS), len(self.ratios)
 
     def compute(self) -> Statistics:
         result = super().compute()
@@ -221,7 +232,8 @@ class PairMetric(InteractionMetric):
         """
         logits = eval_logits(model, x)
         dtype = logits.dtype
-        checked_labels(y, len(x), "y")
+        refuse_one_logit(logits)
+        checked_classes(checked_labels(y, len(x), "y"), logits.shape[-1], "y")
         if self.groups is None and group is not None:
             raise InputError("group", "ids", "none without groups='given'")
         ids = y if self.groups is None else group_ids(self.groups, x, y, logits, group)

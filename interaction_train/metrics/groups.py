@@ -40,7 +40,12 @@ def group_ids(groups: Groups, x: Tensor, y: Tensor, logits: Tensor, given: Tenso
         ids, name = given, "group"
     else:
         return y if groups == "label" else (logits.argmax(-1) == y).long()
-    if not isinstance(ids, Tensor) or ids.shape != y.shape or ids.is_floating_point():
+    if (
+        not isinstance(ids, Tensor)
+        or ids.shape != y.shape
+        or ids.is_floating_point()
+        or ids.is_complex()
+    ):
         got = f"{ids.dtype} {tuple(ids.shape)}" if isinstance(ids, Tensor) else type(ids).__name__
         raise InputError(name, got, f"integers or bool {tuple(y.shape)}, an id per sample")
     return ids.to(y)

@@ -23,7 +23,7 @@ from interaction_train.indices.sampled_pairs import (
 from interaction_train.metrics.base import PairMetric
 from interaction_train.metrics.flexibility import flexibility
 from interaction_train.metrics.groups import split_groups
-from interaction_train.metrics.rows import COLUMNS, Statistics, disentanglement, spectrum, strength
+from interaction_train.metrics.rows import Statistics, disentanglement, spectrum, strength
 from interaction_train.sampling.pairs import NeighbourPairs, PairSampler
 from interaction_train.tracking.figures import draw_spectrum, legend_below, new_figure
 from interaction_train.tracking.style import styled
@@ -62,7 +62,6 @@ class OrderMetric(PairMetric):
         ascending = list(self.ratios) == sorted(set(self.ratios))
         if not self.ratios or not ascending or self.ratios[0] < 0 or self.ratios[-1] > 1:
             raise InputError("ratios", self.ratios, "ascending numbers from 0 to 1")
-        self.row_shape = (len(COLUMNS), len(self.ratios))
 
     def estimate(self, game: MaskedGame) -> PairEstimates:
         return sample_multi_order(

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from interaction_train.errors import InputError, at_least, checked_logits, in_range, one_of
+from interaction_train.errors import InputError, checked_logits, one_of, whole
 from interaction_train.game.chunks import gradient_rows
 from interaction_train.sampling.random import Draws, content_hash
 
@@ -56,8 +56,7 @@ class JPEGDefense(_Defense):
 
     def __init__(self, model: nn.Module, quality: int = 75) -> None:
         super().__init__(model)
-        in_range("quality", quality, 1, 100)
-        _whole("quality", quality)
+        whole("quality", quality, 1, 100)
         self.quality = quality
 
     def defend(self, x: Tensor) -> Tensor:
@@ -95,8 +94,7 @@ class BitDepthDefense(_Defense):
 
     def __init__(self, model: nn.Module, bits: int = 3) -> None:
         super().__init__(model)
-        in_range("bits", bits, 1, 8)
-        _whole("bits", bits)
+        whole("bits", bits, 1, 8)
         self.bits = bits
 
     def defend(self, x: Tensor) -> Tensor:
@@ -176,8 +174,7 @@ class SmoothingDefense(_Defense):
         super().__init__(model)
         if not 0 <= sigma < float("inf"):
             raise InputError("sigma", sigma, "a finite number, at least 0")
-        at_least("n_samples", n_samples, 1)
-        _whole("n_samples", n_samples)
+        whole("n_samples", n_samples, 1)
         one_of("average", average, ("votes", "logits"))
         self.sigma, self.n_samples, self.average, self.seed = sigma, n_samples, average, seed
 
@@ -198,11 +195,6 @@ class SmoothingDefense(_Defense):
         votes = nn.functional.one_hot(logits.argmax(2), classes).sum(1).to(logits)
         shares = (votes + 1).log() - torch.tensor(self.n_samples + classes).to(logits).log()
         return _with_gradient_of(logits.log_softmax(2).logsumexp(1), shares)
-
-
-def _whole(argument: str, value: float) -> None:
-    if not isinstance(value, int):
-        raise InputError(argument, value, "a whole number")
 
 
 def _with_gradient_of(smooth: Tensor, value: Tensor) -> Tensor:

@@ -30,7 +30,8 @@ def revisions_figure(
         title: of the figure.
 
     Raises:
-        InputError: no revision, of other images than the first one, or other channels.
+        InputError: no revision, of other images than the first one, other channels, or fewer or
+            more rows.
     """
     if not revisions:
         raise InputError("revisions", "none", "at least one")
@@ -41,9 +42,12 @@ def revisions_figure(
         if revision.original.shape != original.shape or bool((revision.original != original).any()):
             raise InputError("revisions", f"one of other images at {place}", "the first one's")
     columns, lines = 1 + len(revisions), len(original)
+    rows = [f"image {b}" for b in range(lines)] if rows is None else rows
+    if len(rows) != lines:
+        raise InputError("rows", f"{len(rows)} texts", f"one for each of {lines} images")
     figure, panels = new_panels(lines, columns, _PANEL * columns, 0.4 + 1.25 * _PANEL * lines)
     for b, line in enumerate(panels):
-        show_image(line[0], _pixels(original[b]), rows[b] if rows else f"image {b}")
+        show_image(line[0], _pixels(original[b]), rows[b])
         for axes, revision in zip(line[1:], revisions, strict=True):
             first, last = revision.ratio[b, [0, -1]].tolist()
             m1, m2 = revision.weakened.shape[1], revision.strengthened.shape[1]

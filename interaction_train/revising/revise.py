@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from interaction_train.concepts.features import feature_strengths
-from interaction_train.errors import InputError, at_least, checked_images, in_range, one_of
+from interaction_train.errors import InputError, checked_images, in_range, one_of, whole
 from interaction_train.game.absence import input_baseline
 from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.layers import LayerPrefix
@@ -29,6 +29,7 @@ from interaction_train.revising.sets import (
 _LEAST = 1e-3  # of an image's largest gradient: Adam would take rounding for a direction
 
 
+@torch.inference_mode(False)
 def revise_image(
     model: nn.Module,
     layer: str,
@@ -87,7 +88,7 @@ def revise_image(
     """
     one_of("change", change, list(CHANGES))
     one_of("sets", sets, ("prototypical", "random"))
-    at_least("steps", steps, 1)
+    whole("steps", steps, 1)
     in_range("weight", weight, 0, float("inf"), below=True)
     in_range("step_size", step_size, 0, float("inf"), above=True, below=True)
     x = checked_images(x, "x").detach()
@@ -108,18 +109,20 @@ def revise_image(
 
     idle = without_interaction(before)
     if bool(idle.any()):
-        warnings.warn(_unchanged(idle, layer), stacklevel=2)
+        warnings.warn(_unchanged(idle, layer), stacklevel=3)
     signs = (~idle).unsqueeze(1) * before.new_tensor([-weight, 1.0])
     parameters = family.start.clone().requires_grad_()
     optimizer, history = torch.optim.Adam([parameters], step_size, eps=_LEAST), []
     for _ in range(steps):
         with torch.enable_grad():
             found = sums(strengths_of(family.images(parameters), grad=True))
-            if not found.requires_grad:
-                got = f"{layer!r}, whose output has no gradient with respect to the input"
-                raise InputError("layer", got, "one that can be differentiated")
-            # Not backward, which would leave gradients on the network's weights.
-            (gradient,) = torch.autograd.grad((signs * found).sum(), parameters)
+            gradient = None
+            if found.requires_grad:  # not backward, which would leave gradients on the weights
+                objective = (signs * found).sum()
+                (gradient,) = torch.autograd.grad(objective, parameters, allow_unused=True)
+        if gradient is None:
+            got = f"{layer!r}, whose output has no gradient with respect to the input"
+            raise InputError("layer", got, "one that can be differentiated")
         largest = gradient.abs().amax(tuple(range(1, gradient.dim())), keepdim=True)
         parameters.grad = gradient / largest.clamp(min=torch.finfo(largest.dtype).tiny)
         optimizer.step()

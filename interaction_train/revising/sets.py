@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from interaction_train.errors import InputError, at_least, in_range
+from interaction_train.errors import InputError, in_range, whole
 from interaction_train.indices.exact import NOISE, all_coalitions
 from interaction_train.sampling.random import Draws, content_hash
 
@@ -21,11 +21,12 @@ def several(n: int, device: torch.device | None = None) -> Tensor:
 
 def check_counts(n: int, strengthen: int, weaken: int) -> None:
     """Refuse more sets than there are."""
-    at_least("strengthen", strengthen, 1)
+    whole("strengthen", strengthen, 1)
+    whole("weaken", weaken, 0)
     most = (1 << n) - n - 1 - strengthen
     if most < 0:
         in_range("strengthen", strengthen, 1, most + strengthen)
-    if not 0 <= weaken <= most:
+    if weaken > most:
         got = f"{weaken} besides {strengthen} to strengthen"
         raise InputError("weaken", got, f"0 to {most}: {n} players have {most + strengthen} sets")
 

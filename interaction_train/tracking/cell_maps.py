@@ -41,11 +41,17 @@ def cell_maps_figure(
         signed: False for values that are at least 0.
 
     Raises:
-        InputError: images of another shape.
+        InputError: images of another shape, or rows or maps that are not theirs.
     """
-    if images.dim() != 4 or images.shape[1] not in (1, 3):
+    if images.dim() != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
         raise InputError("images", f"shape {tuple(images.shape)}", "(B, 1 or 3, H, W)")
-    names, lines = list(maps), len(images)
+    names, lines, count = list(maps), len(images), int(cells.max()) + 1
+    if len(rows) != lines:
+        raise InputError("rows", f"{len(rows)} texts", f"one for each of {lines} images")
+    for name, numbers in maps.items():
+        if numbers.dim() != 2 or len(numbers) != lines or numbers.shape[1] < count:
+            expected = f"({lines}, n) for cells 0 to {count - 1}"
+            raise InputError("maps", f"{name!r} {tuple(numbers.shape)}", expected)
     width, height = _PANEL * (1 + len(names)), 0.7 + 1.2 * _PANEL * lines
     figure, panels = new_panels(lines, 1 + len(names), width, height)
     place = cells.cpu().numpy()

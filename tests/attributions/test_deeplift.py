@@ -315,10 +315,26 @@ def test_samples_chunks_and_training_modes_do_not_matter():
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
 
 
-def test_it_works_without_gradients_around_it():
-    game = unit_game(Cubic().double(), torch.ones(1, 3).double())
-    with torch.no_grad():
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_it_works_without_gradients_around_it(mode):
+    network = Cubic().double()
+    with mode():
+        game = unit_game(network, torch.ones(1, 3).double())
         close(deeplift_rescale(game), torch.tensor([[10.0, 5, -5]]).double())
+
+
+def test_a_missed_sum_is_told_whatever_other_samples_have():
+    """Logits of one sample up to 1e9, which are linear, and those of the next with a constant."""
+
+    def network(x):
+        z = x[:, :1] * 1e9 + (1 + x[:, 1:2]) * x[:, 1:2].detach()
+        return torch.cat([z, 0 * z], 1)
+
+    x = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    deeplift_rescale(unit_game(network, x[:1]))
+    for batch in (x[1:], x):
+        with pytest.raises(InputError, match=r"miss f\(x\) - f\(b\) by 1 of their size"):
+            deeplift_rescale(unit_game(network, batch))
 
 
 def test_games_at_a_hidden_layer():

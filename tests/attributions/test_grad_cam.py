@@ -60,6 +60,17 @@ def test_nothing_is_left_on_the_network():
     assert not any(m._forward_hooks for m in network.modules())
 
 
+def test_it_works_without_gradients_around_it_and_compiled():
+    network, _ = packaged("DigitsNet")
+    expected = grad_cam(image_game(network))
+    assert bool(expected.any())
+    with torch.inference_mode():
+        assert torch.equal(grad_cam(image_game(network)), expected)
+    network.compile(backend="eager")
+    network.eval()(image_game(network).present)  # the graph is there before the hook
+    assert torch.equal(grad_cam(image_game(network)), expected)
+
+
 def test_what_is_refused():
     network, _ = packaged("DigitsNet")
     game = image_game(network)

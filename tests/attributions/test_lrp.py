@@ -118,6 +118,17 @@ def test_deep_taylor_keeps_the_sum_of_positive_networks():
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_it_works_without_gradients_around_it(method):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2)).double()
+    expected = method(unit_game(network, rand(2, 4)))
+    assert bool(expected.any())
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            assert torch.equal(method(unit_game(network, rand(2, 4))), expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_what_is_refused(method):
     network, _ = packaged("DigitsMLP")
     with pytest.raises(InputError, match="absent"):

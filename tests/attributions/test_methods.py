@@ -349,6 +349,22 @@ class TestMissedSums:
         assert str(told[0].message).startswith(f"{name} miss up to {share:.1%} of Σ|a|")
         assert "steps=7" in str(told[0].message)
 
+    def test_the_worst_sample_is_one_that_misses(self):
+        """A jump has no gradient; what others have is neither a share nor rounding of it."""
+        jump = game_of(lambda x: torch.cat([x.ceil(), 0 * x], 1), [1.0])
+        with pytest.warns(UserWarning, match=r"miss up to inf% of"):
+            attribute(jump, "integrated_gradients")
+
+        def network(x):  # one sample with 1e9, one of rounding alone, and one with a jump of 1
+            z = x[:, 0] * 1e9 + x[:, 1] * 0 + (x[:, 2] > 0.5) + x[:, 2]
+            return torch.stack([z, 0 * z], 1)
+
+        game = it.MaskedGame(
+            network, torch.eye(3), 0.0, it.UnitPlayers(), labels=torch.zeros(3, dtype=torch.int64)
+        )
+        with pytest.warns(UserWarning, match=r"miss up to 100\.0% of"):
+            attribute(game, "integrated_gradients")
+
     def test_many_are_not(self):
         (found,) = attribute(self.game, "integrated_gradients", steps=100)
         assert 1e-6 < abs(float(found) - 1 / 3) < 0.02 / 3

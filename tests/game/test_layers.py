@@ -362,6 +362,15 @@ class TestPrefix:
             LayerPrefix(nn.Sequential(nn.Identity(), nn.Linear(6, 1)), "1")(tiny_inputs().float())
         with pytest.raises(InputError, match="layer: got '5'"):
             LayerPrefix(tiny(), "5")
+        with pytest.raises(InputError, match="model: got function"):
+            LayerPrefix(lambda x: x, "5")
+
+    def test_a_network_compiled_in_place(self):
+        model, x = tiny(), tiny_inputs()
+        expected = LayerPrefix(model, "2")(x)
+        model.compile(backend="eager")
+        model.eval()(x)  # the graph is there before the hook
+        torch.testing.assert_close(LayerPrefix(model, "2")(x), expected)
 
 
 class TestSuffix:

@@ -13,7 +13,7 @@ from interaction_train.indices.exact import all_coalitions, values_from_dividend
 from interaction_train.metrics import COLUMNS, Disentanglement, InteractionStrength, flexibility
 from interaction_train.metrics.rows import exact_rows
 from interaction_train.sampling.pairs import RandomPairs
-from tests.metrics.watch import images, metric, network
+from tests.metrics.watch import RATIOS, images, metric, network
 
 GIVEN = torch.tensor([2, 2, -1, 2, -1, 5, 5, -1, 2])
 
@@ -88,6 +88,10 @@ def test_only_correct_samples_keep_their_groups():
 
 
 def test_no_sample_is_no_group():
+    fewer = metric(groups="label")
+    fewer.ratios = RATIOS[:1]  # as fast_dev_run has it; a process may have no sample
+    with pytest.warns(UserWarning, match="none came"):
+        assert fewer.compute()["group_plug_in"].shape == (0, 1)
     with pytest.warns(UserWarning, match="none came"):
         result = metric(groups="label").compute()
     assert result["groups"].tolist() == []
@@ -124,6 +128,7 @@ def test_the_figure_has_a_curve_of_each_group():
         ({}, GIVEN, "group: got ids"),
         ({"groups": "given"}, GIVEN.float(), r"group: got torch.float32 \(9,\)"),
         ({"groups": lambda x, y, z: y[:3]}, None, r"groups: got torch.int64 \(3,\)"),
+        ({"groups": lambda x, y, z: y + 1j}, None, r"groups: got torch.complex64 \(9,\)"),
     ],
 )
 def test_refusals(options, group, message):

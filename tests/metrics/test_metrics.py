@@ -249,6 +249,8 @@ def test_plots(kind):
     ("options", "message"),
     [
         ({"contexts": 0}, "contexts: got 0"),
+        ({"contexts": 2.5}, "contexts: got 2.5, expected a whole number"),
+        ({"contexts": "8"}, "contexts: got '8', expected a number"),
         ({"ratios": [0.5, 0.5]}, "ratios: got"),
         ({"ratios": [0, 2]}, "ratios: got"),
         ({"ratios": []}, "ratios: got"),
@@ -263,6 +265,11 @@ def test_labels_that_do_not_fit():
     x, y = images()
     with pytest.raises(InputError, match=r"y: got torch.float32 \(9,\), expected int64 \(9,\)"):
         metric().update(network(), x, y.float())
+    with pytest.raises(InputError, match="y: got 10 classes and labels from 1 to 10"):
+        metric(only_correct=True).update(network(), x[1:3], torch.tensor([1, 10]))
+    one = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+    with pytest.raises(InputError, match="model: got one logit"):  # right of no label 1
+        metric(only_correct=True, baseline=0.5).update(one, x, torch.ones_like(y))
     with pytest.raises(InputError, match="reading: got 'abs'"):
         measure(WHOLE).plot(reading="abs")
 

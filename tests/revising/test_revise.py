@@ -239,6 +239,17 @@ class Cut(Products):
         return super().forward(x.detach())
 
 
+class CutBeforeWeights(Additive):
+    def forward(self, x):
+        return self.head(self.feature(x.detach().flatten(1)).square())
+
+
+def test_inference_mode_changes_nothing():
+    expected = revise()
+    with torch.inference_mode():
+        assert torch.equal(revise(x=images()).image, expected.image)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -247,7 +258,10 @@ class Cut(Products):
         ({"strengthen": 12}, "strengthen: got 12"),
         ({"weaken": 11}, "weaken: got 11 besides 1 to strengthen, expected 0 to 10"),
         ({"weaken": -1}, "weaken: got -1"),
+        ({"weaken": 1.5}, "weaken: got 1.5, expected a whole number"),
         ({"steps": 0}, "steps: got 0"),
+        ({"steps": 2.5}, "steps: got 2.5, expected a whole number"),
+        ({"weight": "a"}, "weight: got 'a', expected a number"),
         ({"weight": -1.0}, "weight: got -1.0"),
         ({"step_size": 0.0}, "step_size: got 0.0"),
         ({"change": "hue"}, "change: got 'hue'"),
@@ -256,6 +270,7 @@ class Cut(Products):
         ({"x": images(channels=2)}, "x: got shape"),
         ({"players": it.UnitPlayers("channel")}, "strengthen: got 1"),
         ({"model": Cut()}, "layer: got 'feature', whose output has no gradient"),
+        ({"model": CutBeforeWeights()}, "layer: got 'feature', whose output has no gradient"),
         ({"baseline": None}, "baseline: got None"),
     ],
 )

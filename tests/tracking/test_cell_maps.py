@@ -42,6 +42,16 @@ def test_other_shapes_are_refused(shape):
         cell_maps_figure(torch.rand(shape), CELLS, GIVEN, ["a", "b"], "title")
 
 
+def test_rows_and_maps_that_are_not_theirs_are_refused():
+    images = torch.rand(2, 1, *CELLS.shape)
+    with pytest.raises(InputError, match="rows: got 1 texts, expected one for each of 2 images"):
+        cell_maps_figure(images, CELLS, GIVEN, ["a"], "title")
+    n = int(CELLS.max()) + 1
+    for shape in [(1, n), (2, n - 1)]:
+        with pytest.raises(InputError, match="maps: got 'map'"):
+            cell_maps_figure(images, CELLS, {"map": torch.rand(shape)}, ["a", "b"], "title")
+
+
 def test_interaction_maps_start_at_0_and_say_how_they_came():
     values = torch.rand(2, 2, 4) + 0.1
     values[1, 1, 0] = torch.nan
