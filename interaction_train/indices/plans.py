@@ -88,7 +88,7 @@ def order_plan(n: int, order: int, blocks: PairBlocks, contexts: int, draws: Dra
     ``contexts`` are those per pair, in the mean; of ``draws`` the content does not count.
 
     All T's, once each, where ``contexts`` reach for the C(n−2, m) of a pair, as they do for the one
-    of an end order: draws would meet some twice and be no cheaper.
+    of an end order: draws would cost about as much, meet some twice and have an error.
 
     Raises:
         InputError: some pairs of blocks alone, at an order whose contexts are drawn.
@@ -119,7 +119,7 @@ def _parts(count: int, contexts: int) -> tuple[int, ...]:
 
 
 def _listed(n: int, order: int, edges: Tensor, p: int) -> Plan:
-    """All T's of the end of the order at which they are fewer."""
+    """All T's of the size at which they are fewest."""
     touched = 0 if 2 * (order + 1) <= n else 2
     size = order + touched
     members = torch.tensor(list(combinations(range(n), size)), dtype=torch.int64)
