@@ -69,7 +69,7 @@ class Objective:
 class MaskedObjective(Objective):
     """The ablation of the interaction loss: the mean over groups A of the loss at N∖A and at A.
 
-    What :class:`InteractionObjective` gives beyond it is due to interactions (formula sheet, 16).
+    What :class:`InteractionObjective` gives beyond it is due to interactions.
     Of parts that change images those act that are ``shared``, as one copy; a warning names others.
     """
 

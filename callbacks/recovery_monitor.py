@@ -18,7 +18,7 @@ from torch import Tensor
 from interaction_train.callbacks.monitor import Monitor, Result, Split
 from interaction_train.callbacks.recovery_rows import csv_table, recovered_in_words
 from interaction_train.callbacks.samples import gather, is_fast, population, shard, spread
-from interaction_train.errors import InputError, at_least, in_range, one_of
+from interaction_train.errors import InputError, at_least, in_range, one_of, whole
 from interaction_train.game.absence import Baseline, input_baseline
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import PAYOFFS
@@ -31,7 +31,7 @@ from interaction_train.recovery.figure import recovery_figure
 from interaction_train.recovery.fit import Rho
 from interaction_train.recovery.model import ORDERS
 from interaction_train.recovery.rows import drawn
-from interaction_train.recovery.strongest import NOT_EXPLAINED
+from interaction_train.recovery.strongest import MOST, NOT_EXPLAINED
 from interaction_train.sampling.random import Draws
 from interaction_train.tracking.figures import heat_map_figure
 
@@ -48,7 +48,8 @@ class RecoveryMonitor(Monitor):
     - ``val/recovery/r2``: R² of the fit on 256 fresh coalitions;
     - ``val/recovery/r2_surrogate``: there, R² of the ``count`` strongest interactions alone;
     - ``val/recovery/order/<m>``: the share of the fit's variance over coalitions in its Walsh
-      coefficients of m = 1 … 10 players, the last one that of all orders from there on.
+      coefficients of m = 1 … 10 players, the last one that of all orders from there on; of samples
+      whose fit is no constant.
 
     The figure ``val/recovery/strongest`` shows Shapley values, the strongest interactions and R²
     against the number of coalitions for the first samples; at the end of ``fit`` come the history
@@ -66,7 +67,7 @@ class RecoveryMonitor(Monitor):
         budget: coalitions of a sample that are fitted, at least 2 · rows · cols; ``fast_dev_run``
             takes the least. Time of the fit goes with its cube: a CPU core takes some seconds for a
             thousand.
-        count: how many of the strongest interactions stand for a sample.
+        count: how many of the strongest interactions stand for a sample, up to 1000.
         max_order: most players of one.
         rho: as in :func:`~interaction_train.recovery.fit_walsh`.
         shown: how many samples are drawn and printed.
@@ -102,12 +103,12 @@ class RecoveryMonitor(Monitor):
     ) -> None:
         super().__init__(every, **common)
         at_least("n_samples", n_samples, 1)
-        at_least("count", count, 1)
+        whole("count", count, 1, MOST)
         at_least("shown", shown, 0)
         one_of("payoff", payoff, [name for name in PAYOFFS if name != "all"])
         self.players, self.n = GridPlayers(rows, cols), rows * cols
-        in_range("max_order", max_order, 1, self.n)
-        at_least("budget", budget, 2 * self.n)
+        whole("max_order", max_order, 1, self.n)
+        whole("budget", budget, 2 * self.n)
         if isinstance(rho, str):
             one_of("rho", rho, ("loo", "learned"))
         else:
@@ -179,6 +180,7 @@ class RecoveryMonitor(Monitor):
     def _recovered(self, trainer: L.Trainer, loader: Any, own: Tensor, model: WalshModel) -> Result:
         most = len(model.coalitions)
         less = np.geomspace(2 * self.n, most, _CURVE)[:-1].astype(int) // 2 * 2  # whole pairs
+        less = less.clip(2 * self.n)  # which rounding may go below
         budgets: list[int] = sorted({*less.tolist(), most})
         curve = model.r2_holdout.unsqueeze(-1)
         if len(budgets) > 1:
@@ -250,10 +252,11 @@ class RecoveryMonitor(Monitor):
 
 
 def _means(r2: Tensor, r2_surrogate: Tensor, spectrum: Tensor) -> dict[str, Any]:
+    varied = ~spectrum.isnan().any(-1)
     return {
         "r2": told_mean(r2),
         "r2_surrogate": told_mean(r2_surrogate),
-        "order": told_mean(spectrum),
+        "order": told_mean(spectrum[varied]),
     }
 
 

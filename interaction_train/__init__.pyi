@@ -13,6 +13,8 @@ from . import (
     losses as losses,
     metrics as metrics,
     models as models,
+    recovery as recovery,
+    revising as revising,
     sampling as sampling,
     tracking as tracking,
     training as training,
@@ -50,6 +52,7 @@ from .concepts import (
     InteractionTree as InteractionTree,
     Surrogate as Surrogate,
     concept_graph as concept_graph,
+    feature_dividends as feature_dividends,
     fidelity as fidelity,
     interaction_tree as interaction_tree,
     joint_concepts as joint_concepts,
@@ -76,7 +79,11 @@ from .explaining import (
 from .game.absence import input_baseline as input_baseline
 from .game.batch import GameBatch as GameBatch
 from .game.evaluation import logits_of as logits_of
-from .game.layers import LayerSuffix as LayerSuffix, record as record
+from .game.layers import (
+    LayerPrefix as LayerPrefix,
+    LayerSuffix as LayerSuffix,
+    record as record,
+)
 from .game.masked import MaskedGame as MaskedGame
 from .game.normalize import Normalize as Normalize, normalized as normalized
 from .game.players import GridPlayers as GridPlayers, Players as Players, UnitPlayers as UnitPlayers
@@ -84,6 +91,8 @@ from .game.segments import SegmentPlayers as SegmentPlayers
 from .game.tabular import FeaturePlayers as FeaturePlayers
 from .game.tokens import TokenPlayers as TokenPlayers
 from .indices import (
+    interaction_map as interaction_map,
+    interaction_maps as interaction_maps,
     mean_interaction as mean_interaction,
     player_interactions as player_interactions,
     sample_between as sample_between,
@@ -114,6 +123,7 @@ from .losses import (
     InteractionLoss as InteractionLoss,
     OrderLoss as OrderLoss,
     PartitionReduction as PartitionReduction,
+    WalshPenalty as WalshPenalty,
     order_weights as order_weights,
 )
 from .metrics import (
@@ -123,6 +133,14 @@ from .metrics import (
     PerturbationInteraction as PerturbationInteraction,
 )
 from .models import load_weights as load_weights, pretrained as pretrained
+from .recovery import (
+    WalshModel as WalshModel,
+    budget_curve as budget_curve,
+    fit_rows as fit_rows,
+    fit_walsh as fit_walsh,
+    strongest as strongest,
+)
+from .revising import revise_image as revise_image
 from .sampling.pairs import (
     AllPairs as AllPairs,
     GivenPairs as GivenPairs,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the public face imports no torch
@@ -28,9 +29,21 @@ class InputError(ValueError):
 
 
 def at_least(argument: str, value: float, least: float) -> None:
-    """Refuse a number below ``least``, or NaN."""
-    if not value >= least:
-        raise InputError(argument, value, f"at least {least}")
+    """Refuse a number below ``least``, NaN, or what is no number."""
+    if not (_is_number(value) and value >= least):
+        raise InputError(argument, _told(value), f"at least {least}")
+
+
+def whole(argument: str, value: int, least: int, most: int | None = None) -> int:
+    """The value, if it is a whole number from ``least`` on, up to ``most`` where that is given."""
+    try:
+        found = index(value)
+    except TypeError as error:
+        raise InputError(argument, _told(value), "a whole number") from error
+    at_least(argument, found, least)
+    if most is not None:
+        in_range(argument, found, least, most)
+    return found
 
 
 def in_range(
@@ -42,11 +55,22 @@ def in_range(
     above: bool = False,
     below: bool = False,
 ) -> None:
-    """Refuse a number outside [low, high], which ``above`` and ``below`` leave open; or NaN."""
-    enough = low < value if above else low <= value
+    """Refuse a number outside [low, high], which ``above`` and ``below`` leave open.
+
+    And NaN, and what is no number.
+    """
+    enough = _is_number(value) and (low < value if above else low <= value)
     if not enough or not (value < high if below else value <= high):
         begin, end = "(" if above else "[", ")" if below else "]"
-        raise InputError(argument, value, f"in {begin}{low:g}, {high:g}{end}")
+        raise InputError(argument, _told(value), f"in {begin}{low:g}, {high:g}{end}")
+
+
+def _is_number(value: object) -> bool:
+    return hasattr(value, "__float__")
+
+
+def _told(value: object) -> object:
+    return value if _is_number(value) else repr(value)
 
 
 def one_of(argument: str, value: object, allowed: Collection[object]) -> None:

@@ -19,7 +19,7 @@ class InteractionReduction(ABC):
 
     The players are the cells of a grid over a perturbation; an absent cell shows the clean image. A
     group of one player gives (n − 1) times the mean pairwise Shapley interaction; larger groups
-    weigh the orders as formula 7 of the formula sheet says. Î is 0 for a network that is additive
+    give Σ_m c_m Ī^(m) with c = 1, 2, …, k, …, k, …, 2, 1. Î is 0 for a network that is additive
     over the cells. Used by :class:`~interaction_train.attacks.objectives.InteractionObjective`, or
     on a game of your own.
 

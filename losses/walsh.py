@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from interaction_train.errors import InputError, in_range, one_of
+from interaction_train.errors import InputError, in_range, one_of, whole
 from interaction_train.game.layers import ForwardRecord
 from interaction_train.game.payoffs import Payoff, get_payoff
 from interaction_train.game.players import Players
@@ -48,6 +48,7 @@ class WalshPenalty(PlayerTerm):
         noise: variance of a value's noise over that of v under the prior, above 0.
         form: ``"variance"``: in the payoff's unit squared. ``"share"``: of the variance of all
             orders, from 0 to 1; it cannot be had by smaller logits, and encouraging it is bounded.
+            0 of samples whose v varies by no more than rounding.
         payoff: a name in :data:`~interaction_train.game.payoffs.PAYOFFS` but ``"all"``.
         **shared: the settings of :class:`~interaction_train.losses.base.PlayerTerm`.
 
@@ -82,13 +83,14 @@ class WalshPenalty(PlayerTerm):
         **shared: Any,
     ) -> None:
         super().__init__(players, layer, batch_fraction=batch_fraction, **shared)
-        self.orders = (orders,) if isinstance(orders, int) else tuple(orders)
-        if not self.orders or min(self.orders) < 1 or len({*self.orders}) < len(self.orders):
+        listed = orders if isinstance(orders, Sequence) else [orders]
+        self.orders = tuple(whole("orders", order, 1) for order in listed)
+        if not self.orders or len({*self.orders}) < len(self.orders):
             raise InputError("orders", self.orders, "different orders from 1 on")
         one_of("mode", mode, ("encourage", "penalize"))
         one_of("form", form, ("variance", "share"))
         in_range("rho", rho, 0, 1, above=True, below=True)
-        in_range("noise", noise, 0, torch.inf, above=True)
+        in_range("noise", noise, 0, torch.inf, above=True, below=True)
         self.mode, self.budget, self.rho, self.noise, self.form = mode, budget, rho, noise, form
         self.__dict__["payoff"] = get_payoff(payoff)  # a module's weights are not the term's
 
@@ -103,8 +105,11 @@ class WalshPenalty(PlayerTerm):
 
     def variances(
         self, model: nn.Module, x: Tensor, y: Tensor, forward: ForwardRecord, step: int
-    ) -> Tensor:
-        """Σ ĉ_S² of every order 1 … D, ``(n_samples, D)``, D at least the largest wanted."""
+    ) -> tuple[Tensor, Tensor]:
+        """Σ ĉ_S² of every order 1 … D, ``(n_samples, D)``, D at least the largest wanted.
+
+        And the variance that rounding makes of the same values, ``(n_samples,)``.
+        """
         x, y = x[: self.n_samples(len(x))], y[: self.n_samples(len(x))]
         build, present = self.place(model, x, forward)
         n = self.players.count(present.shape[1:])
@@ -113,22 +118,26 @@ class WalshPenalty(PlayerTerm):
         draws = replace(draws, content=torch.zeros_like(draws.content))
         rows, _ = drawn(draws, n, self.budget)
         game = build(present, payoff=self.payoff, labels=y)
-        values = summable(one_number(game(rows, grad=True))).double()
+        values = one_number(game(rows, grad=True))
+        rounding = torch.finfo(values.dtype).eps * values.detach().double().abs().amax(-1)
+        values = summable(values).double()
         rho = torch.full((n,), self.rho, dtype=values.dtype, device=values.device)
         z = signs(rows.to(values.device))
         with torch.no_grad():
             found = project(walsh_kernel(z, z, rho), rho.new_tensor(self.noise))
         orders = order_variances(z, values @ found.weights, rho, top)[:, 1:]
-        return orders * order_scale(rho)
+        return orders * order_scale(rho), rounding.square()
 
     def compute(
         self, model: nn.Module, x: Tensor, y: Tensor, forward: ForwardRecord, step: int
     ) -> Tensor:
         checked_batch(x, y)
-        every = self.variances(model, x, hard(y), forward, step)
+        every, rounding = self.variances(model, x, hard(y), forward, step)
         own = every[:, [order - 1 for order in self.orders]].sum(-1)
         if self.form == "share":
-            own = own / every.sum(-1).clamp(min=torch.finfo(own.dtype).tiny)
+            total = every.sum(-1)
+            varies = total > rounding
+            own = torch.where(varies, own / total.where(varies, 1), 0)
         value = own.mean().to(x.device, torch.float32)
         return value if self.mode == "penalize" else -value
 

@@ -24,7 +24,7 @@ JOBS = {
     "baseline": ("fit", FAST, "LearnedBaseline of 30 numbers"),
     "base": ("fit", FAST, "test/loss"),
     "concepts": ("validate", FAST, "Concepts, 3 × 3 grid"),
-    "recovery": ("validate", FAST, "Strongest interactions, 16 × 16 grid"),
+    "recovery": ("validate", FAST, "Strongest interactions, "),
     "spectrum": ("validate", FAST, "J(m) on"),
     "table": ("fit", FAST, "test/loss"),
     "text": ("fit", FAST, "test/loss"),

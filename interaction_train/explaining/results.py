@@ -149,7 +149,7 @@ class Results:
             self._concepts[key] = sparse_concepts(values.double(), **settings)
         return self._concepts[key]
 
-    def strongest(self, count: int = 12, max_order: int = 5) -> Recovered:
+    def strongest(self, count: int = 12, max_order: int | None = None) -> Recovered:
         """The few ANDs and ORs that explain a sampled game best, and how well they do.
 
         Of any players, from a fit of all sets at once
@@ -159,7 +159,7 @@ class Results:
 
         Args:
             count: how many, at most.
-            max_order: players of one, at most.
+            max_order: players of one, at most; default: 5, or all where there are fewer.
 
         Raises:
             InputError: an exact explanation, whose :meth:`concepts` are to be had; a budget below

@@ -17,7 +17,7 @@ from interaction_train.sampling.random import Draws, content_hash
 def player_interactions(game: MaskedGame) -> Tensor:
     """Σ_{j≠i} I^Shap(i,j) = v(N) − v(N∖i) − v({i}) + v(∅) of every player, ``(B, n)``; exact.
 
-    2n + 2 evaluations. From Shapley values with and without a player (formula sheet, item 6). Needs
+    2n + 2 evaluations. From Shapley values with and without a player. Needs
     2 players, and payoffs of one number, which is finite.
     """
     single = torch.eye(game.n, dtype=torch.bool, device=game.present.device)
@@ -29,7 +29,7 @@ def player_interactions(game: MaskedGame) -> Tensor:
 def mean_interaction(game: MaskedGame) -> Tensor:
     """The mean of I^Shap(i,j) over all pairs, ``(B,)``, by the closed form; exact.
 
-    E_{i≠j} I^Shap(i,j) = E_i[v(N) − v(N∖i) − v({i}) + v(∅)]/(n−1) (formula sheet, item 6).
+    E_{i≠j} I^Shap(i,j) = E_i[v(N) − v(N∖i) − v({i}) + v(∅)]/(n−1).
 
     Examples:
         >>> from interaction_train.game.players import UnitPlayers
@@ -69,7 +69,7 @@ def sample_order_curve(game: MaskedGame, chains: int = 100, *, seed: int = 0) ->
     """The order curve and all signed mean orders, from chains of nested coalitions.
 
     Every chain adds the players one by one in a random order; v(∅) and v(N) are shared, so it costs
-    n − 1 evaluations. Survey, Eq. 11 and the formula sheet's item 8. Memory is flat in ``chains``.
+    n − 1 evaluations. Orders are those of the survey's Eq. 11. Memory is flat in ``chains``.
 
     Args:
         game: of B samples and 2 players at least; payoffs are one number, which is finite.

@@ -14,7 +14,7 @@ from interaction_train.metrics.rows import Statistics, column
 def flexibility(rows: Tensor) -> Statistics:
     """E_x ½ Σ_m |J_x^(m)/ΣJ_x − group mean|: total variation from the mean shape, in [0, 1].
 
-    Ours (formula sheet, C7), for the survey's claim in Sec. 4.2 that textures are encoded more
+    A measure of ours, for the survey's claim in Sec. 4.2 that textures are encoded more
     flexibly than shapes. J_x are the plug-in strengths of one sample, whose estimation noise counts
     as difference between samples too. Those without interactions have no shape and are left out.
 

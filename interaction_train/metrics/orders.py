@@ -130,7 +130,7 @@ class InteractionSpectrum(OrderMetric):
 
 
 class Disentanglement(OrderMetric):
-    """D^(m) = E_{x,ij} |E_S Δ| / E_{x,ij} E_S |Δ|, a ratio of global means (formula sheet, 11).
+    """D^(m) = E_{x,ij} |E_S Δ| / E_{x,ij} E_S |Δ|, a ratio of global means.
 
     ``compute()`` returns what :func:`~interaction_train.metrics.rows.disentanglement` does. Args:
     see :class:`OrderMetric`.
@@ -141,7 +141,7 @@ class Disentanglement(OrderMetric):
 
 
 class InteractionStrength(PairMetric):
-    """E_x E_ij |I^Shap(i,j|x)| / E_x |z_y − mean of the other logits| (formula sheet, 12).
+    """E_x E_ij |I^Shap(i,j|x)| / E_x |z_y − mean of the other logits|.
 
     ``compute()`` returns what :func:`~interaction_train.metrics.rows.strength` does. Args: see
     :class:`~interaction_train.metrics.base.PairMetric`.

@@ -124,7 +124,7 @@ def spectrum(rows: Tensor) -> Statistics:
 
 
 def disentanglement(rows: Tensor) -> Statistics:
-    """D^(m) = E_{x,ij} |E_S Δ| / E_{x,ij} E_S |Δ|, a ratio of global means (formula sheet, 11).
+    """D^(m) = E_{x,ij} |E_S Δ| / E_{x,ij} E_S |Δ|, a ratio of global means.
 
     1 at the end orders, which have one context. ``D_plug_in``, an upper reading with a floor of
     about 1/√K, and ``D_split_sign``, a lower one; the rest as in :func:`spectrum`.
@@ -137,8 +137,9 @@ def disentanglement(rows: Tensor) -> Statistics:
 def strength(rows: Tensor) -> Statistics:
     """Interaction strength: E_x E_ij |I^Shap(i,j|x)| over E_x |z_y − mean of the other logits|.
 
-    As scalars ``strength_<reading>``, its numerator ``<reading>`` and its denominator ``scale``
-    (formula sheet, 12); the rest as in :func:`spectrum`.
+    Zhang et al., "Interpreting and Boosting Dropout from a Game-Theoretic View" (ICLR 2021). As
+    scalars ``strength_<reading>``, its numerator ``<reading>`` and its denominator ``scale``; the
+    rest as in :func:`spectrum`.
     """
     scale = mean_of(rows, "scale")
     means: dict[str, Mean] = {}

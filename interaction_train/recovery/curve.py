@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from interaction_train.errors import InputError, in_range
+from interaction_train.errors import InputError, whole
 from interaction_train.recovery.fit import Rho, fit_rows
 from interaction_train.recovery.model import WalshModel
 
@@ -29,8 +29,10 @@ def budget_curve(model: WalshModel, budgets: Sequence[int], *, rho: Rho = "loo")
         raise InputError("model", "a fit without fresh rows", "one made with fresh > 0")
     rows, fresh = model.coalitions, (model.fresh_coalitions, model.fresh_values.detach())
     found = []
+    if isinstance(budgets, int) or not len(budgets):
+        raise InputError("budgets", budgets, "some numbers of rows")
     for budget in budgets:
-        in_range("budgets", budget, min(2 * model.n, 1 << model.n), len(rows))
+        whole("budgets", budget, min(2 * model.n, 1 << model.n), len(rows))
         part = fit_rows(rows[:budget], model.values.detach()[:, :budget], rho=rho, fresh=fresh)
         found.append(part.r2_holdout)
     return torch.stack(found, -1)

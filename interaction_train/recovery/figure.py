@@ -18,6 +18,7 @@ from interaction_train.tracking.style import NEGATIVE, POSITIVE, SIGNED, styled
 
 _PANEL = 2.1  # inches
 _FADED = 0.35  # of an image below the sets
+_ROUNDING = 1e-9  # of the scale of a game, below which its Shapley values are drawn as none
 
 
 @styled()
@@ -55,13 +56,15 @@ def recovery_figure(
     for b, line in enumerate(panels):
         pixels = images[b].detach().float().cpu().movedim(0, -1).numpy()
         show_image(line[0], pixels, rows[b])
+        one = surrogate[b]
         values = shapley[b].detach().double().cpu().numpy()
-        limit = float(np.abs(values).max()) or 1.0
+        scale = float(one.max_error) + float(one.value.abs().sum())
+        limit = float(np.abs(values).max())
+        limit = limit if limit > _ROUNDING * scale else 1.0
         line[1].imshow(values[place], cmap=SIGNED, vmin=-limit, vmax=limit)
         line[1].set_title(f"Shapley values, ±{limit:.2g}", fontsize=7, loc="center", pad=3)
         line[1].set_axis_off()
-        one = surrogate[b]
-        alone = f"the {int(one.count)} strongest sets, R² {float(one.r2):.2f}"
+        alone = f"{int(one.count)} strongest, R² {float(one.r2):.2f}"
         show_image(line[2], 1 - _FADED * (1 - pixels), alone)
         _draw_sets(line[2], one, place)
         line[3].plot(budgets, r2[b], marker="o")

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from interaction_train.errors import InputError, at_least, in_range, one_of
+from interaction_train.errors import InputError, at_least, in_range, one_of, whole
 from interaction_train.game.masked import MaskedGame
 from interaction_train.indices.exact import summable
 from interaction_train.recovery.hyperparameters import choose_noise, choose_rho
@@ -40,21 +40,21 @@ def fit_walsh(
     """Fit all 2^n Walsh coefficients of a game from ``budget`` of its coalitions.
 
     Kernel ridge over all sets at once: the prior variance of the coefficient of S is proportional
-    to Π_{i∈S} ρ_i (formula sheet, C9). The coalitions are shared by all samples: the rows and
-    their complements, a row in two each. From budget ≥ 2^n on all coalitions are taken and the fit
-    is exact. Memory O(budget²), time O(budget³) per distinct ρ.
+    to Π_{i∈S} ρ_i. The coalitions, the same for all samples, come in pairs of complements. From
+    budget ≥ 2^n on all coalitions are taken and the fit is exact. Memory O(budget²), time
+    O(budget³) per distinct ρ.
 
     Args:
         game: a game, or what maps coalitions, bool ``(K, n)``, to ``(B, K)`` or ``(K,)``.
-        budget: coalitions of the fit, at least 2n.
+        budget: coalitions of the fit, at least 2n (or all 2^n).
         players: n, of a function.
         rho: one ρ in (0, 1); ``"loo"``: one per sample with the least error on rows left out;
             ``"learned"``: one per player by marginal likelihood, as far as that predicts rows held
             back within the fit better than the single one. It finds the players that matter, for
             some 30 more solves per sample.
         seed: seed of the coalitions.
-        fresh: further coalitions, for ``r2_holdout`` alone; default: budget/8, at least 64. 0 where
-            there are none left.
+        fresh: further coalitions, for ``r2_holdout`` alone; default: budget/8, at least 64. Up
+            to 16 players no more than are left, which may be none.
 
     Raises:
         InputError: a budget below 2n, arguments out of range, values that are not finite or
@@ -68,9 +68,8 @@ def fit_walsh(
         tensor([[1., 1., 0.]], dtype=torch.float64)
     """
     n = _count(game, players)
-    checked_budget(budget, n)
-    fresh = max(64, budget // 8) if fresh is None else fresh
-    at_least("fresh", fresh, 0)
+    budget = checked_budget(budget, n)
+    fresh = max(64, budget // 8) if fresh is None else whole("fresh", fresh, 0)
     device = game.present.device if isinstance(game, MaskedGame) else torch.device("cpu")
     complete = n < 62 and budget >= 1 << n
     draws = Draws(torch.zeros(1, dtype=torch.int64, device=device), seed, "walsh")
@@ -159,5 +158,4 @@ def _count(game: Game, players: int | None) -> int:
         raise InputError("game", type(game).__name__, "a MaskedGame, or a function of coalitions")
     if players is None:
         raise InputError("players", None, "the number of players of a function")
-    at_least("players", players, 1)
-    return players
+    return whole("players", players, 1)

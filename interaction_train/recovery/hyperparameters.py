@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from interaction_train.recovery.kernel import complements, left_out, signs
-from interaction_train.recovery.pairs import eigen
+from interaction_train.recovery.pairs import kernel_blocks, to_blocks
 
 RHOS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
 NOISES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0)
@@ -35,15 +35,20 @@ def choose_noise(coalitions: Tensor, values: Tensor, rho: Tensor) -> Tensor:
 def _errors(coalitions: Tensor, values: Tensor, rho: Tensor) -> Tensor:
     """Mean squared errors on rows left out, ``(B, noises)``, at one ρ ``(n,)``.
 
-    One eigendecomposition serves all samples and noises.
+    One eigendecomposition serves all samples and noises. Of rows that are pairs of complements, two
+    that are left out together are one in each block.
     """
-    z, partner = signs(coalitions), complements(coalitions)
-    spectrum, vectors = eigen(z, rho)
+    spectrum, vectors = torch.linalg.eigh(kernel_blocks(signs(coalitions), rho))
     inverse = 1 / (spectrum.clamp(min=0).unsqueeze(-1) + values.new_tensor(NOISES))
-    sums = vectors @ (inverse * vectors.sum(0).unsqueeze(-1))
+    sums = vectors[0] @ (inverse[0] * vectors[0].sum(0).unsqueeze(-1))
     total = sums.sum(0)
-    variance = vectors.square() @ inverse - sums.square() / total
-    between = (vectors * vectors[partner]) @ inverse - sums * sums[partner] / total
-    alpha = ((values @ vectors).unsqueeze(-2) * inverse.T) @ vectors.T
-    alpha = alpha - alpha.sum(-1, keepdim=True) * (sums / total).T
-    return left_out(alpha, variance.T, between.T, partner).square().mean(-1)
+    variance = vectors.square() @ inverse
+    variance[0] -= sums.square() / total
+    turned = to_blocks(values, len(vectors)).transpose(0, 1) @ vectors
+    alpha = (turned.unsqueeze(-2) * inverse.mT.unsqueeze(1)) @ vectors.mT.unsqueeze(1)
+    alpha[0] -= alpha[0].sum(-1, keepdim=True) * (sums / total).T
+    if len(vectors) == 2:
+        return (alpha / variance.mT.unsqueeze(1)).square().sum((0, -1)) / len(coalitions)
+    partner = complements(coalitions)
+    between = (vectors[0] * vectors[0, partner]) @ inverse[0] - sums * sums[partner] / total
+    return left_out(alpha[0], variance[0].T, between.T, partner).square().mean(-1)

@@ -18,6 +18,7 @@ from interaction_train.recovery.kernel import (
     signs,
     walsh_kernel,
 )
+from interaction_train.recovery.pairs import from_blocks, solve
 from interaction_train.recovery.readings import degree, order_variances, pairs_of, shapley_of
 from interaction_train.recovery.sets import Sets, memberships
 
@@ -76,12 +77,10 @@ class WalshModel:
         Raises:
             InputError: coalitions of another dtype or shape.
         """
-        shape = tuple(coalitions.shape)
-        fits = shape[-1:] == (self.n,) and shape[:-2] in ((), (len(self),))
-        if coalitions.dtype != torch.bool or len(shape) < 2 or not fits:
-            expected = f"bool (K, {self.n}) or ({len(self)}, K, {self.n})"
-            raise InputError("coalitions", f"{coalitions.dtype} {shape}", expected)
-        asked = signs(coalitions.to(self.values.device))
+        if not isinstance(coalitions, Tensor):
+            raise InputError("coalitions", type(coalitions).__name__, "a bool tensor")
+        coalitions = memberships(coalitions, self.n, len(self), self.values.device, "coalitions")
+        asked = signs(coalitions)
 
         def own(samples: Tensor, rho: Tensor, noise: Tensor) -> Tensor:
             rows = asked if asked.dim() == 2 else asked[samples]
@@ -123,7 +122,8 @@ class WalshModel:
     def spectrum(self) -> Tensor:
         """Shares Σ_{|S|=d} ĉ_S² of the variance over all coalitions, ``(B, D)``, d = 1 … D.
 
-        D is n, or 10 where there are more players; the last share is then that of all d ≥ 10.
+        D is n, or 10 where there are more players; the last share is then that of all d ≥ 10. NaN
+        where the fit is a constant up to rounding.
         """
         top = degree(self.rho.square(), self.n)
 
@@ -134,7 +134,9 @@ class WalshModel:
         if self.n > ORDERS:
             first, rest = orders.split([ORDERS - 1, orders.shape[-1] - ORDERS + 1], -1)
             orders = torch.cat([first, rest.sum(-1, keepdim=True)], -1)
-        return orders / orders.sum(-1, keepdim=True)
+        total = orders.sum(-1, keepdim=True)
+        rounding = torch.finfo(total.dtype).eps * self.alpha.abs().sum(-1, keepdim=True).square()
+        return orders / total.masked_fill(total <= rounding, torch.nan)
 
     @property
     def r2_loo(self) -> Tensor:
@@ -211,15 +213,14 @@ class WalshModel:
 
     @cached_property
     def _solved(self) -> Tensor:
-        partner = complements(self.coalitions)
-        rows = torch.arange(len(partner), device=partner.device)
-
         def own(samples: Tensor, rho: Tensor, noise: Tensor) -> Tensor:
-            found = project(walsh_kernel(self._z, self._z, rho), noise)
-            values, weights = self.values[samples], found.weights
-            alpha, mean = values @ weights, values @ found.pull
-            residual = left_out(alpha, weights.diagonal(), weights[rows, partner], partner)
-            return torch.cat([alpha, residual, mean.unsqueeze(-1)], -1)
+            alpha, mean, weights = solve(self._z, self.values[samples], rho, noise)
+            residual = alpha / weights.diagonal(dim1=-2, dim2=-1)
+            if len(weights) == 1:
+                partner = complements(self.coalitions)
+                between = weights[0].gather(-1, partner.unsqueeze(-1)).squeeze(-1)
+                residual = left_out(alpha, weights[0].diagonal(), between, partner)
+            return torch.cat([from_blocks(alpha), from_blocks(residual), mean.unsqueeze(-1)], -1)
 
         return self._by_setting(own)
 

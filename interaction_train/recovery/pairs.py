@@ -38,39 +38,37 @@ def to_blocks(values: Tensor, blocks: int) -> Tensor:
     return torch.stack([first + second, first - second], -2) / 2**0.5
 
 
+def from_blocks(values: Tensor) -> Tensor:
+    """Back from ``(..., 1, m)`` or ``(..., 2, m/2)`` to ``(..., m)``."""
+    if values.shape[-2] == 1:
+        return values.squeeze(-2)
+    even, odd = values.unbind(-2)
+    return torch.stack([even + odd, even - odd], -1).flatten(-2) / 2**0.5
+
+
 def project_blocks(kernel: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """What the blocks ``(B, b, h, h)`` of a kernel with a noise ``(B,)`` are projected with.
+    """What the blocks ``(..., b, h, h)`` of a kernel with a noise ``(...)`` are projected with.
 
     P of :class:`~interaction_train.recovery.kernel.Projection` in blocks, and C⁻¹1 / 1ᵀC⁻¹1 in the
-    first, ``(B, h)``, to which a constant belongs.
+    first, ``(..., h)``, to which a constant belongs.
     """
     covariance = kernel.clone()
-    covariance.diagonal(dim1=-2, dim2=-1).add_(noise[:, None, None])
+    covariance.diagonal(dim1=-2, dim2=-1).add_(noise[..., None, None])
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
-    sums = inverse[:, 0].sum(-1)
+    sums = inverse[..., 0, :, :].sum(-1)
     pull = sums / sums.sum(-1, keepdim=True)
-    inverse[:, 0] -= pull.unsqueeze(-1) * sums.unsqueeze(-2)
+    inverse[..., 0, :, :] -= pull.unsqueeze(-1) * sums.unsqueeze(-2)
     return inverse, pull
 
 
-def solve(z: Tensor, values: Tensor, rho: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """α ``(B, m)`` and the mean ``(B,)`` of values ``(B, m)``; ρ ``(B, n)``, noise ``(B,)``."""
+def solve(z: Tensor, values: Tensor, rho: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """α in blocks ``(..., B, b, h)``, means ``(..., B)``, and P in blocks ``(..., b, h, h)``.
+
+    Of values ``(..., B, m)`` with ρ ``(..., n)`` and a noise ``(...)``.
+    """
     weights, pull = project_blocks(kernel_blocks(z, rho), noise)
-    blocks = weights.shape[1]
+    blocks = weights.shape[-3]
     own = to_blocks(values, blocks)
-    alpha = (weights @ own.unsqueeze(-1)).squeeze(-1)
-    mean = (pull * own[:, 0]).sum(-1) / blocks**0.5
-    if blocks == 1:
-        return alpha[:, 0], mean
-    even, odd = alpha.unbind(1)
-    return torch.stack([even + odd, even - odd], -1).flatten(1) / 2**0.5, mean
-
-
-def eigen(z: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues ``(m,)`` and vectors ``(m, m)``, its columns, of a kernel with ρ ``(n,)``."""
-    values, vectors = torch.linalg.eigh(kernel_blocks(z, rho))
-    if len(values) == 1:
-        return values[0], vectors[0]
-    even, odd = vectors / 2**0.5
-    both = torch.stack([torch.cat([even, odd], 1), torch.cat([even, -odd], 1)], 1)
-    return values.flatten(), both.flatten(0, 1)
+    alpha = (own.transpose(-2, -3) @ weights).transpose(-2, -3)
+    mean = (own[..., 0, :] @ pull.unsqueeze(-1)).squeeze(-1) / blocks**0.5
+    return alpha, mean, weights

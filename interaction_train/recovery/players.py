@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from interaction_train.recovery.kernel import signs, walsh_kernel
-from interaction_train.recovery.pairs import kernel_blocks, project_blocks, solve, to_blocks
+from interaction_train.recovery.pairs import (
+    from_blocks,
+    kernel_blocks,
+    project_blocks,
+    solve,
+    to_blocks,
+)
 
 _STEPS, _RATE = 30, 0.3  # of Adam, on logarithms
 _DECAY = 0.8, 0.95
@@ -67,10 +73,9 @@ def _errors(z: Tensor, judges: Tensor, values: Tensor, point: Tensor) -> Tensor:
     """Squared errors on the judging rows, ``(B, rows)``, of a fit to the others."""
     strength, noise = _read(point)
     rows, rho = z[~judges], strength.tanh()
-    alpha, mean = solve(rows, values[:, ~judges], rho, noise)
-    found = (walsh_kernel(z[judges], rows, rho) @ alpha.unsqueeze(-1)).squeeze(-1)
-    predicted, truth = mean.unsqueeze(-1) + found, values[:, judges]
-    return (truth - predicted).square()
+    alpha, mean, _ = solve(rows, values[:, None, ~judges], rho, noise)
+    found = from_blocks(alpha) @ walsh_kernel(rows, z[judges], rho)
+    return (values[:, judges] - (found + mean.unsqueeze(-1)).squeeze(1)).square()
 
 
 def _climb(z: Tensor, values: Tensor, start: Tensor, fixed_noise: bool) -> Tensor:

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interaction_train.recovery.pairs import are_pairs, to_blocks
+
 
 def degree(weights: Tensor, n: int) -> int:
     """The highest order whose sets matter, of players that count with odds w_i, ``(..., n)``.
@@ -56,10 +58,12 @@ def order_variances(z: Tensor, alpha: Tensor, rho: Tensor, top: int) -> Tensor:
 
     αᵀ G(t) α with G(t) = Π_i (1 + t ρ_i² z_i z'_i) at the roots of unity, and their Fourier
     transform back: the powers of t. ``top`` is the :func:`degree` of ρ², at least. That of ∅ lacks
-    the mean.
+    the mean. Of pairs of complements half the rows do: the even part of α has all the even orders,
+    the odd part the odd ones.
     """
     squares, values = rho.square(), []
-    turned = alpha.to(torch.complex128)
+    blocks = 2 if are_pairs(z) else 1
+    turned, z = to_blocks(alpha, blocks).to(torch.complex128), z[::blocks]
     for k in range((top + 1) // 2 + 1):  # the other half are conjugates
         angle = 2 * math.pi * k / (top + 1)
         point = torch.complex(math.cos(angle) * squares, math.sin(angle) * squares)
@@ -67,7 +71,11 @@ def order_variances(z: Tensor, alpha: Tensor, rho: Tensor, top: int) -> Tensor:
         odd, even = (plus - minus) / 2, (plus + minus).sum() / 2 - squares.log1p().sum()
         kernel = (torch.complex((odd.real * z) @ z.T, (odd.imag * z) @ z.T) + even).exp()
         values.append(((turned @ kernel) * turned).sum(-1))
-    return torch.fft.irfft(torch.stack(values, -1).conj(), top + 1)
+    orders = torch.fft.irfft(torch.stack(values, -1).conj(), top + 1)
+    if blocks == 1:
+        return orders[:, 0]
+    odd = torch.arange(top + 1, device=z.device) % 2 == 1
+    return 2 * torch.where(odd, orders[:, 1], orders[:, 0])
 
 
 def order_scale(rho: Tensor) -> Tensor:

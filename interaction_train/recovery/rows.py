@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from interaction_train.errors import InputError, at_least
+from interaction_train.errors import InputError, whole
 from interaction_train.game.masked import MaskedGame
 from interaction_train.indices.exact import all_coalitions
 from interaction_train.sampling.coalitions import bernoulli
@@ -59,6 +59,9 @@ def checked_rows(coalitions: Tensor, values: Tensor, name: str = "") -> None:
     if not isinstance(values, Tensor) or values.dim() != 2 or values.shape[1] != len(coalitions):
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise InputError(f"{prefix}values", got, f"(B, {len(coalitions)}), one per coalition")
+    if values.is_complex() or not len(values):
+        kind = f"{values.dtype} {tuple(values.shape)}"
+        raise InputError(f"{prefix}values", kind, "real numbers, of a sample at least")
     bad = ~values.isfinite().all(-1)
     if bool(bad.any()):
         at = int(bad.nonzero()[0])
@@ -74,12 +77,12 @@ def refuse_constant(values: Tensor) -> None:
         raise InputError("values", got, "a game that depends on its players")
 
 
-def checked_budget(budget: int, n: int) -> None:
-    """Refuse fewer coalitions than twice the players, or than all where these are fewer."""
-    least = min(2 * n, 1 << n)
-    if not budget >= least:
+def checked_budget(budget: int, n: int) -> int:
+    """The budget, unless it is below twice the players, or below all coalitions if fewer."""
+    least, budget = min(2 * n, 1 << n), whole("budget", budget, 0)
+    if budget < least:
         raise InputError("budget", budget, f"at least {least}, two coalitions per player")
-    at_least("budget", budget, 2)
+    return budget
 
 
 def _with_complements(rows: Tensor) -> Tensor:

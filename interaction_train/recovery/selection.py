@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _GONE = 1e-8  # of a column's variance: what is left of one that others explain
+_EXACT = 1e-16  # of the values' variance: what is left once all is explained
 _MORE = 2  # columns that go in before the least useful ones go, per column wanted
 _HELD_BACK = 4  # every fourth pair of rows judges
+_SURE = 2  # standard errors by which a fit must be better than a constant
 NEARLY = 1e-4  # of the variance: what a simpler fit may miss
 
 
@@ -44,7 +47,8 @@ def choose(columns: Tensor, values: Tensor, allowed: Tensor, count: int) -> Choi
     """At most ``count`` columns for a least squares fit with a constant.
 
     Twice as many go in one by one, then the least useful go one by one. The same on some of the
-    rows says for how many the others are predicted best: the fewest that are nearly as good.
+    rows says for how many the others are predicted best: the fewest that are nearly as good; none
+    where chance alone could make them as much better than the constant.
 
     Args:
         columns: ``(B, m, K)``.
@@ -58,13 +62,31 @@ def choose(columns: Tensor, values: Tensor, allowed: Tensor, count: int) -> Choi
     unseen = columns[:, judges]
     own = unseen.gather(-1, index.unsqueeze(-2).expand(-1, unseen.shape[-2], -1))
     predicted = own @ weights.transpose(-1, -2) + constants.unsqueeze(-2)
-    errors = (values[:, judges].unsqueeze(-1) - predicted).square().mean(-2)
+    rest = values[:, judges].unsqueeze(-1) - predicted
+    errors = rest.square().mean(-2)
     enough = errors.amin(-1) + NEARLY * values.var(-1, correction=0)
-    removed = torch.arange(count + 1, device=values.device)
-    place = ((errors <= enough.unsqueeze(-1)) * removed).argmax(-1)
+    place = (errors <= enough.unsqueeze(-1)).int().argmax(-1)  # the first
+    place = place * _no_chance(rest, place)
     constants, weights, index = _fits(columns, values, count)
     rows = torch.arange(len(place), device=place.device)
     return Choice(constants[rows, place], weights[rows, place], index, errors[rows, place])
+
+
+def _no_chance(rest: Tensor, place: Tensor) -> Tensor:
+    """Whether fits err less than a constant by over two standard errors, bool ``(B,)``.
+
+    With d what a fit adds to the constant and r its error, the gain d² + 2dr is by chance what 2dr
+    is. Two rows that follow each other count as one: they may be complements, which tell the same.
+
+    Args:
+        rest: values less predictions, ``(B, rows, count + 1)``, of the constant first.
+        place: which of the fits, ``(B,)``.
+    """
+    constant, own = rest[..., 0], rest.take_along_dim(place[:, None, None], -1).squeeze(-1)
+    chance = 2 * (constant - own) * own
+    pairs = F.pad(chance, (0, chance.shape[-1] % 2)).unflatten(-1, (-1, 2)).sum(-1)
+    gain = (constant.square() - own.square()).sum(-1)
+    return gain > _SURE * pairs.square().sum(-1).sqrt()
 
 
 def times(matrix: Tensor, vector: Tensor) -> Tensor:
@@ -73,63 +95,83 @@ def times(matrix: Tensor, vector: Tensor) -> Tensor:
 
 
 def _fits(columns: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Constants ``(B, count + 1)`` and weights of the fits on count … 0 columns, and which."""
+    """Constants ``(B, count + 1)`` and weights of the fits on 0 … count columns, and which.
+
+    With the columns in an order, the factor of their first k is the beginning of that of all
+    (G = LLᵀ), so that the weights on them are sums of the first k columns of L⁻ᵀ.
+    """
     means, mean = columns.mean(-2), values.mean(-1, keepdim=True)
     centred = columns - means.unsqueeze(-2)
     gram = centred.transpose(-1, -2) @ centred
     right = times(centred.transpose(-1, -2), values - mean)
-    more = min(_MORE * count, columns.shape[-1])
-    index = _forward(gram, right, more)
-    rows = gram.gather(-2, index.unsqueeze(-1).expand(-1, -1, gram.shape[-1]))
-    own = rows.gather(-1, index.unsqueeze(-2).expand(-1, more, -1))
-    weights = _backward(own, right.gather(-1, index))[:, more - count :]
+    most = max(count, columns.shape[-2] // 2)  # as many as rows would leave none to be missed
+    rest = (values - mean).square().sum(-1, keepdim=True)
+    index, new = _forward(gram, right, rest, min(_MORE * count, most, columns.shape[-1]))
+    own, pull = _among(gram, index), right.gather(-1, index) * new
+    one = torch.eye(index.shape[-1], dtype=own.dtype, device=own.device)
+    own = torch.where(new.unsqueeze(-1) & new.unsqueeze(-2), own, one)
+    order = _backward(own, pull)[:, :count]
+    index, own, pull = index.gather(-1, order), _among(own, order), pull.gather(-1, order)
+    factor = torch.linalg.cholesky(own)
+    inverse = torch.linalg.solve_triangular(factor, one[:count, :count], upper=False)
+    parts = inverse * times(inverse, pull).unsqueeze(-1)
+    weights = F.pad(parts.cumsum(-2), (0, 0, 1, 0))
     return mean - times(weights, means.gather(-1, index)), weights, index
 
 
-def _forward(gram: Tensor, right: Tensor, count: int) -> Tensor:
+def _among(gram: Tensor, index: Tensor) -> Tensor:
+    """The products of some of the columns, by index ``(B, k)``: ``(B, k, k)``."""
+    rows = gram.gather(-2, index.unsqueeze(-1).expand(-1, -1, gram.shape[-1]))
+    return rows.gather(-1, index.unsqueeze(-2).expand(-1, index.shape[-1], -1))
+
+
+def _forward(gram: Tensor, right: Tensor, total: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Columns chosen one by one, each for what it explains beside those before, ``(B, count)``.
 
-    Orthogonal least squares (Chen, Billings & Luo 1989): what is chosen is taken out of the values
-    and of all other columns.
+    And whether those before had left anything of it, and of the values to explain. Orthogonal least
+    squares (Chen, Billings & Luo 1989): what is chosen is taken out of the values and of all other
+    columns.
 
     Args:
         gram: products of the centred columns, ``(B, K, K)``.
         right: their products with the values, ``(B, K)``.
+        total: that of the centred values with themselves, ``(B, 1)``.
         count: how many, K at most.
     """
     rest, inner = gram.clone(), right.clone()
     least = _GONE * gram.diagonal(dim1=-2, dim2=-1)
     chosen = torch.zeros_like(least, dtype=torch.bool)
-    order = []
+    order, new = [], []
     for _ in range(count):
         norms = rest.diagonal(dim1=-2, dim2=-1)
         gain = (inner.square() / norms).masked_fill(norms <= least, -1)
-        best = gain.masked_fill(chosen, -2).argmax(-1, keepdim=True)
+        gain, best = gain.masked_fill(chosen, -2).max(-1, keepdim=True)
         chosen = chosen.scatter(-1, best, True)
         order.append(best)
-        left = norms.gather(-1, best)
-        length = left.sqrt().masked_fill(left <= least.gather(-1, best), torch.inf)  # nothing left
+        new.append(gain > _EXACT * total)
+        length = norms.gather(-1, best).sqrt().masked_fill(~new[-1], torch.inf)
         one = rest.gather(-2, best.unsqueeze(-1).expand(-1, -1, rest.shape[-1])).squeeze(-2)
         one = one / length
         inner = inner - inner.gather(-1, best) / length * one
         rest = torch.baddbmm(rest, one.unsqueeze(-1), one.unsqueeze(-2), alpha=-1)
-    return torch.cat(order, -1)
+    return torch.cat(order, -1), torch.cat(new, -1)
 
 
 def _backward(gram: Tensor, right: Tensor) -> Tensor:
-    """Least squares on ever fewer of k columns, the least useful one going first.
+    """k independent columns in an order, ``(B, k)``: from all down, the least useful ones last.
 
-    Weights ``(B, k + 1, k)`` after 0 … k removals. Removing j costs w_j² / (G⁻¹)_jj (formula sheet,
-    C3).
+    Removing j costs w_j² / (G⁻¹)_jj; what is left of G⁻¹ and w is that of the others.
     """
-    kept = torch.ones_like(right, dtype=torch.bool)
-    weights = []
-    for _ in range(right.shape[-1] + 1):
-        both = kept.unsqueeze(-1) & kept.unsqueeze(-2)
-        inverse = torch.linalg.pinv(gram * both, hermitian=True, rtol=1e-12)
-        solved = times(inverse, right * kept) * kept
-        weights.append(solved)
-        cost = solved.square() / inverse.diagonal(dim1=-2, dim2=-1)
-        cost = cost.nan_to_num(0).masked_fill(~kept, torch.inf)
-        kept = kept.scatter(-1, cost.argmin(-1, keepdim=True), False)
-    return torch.stack(weights, 1)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+    weights, removed = times(inverse, right), torch.zeros_like(right, dtype=torch.bool)
+    order = []
+    for _ in range(right.shape[-1]):
+        cost = weights.square() / inverse.diagonal(dim1=-2, dim2=-1)
+        least = cost.masked_fill(removed, torch.inf).argmin(-1, keepdim=True)
+        removed = removed.scatter(-1, least, True)
+        order.append(least)
+        one = inverse.gather(-2, least.unsqueeze(-1).expand(-1, -1, inverse.shape[-1])).squeeze(-2)
+        scaled = one / one.gather(-1, least)
+        weights = weights - weights.gather(-1, least) * scaled
+        inverse = inverse - scaled.unsqueeze(-1) * one.unsqueeze(-2)
+    return torch.cat(order[::-1], -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 
 import torch
 from torch import Tensor
@@ -12,7 +13,9 @@ from interaction_train.errors import InputError
 Sets = Tensor | Sequence[Sequence[int]]
 
 
-def memberships(sets: Sets, n: int, batch: int, device: torch.device) -> Tensor:
+def memberships(
+    sets: Sets, n: int, batch: int, device: torch.device, argument: str = "sets"
+) -> Tensor:
     """Sets as membership, bool ``(k, n)`` or ``(B, k, n)``.
 
     Raises:
@@ -21,14 +24,20 @@ def memberships(sets: Sets, n: int, batch: int, device: torch.device) -> Tensor:
     """
     if isinstance(sets, Tensor):
         shape = tuple(sets.shape)
-        if sets.dtype != torch.bool or len(shape) < 2 or shape[-1:] != (n,):
-            raise InputError("sets", f"{sets.dtype} {shape}", f"bool (k, {n}) or ({batch}, k, {n})")
-        if shape[:-2] not in ((), (batch,)):
-            raise InputError("sets", f"shape {shape}", f"(k, {n}) or ({batch}, k, {n})")
+        fits = len(shape) > 1 and shape[-1] == n and shape[:-2] in ((), (batch,))
+        if sets.dtype != torch.bool or not fits:
+            expected = f"bool (k, {n}) or ({batch}, k, {n})"
+            raise InputError(argument, f"{sets.dtype} {shape}", expected)
         return sets.to(device)
+    if not isinstance(sets, Sequence):
+        raise InputError("sets", repr(sets), "a sequence of sets")
     members = torch.zeros(len(sets), n, dtype=torch.bool)
     for at, one in enumerate(sets):
-        if isinstance(one, int) or any(not 0 <= i < n for i in one) or len(set(one)) < len(one):
-            raise InputError(f"sets[{at}]", one, f"different players from 0 to {n - 1}")
-        members[at, list(one)] = True
+        try:
+            players = [index(i) for i in one]
+        except TypeError:
+            players = [n]  # none of them
+        if any(not 0 <= i < n for i in players) or len(set(players)) < len(players):
+            raise InputError(f"sets[{at}]", repr(one), f"different players from 0 to {n - 1}")
+        members[at, players] = True
     return members.to(device)

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from interaction_train.concepts.selection import Surrogate
-from interaction_train.errors import InputError, in_range
+from interaction_train.errors import InputError, whole
 from interaction_train.recovery.candidates import counted, gather, grow, rank
 from interaction_train.recovery.model import WalshModel, r_squared
 from interaction_train.recovery.selection import NEARLY, choose, times
 
 EXPLAINED = 0.5
 NOT_EXPLAINED = "this game is not explained by a few interactions"
+MOST = 1000  # sets
+_ORDERS = 5  # of a set, where nothing else is said
 _WIDTH = 4  # sets kept of an order, per set wanted
 _LEAST_WIDTH = 64
 _COLUMNS = 512  # at least, of which the least squares fit chooses
@@ -42,8 +44,8 @@ class Recovered:
     Attributes:
         surrogate: the sets, ANDs and ORs, in the order of |value|. Its ``r2`` and ``max_error`` are
             those over the fresh rows of the fit.
-        r2: ``(B,)``, R² over rows that no choice has seen; over the fit's where it has no fresh
-            rows, as when these are all coalitions.
+        r2: ``(B,)``, R² over rows that no choice has seen; over those of the fit where there are no
+            fresh ones, as after a fit to all coalitions.
         explained: bool ``(B,)``, R² of .5 or more.
         fresh: number of fresh rows, 0 where there are none.
     """
@@ -96,7 +98,7 @@ class Recovered:
         return "\n".join(lines)
 
 
-def strongest(model: WalshModel, count: int, max_order: int = 5) -> Recovered:
+def strongest(model: WalshModel, count: int, max_order: int | None = None) -> Recovered:
     """The strongest ANDs and ORs of players, refitted to the values; at most ``count`` of them.
 
     Sets grow by one player at a time (:func:`~interaction_train.recovery.candidates.grow`), with no
@@ -109,14 +111,17 @@ def strongest(model: WalshModel, count: int, max_order: int = 5) -> Recovered:
 
     Args:
         model: a fit, with fresh rows for an honest R².
-        count: sets at most, 1 or more.
-        max_order: players of a set at most, 1 to n.
+        count: sets at most, 1 to 1000. Memory goes with its square, time with its cube; hundreds
+            take a minute.
+        max_order: players of a set at most, 1 to n; default: 5, or n where that is less.
 
     Raises:
         InputError: arguments out of range.
     """
-    in_range("count", count, 1, 10**4)
-    in_range("max_order", max_order, 1, model.n)
+    count = whole("count", count, 1, MOST)
+    if max_order is None:
+        max_order = min(_ORDERS, model.n)
+    max_order = whole("max_order", max_order, 1, model.n)
     with torch.no_grad():
         found = _recovered(model, count, max_order)
     if not bool(found.explained.all()):
@@ -133,7 +138,8 @@ def _recovered(model: WalshModel, count: int, max_order: int) -> Recovered:
     values = model.values.detach()
     width = max(_LEAST_WIDTH, _WIDTH * count)
     members, is_or = rank(model, grow(model, width, max_order), max(_COLUMNS, 2 * width))
-    columns, count = counted(members, is_or, model.coalitions), min(count, members.shape[1])
+    columns = counted(members, is_or, model.coalitions)
+    count = min(count, members.shape[1], values.shape[1] // 2)
     ands = choose(columns, values, ~is_or, count)
     both = choose(columns, values, torch.ones_like(is_or), count)
     simpler = ands.error <= both.error + NEARLY * values.var(-1, correction=0)

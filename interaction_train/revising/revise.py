@@ -51,8 +51,8 @@ def revise_image(
     Of the originals the ``strengthen`` sets of two or more players with the largest ‖I(S)‖₂ in the
     layer's output are called prototypical, the ``weaken`` weakest are not, and these stay fixed
     while Adam minimises Σ_weakened ‖I(S)‖₂ − weight · Σ_strengthened ‖I(S)‖₂. Every step takes 2^n
-    masked images of each image, there and back. An image without interaction in the layer stays as
-    it is, with a warning.
+    masked images of each image, forward and backward. An image without interaction in
+    the layer stays as it is, with a warning.
 
     Args:
         model: the network, of pixels in [0, 1].

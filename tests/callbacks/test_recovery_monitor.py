@@ -228,6 +228,8 @@ def test_a_network_of_torchvision_from_the_command_line(tmp_path, capsys):
     [
         ({"n_samples": 0}, "n_samples: got 0"),
         ({"count": 0}, "count: got 0"),
+        ({"count": 1001}, "count: got 1001"),
+        ({"budget": 64.5}, "budget: got 64.5"),
         ({"shown": -1}, "shown: got -1"),
         ({"max_order": 17}, "max_order: got 17"),
         ({"payoff": "all"}, "payoff: got 'all'"),

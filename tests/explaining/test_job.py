@@ -85,7 +85,7 @@ def test_every_figure_is_written_as_png_and_svg(tmp_path):
     assert others == {*TABLES, *OF_CONCEPTS}
 
 
-def test_a_sample_of_coalitions_gives_no_concepts(tmp_path, capsys):
+def test_a_sample_of_coalitions(tmp_path, capsys):
     path = write_digit(tmp_path / "a.png")
     job(path, tmp_path, players="grid:3x3")
     assert (tmp_path / "a" / "concepts.csv").exists()
@@ -94,12 +94,19 @@ def test_a_sample_of_coalitions_gives_no_concepts(tmp_path, capsys):
     direct = it.explain(network(), x, players="grid:3x3", budget=400, seed=4)
     assert not found.exact
     there = {path.name for path in (tmp_path / "a").iterdir()}
-    assert there == {*TABLES, *(f"{n}.{k}" for n in FIGURES[:-1] for k in ("png", "svg"))}
+    figures = {f"{n}.{k}" for n in FIGURES[:-1] for k in ("png", "svg")}
+    assert there == {*TABLES, *figures, "concepts.csv"}
     pairs = pd.read_csv(tmp_path / "a" / "pairs.csv")
     rows, columns = torch.triu_indices(9, 9, 1)
     for column, expected in (("value", direct.pairs), ("stderr", direct.pairs_stderr)):
         assert pairs[column].tolist() == pytest.approx(expected[0, rows, columns].tolist())
-    assert "No concepts: they need all 2^9 coalitions" in capsys.readouterr().out
+    recovered = direct.strongest()
+    concepts = pd.read_csv(tmp_path / "a" / "concepts.csv")
+    expected = recovered.interactions(names=direct.names)
+    assert concepts["value"].tolist() == pytest.approx([one.value for one in expected])
+    assert concepts["players"].tolist() == [" & ".join(one.players) for one in expected]
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"Found among all sets of players: {recovered.quality()}." in told
 
 
 def test_a_budget_too_small_for_orders_leaves_the_spectrum_out(tmp_path, capsys):

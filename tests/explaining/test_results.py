@@ -219,3 +219,57 @@ def test_the_graph_of_two_players():
     assert graph.r2 == pytest.approx(1)
     with pytest.raises(InputError, match="count: got 0"):
         found.graph(count=0)
+
+
+class TestStrongest:
+    """The few interactions of many players, where not all coalitions can be had."""
+
+    @staticmethod
+    def network(x):
+        """Logits 2 x3 x7 + x11 and 0, of 24 columns."""
+        z = 2 * x[:, 3] * x[:, 7] + x[:, 11]
+        return torch.stack([z, torch.zeros_like(z)], 1)
+
+    def explanation(self, budget=900, network=network):
+        x = torch.ones(2, 24, dtype=torch.float64)
+        x[1, 11] = -1
+        return explain(network, x, 0, "features", baseline=0.0, payoff="logit", budget=budget)
+
+    def test_known_interactions(self):
+        explanation = self.explanation()
+        before = explanation.evaluations
+        found = explanation.strongest()
+        assert explanation.evaluations == before + 900
+        assert found.fresh == 100
+        assert found.r2.tolist() == pytest.approx([1, 1], abs=1e-9)
+        for sample, sign in ((0, 1), (1, -1)):
+            told = found.interactions(sample, explanation.names)
+            assert [str(one) for one in told] == ["x3 AND x7", "x11"]
+            assert [one.value for one in told] == pytest.approx([2, sign])
+        assert explanation.strongest(1).surrogate.count.tolist() == [1, 1]
+        assert explanation.evaluations == before + 900
+
+    def test_large_budgets_do_not_cost_more(self):
+        explanation = self.explanation(4000)
+        before = explanation.evaluations
+        explanation.strongest()
+        assert explanation.evaluations == before + 2048
+
+    def test_a_game_that_few_do_not_explain(self):
+        def parity(x):
+            z = (1 - 2 * x).prod(1)
+            return torch.stack([z, torch.zeros_like(z)], 1)
+
+        explanation = self.explanation(network=parity)
+        with pytest.warns(UserWarning, match="not explained by a few interactions"):
+            found = explanation.strongest()
+        assert not found.explained.any()
+        assert "not explained by a few" in found.summary(explanation.names)
+
+    def test_refused(self):
+        with pytest.raises(InputError, match="explanation: got an exact one"):
+            exact().strongest()
+        explanation = self.explanation()
+        explanation.sampler.budget = 50
+        with pytest.raises(InputError, match="at least 54 evaluations, for interactions of 24"):
+            explanation.strongest()

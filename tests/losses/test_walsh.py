@@ -33,7 +33,7 @@ def test_all_coalitions_give_the_exact_variance_of_every_order():
     truth = exact(model, x, y)
     term = penalty(1)
     close = {"rtol": 1e-5, "atol": 1e-12}
-    torch.testing.assert_close(term.variances(model, x, y, ForwardRecord(), 0), truth, **close)
+    torch.testing.assert_close(term.variances(model, x, y, ForwardRecord(), 0)[0], truth, **close)
     value = penalty([2, 4])(model, x, y).detach()
     torch.testing.assert_close(value, truth[:, [1, 3]].sum(1).mean().float(), **close)
     assert torch.equal(penalty([2, 4], "encourage")(model, x, y), -value)
@@ -89,12 +89,32 @@ def test_an_additive_network_has_no_pairs():
     assert penalty(1)(model, x, y % 2).item() > 1e-6
 
 
+def test_rounding_has_no_share_and_no_gradient():
+    class Constant(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = nn.Parameter(torch.tensor([1.3, 0.7]))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.bias + 0 * x.flatten(1).sum(-1, keepdim=True)
+
+    model, (x, y) = Constant(), images(2, N, torch.float32)
+    value = penalty(2, form="share")(model, x, y % 2)
+    value.backward()
+    assert value.item() == 0
+    assert not model.bias.grad.any()
+
+
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
         ({"orders": 0}, "orders"),
         ({"orders": []}, "orders"),
         ({"orders": [2, 2]}, "orders"),
+        ({"orders": 1.5}, "orders"),
+        ({"orders": "2"}, "orders"),
+        ({"noise": float("inf")}, "noise"),
+        ({"rho": "loo"}, "rho"),
         ({"mode": "less"}, "mode"),
         ({"rho": 1.0}, "rho"),
         ({"noise": 0.0}, "noise"),

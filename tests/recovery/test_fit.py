@@ -119,7 +119,7 @@ def test_the_curve_is_of_nested_rows():
     assert torch.equal(curve[:, 0], first.r2_holdout)
     assert torch.equal(curve[:, 2], model.r2_holdout)
     assert curve[0, 0] < curve[0, 1] < curve[0, 2]
-    for budgets in ([79], [401]):
+    for budgets in ([79], [401], [], 100, [100.5]):
         with pytest.raises(InputError, match="budgets"):
             budget_curve(model, budgets)
     with pytest.raises(InputError, match="fresh"):
@@ -152,7 +152,14 @@ def infinite(x):
         (pair, {"rho": 1.0}, "rho"),
         (pair, {"rho": 0.0}, "rho"),
         (pair, {"rho": "best"}, "rho"),
+        (pair, {"rho": None}, "rho"),
         (pair, {"fresh": -1}, "fresh"),
+        (pair, {"fresh": 1.5}, "fresh"),
+        (pair, {"budget": 100.5}, "budget"),
+        (pair, {"budget": "100"}, "budget"),
+        (pair, {"players": 2.5}, "players"),
+        (lambda x: pair(x) * 1j, {}, "values"),
+        (lambda x: pair(x)[None, :][:0], {}, "values"),
         (3, {}, "game"),
         (constant, {}, "sample 1"),
         (infinite, {}, "sample 1"),

@@ -166,6 +166,12 @@ def test_samples_are_fitted_as_if_alone():
         close(one.pairs()[at], alone.pairs()[0], 1e-9)
 
 
+def test_the_spectrum_of_rounding_is_none():
+    """The rows' complements cancel the odd orders, and a ρ so small leaves no others."""
+    model = fit_walsh(lambda x: (1 - 2 * (x.sum(-1) % 2)).double(), 200, players=10, rho=1e-6)
+    assert model.spectrum().isnan().all()
+
+
 def test_sets_may_differ_between_samples():
     model = few()
     sets = torch.stack([all_coalitions(10)[5:8], all_coalitions(10)[100:103]])
@@ -178,6 +184,9 @@ def test_sets_may_differ_between_samples():
 @pytest.mark.parametrize(
     ("sets", "named"),
     [
+        (3, "sets"),
+        ([["a"]], r"sets\[0\]"),
+        ([[1], [0.5]], r"sets\[1\]"),
         ([[0, 10]], r"sets\[0\]"),
         ([[0], [-1, 2]], r"sets\[1\]"),
         ([[3, 3]], r"sets\[0\]"),

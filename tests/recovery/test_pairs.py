@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from interaction_train.recovery.kernel import signs, walsh_kernel
-from interaction_train.recovery.pairs import eigen, kernel_blocks, solve
+from interaction_train.indices import all_coalitions
+from interaction_train.recovery.kernel import log_prior, signs, walsh_kernel
+from interaction_train.recovery.pairs import from_blocks, solve
 from interaction_train.recovery.players import likelihood_slope
+from interaction_train.recovery.readings import order_scale, order_variances
 
 
 def rows(kind: str) -> torch.Tensor:
@@ -20,13 +22,15 @@ def numbers(*shape: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", ["pairs", "others"])
-def test_eigenvectors(kind):
-    z, rho = rows(kind), 0.1 + 0.3 * numbers(9)
-    assert len(kernel_blocks(z, rho)) == (2 if kind == "pairs" else 1)
-    values, vectors = eigen(z, rho)
-    kernel = walsh_kernel(z, z, rho)
-    torch.testing.assert_close(vectors * values @ vectors.T, kernel, rtol=0, atol=1e-12)
-    torch.testing.assert_close(vectors.T @ vectors, torch.eye(14).double(), rtol=0, atol=1e-12)
+def test_variances_of_orders(kind):
+    """Against all coefficients, one by one."""
+    z, rho, alpha = rows(kind), 0.1 + 0.3 * numbers(9), numbers(2, 14)
+    sets = all_coalitions(9)
+    characters = 1 - 2 * ((z < 0).double() @ sets.double().T % 2)
+    squares = (log_prior(sets, rho).exp() * (alpha @ characters)).square()
+    expected = [squares[:, sets.sum(-1) == order].sum(-1) for order in range(10)]
+    found = order_variances(z, alpha, rho, 9) * order_scale(rho)
+    torch.testing.assert_close(found, torch.stack(expected, -1))
 
 
 @pytest.mark.parametrize("kind", ["pairs", "others"])
@@ -34,7 +38,9 @@ def test_fit_with_a_free_mean(kind):
     """(K + σ² I) α + mean = y with Σα = 0, of three samples."""
     z, rho, noise = rows(kind), 0.1 + 0.3 * numbers(3, 9), 0.1 + numbers(3)
     y = numbers(3, 14)
-    alpha, mean = solve(z, y, rho, noise)
+    alpha, mean, weights = solve(z, y.unsqueeze(1), rho, noise)
+    alpha, mean = from_blocks(alpha).squeeze(1), mean.squeeze(1)
+    assert weights.shape[1] == (2 if kind == "pairs" else 1)
     kernel = walsh_kernel(z, z, rho)
     fitted = (kernel @ alpha.unsqueeze(-1)).squeeze(-1) + noise.unsqueeze(-1) * alpha
     torch.testing.assert_close(fitted + mean.unsqueeze(-1), y, rtol=0, atol=1e-12)

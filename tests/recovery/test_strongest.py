@@ -131,7 +131,35 @@ def test_a_game_that_few_interactions_do_not_explain_says_so():
         recovered.summary(names[:3])
 
 
-@pytest.mark.parametrize(("count", "max_order"), [(0, 2), (3, 0), (3, 21)])
+@pytest.mark.parametrize("n", [12, 100])
+def test_a_game_of_no_interactions_has_none(n):
+    """No few columns that happen to fit, and rounding is no spectrum."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.rand(400, n, generator=generator) < 0.5
+    rows = torch.stack([rows, ~rows], 1).flatten(0, 1)
+    parity = (1 - 2 * (rows[:, :12].sum(-1) % 2)).double()
+    values = torch.stack([parity, torch.randn(800, generator=generator).double()])
+    model = fit_rows(rows[:400], values[:, :400], fresh=(rows[400:], values[:, 400:]))
+    with pytest.warns(UserWarning, match="samples 0, 1"):
+        recovered = strongest(model, 12)
+    assert recovered.surrogate.count.tolist() == [0, 0]
+    assert (recovered.r2.abs() < 0.05).all()
+
+
+def test_many_sets_are_chosen_of_dependent_ones():
+    game = Known(40, {(0,): 1.0, (1, 2): -2.0, (3, 4, 5): 3.0})
+    recovered = strongest(fit_walsh(game, 200, players=40, rho="learned"), 100)
+    assert found(recovered.surrogate).keys() == {(players, False) for players in game.ands}
+
+
+def test_two_players_make_no_set_of_five():
+    recovered = strongest(fit_walsh(Known(2, {(0, 1): 1.0}), 4, players=2), 3)
+    assert found(recovered.surrogate) == pytest.approx({((0, 1), False): 1})
+
+
+@pytest.mark.parametrize(
+    ("count", "max_order"), [(0, 2), (3, 0), (3, 21), (1001, 2), (1.5, 2), ("3", 2), (3, 2.5)]
+)
 def test_arguments_out_of_range_are_refused(count, max_order):
     model = fit_walsh(random_game(0, 20), 60, players=20)
     with pytest.raises(InputError):
