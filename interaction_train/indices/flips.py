@@ -118,6 +118,13 @@ def _ranges(counts: Tensor, copies: int) -> Iterator[tuple[int, int]]:
         start, before = stop, rows[stop - 1]
 
 
+def _everyone(members: Tensor, n: int) -> Tensor:
+    """All players, those of the block first: ``(B, blocks, p)`` → ``(B, blocks, n)``."""
+    place = torch.arange(members.shape[-1], device=members.device).expand_as(members)
+    last = torch.full((*members.shape[:2], n), n, device=members.device)
+    return last.scatter_(-1, members, place).argsort(dim=-1, stable=True)
+
+
 class _Slice:
     """The T's of one range and what is evaluated for them, for all samples and blocks."""
 
@@ -175,7 +182,10 @@ class _Slice:
         else:
             (held,) = there(plan.held[start:stop])
             info = torch.iinfo(torch.int64)
-            keys.scatter_(-1, self.players, torch.where(held, info.min, info.max).expand_as(order))
+            fixed = self.players
+            if plan.exact:
+                fixed = _everyone(members, n).unsqueeze(2).expand_as(keys)
+            keys.scatter_(-1, fixed, torch.where(held, info.min, info.max).expand_as(fixed))
             self.contexts = coalitions.uniform(keys, plan.size or 0)
         first, second = self._at_ends(self.contexts.gather(-1, self.players), ends)
         self.sign = 1 - 2 * wide(first ^ second)

@@ -127,10 +127,10 @@ def interaction_maps(
     """Maps of several orders, from the same pairs.
 
     An order is exact where all partners are taken and ``contexts`` reach for all C(n−2, m) contexts
-    of a pair (up to 16 players), or it is the first or last one, which have one context. Otherwise
-    contexts are drawn as :func:`~interaction_train.indices.sampled_pairs.sample_multi_order` draws
-    them; with few contexts some pairs meet none, and a player is NaN if all of its pairs do. Memory
-    is flat in the number of contexts.
+    of a pair, as for the one of the first and last order. Otherwise contexts are those of
+    :func:`~interaction_train.indices.sampled_pairs.sample_multi_order`; with few contexts some
+    pairs meet none, and a player is NaN if all of its pairs do. Memory is flat in the number of
+    contexts.
 
     Args:
         game: of B samples; payoffs are one number, which is finite.
@@ -162,7 +162,7 @@ def interaction_maps(
         )
         found |= {m: (upper[:, k], lower[:, k]) for k, m in enumerate(drawn)}
     upper, lower = (torch.stack([found[m][k] for m in wanted], 1) for k in (0, 1))
-    exact = tuple(m in listed or (everybody and m in (0, n - 2)) for m in wanted)
+    exact = tuple(everybody and math.comb(n - 2, m) <= contexts for m in wanted)
     return InteractionMaps(wanted, upper, lower, exact, choice.count(n))
 
 

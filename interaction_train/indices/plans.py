@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -27,9 +28,11 @@ class Plan:
     """Which evaluations an order needs, as known on the host; of G coalitions T."""
 
     size: int | None  # |T|; None for random ones
-    held: Tensor | None  # bool (G, p): the places of the block that each T holds; None: any
+    # bool (G, p): the places of the block that each T holds; (G, n) where exact: then all others,
+    # by number; None: any.
+    held: Tensor | None
     touched: int | None  # how many players of a wanted pair T holds; None for any number
-    parts: tuple[int, ...]  # the number of T's in each independent part; one T for an end order
+    parts: tuple[int, ...]  # the number of T's in each independent part; one part if exact
     edges: Tensor  # the pairs of the block, int64 (E, 2)
     p: int  # places in the block
     chance: float = 1.0  # the probability that a T serves a given pair
@@ -43,6 +46,7 @@ class Plan:
 
     @property
     def exact(self) -> bool:
+        """Every pair meets each of its contexts once: nothing is drawn."""
         return len(self.parts) == 1
 
     @cached_property
@@ -83,18 +87,20 @@ def order_plan(n: int, order: int, blocks: PairBlocks, contexts: int, draws: Dra
 
     ``contexts`` are those per pair, in the mean; of ``draws`` the content does not count.
 
+    All T's, once each, where ``contexts`` reach for the C(n−2, m) of a pair, as they do for the one
+    of an end order: draws would cost about as much, meet some twice and have an error.
+
     Raises:
-        InputError: some pairs of blocks alone, at an order that is no end order.
+        InputError: some pairs of blocks alone, at an order whose contexts are drawn.
     """
     p, edges = blocks.members.shape[-1], blocks.edges
-    if order in (0, n - 2):
-        held = torch.full((1, p), order > 0)
-        return Plan(order and n, held, 2 if order else 0, (1,), edges, p)
+    if contexts >= math.comb(n - 2, order):
+        return _listed(n, order, edges, p)
     if p == 2:  # there is nothing to share in a single pair
         held = torch.zeros(contexts, p, dtype=torch.bool)
         return Plan(order, held, 0, _parts(contexts, contexts), edges, p)
     if len(edges) < p * (p - 1) // 2:  # places are drawn anew for every T
-        expected = "all of them, or blocks of two, between the end orders"
+        expected = "all of them, or blocks of two, where contexts are drawn"
         raise InputError("pairs", f"{len(edges)} pairs of blocks of {p}", expected)
     pairs = tuple(map(tuple, edges.tolist()))
     return _cheapest(n, order, pairs, p, contexts, replace(draws, content=_HOST))
@@ -110,6 +116,16 @@ def _parts(count: int, contexts: int) -> tuple[int, ...]:
     """``count`` T's in parts, as equal as can be."""
     number = min(contexts, _PARTS)
     return tuple(count // number + (k < count % number) for k in range(number))
+
+
+def _listed(n: int, order: int, edges: Tensor, p: int) -> Plan:
+    """All T's of the size at which they are fewest."""
+    touched = 0 if 2 * (order + 1) <= n else 2
+    size = order + touched
+    members = torch.tensor(list(combinations(range(n), size)), dtype=torch.int64)
+    held = torch.zeros(len(members), n, dtype=torch.bool).scatter_(1, members, True)
+    chance = math.comb(n - 2, order) / len(members)
+    return Plan(size, held, touched, (len(members),), edges, p, chance)
 
 
 @lru_cache(maxsize=256)

@@ -31,19 +31,18 @@ class PairEstimates:
         value: ``(B, M, P)``, unbiased estimates: means of Δ over a pair's contexts. NaN where a
             pair met no context or was not looked at
             (:meth:`~interaction_train.sampling.pairs.PairSampler.at_ends`).
-        stderr: ``(B, M, P)``, standard errors of ``value``; 0 for the end orders, which have one
-            context and are exact; NaN for a single context of another order.
-        count: ``(B, M, P)``, contexts of each pair.
+        stderr: ``(B, M, P)``, standard errors of ``value``; 0 for orders that are exact; NaN for a
+            single context of another order.
+        count: ``(B, M, P)``, contexts of each pair; C(n−2, m) for exact orders.
         part_sum: ``(F, B, M, P)``, sums of Δ over F independent parts of the contexts, 8 at most;
-            for end orders the exact value in each.
-        part_count: ``(F, B, M, P)``, contexts in each part; 1 for end orders.
+            for exact orders the value in each.
+        part_count: ``(F, B, M, P)``, contexts in each part; 1 for exact orders.
         size: ``(B, M, P)``, means of |Δ| over contexts.
         contexts: ``(B, M)``, mean number of contexts of the pairs that were looked at.
         mean: ``(B, M)``, the mean interaction over pairs.
         mean_stderr: ``(B, M)``, its standard error given the pairs, from the spread between
-            coalitions, which differences share. Where these are few it is right in the mean square,
-            and small together with the error: ±2 hold the truth of all pairs of nine players at
-            order 1 with 10 contexts in 89 % of draws.
+            coalitions, which differences share; 0 for exact orders. Of less than about 10
+            coalitions ±2 of it hold the truth too seldom.
         evaluations: coalitions evaluated per sample.
         differences: differences of a wanted order and pair per sample.
     """
@@ -117,9 +116,10 @@ def sample_multi_order(
     """Multi-order interactions I^(m)(i,j), the mean of Δv(i,j,S) over |S| = m (survey, Eq. 11).
 
     Contexts are uniform over those of exactly m players; a sample's draws depend on its content and
-    ``seed`` alone. Pairs of a block share evaluations
-    (:mod:`~interaction_train.indices.flips`); the two end orders, which have one context each, are
-    evaluated once, where the choice of pairs says so for more pairs. Memory is flat in them.
+    ``seed`` alone. An order is exact where ``contexts`` reach for all C(n−2, m) of a pair: each is
+    evaluated once. So are the two end orders, which have one context each, where the choice of
+    pairs says so for more pairs. Pairs of a block share evaluations
+    (:mod:`~interaction_train.indices.flips`). Memory is flat in them.
 
     Args:
         game: the game of B samples, whose payoffs are one number, which is finite.

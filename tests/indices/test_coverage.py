@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import interaction_train as it
+from interaction_train.indices.readings import product, split_sign
 
 SEEDS, CONTEXTS = 100, 10
 
@@ -84,16 +85,23 @@ def test_pairs(choice, order):
     assert 0.9 <= covered(errors, found.mean_stderr[:, 0]) <= 0.98
 
 
-def test_few_coalitions():
-    """Errors of the right size; as they go together with the estimate, ±2 of them hold less."""
-    played = game(Mixed(), 800)
-    truth = it.multi_order_interactions(it.exact_values(game(Mixed(), 1)))[0, 1]
-    found = it.sample_multi_order(played, it.AllPairs(), CONTEXTS, orders=[1])
-    errors = found.mean[:, 0] - exact_pairs(truth, found.pairs).mean(-1)
-    stderr = found.mean_stderr[:, 0]
-    assert 0.9 < float(errors.std() / stderr.square().mean().sqrt()) < 1.1
-    assert abs(float(errors.mean() / errors.std())) < 4 / 800**0.5
-    assert 0.86 < covered(errors, stderr) < 0.93  # as the docstring says
+@pytest.mark.parametrize("choice", SAMPLERS)
+def test_few_contexts_are_all_taken(choice):
+    """No error, where all of a pair's contexts are no more than would be drawn."""
+    truth = it.multi_order_interactions(it.exact_values(game(Mixed(), 1)))[0]
+    orders = [6, 2, 1]  # of 7, 21 and 7 contexts
+    found = it.sample_multi_order(game(Mixed(), 20), SAMPLERS[choice], CONTEXTS, orders=orders)
+    exact = torch.stack([exact_pairs(truth[m], found.pairs) for m in orders], 1)
+    assert (found.mean_stderr == 0).tolist() == [[True, False, True]] * 20
+    for k in (0, 2):
+        assert (found.count[:, k] == 7).all()
+        assert (found.stderr[:, k] == 0).all()
+        for value in (found.value, found.part_sum[0], found.part_sum[-1]):
+            torch.testing.assert_close(value[:, k], exact[:, k], rtol=0, atol=1e-10)
+        torch.testing.assert_close(found.mean[:, k], exact[:, k].mean(-1), rtol=0, atol=1e-10)
+        lower, square = split_sign(found)[:, k], product(found)[:, k]
+        torch.testing.assert_close(lower, exact[:, k].abs(), rtol=0, atol=1e-10)
+        torch.testing.assert_close(square, exact[:, k].square(), rtol=0, atol=1e-10)
 
 
 def test_samples_are_independent_where_pairs_are_given():
