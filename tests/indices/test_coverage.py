@@ -133,10 +133,13 @@ def test_curve_and_sets():
     played = game(Mixed(), 400)
     values = it.exact_values(game(Mixed(), 1))
     curve = it.sample_order_curve(played, CONTEXTS)
-    exact = it.order_curve(values)[0]
-    inner = slice(2, -2)
-    errors = (curve.curve - exact)[:, inner]
-    assert 0.9 <= covered(errors, curve.curve_stderr[:, inner]) <= 0.98
+    exact, drawn = it.order_curve(values)[0], slice(1, -1)
+    errors = (curve.curve - exact)[:, drawn]
+    assert 0.9 <= covered(errors, curve.curve_stderr[:, drawn]) <= 0.98
+    assert 0.9 <= covered(curve.orders - exact.diff(n=2), curve.orders_stderr) <= 0.98
+    shapley = it.sample_shapley_values(played, CONTEXTS)
+    errors = (shapley.value - it.shapley_values(values)[0])[:, :8]  # the ninth has no worth
+    assert 0.9 <= covered(errors, shapley.stderr[:, :8]) <= 0.98
     found = it.sample_multivariate(played, [0, 2, 5], CONTEXTS)
     truth = it.multivariate_interaction(values, [0, 2, 5])[0]
     assert 0.9 <= covered(found.value - truth, found.stderr) <= 0.98
