@@ -250,7 +250,7 @@ def test_plots(kind):
     [
         ({"contexts": 0}, "contexts: got 0"),
         ({"contexts": 2.5}, "contexts: got 2.5, expected a whole number"),
-        ({"contexts": "8"}, "contexts: got '8', expected a number"),
+        ({"contexts": "8"}, "contexts: got '8', expected a whole number"),
         ({"ratios": [0.5, 0.5]}, "ratios: got"),
         ({"ratios": [0, 2]}, "ratios: got"),
         ({"ratios": []}, "ratios: got"),
