@@ -23,7 +23,8 @@ class BetweenBlocks:
 
     Attributes:
         value: ``(B,)``, or ``(B, P)`` for P pairs of blocks; unbiased.
-        stderr: like ``value``, standard errors over contexts.
+        stderr: like ``value``, standard errors over contexts. As these come in twos, ±2 of it hold
+            the truth too seldom where they are few: in 87 % of draws for 10 contexts.
         contexts: number of contexts of each pair.
         evaluations: coalitions evaluated per sample.
     """
