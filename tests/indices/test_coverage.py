@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import interaction_train as it
+from interaction_train.indices.blocks import block_interaction
 from interaction_train.indices.readings import product, split_sign
 
 SEEDS, CONTEXTS = 100, 10
@@ -142,6 +143,14 @@ def test_curve_and_sets():
     assert 0.9 <= covered(errors, shapley.stderr[:, :8]) <= 0.98
     found = it.sample_multivariate(played, [0, 2, 5], CONTEXTS)
     truth = it.multivariate_interaction(values, [0, 2, 5])[0]
+    assert 0.9 <= covered(found.value - truth, found.stderr) <= 0.98
+
+
+@pytest.mark.parametrize("blocks", [([0], [3]), ([1], [2]), ([0, 1], [4])])
+@pytest.mark.parametrize("contexts", [CONTEXTS, 20])
+def test_blocks(blocks, contexts):
+    found = it.sample_between(game(Mixed(), 600), *blocks, contexts)
+    truth = block_interaction(it.exact_values(game(Mixed(), 1)), *blocks)[0]
     assert 0.9 <= covered(found.value - truth, found.stderr) <= 0.98
 
 
