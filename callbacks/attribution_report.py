@@ -21,7 +21,7 @@ from interaction_train.attributions import (
     infidelity,
 )
 from interaction_train.callbacks.monitor import Monitor, Result, Split
-from interaction_train.callbacks.samples import is_fast, population, spread
+from interaction_train.callbacks.samples import few_cells, is_fast, population, spread
 from interaction_train.errors import InputError, at_least, one_of
 from interaction_train.game.absence import Baseline, input_baseline
 from interaction_train.game.masked import MaskedGame
@@ -62,7 +62,7 @@ class AttributionReport(Monitor):
     Args:
         rows: rows of the grid; with ``cols`` at most 12 cells.
         cols: columns of the grid.
-        samples: number of test images; ``fast_dev_run`` takes two.
+        samples: number of test images; ``fast_dev_run`` takes two, and at most 2 × 2 cells.
         methods: names in :data:`~interaction_train.attributions.METHODS`; default: all that need no
             further settings, but for Deep SHAP, which admits small layers only.
         baseline: of absent cells, a number, one per channel, or the file of a learned baseline;
@@ -90,7 +90,7 @@ class AttributionReport(Monitor):
     ) -> None:
         super().__init__(1, **common)
         at_least("samples", samples, 2)  # for a standard error
-        self.players = GridPlayers(rows, cols)
+        self.players = self._played = GridPlayers(rows, cols)
         if rows * cols > _MOST:
             raise InputError("rows", f"{rows} x {cols} cells", f"at most {_MOST} cells")
         if not methods:
@@ -111,7 +111,9 @@ class AttributionReport(Monitor):
     def measure(self, trainer: L.Trainer, loader: Any) -> Result:
         if not trainer.is_global_zero:
             return {}
-        places = spread(population(loader), 2 if is_fast(trainer) else self.n_samples)
+        fast = is_fast(trainer)
+        self._played = few_cells(self.players) if fast else self.players
+        places = spread(population(loader), 2 if fast else self.n_samples)
         network, (x, y) = self.network(trainer, loader), self.samples(trainer, loader, places)
         with torch.inference_mode(False), torch.enable_grad():
             found, refused = self._evaluate(network, x.clone(), y.clone())
@@ -124,7 +126,7 @@ class AttributionReport(Monitor):
             "places": places,
             "labels": y.tolist(),
             "payoff": "logit",
-            "grid": [self.players.rows, self.players.cols],
+            "grid": [self._played.rows, self._played.cols],
             "methods": {
                 name: {k: told_mean(v) for k, v in told.items()} for name, told in found.items()
             },
@@ -137,7 +139,7 @@ class AttributionReport(Monitor):
     ) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:
         """Method → its attributions and numbers ``(B, …)`` on the CPU; method → why it is out."""
         absent = input_baseline(network, self.baseline, x)
-        game = MaskedGame(network, x, absent, self.players, "logit", y, chunk_size=self.chunk_size)
+        game = MaskedGame(network, x, absent, self._played, "logit", y, chunk_size=self.chunk_size)
         effects = dividends(exact_values(game).double())
         found, refused = dict[str, dict[str, Tensor]](), dict[str, str]()
         for method in self.methods:
@@ -167,9 +169,9 @@ class AttributionReport(Monitor):
             return {}
         x, y, given = self._shown
         rows = [f"class {label}" for label in y.tolist()]
-        title = f"What {self.players} do to the label's logit: orange raises it, blue lowers it"
+        title = f"What {self._played} do to the label's logit: orange raises it, blue lowers it"
         return {
-            "attributions": cell_maps_figure(x, self.players.cells(x.shape[1:]), given, rows, title)
+            "attributions": cell_maps_figure(x, self._played.cells(x.shape[1:]), given, rows, title)
         }
 
     def table(self, result: Result) -> Table:

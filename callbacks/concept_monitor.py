@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
 from rich.table import Column, Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from interaction_train.callbacks.concept_rows import (
     concept_rows,
@@ -19,26 +17,21 @@ from interaction_train.callbacks.concept_rows import (
     from_rows,
     row_length,
 )
-from interaction_train.callbacks.monitor import Monitor, Result, Split
+from interaction_train.callbacks.grid_monitor import GridMonitor, with_error
+from interaction_train.callbacks.monitor import Result, Split
 from interaction_train.callbacks.samples import gather, is_fast, population, shard, spread
 from interaction_train.concepts.fidelity import strength_by_order
 from interaction_train.concepts.graph import ConceptGraph, concept_graph
-from interaction_train.errors import InputError, at_least, in_range, one_of
-from interaction_train.game.absence import Baseline, input_baseline
-from interaction_train.game.masked import MaskedGame
-from interaction_train.game.payoffs import PAYOFFS
-from interaction_train.game.players import GridPlayers
+from interaction_train.errors import in_range, whole
 from interaction_train.game.precision import wide
 from interaction_train.indices.exact import all_coalitions, summable
 from interaction_train.indices.means import told_mean
-from interaction_train.tracking.figures import heat_map_figure
 
-_MOST = 16  # players: 65 536 coalitions
 _TOGETHER = 16  # samples of one call; no result depends on it
 _KINDS = {"and": "AND", "or": "OR"}
 
 
-class ConceptMonitor(Monitor):
+class ConceptMonitor(GridMonitor):
     """Follows the sparse AND-OR concepts of a fixed sample, on a coarse grid of cells.
 
     Of each sample the values of all 2^(rows·cols) coalitions are decomposed
@@ -71,17 +64,14 @@ class ConceptMonitor(Monitor):
         count: how many of the strongest concepts stand for a sample.
         graphs: of how many samples concepts are drawn and printed.
         noise: bound on the error at every coalition, relative to |v(N) − v(∅)|, in [0, 1).
-        payoff: what the game reads off the logits, but for ``all``.
-        baseline: of absent cells, a number, one per channel, or the file of a learned baseline;
-            default: the mean in ``Normalize``.
-        chunk_size: rows sent through the network at once; default: the fastest, timed once.
-        common: the other arguments of :class:`~interaction_train.callbacks.monitor.Monitor`.
+        common: the other arguments of
+            :class:`~interaction_train.callbacks.grid_monitor.GridMonitor`.
 
     Raises:
         InputError: an argument out of its range, or no baseline to be found.
     """
 
-    keys_begin, stem = ("concepts",), "concepts"
+    keys_begin, stem, most_cells = ("concepts",), "concepts", 16  # 65 536 coalitions
 
     def __init__(
         self,
@@ -92,30 +82,15 @@ class ConceptMonitor(Monitor):
         count: int = 20,
         graphs: int = 2,
         noise: float = 0.04,
-        payoff: str = "log_odds",
-        baseline: Baseline | None = None,
-        chunk_size: int | None = None,
         **common: Any,
     ) -> None:
-        super().__init__(every, **common)
-        at_least("n_samples", n_samples, 1)
-        at_least("graphs", graphs, 0)
-        one_of("payoff", payoff, [name for name in PAYOFFS if name != "all"])
-        self.players, self.n = GridPlayers(rows, cols), rows * cols
-        if self.n > _MOST:
-            raise InputError("rows", f"{rows} x {cols} cells", f"at most {_MOST} cells")
-        in_range("count", count, 1, 2 << self.n)
+        super().__init__(rows, cols, n_samples, every, **common)
+        whole("graphs", graphs, 0)
+        whole("count", count, 1, 2 << self.n)
         in_range("noise", noise, 0, 1, below=True)
-        self.n_samples, self.count, self.graphs, self.noise = n_samples, count, graphs, noise
-        self.payoff, self.baseline, self.chunk_size = payoff, baseline, chunk_size
-        self._names = self.players.names((rows, cols))
-        self._what = f"{rows} × {cols} grid, payoff {payoff.replace('_', ' ')}"
+        self.count, self.graphs, self.noise = count, graphs, noise
         # Graph, image and label by place, on the first process.
         self._shown: dict[int, tuple[ConceptGraph, Tensor, int]] = {}
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        super().on_fit_start(trainer, pl_module)
-        self.require_baseline(self.baseline, pl_module)
 
     def measure(self, trainer: L.Trainer, loader: Any) -> Result:
         network = self.network(trainer, loader)
@@ -126,37 +101,27 @@ class ConceptMonitor(Monitor):
         for start in range(0, len(own), _TOGETHER):
             block = own[start : start + _TOGETHER]
             x, y = self.samples(trainer, loader, block)
-            values = self._values(network, x, y, 64 if is_fast(trainer) else self.chunk_size)
+            game = self.game(trainer, network, x, y)
+            values = wide(summable(game(all_coalitions(self.n, x.device))))
             kept = values.isfinite().all(-1) & (values[:, -1] != values[:, 0])
             if bool(kept.any()):
                 known = torch.stack([torch.tensor(block), y.cpu()], 1).to(values)
                 rows.append(concept_rows(known[kept], values[kept], self.noise))
         return self._result_of(trainer, loader, places, gather(torch.cat(rows)))
 
-    def _values(self, network: nn.Module, x: Tensor, y: Tensor, chunk_size: int | None) -> Tensor:
-        """The games of samples, ``(B, 2^n)``; not finite where the network diverges."""
-        absent = input_baseline(network, self.baseline, x)
-        game = MaskedGame(network, x, absent, self.players, self.payoff, y, chunk_size=chunk_size)
-        return wide(summable(game(all_coalitions(self.n, x.device))))
-
     def _result_of(
         self, trainer: L.Trainer, loader: Any, places: list[int], rows: Tensor
     ) -> Result:
         own, values, concepts = from_rows(rows, self.n)
         left_out = sorted(set(places) - set(own[:, 0].tolist()))
-        if left_out:
-            rank_zero_warn(
-                f"ConceptMonitor: {len(left_out)} of {len(places)} samples are left out, as the "
-                f"network's {self.payoff} with all cells is that with none, or not finite: "
-                f"{', '.join(map(str, left_out))}."
-            )
+        self.warn_of_left_out(left_out, len(places), "with all cells is that with none")
         told, self._shown = list[dict[str, Any]](), {}
         if len(rows):
-            told, surrogate = concepts_in_words(own, values, concepts, self._names, self.count)
+            told, surrogate = concepts_in_words(own, values, concepts, self.cell_names, self.count)
             if trainer.is_global_zero and self.graphs:
                 x, _ = self.samples(trainer, loader, own[: self.graphs, 0].tolist())
                 for b, (image, sample) in enumerate(zip(x.cpu(), told, strict=False)):
-                    graph = concept_graph(surrogate[b], self._names)
+                    graph = concept_graph(surrogate[b], self.cell_names)
                     self._shown[sample["sample"]] = graph, image, sample["label"]
         result: Result = {
             "grid": [self.players.rows, self.players.cols],
@@ -187,7 +152,7 @@ class ConceptMonitor(Monitor):
     def figures(self, result: Result) -> Mapping[str, Figure]:
         figures = {}
         for place, (graph, image, label) in self._shown.items():
-            title = f"Sample {place}, class {label}: {self._what}, R² = {graph.r2:.3f}"
+            title = f"Sample {place}, class {label}: {self.what}, R² = {graph.r2:.3f}"
             pictured = image.dim() == 3 and len(image) in (1, 3)
             cells = self.players.cells(image.shape) if pictured else None
             figure = graph.plot(image if pictured else None, cells, title)
@@ -198,23 +163,17 @@ class ConceptMonitor(Monitor):
         return key.replace("/", "_")
 
     def history_figures(self) -> Mapping[str, Figure]:
-        figures, points = {}, [point["values"] for point in self.history]
-        epochs = [point["epoch"] for point in self.history]
+        figures, axis = dict[str, Figure](), "order (players of a concept)"
         for kind, word in _KINDS.items():
-            start = f"val/{self.keys_begin[0]}/{kind}/"
-            orders = [key.removeprefix(start) for key in points[-1] if key.startswith(start)]
-            if orders:
-                values = [[point[start + m] for m in orders] for point in points]
-                title = f"{word} concepts over training, {self._what}"
-                figure = heat_map_figure(values, epochs, orders, "Σ|I|, mean over samples", title)
-                figure.axes[0].set_ylabel("order (players of a concept)")
-                figures[f"{self.keys_begin[0]}/{kind}_over_training"] = figure
+            title = f"{word} concepts over training, {self.what}"
+            key = f"{self.keys_begin[0]}/{kind}"
+            figures |= self.over_training(key, "Σ|I|, mean over samples", title, axis)
         return figures
 
     def table(self, result: Result) -> Table:
         columns = [Column(name) for name in ("sample", "class", "kind", "players")]
         columns += [Column(name, justify="right") for name in ("value", "refitted")]
-        table = Table(*columns, title=f"Concepts, {self._what}")
+        table = Table(*columns, title=f"Concepts, {self.what}")
         for sample in result["concepts"][: self.graphs]:
             head = [str(sample["sample"]), str(sample["label"])]
             for concept in sample["concepts"][: self.count]:
@@ -224,7 +183,7 @@ class ConceptMonitor(Monitor):
             table.add_section()
         names = {"k90": "concepts for 90 % of Σ|I|", "salient": "above 5 % of the strongest"}
         names |= {f"r2_{self.count}": f"R² of the {self.count} strongest"}
-        means = (f"{name}: {_with_error(result[key])}" for key, name in names.items())
+        means = (f"{name}: {with_error(result[key])}" for key, name in names.items())
         table.caption = f"Means over {result['samples']} samples: {'; '.join(means)}"
         return table
 
@@ -236,8 +195,3 @@ class ConceptMonitor(Monitor):
             for concept in sample["concepts"]
         ]
         return {self.stem: [[*about, "players", *more], *rows]}
-
-
-def _with_error(mean: Mapping[str, float]) -> str:
-    value, error = mean["value"], mean["stderr"]
-    return f"{value:.3g}" if math.isnan(error) else f"{value:.3g} ± {error:.2g}"

@@ -17,7 +17,7 @@ from rich.table import Column, Table
 from torch import Tensor, nn
 
 from interaction_train.callbacks.monitor import Monitor, Result, Split
-from interaction_train.callbacks.samples import is_fast, population, spread
+from interaction_train.callbacks.samples import few_cells, is_fast, population, spread
 from interaction_train.errors import at_least
 from interaction_train.game.absence import Baseline, input_baseline
 from interaction_train.game.masked import MaskedGame
@@ -46,7 +46,7 @@ class ExactInteractions(Monitor):
     Args:
         rows: rows of the grid; all 2^(rows·cols) coalitions are evaluated.
         cols: columns of the grid.
-        n_samples: number of test images; ``fast_dev_run`` takes two.
+        n_samples: number of test images; ``fast_dev_run`` takes two, and at most 2 × 2 cells.
         compare_to: names of runs (``runs/<name>``), whose newest ``summary.json`` is shown too.
         baseline: of absent cells, a number, one per channel, or the file of a learned baseline;
             default: the mean in ``Normalize``.
@@ -71,7 +71,7 @@ class ExactInteractions(Monitor):
     ) -> None:
         super().__init__(1, **common)
         at_least("n_samples", n_samples, 2)  # for a standard error
-        self.players = players or GridPlayers(rows, cols)
+        self.players = self._played = players or GridPlayers(rows, cols)
         self.compare_to = [compare_to] if isinstance(compare_to, str) else compare_to
         self.n_samples, self.baseline = n_samples, baseline
         self._cells = "cells" if players is None else "players"
@@ -87,6 +87,7 @@ class ExactInteractions(Monitor):
             return {}
         places = spread(population(loader), 2 if is_fast(trainer) else self.n_samples)
         network, (x, y) = self.network(trainer, loader), self.samples(trainer, loader, places)
+        self._played = few_cells(self.players) if is_fast(trainer) else self.players
         result = {"samples": len(x), **self.evaluate(network, x, y)}
         if self._untrained is not None:
             module = trainer.lightning_module
@@ -101,7 +102,7 @@ class ExactInteractions(Monitor):
     def evaluate(self, network: nn.Module, x: Tensor, y: Tensor) -> dict[str, Any]:
         """Mean |I|, strength and spectrum of a network on images ``(B, C, H, W)`` in [0, 1]."""
         absent = input_baseline(network, self.baseline, x)
-        game = MaskedGame(network, x, absent, self.players, "all")
+        game = MaskedGame(network, x, absent, self._played, "all")
         values = exact_values(game).movedim(1, -1)
         logits = wide(values)
         scale = logit_scale(logits[:, -1], y)
@@ -121,7 +122,7 @@ class ExactInteractions(Monitor):
     def figures(self, result: Result) -> Mapping[str, Figure]:
         shown = {"before training": result["J_before"]} if "J_before" in result else {}
         shown["after training"] = result["J"]
-        title = f"Exact interactions, {self.players}, log odds, {result['samples']} test samples"
+        title = f"Exact interactions, {self._played}, log odds, {result['samples']} test samples"
         return {"interaction/exact": spectrum_figure(shown, title)}
 
     def table(self, result: Result) -> Table:

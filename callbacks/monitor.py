@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ from interaction_train.callbacks.samples import (
 )
 from interaction_train.errors import InputError, at_least, checked_labels
 from interaction_train.game.absence import NO_BASELINE, has_baseline, read_baseline
-from interaction_train.tracking.figures import save_figure
+from interaction_train.tracking.figures import heat_map_figure, save_figure
 from interaction_train.tracking.folders import run_folder
 from interaction_train.tracking.loggers import log_figure, log_table
 
@@ -115,6 +116,26 @@ class Monitor(L.Callback, ABC):
     def history_figures(self) -> Mapping[str, Figure]:
         """The same as :meth:`figures` for the whole history, at the end of ``fit``."""
         return {}
+
+    def over_training(self, key: str, label: str, title: str, axis: str = "") -> dict[str, Figure]:
+        """``<key>_over_training``: a heat map of what ``<key>/…`` logged, where anything, by epoch.
+
+        Args:
+            key: without ``val/``.
+            label: of the values.
+            title: of the figure.
+            axis: what tells them apart; default: ratios of orders.
+        """
+        start = f"val/{key}/"
+        points = [point["values"] for point in self.history]
+        ends = [name.removeprefix(start) for name in points[-1] if name.startswith(start)]
+        if not ends:
+            return {}
+        values = [[point.get(start + end, math.nan) for end in ends] for point in points]
+        figure = heat_map_figure(values, [p["epoch"] for p in self.history], ends, label, title)
+        if axis:
+            figure.axes[0].set_ylabel(axis)
+        return {f"{key}_over_training": figure}
 
     def table(self, result: Result) -> Table:
         """What ``validate`` and ``test`` print."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,19 +9,15 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
 from rich.table import Column, Table
 from torch import Tensor
 
-from interaction_train.callbacks.monitor import Monitor, Result, Split
+from interaction_train.callbacks.grid_monitor import GridMonitor, with_error
+from interaction_train.callbacks.monitor import Result, Split
 from interaction_train.callbacks.recovery_rows import csv_table, recovered_in_words
 from interaction_train.callbacks.samples import gather, is_fast, population, shard, spread
-from interaction_train.errors import InputError, at_least, in_range, one_of, whole
-from interaction_train.game.absence import Baseline, input_baseline
-from interaction_train.game.masked import MaskedGame
-from interaction_train.game.payoffs import PAYOFFS
-from interaction_train.game.players import GridPlayers
+from interaction_train.errors import InputError, in_range, one_of, whole
 from interaction_train.game.precision import wide
 from interaction_train.indices.exact import summable
 from interaction_train.indices.means import told_mean
@@ -33,13 +28,12 @@ from interaction_train.recovery.model import ORDERS
 from interaction_train.recovery.rows import drawn
 from interaction_train.recovery.strongest import MOST, NOT_EXPLAINED
 from interaction_train.sampling.random import Draws
-from interaction_train.tracking.figures import heat_map_figure
 
 _FRESH = 256  # coalitions that R² is measured on
 _CURVE = 5  # budgets of the curve
 
 
-class RecoveryMonitor(Monitor):
+class RecoveryMonitor(GridMonitor):
     """Follows what interactions among many cells a few masked images of a fixed sample show.
 
     Of each sample ``budget`` random coalitions are evaluated, and all interactions of all orders
@@ -71,12 +65,9 @@ class RecoveryMonitor(Monitor):
         max_order: most players of one.
         rho: as in :func:`~interaction_train.recovery.fit_walsh`.
         shown: how many samples are drawn and printed.
-        payoff: what the game reads off the logits, but for ``all``.
-        baseline: of absent cells, a number, one per channel, or the file of a learned baseline;
-            default: the mean in ``Normalize``.
         seed: of the coalitions, which all samples share.
-        chunk_size: rows sent through the network at once; default: the fastest, timed once.
-        common: the other arguments of :class:`~interaction_train.callbacks.monitor.Monitor`.
+        common: the other arguments of
+            :class:`~interaction_train.callbacks.grid_monitor.GridMonitor`.
 
     Raises:
         InputError: an argument out of its range, or no baseline to be found.
@@ -95,18 +86,12 @@ class RecoveryMonitor(Monitor):
         max_order: int = 5,
         rho: Rho = "learned",
         shown: int = 4,
-        payoff: str = "log_odds",
-        baseline: Baseline | None = None,
         seed: int = 0,
-        chunk_size: int | None = None,
         **common: Any,
     ) -> None:
-        super().__init__(every, **common)
-        at_least("n_samples", n_samples, 1)
+        super().__init__(rows, cols, n_samples, every, **common)
         whole("count", count, 1, MOST)
-        at_least("shown", shown, 0)
-        one_of("payoff", payoff, [name for name in PAYOFFS if name != "all"])
-        self.players, self.n = GridPlayers(rows, cols), rows * cols
+        whole("shown", shown, 0)
         whole("max_order", max_order, 1, self.n)
         whole("budget", budget, 2 * self.n)
         if isinstance(rho, str):
@@ -116,16 +101,9 @@ class RecoveryMonitor(Monitor):
         if budget + _FRESH > 1 << self.n:
             expected = f"with {_FRESH} fresh ones no more than the 2^{self.n} that there are"
             raise InputError("budget", f"{budget} coalitions of {self.n} cells", expected)
-        self.n_samples, self.budget, self.shown, self.seed = n_samples, budget, shown, seed
+        self.budget, self.shown, self.seed = budget, shown, seed
         self.count, self.max_order, self.rho = count, max_order, rho
-        self.payoff, self.baseline, self.chunk_size = payoff, baseline, chunk_size
-        self._names = self.players.names((rows, cols))
-        self._what = f"{rows} × {cols} grid, payoff {payoff.replace('_', ' ')}"
         self._figure: Figure | None = None  # of the last measurement, on the first process
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        super().on_fit_start(trainer, pl_module)
-        self.require_baseline(self.baseline, pl_module)
 
     def measure(self, trainer: L.Trainer, loader: Any) -> Result:
         budget = 2 * self.n if is_fast(trainer) else self.budget
@@ -135,12 +113,7 @@ class RecoveryMonitor(Monitor):
         fitted = values[:, :budget]
         kept = values.isfinite().all(-1) & (fitted.amax(-1) != fitted.amin(-1))
         left_out = own[~kept, 0].tolist()
-        if left_out:
-            rank_zero_warn(
-                f"RecoveryMonitor: {len(left_out)} of {len(own)} samples are left out, as the "
-                f"network's {self.payoff} is the same for all coalitions, or not finite: "
-                f"{', '.join(map(str, left_out))}."
-            )
+        self.warn_of_left_out(left_out, len(own), "is the same for all coalitions")
         result: Result = {
             "grid": [self.players.rows, self.players.cols],
             "payoff": self.payoff,
@@ -162,16 +135,11 @@ class RecoveryMonitor(Monitor):
     def _games(self, trainer: L.Trainer, loader: Any, coalitions: Tensor) -> tuple[Tensor, Tensor]:
         """Place and label of all processes' samples, ``(B, 2)``, and their games, ``(B, K)``."""
         network, fast = self.network(trainer, loader), is_fast(trainer)
-        chunk_size = 64 if fast else self.chunk_size
         empty = torch.zeros(0, 2 + len(coalitions), device=coalitions.device)
         rows = [wide(summable(empty))]
         for block in shard(spread(population(loader), 1 if fast else self.n_samples), trainer):
             x, y = self.samples(trainer, loader, block)
-            absent = input_baseline(network, self.baseline, x)
-            game = MaskedGame(
-                network, x, absent, self.players, self.payoff, y, chunk_size=chunk_size
-            )
-            values = wide(summable(game(coalitions)))
+            values = wide(summable(self.game(trainer, network, x, y)(coalitions)))
             known = torch.stack([torch.tensor(block), y.cpu()], 1).to(values)
             rows.append(torch.cat([known, values], 1))
         own, values = gather(torch.cat(rows)).split([2, len(coalitions)], 1)
@@ -194,14 +162,14 @@ class RecoveryMonitor(Monitor):
             if x.dim() == 4 and x.shape[1] in (1, 3):
                 cells = self.players.cells(x.shape[1:])
                 captions = [f"sample {place}, class {label}" for place, label in shown]
-                title = f"Strongest interactions: {self._what}"
+                title = f"Strongest interactions: {self.what}"
                 self._figure = recovery_figure(
                     x, cells, model.shapley(), found.surrogate, (budgets, curve), captions, title
                 )
         return {
             **_means(model.r2_holdout, found.r2, model.spectrum()),
             "budgets": budgets,
-            "recovered": recovered_in_words(own, model, found, curve, self._names),
+            "recovered": recovered_in_words(own, model, found, curve, self.cell_names),
         }
 
     def keys(self, split: Split, result: Result) -> dict[str, float]:
@@ -215,20 +183,14 @@ class RecoveryMonitor(Monitor):
         return {} if self._figure is None else {key: self._figure}
 
     def history_figures(self) -> Mapping[str, Figure]:
-        points = [point["values"] for point in self.history]
-        epochs = [point["epoch"] for point in self.history]
-        start = f"val/{self.keys_begin[0]}/order/"
-        orders = [key.removeprefix(start) for key in points[-1] if key.startswith(start)]
-        values = [[point[start + m] for m in orders] for point in points]
-        title = f"Orders over training, {self._what}"
-        figure = heat_map_figure(values, epochs, orders, "share of the fit's variance", title)
-        figure.axes[0].set_ylabel("order (players of a set)")
-        return {f"{self.keys_begin[0]}/orders_over_training": figure}
+        key, title = f"{self.keys_begin[0]}/order", f"Orders over training, {self.what}"
+        label, axis = "share of the fit's variance", "order (players of a set)"
+        return self.over_training(key, label, title, axis)
 
     def table(self, result: Result) -> Table:
         columns = [Column(name) for name in ("sample", "class", "kind", "players")]
         columns += [Column("value", justify="right")]
-        what = f"{self._what}, {result['budget']} coalitions"
+        what = f"{self.what}, {result['budget']} coalitions"
         table = Table(*columns, title=f"Strongest interactions, {what}")
         for sample in result["recovered"][: self.shown]:
             head = [str(sample["sample"]), str(sample["label"])]
@@ -240,7 +202,7 @@ class RecoveryMonitor(Monitor):
             table.add_row(*head, "", r2 + line, "")
             table.add_section()
         names = {"r2": "R² of the fit", "r2_surrogate": f"of the {self.count} strongest"}
-        means = (f"{name} {_with_error(result[key])}" for key, name in names.items())
+        means = (f"{name} {with_error(result[key], '.3f')}" for key, name in names.items())
         table.caption = (
             f"Means over {result['samples']} samples, on {result['fresh']} fresh coalitions: "
             f"{', '.join(means)}"
@@ -258,8 +220,3 @@ def _means(r2: Tensor, r2_surrogate: Tensor, spectrum: Tensor) -> dict[str, Any]
         "r2_surrogate": told_mean(r2_surrogate),
         "order": told_mean(spectrum[varied]),
     }
-
-
-def _with_error(mean: Mapping[str, float]) -> str:
-    value, error = mean["value"], mean["stderr"]
-    return f"{value:.3f}" if math.isnan(error) else f"{value:.3f} ± {error:.2g}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -35,7 +34,7 @@ from interaction_train.metrics import Disentanglement, InteractionSpectrum
 from interaction_train.metrics.groups import GroupFunction
 from interaction_train.metrics.orders import OrderMetric
 from interaction_train.sampling.pairs import NeighbourPairs, PairSampler, RandomPairs
-from interaction_train.tracking.figures import heat_map_figure, spectrum_figure
+from interaction_train.tracking.figures import spectrum_figure
 
 _MEASURED, _ATTACKED = 16, 8  # samples together; some attacks' results depend on it
 
@@ -191,15 +190,11 @@ class SampledMetric(Monitor):
         }
 
     def history_figures(self) -> Mapping[str, Figure]:
-        points, figures = [point["values"] for point in self.history], {}
-        epochs = [point["epoch"] for point in self.history]
+        figures = dict[str, Figure]()
         for prefix, images in (("", "clean"), ("adv/", "adversarial")):
-            start = f"val/{self.keys_begin[0]}/{prefix}{self.letter}/"
-            if ratios := [key.removeprefix(start) for key in points[-1] if key.startswith(start)]:
-                values = [[p.get(start + ratio, math.nan) for ratio in ratios] for p in points]
-                title = f"{self.letter}(m) over training, {images} images, {self.players}"
-                figure = heat_map_figure(values, epochs, ratios, f"{self.letter}(m)", title)
-                figures[f"{self.keys_begin[0]}/{prefix}{self.letter}_over_training"] = figure
+            title = f"{self.letter}(m) over training, {images} images, {self.players}"
+            key = f"{self.keys_begin[0]}/{prefix}{self.letter}"
+            figures |= self.over_training(key, f"{self.letter}(m)", title)
         return figures
 
     def table(self, result: Result) -> Table:

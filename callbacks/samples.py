@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Sized
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
@@ -21,6 +21,9 @@ from torch.utils.data import (
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from interaction_train.errors import InputError
+from interaction_train.game.players import GridPlayers, Players
+
+PlayersT = TypeVar("PlayersT", bound=Players)
 
 
 def first_loader(loaders: Any) -> Any:
@@ -98,6 +101,13 @@ def gather(rows: Tensor) -> Tensor:
 def is_fast(trainer: L.Trainer) -> bool:
     """Whether this is ``fast_dev_run``, which shall cost next to nothing and write nothing."""
     return bool(getattr(trainer, "fast_dev_run", False))
+
+
+def few_cells(players: PlayersT) -> PlayersT | GridPlayers:
+    """What ``fast_dev_run`` plays in place of some players: of a grid at most 2 × 2 cells."""
+    if not isinstance(players, GridPlayers):
+        return players
+    return GridPlayers(min(2, players.rows), min(2, players.cols))
 
 
 def check_alone(trainer: Any, callback: L.Callback, keys: str, argument: str) -> None:

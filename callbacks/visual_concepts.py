@@ -11,15 +11,14 @@ from matplotlib.figure import Figure
 from rich.table import Column, Table
 from torch import Tensor, nn
 
-from interaction_train.callbacks.monitor import Monitor, Result, Split
+from interaction_train.callbacks.grid_monitor import GridMonitor
+from interaction_train.callbacks.monitor import Result, Split
 from interaction_train.callbacks.samples import is_fast, population, spread
 from interaction_train.concepts.features import MOST
 from interaction_train.errors import InputError, in_range, one_of, whole
-from interaction_train.game.absence import Baseline, input_baseline
 from interaction_train.game.evaluation import inner_modules
 from interaction_train.game.layers import find_layer
-from interaction_train.game.masked import MaskedGame
-from interaction_train.game.payoffs import PAYOFFS, log_odds
+from interaction_train.game.payoffs import log_odds
 from interaction_train.game.players import GridPlayers
 from interaction_train.indices.map_figure import interaction_maps_figure
 from interaction_train.indices.maps import InteractionMaps, interaction_maps
@@ -33,7 +32,7 @@ from interaction_train.revising.sets import check_counts
 _SUMS = ("strengthened", "weakened")
 
 
-class VisualConcepts(Monitor):
+class VisualConcepts(GridMonitor):
     """Interaction maps and revisions of a few images, in ``validate`` and ``test``.
 
     - Maps of Σ_j |I^(m)(i,j)| over the cells i of a grid at a low, a middle and a high order
@@ -62,18 +61,16 @@ class VisualConcepts(Monitor):
         map_rows: rows of the grid of the maps.
         map_cols: columns of it.
         contexts: contexts of each pair and order of the maps.
-        payoff: what the maps' game reads off the logits, but for ``all``.
-        baseline: of absent cells, a number, one per channel, or the file of a learned baseline;
-            default: the mean in ``Normalize``.
-        chunk_size: rows sent through the network at once; default: as
-            :class:`~interaction_train.game.masked.MaskedGame` chooses.
-        common: the other arguments of :class:`~interaction_train.callbacks.monitor.Monitor`.
+        common: the other arguments of
+            :class:`~interaction_train.callbacks.grid_monitor.GridMonitor`; the payoff is
+            that of the maps.
 
     Raises:
         InputError: an argument out of its range, no such layer, or no baseline to be found.
     """
 
     keys_begin, stages, stem = ("visual_concepts",), ("validate", "test"), "visual_concepts"
+    most_cells = MOST
 
     def __init__(
         self,
@@ -89,46 +86,33 @@ class VisualConcepts(Monitor):
         map_rows: int = 4,
         map_cols: int = 4,
         contexts: int = 20,
-        payoff: str = "log_odds",
-        baseline: Baseline | None = None,
-        chunk_size: int | None = None,
         **common: Any,
     ) -> None:
-        super().__init__(1, **common)
-        self.players, self.map_players = GridPlayers(rows, cols), GridPlayers(map_rows, map_cols)
+        super().__init__(rows, cols, n_samples, **common)
+        self.map_players = GridPlayers(map_rows, map_cols)
         for name, several in (("strengthen", strengthen), ("weaken", weaken)):
             if not several:
                 raise InputError(name, "none", "at least one number of sets")
         self.pairs = list(product(weaken, strengthen))
-        if rows * cols > MOST:
-            raise InputError("rows", f"{rows} x {cols} cells", f"at most {MOST} cells")
         for m1, m2 in self.pairs:
-            check_counts(rows * cols, m2, m1)
+            check_counts(self.n, m2, m1)
         if len(set(self.pairs)) < len(self.pairs):
             raise InputError("strengthen", f"{strengthen} and {weaken}", "each number once")
         if map_rows * map_cols < 2:
             raise InputError("map_rows", f"{map_rows} x {map_cols} cells", "at least two")
-        for name, value, least in (
-            ("n_samples", n_samples, 1),
-            ("steps", steps, 1),
-            ("contexts", contexts, 2),
-        ):
-            whole(name, value, least)
+        whole("steps", steps, 1)
+        whole("contexts", contexts, 2)
         in_range("weight", weight, 0, float("inf"), below=True)
         one_of("change", change, list(CHANGES))
-        one_of("payoff", payoff, [name for name in PAYOFFS if name != "all"])
         self.layer, self._layer = layer, self.adapter.layer_name(layer)
-        self.n_samples, self.weight, self.steps = n_samples, weight, steps
-        self.change, self.contexts, self.payoff = change, contexts, payoff
-        self.baseline, self.chunk_size = baseline, chunk_size
-        self._names = self.players.names((rows, cols))
+        self.weight, self.steps, self.change, self.contexts = weight, steps, change, contexts
         # Labels, maps and revisions, on the first process.
         self._shown: tuple[Tensor, InteractionMaps, list[Revision]] | None = None
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         if self.layer not in inner_modules(pl_module):  # which may be found to be the network
             find_layer(self.adapter.network(pl_module, None), self._layer)
-        self.require_baseline(self.baseline, pl_module)
+        super().on_fit_start(trainer, pl_module)
 
     def measure(self, trainer: Any, loader: Any) -> Result:
         if not trainer.is_global_zero:
@@ -137,10 +121,7 @@ class VisualConcepts(Monitor):
         places = spread(population(loader), 2 if fast else self.n_samples)
         with torch.inference_mode(False):  # whose tensors have no gradients, a Normalize's either
             network, (x, y) = self.network(trainer, loader), self.samples(trainer, loader, places)
-            absent = input_baseline(network, self.baseline, x)
-            game = MaskedGame(
-                network, x, absent, self.map_players, self.payoff, y, chunk_size=self.chunk_size
-            )
+            game = self.game(trainer, network, x, y, self.map_players)
             maps = interaction_maps(game, self.contexts)
             steps = min(2, self.steps) if fast else self.steps
             revisions = [self._revised(network, x, m1, m2, steps) for m1, m2 in self.pairs]
@@ -164,7 +145,7 @@ class VisualConcepts(Monitor):
                 "split_sign": maps.split_sign.tolist(),
             },
             "revisions": [
-                {"m1": m1, "m2": m2, **_told(revision, places, y, self._names)}
+                {"m1": m1, "m2": m2, **_told(revision, places, y, self.cell_names)}
                 for (m1, m2), revision in zip(self.pairs, revisions, strict=True)
             ],
         }
@@ -195,19 +176,20 @@ class VisualConcepts(Monitor):
         key = self.keys_begin[0]
         return {
             f"{key}/maps": interaction_maps_figure(x, cells, maps, rows, title),
-            f"{key}/revisions": revisions_figure(revisions, rows, f"Revised, {self._what()}"),
+            f"{key}/revisions": revisions_figure(revisions, rows, f"Revised, {self._revisions}"),
         }
 
     def figure_file(self, key: str) -> str:
         return key.replace("/", "_")
 
-    def _what(self) -> str:
+    @property
+    def _revisions(self) -> str:
         return f"{self.players} at {self.layer}, by {self.change}"
 
     def table(self, result: Result) -> Table:
         names = ("sample", "class", "m₁", "m₂", *(f"{name}\ntimes" for name in _SUMS), "log-odds")
         columns = (Column(name, justify="right") for name in names)
-        table = Table(*columns, title=f"Visual concepts, {self._what()}")
+        table = Table(*columns, title=f"Visual concepts, {self._revisions}")
         for told in result["revisions"]:
             for image in told["images"]:
                 times = (_times(*image[name]) for name in _SUMS)

@@ -174,7 +174,7 @@ def test_history_of_a_fit_that_is_the_same_without(tmp_path):
     assert [row["epoch"] for row in logged(folder)] == [0, 2]
     assert all(keys() <= row.keys() for row in logged(folder))
     figures = {path.name for path in (folder / "figures").iterdir()}
-    over = "val_recovery_orders_over_training.png"
+    over = "val_recovery_order_over_training.png"
     assert figures == {"val_recovery_strongest.png", over}
 
 
