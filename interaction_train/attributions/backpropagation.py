@@ -8,8 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from interaction_train.attributions.gradients import pass_rows, require_floats
-from interaction_train.attributions.sums import player_sums
+from interaction_train.attributions.gradients import pass_rows, player_sums, require_floats
 from interaction_train.errors import InputError, checked_logits
 from interaction_train.game.evaluation import Network, evaluation_mode, unwrap
 from interaction_train.game.function_mode import FunctionMode

@@ -116,7 +116,8 @@ class _AlphaBeta(_Relevance):
                 constant = call.on(*map(torch.zeros_like, call.inputs))
             return _over(value, value.detach(), value.detach() - constant)
         x = layer.input
-        ups, downs = (Slope.apply(x, (part, part), False) for part in _signs(x.detach()))
+        signs = x.detach().clamp(min=0), x.detach().clamp(max=0)
+        ups, downs = (Slope.apply(x, (part, part), False) for part in signs)
         more, less = layer.signed(ups, downs)
         with torch.no_grad():
             value = call()
@@ -136,7 +137,3 @@ def _over(z: Tensor, value: Tensor, divisor: Tensor, share: float = 1.0) -> Tens
     """Numbers of whose relevance a share is divided on its way to z; none goes on over 0."""
     inverse = torch.where(divisor == 0, 0, share / torch.where(divisor == 0, 1, divisor))
     return Slope.apply(z, (value, inverse), False)
-
-
-def _signs(x: Tensor) -> tuple[Tensor, Tensor]:
-    return x.clamp(min=0), x.clamp(max=0)

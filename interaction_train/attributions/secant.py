@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from interaction_train.attributions.decompositions import decomposition
@@ -17,7 +18,6 @@ from interaction_train.attributions.functions import (
     is_affine,
     without_rule,
 )
-from interaction_train.attributions.pools import pooled
 from interaction_train.errors import InputError
 from interaction_train.game.function_mode import Function, FunctionMode
 
@@ -195,8 +195,11 @@ class Secant(FunctionMode):
     def maximum(self, call: Call) -> Any:
         """Max-pooling."""
         (z,) = call.inputs
-        dims, value, places = pooled(call)
+        kind = call.name.removesuffix("_with_indices")
+        dims = int(kind[-2])  # the last ones; places count through them in one number
+        kwargs = {name: v for name, v in call.kwargs.items() if name != "return_indices"}
         with torch.no_grad():
+            value, places = getattr(F, f"{kind}_with_indices")(*call.args, **kwargs)
             first, second = halves(z.flatten(-dims))
             top, bottom = halves(value.flatten(-dims))
             here, there = halves(places.flatten(-dims))
