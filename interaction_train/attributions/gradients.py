@@ -9,7 +9,7 @@ from torch import Tensor
 
 from interaction_train.errors import InputError, checked_logits
 from interaction_train.game.chunks import gradient_rows
-from interaction_train.game.evaluation import evaluation_mode
+from interaction_train.game.evaluation import evaluation_mode, without_grad
 from interaction_train.game.masked import MaskedGame
 
 _ELEMENTS = 2**15  # of a pass on a processor; small inputs take less time per row in large ones
@@ -90,6 +90,14 @@ def path_points(
             yield some, part, inputs, each.repeat_interleave(part.stop - part.start)
             if game.progress is not None:
                 game.progress(len(inputs))
+
+
+def path_payoffs(game: MaskedGame, nodes: Tensor, rows: int) -> Tensor:
+    """Payoffs ``(B, P)`` at b + t d of nodes t ``(P,)``; without gradient."""
+    with evaluation_mode(game.owner), without_grad():
+        blocks = path_points(game, nodes.to(game.present), rows)
+        values = torch.cat([payoffs_at(game, x, samples) for _, _, x, samples in blocks])
+    return values.view(len(game.present), -1)
 
 
 def path_gradients(game: MaskedGame, nodes: Tensor, weights: Tensor) -> Tensor:

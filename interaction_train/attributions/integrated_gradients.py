@@ -13,13 +13,11 @@ from torch import Tensor
 from interaction_train.attributions.gradients import (
     pass_rows,
     path_gradients,
-    path_points,
-    payoffs_at,
+    path_payoffs,
     player_sums,
 )
 from interaction_train.attributions.subgames import over_baselines
 from interaction_train.errors import whole
-from interaction_train.game.evaluation import evaluation_mode, without_grad
 from interaction_train.game.masked import MaskedGame
 
 STEPS = 64
@@ -108,11 +106,8 @@ def _integral(game: MaskedGame, steps: int, check: bool) -> Tensor:
     found = player_sums(game, elements)
     if not check:
         return found
-    ends = torch.tensor([0.0, 1.0]).to(game.present)
-    with evaluation_mode(game.owner), without_grad():
-        blocks = path_points(game, ends, pass_rows(game, 2 * len(found)))
-        values = torch.cat([payoffs_at(game, x, samples) for _, _, x, samples in blocks])
-    base, value = values.view(-1, 2).to(found).T
+    values = path_payoffs(game, torch.tensor([0.0, 1.0]), pass_rows(game, 2 * len(found)))
+    base, value = values.to(found).T
     missed = elements.flatten(1).sum(1) - (value - base)
     rounding = 512 * torch.finfo(game.present.dtype).eps * torch.maximum(value.abs(), base.abs())
     return torch.cat([found, missed[:, None], rounding[:, None]], 1)

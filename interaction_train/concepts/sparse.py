@@ -11,11 +11,7 @@ from interaction_train.concepts.concepts import Concepts
 from interaction_train.concepts.operators import operators
 from interaction_train.concepts.penalty import Penalty
 from interaction_train.concepts.solver import FEASIBLE, solve
-from interaction_train.concepts.transforms import (
-    fewest_pairs,
-    merge_single,
-    values_from_and_or,
-)
+from interaction_train.concepts.transforms import fewest_pairs, merge_single, values_from_and_or
 from interaction_train.errors import InputError, at_least, in_range
 from interaction_train.game.precision import wide
 from interaction_train.indices.exact import count_players, summable

@@ -14,7 +14,6 @@ from interaction_train.concepts.set_values import SetValues, open_game
 from interaction_train.concepts.tree_figure import tree_figure
 from interaction_train.concepts.tree_merging import merge_all
 from interaction_train.concepts.tree_nodes import TreeNode, TreeNodes
-from interaction_train.concepts.tree_text import tree_text
 from interaction_train.errors import one_of
 from interaction_train.game.masked import MaskedGame
 
@@ -23,12 +22,6 @@ RULES = ("density", "strength")
 
 class InteractionTree(TreeNodes):
     """What :func:`interaction_tree` returns: :class:`~.tree_nodes.TreeNodes`."""
-
-    def text(self) -> str:
-        """The tree as lines for a terminal: ψ, then the words of a node; its parts below it."""
-        return tree_text(self)
-
-    __str__ = text
 
     def plot(self, title: str | None = None) -> Figure:
         """A dendrogram over the words; colour is the sign of ψ, width |ψ|, dashes are ties.

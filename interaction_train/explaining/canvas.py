@@ -14,6 +14,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from torch import Tensor
 
+from interaction_train.concepts.graph_figure import short
 from interaction_train.tracking.style import INK
 
 Numbers = NDArray[np.float64]
@@ -96,12 +97,6 @@ def draw_circle(axes: Axes, names: Sequence[str]) -> Numbers:
     axes.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), aspect="equal")
     axes.set_axis_off()
     return places
-
-
-def short(name: str, most: int = 24) -> str:
-    """A name in one line, cut where it is long."""
-    name = " ".join(name.split())
-    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def signed(value: float, form: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from textwrap import fill
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,9 +15,8 @@ from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from interaction_train.concepts.graph import ConceptGraph
-from interaction_train.concepts.graph_figure import default_title
-from interaction_train.errors import InputError, at_least
+from interaction_train.concepts.graph_figure import default_title, short
+from interaction_train.errors import at_least
 from interaction_train.explaining.canvas import (
     HALO,
     Numbers,
@@ -27,10 +26,10 @@ from interaction_train.explaining.canvas import (
     number_format,
     numbers,
     picture,
-    short,
     show_pale,
     signed,
 )
+from interaction_train.explaining.results import Results
 from interaction_train.tracking.figures import draw_spectrum, new_figure, new_panels, show_ticks
 from interaction_train.tracking.style import INK, NEGATIVE, POSITIVE, RULE, SIGNED, styled
 
@@ -42,31 +41,6 @@ _WIDEST, _LARGEST = 6.0, 700.0  # a line's width, a node's area; in points
 _PER_INCH = 12  # letters of a title
 
 
-class Explained(Protocol):
-    """What is drawn of an :class:`~interaction_train.explaining.explanation.Explanation`."""
-
-    x: Tensor
-    names: tuple[str, ...]
-    payoff: str
-    network: str
-    shapley: Tensor
-    shapley_stderr: Tensor
-    pairs: Tensor
-    pairs_stderr: Tensor
-
-    def spectrum(self) -> dict[str, Any]:
-        """``orders``, ``value``, ``stderr``, and ``reading``, ``"rms"`` or ``"mean"``."""
-
-    def cells(self, sample: int) -> Tensor | None:
-        """The player of each pixel ``(H, W)``."""
-
-    def title(self, sample: int) -> str:
-        """Network, class and payoff."""
-
-    def graph(self, sample: int, count: int, **settings: Any) -> ConceptGraph:
-        """The strongest concepts."""
-
-
 class Plots:
     """Figures of an explanation, each of one sample but for :meth:`spectrum`.
 
@@ -75,7 +49,7 @@ class Plots:
     :func:`~interaction_train.tracking.figures.save_figure`.
     """
 
-    def __init__(self, explanation: Explained) -> None:
+    def __init__(self, explanation: Results) -> None:
         self._of = explanation
 
     @styled()
@@ -85,7 +59,7 @@ class Plots:
         Raises:
             InputError: no such sample.
         """
-        cells, values = self._cells(sample), numbers(self._of.shapley[sample])
+        cells, values = self._of.cells(sample), numbers(self._of.shapley[sample])
         if cells is None:
             return self._bars(sample, values)
         limit = _limit(values)
@@ -93,7 +67,9 @@ class Plots:
         tinted = np.where(labels >= 0, values[labels], np.nan)
         figure, panels = new_panels(1, 2, 7.0, _height(cells, 2.7, 2.0) + 0.9)
         plain, axes = panels[0]
-        _show_input(plain, self._of.x[sample])
+        plain.imshow(numbers(picture(self._of.x[sample]).movedim(0, -1)), "gray", vmin=0, vmax=1)
+        plain.set_title("input", loc="center", fontsize=8)
+        plain.set_axis_off()
         show_pale(axes, self._of.x[sample], 0.3)
         tint = axes.imshow(tinted, cmap=SIGNED, vmin=-limit, vmax=limit, alpha=0.75)
         draw_borders(axes, cells)
@@ -119,7 +95,7 @@ class Plots:
         figure, axes, places = self._stage(sample)
         axes.scatter(places[:, 0], places[:, 1], s=9, color=INK, zorder=4, clip_on=False)
         drawn = self._lines(axes, places, sample, count)
-        self._legend(figure, drawn, self._unit())
+        self._legend(figure, drawn)
         headline = f"Shapley interactions, the {len(drawn)} strongest pairs"
         self._headline(figure, headline, sample, self._of.pairs_stderr)
         return figure
@@ -131,8 +107,8 @@ class Plots:
         Raises:
             InputError: no such sample.
         """
-        self._checked(sample)
-        table, names = numbers(self._of.pairs[sample]).copy(), [short(n) for n in self._of.names]
+        table = numbers(self._of.pairs[self._of.at(sample)]).copy()
+        names = [short(name) for name in self._of.names]
         limit, n = _limit(table), len(names)
         np.fill_diagonal(table, np.nan)
         beside = 0.075 * max(map(len, names))
@@ -183,7 +159,7 @@ class Plots:
         x, y = places.T
         axes.scatter(x, y, s=areas, c=colours, edgecolors="white", zorder=4, clip_on=False)
         drawn = self._lines(axes, places, sample, _EDGES)
-        self._legend(figure, drawn, self._unit(), largest=np.abs(values).max())
+        self._legend(figure, drawn, largest=np.abs(values).max())
         headline = f"Shapley values and the {len(drawn)} strongest pairs"
         self._headline(figure, headline, sample, self._of.pairs_stderr)
         return figure
@@ -194,23 +170,14 @@ class Plots:
         Raises:
             InputError: arguments out of range, or a sampled explanation.
         """
-        cells, graph = self._cells(sample), self._of.graph(sample, count, **settings)
+        cells, graph = self._of.cells(sample), self._of.graph(sample, count, **settings)
         x = self._of.x[sample]
         title = f"{self._of.title(sample)}: {default_title(graph)}"
         return graph.plot(None if cells is None else picture(x), cells, title)
 
-    def _checked(self, sample: int) -> None:
-        count = len(self._of.x)
-        if not -count <= sample < count:
-            raise InputError("sample", sample, f"one of the {count} samples, from 0 on")
-
-    def _cells(self, sample: int) -> Tensor | None:
-        self._checked(sample)
-        return self._of.cells(sample)
-
     def _stage(self, sample: int) -> tuple[Figure, Axes, Numbers]:
         """The image or the circle, and the players' places ``(n, 2)``."""
-        cells, n = self._cells(sample), len(self._of.names)
+        cells, n = self._of.cells(sample), len(self._of.names)
         if cells is None:
             figure, axes = new_figure(5.5, 6.0)
             return figure, axes, draw_circle(axes, self._of.names)
@@ -244,10 +211,9 @@ class Plots:
             axes.add_patch(line)
         return values[strongest]
 
-    def _legend(
-        self, figure: Figure, drawn: Numbers, unit: str, largest: float | None = None
-    ) -> None:
+    def _legend(self, figure: Figure, drawn: Numbers, largest: float | None = None) -> None:
         """Signs, and what the widest line and the largest node stand for."""
+        unit = self._unit()
         handles = [
             Line2D([], [], color=POSITIVE, lw=3, label="I > 0: more together"),
             Line2D([], [], color=NEGATIVE, lw=3, ls=(0, (2, 0.8)), label="I < 0: less together"),
@@ -303,12 +269,6 @@ class Plots:
         payoff, unit = self._of.payoff.replace("_", "-"), self._unit().strip()
         known = payoff if not unit or unit.startswith(payoff) else f"{payoff} in {unit}"
         return f"{what} ({known})"
-
-
-def _show_input(axes: Axes, x: Tensor) -> None:
-    axes.imshow(numbers(picture(x).movedim(0, -1)), cmap="gray", vmin=0, vmax=1)
-    axes.set_title("input", loc="center", fontsize=8)
-    axes.set_axis_off()
 
 
 def _height(cells: Tensor, width: float, least: float) -> float:

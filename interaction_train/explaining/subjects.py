@@ -69,9 +69,7 @@ def sentences(texts: Sequence[str], data: Any, players: str | None) -> Iterator[
         expected = "none: its samples are no sentences"
         raise InputError("text", f"sentences, and {type(data).__name__} as data", expected)
     for k, text in enumerate(texts):
-        read = read_sentence(text, tokenizer, vocabulary)
-        if len(read.names) < 2:
-            raise InputError("text", repr(text), "sentences of at least 2 words")
+        read = read_sentence(text, tokenizer, vocabulary, "text")
         if read.unknown:
             print(f"sentence{k}: {read.told}", file=sys.stderr)
         yield Input(f"sentence{k}", read.ids, read.players, read.names)

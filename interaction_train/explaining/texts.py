@@ -75,8 +75,6 @@ def explain_texts(
     questions, one = [], logits_of(model)  # games of one batch are of one network
     for text, label in zip(texts, labels, strict=True):
         sentence = read_sentence(text, tokenizer, vocabulary)
-        if len(sentence.names) < 2:
-            raise InputError("texts", repr(text), "sentences of at least 2 words")
         if sentence.unknown:
             warnings.warn(f"{text!r}: {sentence.told}", stacklevel=2)
         questions.append(
