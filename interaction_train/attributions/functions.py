@@ -108,11 +108,6 @@ class Call:
 
     def on(self, *inputs: Tensor) -> Any:
         """The same with other inputs, which must not be changed later on."""
-        args, kwargs = self.replaced(*inputs)
-        return self.function(*args, **kwargs)
-
-    def replaced(self, *inputs: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments with other inputs."""
         rest = iter(inputs)
 
         def other(value: Any) -> Any:
@@ -123,8 +118,7 @@ class Call:
                 return type(value)(*map(other, value)) if named else type(value)(map(other, value))
             return next(rest) if dependent(value) else value
 
-        args = tuple(map(other, self.args))
-        return args, {name: other(value) for name, value in self.kwargs.items()}
+        return self.function(*map(other, self.args), **other(self.kwargs))
 
     @property
     def in_place(self) -> bool:

@@ -18,6 +18,7 @@ from interaction_train.errors import one_of
 from interaction_train.game.masked import MaskedGame
 
 RULES = ("density", "strength")
+_OF_A_MERGE = ("parts", "psi", "psi_stderr", "density", "tie")
 
 
 class InteractionTree(TreeNodes):
@@ -92,19 +93,10 @@ def interaction_tree(
     )
     inside = [asdict(source.within(who) if measure else SetValues()) for who in found]
     leaves = [TreeNode(players=(i,), **inside[i]) for i in range(source.n)]
+    joins = [{name: getattr(merge, name) for name in _OF_A_MERGE} for merge in merges]
     inner = [
-        TreeNode(
-            players=players,
-            parts=merge.parts,
-            psi=merge.psi,
-            psi_stderr=merge.stderr,
-            density=merge.density,
-            tie=merge.tie,
-            **values,
-        )
-        for players, merge, values in zip(
-            found[source.n :], merges, inside[source.n :], strict=True
-        )
+        TreeNode(players=who, **join, **values)
+        for who, join, values in zip(found[source.n :], joins, inside[source.n :], strict=True)
     ]
     near, total = ([getattr(merge, name) for merge in merges] for name in ("near", "total"))
     return InteractionTree(

@@ -145,7 +145,7 @@ def explain_samples(
     if text is not None:
         inputs = list(sentences(_lines("text", text), data, players))
     elif data is not None:
-        inputs = list(first_samples(data, samples, players))
+        inputs = first_samples(data, samples, players)
     else:
         if isinstance(baseline, str):
             pixels = read_baseline(baseline).flatten().tolist()

@@ -47,6 +47,9 @@ class Plots:
     Players that are regions of an image are drawn over it, others on a circle or as bars, with
     their names. Orange is positive, blue (and dashed) negative. Write a figure with
     :func:`~interaction_train.tracking.figures.save_figure`.
+
+    Raises:
+        InputError: by the methods: no such sample, or a count below 1.
     """
 
     def __init__(self, explanation: Results) -> None:
@@ -54,11 +57,7 @@ class Plots:
 
     @styled()
     def heatmap(self, sample: int = 0) -> Figure:
-        """Shapley values over the image, beside it; of other players bars with standard errors.
-
-        Raises:
-            InputError: no such sample.
-        """
+        """Shapley values over the image, beside it; of other players bars with standard errors."""
         cells, values = self._of.cells(sample), numbers(self._of.shapley[sample])
         if cells is None:
             return self._bars(sample, values)
@@ -86,11 +85,7 @@ class Plots:
 
     @styled()
     def pairs(self, sample: int = 0, count: int = 10) -> Figure:
-        """The ``count`` strongest Shapley interactions as lines, as wide as they are strong.
-
-        Raises:
-            InputError: no such sample, or no pair to draw.
-        """
+        """The ``count`` strongest Shapley interactions as lines, as wide as they are strong."""
         at_least("count", count, 1)
         figure, axes, places = self._stage(sample)
         axes.scatter(places[:, 0], places[:, 1], s=9, color=INK, zorder=4, clip_on=False)
@@ -102,11 +97,7 @@ class Plots:
 
     @styled()
     def matrix(self, sample: int = 0) -> Figure:
-        """Shapley interactions of all pairs ``(n, n)``, signed; the diagonal is blank.
-
-        Raises:
-            InputError: no such sample.
-        """
+        """Shapley interactions of all pairs ``(n, n)``, signed; the diagonal is blank."""
         table = numbers(self._of.pairs[self._of.at(sample)]).copy()
         names = [short(name) for name in self._of.names]
         limit, n = _limit(table), len(names)
@@ -147,11 +138,7 @@ class Plots:
 
     @styled()
     def network(self, sample: int = 0) -> Figure:
-        """Players as nodes, as large as |Shapley value|; the strongest pairs as lines.
-
-        Raises:
-            InputError: no such sample.
-        """
+        """Players as nodes, as large as |Shapley value|; the strongest pairs as lines."""
         figure, axes, places = self._stage(sample)
         values = numbers(self._of.shapley[sample])
         areas = _LARGEST * np.abs(values) / _limit(values) * min(1, 16 / len(values))

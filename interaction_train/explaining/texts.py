@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from interaction_train.errors import InputError, at_least
 from interaction_train.explaining.explain import ask
 from interaction_train.explaining.explanation import Explanation
-from interaction_train.explaining.sampled import reported
+from interaction_train.explaining.progress import reported
 from interaction_train.explaining.sentences import Text, Tokenizer, read_sentence
 from interaction_train.game.batch import GameBatch
 from interaction_train.game.evaluation import logits_of
