@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from textwrap import fill
 
@@ -86,24 +87,15 @@ def _ordered(layer: list[GraphNode], places: dict[str, _Place]) -> list[GraphNod
 
 def _text(graph: Layers, node: GraphNode) -> str:
     if node.kind == "sum":
-        return f"Σ = {_number(graph, node.value)}\nconstant = {_number(graph, graph.constant)}"
+        total, constant = (number(v, _strongest(graph)) for v in (node.value, graph.constant))
+        return f"Σ = {total}\nconstant = {constant}"
     label = " ".join(node.label.split())
     if len(label) > _LETTERS and len(node.players) > 1:
         label = f"{'OR' if node.is_or else 'AND'} of {len(node.players)}"
     label = short(label, _LETTERS)
     if node.kind != "concept":
         return label
-    sign = "+" if node.value >= 0 else ""
-    return f"{sign}{_number(graph, node.value)}   {label}"
-
-
-def _number(graph: Layers, value: float) -> str:
-    """With three digits of the strongest concept; as powers of ten where these would be many."""
-    power = int(np.floor(np.log10(_strongest(graph))))
-    if not -4 < power < 5:
-        return f"{value + 0.0:.2e}".replace("-", "−")
-    decimals = max(0, 2 - power)
-    return f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "−")  # no negative zero
+    return f"{number(node.value, _strongest(graph), sign='+')}   {label}"
 
 
 def _strongest(graph: Layers) -> float:
@@ -212,6 +204,17 @@ def short(name: str, most: int = 24) -> str:
     """A name in one line, cut where it is long."""
     name = " ".join(name.split())
     return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def number(value: float, largest: float, digits: int = 3, sign: str = "") -> str:
+    """A number to so many digits of the largest; as powers of ten where these would be many."""
+    power = math.floor(math.log10(largest))
+    if -4 < power < 5:
+        decimals = max(0, digits - 1 - power)
+        text = f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"  # no negative zero
+    else:
+        text = f"{value + 0.0:{sign}.{digits - 1}e}"
+    return text.replace("-", "−")
 
 
 def default_title(graph: Layers) -> str:

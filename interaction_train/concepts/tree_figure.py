@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from interaction_train.concepts.graph_figure import FONT, GREY, LETTER, short
+from interaction_train.concepts.graph_figure import FONT, GREY, LETTER, number, short
 from interaction_train.concepts.tree_nodes import TreeNode, TreeNodes
 from interaction_train.tracking.figures import new_figure
 from interaction_train.tracking.style import INK, NEGATIVE, POSITIVE, styled
@@ -88,24 +88,13 @@ def _draw_merge(
     axes.text(
         x[at],
         y - 0.06,
-        _number(node.psi, strongest),
+        number(node.psi, strongest, sign="+") if node.psi else "0",
         ha="center",
         va="top",
         fontsize=FONT - 2,
         color=colour,
         zorder=5,
     )
-
-
-def _number(value: float, strongest: float) -> str:
-    """With three digits of the strongest; as powers of ten where these would be many."""
-    if value == 0:
-        return "0"
-    power = math.floor(math.log10(strongest))
-    if not -4 < power < 4:
-        return f"{value:+.1e}".replace("-", "−")
-    decimals = max(0, 2 - power)
-    return f"{round(value, decimals) + 0.0:+.{decimals}f}".replace("-", "−")  # no negative zero
 
 
 def _draw_legend(figure: Figure, tree: TreeNodes) -> None:

@@ -15,7 +15,7 @@ from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from interaction_train.concepts.graph_figure import default_title, short
+from interaction_train.concepts.graph_figure import default_title, number, short
 from interaction_train.errors import at_least
 from interaction_train.explaining.canvas import (
     HALO,
@@ -23,11 +23,9 @@ from interaction_train.explaining.canvas import (
     centroids,
     draw_borders,
     draw_circle,
-    number_format,
     numbers,
     picture,
     show_pale,
-    signed,
 )
 from interaction_train.explaining.results import Results
 from interaction_train.tracking.figures import draw_spectrum, new_figure, new_panels, show_ticks
@@ -73,10 +71,9 @@ class Plots:
         tint = axes.imshow(tinted, cmap=SIGNED, vmin=-limit, vmax=limit, alpha=0.75)
         draw_borders(axes, cells)
         if len(values) <= _TOLD:
-            form = number_format(limit)
             for value, (x, y) in zip(values, centroids(cells, len(values)), strict=True):
                 if not np.isnan(x):
-                    told = signed(value, form)
+                    told = number(value, limit, 2, "+")
                     text = axes.text(x, y, told, ha="center", va="center", fontsize=8)
                     text.set_path_effects(HALO)
         figure.colorbar(tint, ax=axes, label=self._label("Shapley value"))
@@ -234,7 +231,8 @@ class Plots:
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.grid(visible=False, axis="y")
         notes = ["bars: one standard error"] * bool(bars)
-        notes += [f"{len(left)} others: {signed(values[left].sum(), '.3g')}"] * bool(len(left))
+        rest = f"{values[left].sum() + 0.0:+.3g}".replace("-", "−")
+        notes += [f"{len(left)} others: {rest}"] * bool(len(left))
         axes.set_xlabel("\n".join([self._label("Shapley value"), "; ".join(notes)]).strip())
         self._headline(figure, "Shapley values", sample)
         return figure
