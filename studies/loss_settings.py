@@ -30,6 +30,13 @@ def best(part: Part, found: Mapping[str, Summary]) -> dict[str, dict[str, Any]]:
     return result
 
 
+def combinations(part: Part) -> dict[str, tuple[list[float], dict[str, Any]]]:
+    """Combination → its weights, and its other settings."""
+    given = part.settings["combinations"]
+    split = {name: dict(entry) for name, entry in given.items()}
+    return {name: (entry.pop("weights"), entry) for name, entry in split.items()}
+
+
 @styled()
 def figure(rows: Mapping[str, dict[str, Any]], title: str) -> Figure:
     """Validation NLL below that without the loss, with 95 % intervals."""
@@ -53,11 +60,8 @@ def main() -> None:
     for part in study.parts():
         with part:
             choices = {
-                name: [
-                    {"weight": weight, "layer": entry.get("layer", "before"), "loss": entry["loss"]}
-                    for weight in entry["weights"]
-                ]
-                for name, entry in part.settings["combinations"].items()
+                name: [{"layer": "before", **entry, "weight": weight} for weight in weights]
+                for name, (weights, entry) in combinations(part).items()
             }
             part.settings["choices"] = {"none": [{}], **choices}
             rows = best(part, part.runs(plan(part, part.settings["choices"], part.seeds), train))
