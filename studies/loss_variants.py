@@ -1,4 +1,4 @@
-"""Variants of the interaction loss that ``loss_settings.py`` tries and the package does not have."""
+"""Variants of the interaction loss that ``loss_settings.py`` tries beside the package's."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ SCHEDULES: dict[str, Callable[[float], float]] = {  # progress, 0 to 1 → share
     "constant": lambda progress: 1.0,
     "rising": lambda progress: progress,
     "falling": lambda progress: 1.0 - progress,
+    "falling fast": lambda progress: (1.0 - progress) ** 2,
+    "first half": lambda progress: float(progress < 0.5),
     "second half": lambda progress: float(progress >= 0.5),
 }
 
