@@ -13,11 +13,12 @@ import interaction_train as it
 from interaction_train.game.layers import ForwardRecord
 from interaction_train.sampling.random import Draws
 
+# Of WeightedTerm are "constant", "rising" (linear) and "falling".
 SCHEDULES: dict[str, Callable[[float], float]] = {  # progress, 0 to 1 → share of the weight
     "constant": lambda progress: 1.0,
     "rising": lambda progress: progress,
-    "falling": lambda progress: 1.0 - progress,
-    "falling fast": lambda progress: (1.0 - progress) ** 2,
+    "falling linearly": lambda progress: 1.0 - progress,
+    "falling": lambda progress: (1.0 - progress) ** 2,
     "first half": lambda progress: float(progress < 0.5),
     "second half": lambda progress: float(progress >= 0.5),
 }

@@ -31,8 +31,8 @@ class WeightedTerm:
         weight: its factor, at least 0.
         warmup_epochs: epochs at the start in which the term is left out and costs nothing.
         ramp: after the warm-up, ``"constant"``: the whole weight at once; ``"linear"`` or
-            ``"cosine"``: growing from 0, step by step, within ``ramp_epochs``; ``"falling"``:
-            linearly to 0 within them, after which the term is left out.
+            ``"cosine"``: growing from 0, step by step, within ``ramp_epochs``; ``"falling"``: to
+            0 within them, as the square of what is left; after them the term is left out.
         ramp_epochs: length of the ramp; 0 for a constant weight.
         loss_ratio: hold factor · |term| at ``weight`` · this times the classification loss.
         max_weight: the most that ``loss_ratio`` may multiply by: early in training terms are tiny.
@@ -88,7 +88,7 @@ class WeightedTerm:
         if self.ramp == "cosine":
             progress = (1 - math.cos(math.pi * progress)) / 2
         elif self.ramp == "falling":
-            progress = 1 - progress
+            progress = (1 - progress) ** 2
         return self.weight * progress
 
     def factor(self, epoch: float, value: Tensor, classification: Tensor) -> float | Tensor:

@@ -54,7 +54,9 @@ def test_cosine_ramp():
 
 def test_falling_ramp():
     weighted = WeightedTerm(Given(1.0), weight=2.0, warmup_epochs=1, ramp="falling", ramp_epochs=4)
-    assert scheduled(weighted, 0.5, 1, 2, 2.5, 4.75, 5, 9) == [0, 2, 1.5, 1.25, 0.125, 0, 0]
+    assert scheduled(weighted, 0.5, 1, 2, 2.5, 4.75, 5, 9) == [
+        0, 2, 1.125, 0.78125, 0.0078125, 0, 0,
+    ]  # fmt: skip
     assert [weighted.active(epoch) for epoch in (0, 1, 4.75, 5)] == [False, True, True, False]
 
 
