@@ -56,7 +56,8 @@ class Variant(it.InteractionLoss):
     ) -> None:  # fmt: skip
         super().__init__(layer, **{"name": "InteractionLoss", **settings})
         self.keep, self.relative, self.detached = keep, relative, detached
-        payoff, self.values = self.payoff, []
+        payoff = self.payoff
+        self.values: list[Tensor] = []
 
         def kept(logits: Tensor, *classes: Tensor) -> Tensor:
             self.values.append(payoff(logits, *classes))
