@@ -87,7 +87,8 @@ class StructureInvariance(Part):
         made = self._moved(rows, kind[:, :, 0], amount[:, :, 0], up, left)
         made = made * weights[:, :, :channels]
         if "noise" in self.changes:
-            made = made + noisy * step.pixel_eps * _noise(rows, copy, step)
+            noise = step.noise("structure noise", copy)
+            made = made + noise.mul_(noisy * step.pixel_eps)
         for change, matrix, share in (
             ("resize", resizing, resized),
             ("low pass", low_pass, smooth),
@@ -123,10 +124,3 @@ class StructureInvariance(Part):
         # Found are columns × rows of pixels, and rows × columns.
         source, target = (found[0].mT * rows.shape[4] + found[1] for found in (sources, targets))
         return move(rows, source, target)
-
-
-def _noise(rows: Tensor, copy: Tensor, step: Step) -> Tensor:
-    """Uniform in [−1, 1), in the shape of rows: four numbers of 16 bits to a draw."""
-    size = rows[0, 0].numel()
-    bits = step.draws.bits("structure noise", copy, -(-size // 4)).view(torch.int16)
-    return bits[..., :size].to(rows).mul_(2**-15).view_as(rows)
