@@ -21,15 +21,24 @@ from interaction_train.attacks.parts.structure import StructureInvariance
 from interaction_train.errors import at_least
 
 _SMALL = 16  # pixels of a side, below which blocks are too small to be changed
+# Without what turns blocks upside down or smooths them: these transfer worse, and smoothing costs.
+_CHANGES = (
+    "vertical shift",
+    "horizontal shift",
+    "horizontal flip",
+    "scale",
+    "noise",
+    "dropout",
+)
 
 
 class _BySize(Part):
-    """Changed blocks (SIA); of small images, resizing (DI)."""
+    """Changed blocks (SIA, six of its ten changes); of small images, resizing (DI)."""
 
     spatial = shared = True
 
     def __init__(self) -> None:
-        self.large, self.small = StructureInvariance(), InputDiversity()
+        self.large, self.small = StructureInvariance(changes=_CHANGES), InputDiversity()
 
     def vary(self, rows: Tensor, copy: Tensor, step: Step) -> Tensor:
         part = self.small if min(rows.shape[-2:]) < _SMALL else self.large
@@ -79,6 +88,7 @@ class Fast(_Preset, sets=("objective", "parts")):
 class Strong(_Preset, sets=("objective", "parts")):
     """80 passes: changed blocks (SIA; resizing below 16 pixels), noise and momentum.
 
+    Of SIA's changes those that neither turn blocks upside down nor smooth them.
     Arguments as of :class:`Fast`.
     """
 

@@ -68,15 +68,16 @@ def test_targeted_reaches_the_classes_it_aims_at(digits):
     assert float(black) > float(before) + 0.2
 
 
-@pytest.mark.parametrize(
-    ("side", "change"),
-    [(15, it.attacks.InputDiversity), (16, it.attacks.StructureInvariance)],
-)
-def test_strong_changes_blocks_of_16_pixels_or_more_and_resizes_smaller_images(side, change):
+@pytest.mark.parametrize(("side", "blocks"), [(15, False), (16, True)])
+def test_strong_changes_blocks_of_16_pixels_or_more_and_resizes_smaller_images(side, blocks):
     x = torch.rand(2, 1, side, 20, generator=torch.Generator().manual_seed(side))
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(side * 20, 4))
     y = torch.tensor([0, 3])
-    parts = [change(), it.attacks.RandomNoise(), it.attacks.Momentum()]
+    shifts = ["vertical shift", "horizontal shift"]
+    changes = [*shifts, "horizontal flip", "scale", "noise", "dropout"]
+    change = it.attacks.StructureInvariance(changes=changes)
+    parts = [change if blocks else it.attacks.InputDiversity()]
+    parts += [it.attacks.RandomNoise(), it.attacks.Momentum()]
     objective = it.attacks.Objective("margin")
     plain = it.TransferAttack(net, EPS, EPS * 0.6, 5, objective=objective, parts=parts)
     assert torch.equal(presets.Strong(net, EPS, steps=5)(x, y), plain(x, y))
