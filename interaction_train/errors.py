@@ -77,7 +77,7 @@ def _told(value: object) -> object:
 
 def one_of(argument: str, value: object, allowed: Collection[object]) -> None:
     """Refuse a value that is not among those allowed, which the message lists."""
-    if value not in allowed:
+    if value not in list(allowed):  # which, unlike a mapping, may be asked for what has no hash
         raise InputError(argument, repr(value), f"one of {', '.join(map(repr, allowed))}")
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from interaction_train.attributions.integrated_hessian import integrated_hessian
-from interaction_train.errors import InputError, in_range, one_of
+from interaction_train.errors import InputError, one_of, whole
 from interaction_train.game.masked import MaskedGame
 from interaction_train.indices.exact import all_coalitions, count_players, values_from_dividends
 
@@ -58,12 +58,12 @@ def distribute(
     if policy == "integrated_hessian":
         if not isinstance(effects, MaskedGame):
             raise InputError("effects", type(effects).__name__, "a MaskedGame for this policy")
-        in_range("order", order, 2, 2)
+        whole("order", order, 2, 2)
         return integrated_hessian(effects, augmented=augmented)
     if not isinstance(effects, Tensor):
         raise InputError("effects", type(effects).__name__, "a tensor for this policy")
     n = count_players(effects, 1, "effects")
-    in_range("order", order, 1, n)
+    order = whole("order", order, 1, n)
     members = all_coalitions(n, effects.device)
     sizes = members.sum(-1)
     if policy == "sum_of_powers":
@@ -77,9 +77,9 @@ def distribute(
     if policy == "shapley_taylor":
         top = supersets(effects * _shares(n, order, 0)[sizes].to(effects))
     if policy == "recursive_shapley":
-        whole = (sizes <= order) & augmented
-        kept = own * whole
-        spread = own * ~whole * (sizes.clamp(min=1).to(own) ** -order)
+        small = (sizes <= order) & augmented
+        kept = own * small
+        spread = own * ~small * (sizes.clamp(min=1).to(own) ** -order)
         ways = torch.tensor([onto(order, size) for size in range(n + 1)]).to(own)
         return (kept + supersets(spread) * ways[sizes]) * (sizes > 0)
     return own * ((sizes > 0) & (sizes < order)) + top * (sizes == order)

@@ -15,7 +15,7 @@ from torch import Tensor
 from interaction_train.attributions.derivatives import path_derivatives
 from interaction_train.attributions.gradients import path_payoffs, payoffs_at
 from interaction_train.attributions.subgames import masked_attributions
-from interaction_train.errors import InputError, in_range
+from interaction_train.errors import InputError, in_range, whole
 from interaction_train.game.evaluation import evaluation_mode, without_grad
 from interaction_train.game.function_mode import Function, FunctionMode
 from interaction_train.game.masked import MaskedGame
@@ -49,6 +49,9 @@ class Effects:
 
     def __post_init__(self) -> None:
         degrees, values = self.degrees, self.values
+        if not isinstance(degrees, Tensor) or not isinstance(values, Tensor):
+            got = f"{type(degrees).__name__} and {type(values).__name__}"
+            raise InputError("degrees", got, "tensors, int64 (K, n) for values (B, K)")
         fits = degrees.dim() == values.dim() == 2 and len(degrees) == values.shape[1]
         if degrees.dtype != torch.int64 or not fits:
             got = f"{degrees.dtype} {tuple(degrees.shape)} for values {tuple(values.shape)}"
@@ -130,8 +133,8 @@ def degree_effects(
         >>> degree_effects(game, 3).round(decimals=6).abs()
         tensor([[2., 0., 4.]], dtype=torch.float64)
     """
-    in_range("nodes", nodes, 3, 64)
-    in_range("degrees", degrees, 1, nodes - 1)
+    nodes = whole("nodes", nodes, 3, 64)
+    degrees = whole("degrees", degrees, 1, nodes - 1)
     if by_set:
         in_range("game", game.n, 1, 12)
     _refuse_kinks(game)

@@ -25,6 +25,22 @@ _ALIASES = {
 }  # fmt: skip
 
 
+_PLACES = (("input",), ("other", "mat1", "mat2", "vec"), ("mat2",))  # names of the first arguments
+
+
+def _by_place(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The same arguments, tensors that came by the names of the first places at these."""
+    rest = dict(kwargs)
+    for names in _PLACES[len(args) :]:
+        name = next((name for name in names if name in rest), None)
+        if name is None:
+            break
+        args = (*args, rest.pop(name))
+    return args, rest
+
+
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
@@ -99,8 +115,10 @@ class Call:
     def __init__(
         self, function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
-        self.function, self.args, self.kwargs = function, args, kwargs
-        self.name = name_of(function)
+        self.function, self.name = function, name_of(function)
+        if kwargs and self.name not in MOVES:
+            args, kwargs = _by_place(args, kwargs)
+        self.args, self.kwargs = args, kwargs
         self.inputs = dependents(*args, *kwargs.values()) if kwargs else dependents(*args)
 
     def __call__(self) -> Any:

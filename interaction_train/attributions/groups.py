@@ -64,6 +64,7 @@ class GroupedSecant(Secant):
 
     def _groups(self, call: Call) -> Groups | None:
         if (layer := weighted(call)) is not None:
+            _check_samples(call, layer)
             version = layer.input._version
             return lambda: self.split(_unchanged(layer, version))
         if len(call.inputs) > 1 or (known := self._of(call.inputs[0])) is None:
@@ -113,6 +114,12 @@ def _moved(call: Call, part: Tensor) -> Tensor:
     """The linear share of an affine function, of a part."""
     first, second = halves(call.on(torch.cat([part, torch.zeros_like(part)])))
     return first - second
+
+
+def _check_samples(call: Call, layer: Weighted) -> None:
+    if call.name == "bmm" or (layer.axis == -2 and layer.input.dim() == 2):
+        got = f"a network that calls {call.name!r} with samples that have weights or rows elsewhere"
+        raise InputError("model", got, "one that keeps them in the first dimension of its modules")
 
 
 def _unchanged(layer: Weighted, version: int) -> Weighted:

@@ -12,7 +12,7 @@ from torch import Tensor
 from interaction_train.attributions.derivatives import path_derivatives
 from interaction_train.attributions.integrated_gradients import gauss_legendre
 from interaction_train.attributions.subgames import masked_attributions
-from interaction_train.errors import InputError, at_least
+from interaction_train.errors import InputError, whole
 from interaction_train.game.masked import MaskedGame
 from interaction_train.indices.curve import one_number
 
@@ -48,7 +48,7 @@ def integrated_hessian(game: MaskedGame, *, augmented: bool = False, steps: int 
         tensor([[0., 0., 0., 1.]])
     """
     n = game.n
-    at_least("steps", steps, 1)
+    steps = whole("steps", steps, 1)
     if n > _MOST:
         raise InputError("game", f"{n} players", f"at most {_MOST}")
     device = game.present.device

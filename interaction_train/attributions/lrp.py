@@ -50,9 +50,17 @@ def lrp_alpha_beta(game: MaskedGame, alpha: float = 2.0, beta: float = -1.0) -> 
     Raises:
         InputError: numbers that do not sum to 1; else as of :func:`lrp_epsilon`.
     """
+    check_shares(alpha, beta)
+    return relevances(game, lambda: _AlphaBeta(alpha, beta))
+
+
+def check_shares(alpha: float, beta: float) -> None:
+    """Refuse shares of the positive and the other products that do not sum to 1."""
+    bound = float("inf")
+    in_range("alpha", alpha, -bound, bound, above=True, below=True)
+    in_range("beta", beta, -bound, bound)
     if abs(alpha + beta - 1) > 1e-6:
         raise InputError("beta", beta, f"1 - alpha = {1 - alpha:g}")
-    return relevances(game, lambda: _AlphaBeta(alpha, beta))
 
 
 def deep_taylor(game: MaskedGame) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
+from operator import index
 
 import torch
 from torch import Tensor
@@ -64,11 +65,14 @@ def prediction_difference(game: MaskedGame, *, absents: Tensor) -> Tensor:
 
 def patch_places(n: int, patches: Patches) -> Tensor:
     """The patch that each of n players is in, int64 ``(n,)``; refuses what is no partition."""
-    times = Counter(int(i) for patch in patches for i in patch)
-    if sorted(times) != list(range(n)) or max(times.values()) > 1 or not all(patches):
-        got = [list(patch) for patch in patches]
-        raise InputError("patches", got, f"a partition of the players 0 … {n - 1}")
+    expected = f"lists of players, a partition of 0 … {n - 1}"
+    try:
+        lists = [[index(i) for i in patch] for patch in patches]
+    except TypeError:
+        raise InputError("patches", patches, expected) from None
+    if sorted(chain(*lists)) != list(range(n)) or not all(lists):
+        raise InputError("patches", lists, expected)
     places = torch.empty(n, dtype=torch.int64)
-    for k, patch in enumerate(patches):
-        places[list(patch)] = k
+    for k, patch in enumerate(lists):
+        places[patch] = k
     return places

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from interaction_train.attributions.effects import Effects
+from interaction_train.attributions.lrp import check_shares
 from interaction_train.attributions.occlusion import Patches, patch_places
 from interaction_train.errors import InputError, one_of
 
@@ -51,7 +52,8 @@ def table_iv(
         beta: of lrp_alpha_beta, the share of N⁻.
 
     Raises:
-        InputError: a method without a rule, such as a function, or without what its rule needs.
+        InputError: a method without a rule, such as a function, or without what its rule needs, or
+            shares that do not sum to 1.
 
     Examples:
         >>> effects = Effects(torch.tensor([[2, 1]]), torch.tensor([[3.0]]))
@@ -75,9 +77,10 @@ def table_iv(
         place = patch_places(len(degrees), patches).to(degrees.device)
         weights = torch.zeros_like(degrees).index_add_(0, place, degrees)[place].sign()
     else:
-        if z is None or z.shape != (len(effects.values), len(degrees)):
-            got = None if z is None else f"shape {tuple(z.shape)}"
+        if not isinstance(z, Tensor) or z.shape != (len(effects.values), len(degrees)):
+            got = f"shape {tuple(z.shape)}" if isinstance(z, Tensor) else z
             raise InputError("z", got, f"({len(effects.values)}, {len(degrees)}) for {method}")
+        check_shares(alpha, beta)
         weights = _by_groups(method, degrees, z.to(degrees), alpha, beta)
     amounts = weights * effects.values.unsqueeze(1)
     if not by_set:

@@ -36,8 +36,9 @@ def infidelity(game: MaskedGame, a: Tensor) -> Tensor:
         (tensor([0.1667]), tensor([0.3333]))
     """
     wanted = (len(game.present), game.n)
-    if a.shape != wanted:
-        raise InputError("a", f"shape {tuple(a.shape)}", f"attributions {wanted}")
+    if not isinstance(a, Tensor) or a.shape != wanted:
+        got = f"shape {tuple(a.shape)}" if isinstance(a, Tensor) else type(a).__name__
+        raise InputError("a", got, f"attributions {wanted}")
     return infidelity_of(all_values(game), a)
 
 
@@ -67,6 +68,9 @@ def box_overlap(a: Tensor, box: Tensor) -> Tensor:
         >>> box_overlap(a, torch.tensor([True, True, False, False]))
         tensor([0.5000])
     """
+    for name, value in (("a", a), ("box", box)):
+        if not isinstance(value, Tensor):
+            raise InputError(name, type(value).__name__, "a tensor")
     shape = tuple(box.shape)
     if box.dtype != torch.bool or a.dim() != 2 or shape not in (tuple(a.shape), a.shape[1:]):
         expected = "bool (B, n) or (n,) for attributions (B, n)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -43,21 +44,33 @@ def weighted(call: Call) -> Weighted | None:
     """The layer that an affine call is, if it is one."""
     if call.name == "linear" or call.name.startswith("conv"):
         return _layer(call)
-    if call.name in ("matmul", "mm", "bmm"):
-        a, b = call.args
-        if dependent(a):
-            return Weighted(a, b.detach(), lambda x, w: call.function(x, w), -1)
-        axis = -2 if b.dim() > 1 else None
-        return Weighted(b, a.detach(), lambda x, w: call.function(w, x), axis)
-    if call.name == "addmm" and not call.kwargs:
-        _, x, weight = call.args
-        return Weighted(x, weight.detach(), lambda x, w: x @ w, -1) if dependent(x) else None
+    if call.name in ("matmul", "mm", "bmm", "mv"):
+        return _product(*call.args, call.function, axis=-1)
+    if call.name == "addmm":
+        alpha = call.kwargs.get("alpha", 1)
+        return _product(*call.args[1:], lambda a, b: alpha * (a @ b), axis=-1)
+    if call.name == "einsum":
+        equation, *operands = call.args
+        factors = operands if isinstance(operands[0], Tensor) else operands[0]
+        return _product(*factors, partial(call.function, equation)) if len(factors) == 2 else None
     if call.name == "sum":
         (x, *rest), kwargs = call.args, call.kwargs
         dims = rest[0] if rest else kwargs.get("dim")
         one = dims if isinstance(dims, int) else dims[0] if dims and len(dims) == 1 else None
         return Weighted(x, None, lambda x, _: call.function(x, *rest, **kwargs), one)
     return None
+
+
+def _product(
+    a: Tensor, b: Tensor, function: Callable[..., Tensor], axis: int | None = None
+) -> Weighted | None:
+    """A product, one of whose factors depends on the input; ``axis`` is that of the first one."""
+    if dependent(a):
+        return Weighted(a, b.detach(), function, axis)
+    if not dependent(b):  # what is added does
+        return None
+    axis = -2 if axis and b.dim() > 1 else None
+    return Weighted(b, a.detach(), lambda x, w: function(w, x), axis)
 
 
 def _layer(call: Call) -> Weighted:

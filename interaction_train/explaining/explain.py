@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interaction_train.errors import InputError, at_least, refuse_probabilities
+from interaction_train.errors import InputError, refuse_probabilities, whole
 from interaction_train.explaining import inputs
 from interaction_train.explaining.explanation import Explanation
 from interaction_train.explaining.progress import reported
@@ -86,7 +86,7 @@ def explain(
         >>> explain(net, image, 3, "grid:2x2", baseline=0.3)
         Explanation(DigitsNet, log_odds, 1 sample, 4 players, exact from 16 evaluations each)
     """
-    at_least("budget", budget, 1)
+    whole("budget", budget, 1)
     question = ask(
         model, x, y, players, baseline=baseline, payoff=payoff, names=names, classes=classes,
         network=network, chunk_size=chunk_size,
@@ -158,7 +158,7 @@ def ask(
 ) -> Question:
     """The checked question that :func:`explain` answers; arguments and errors are the same."""
     if chunk_size is not None:
-        at_least("chunk_size", chunk_size, 1)
+        whole("chunk_size", chunk_size, 1)
     if not callable(model):
         raise InputError("model", type(model).__name__, "a network, or a function")
     players = inputs.resolve_players(players)
@@ -176,8 +176,7 @@ def ask(
     if payoff in ("log_odds", "log_prob"):
         refuse_probabilities(logits)
     labels = inputs.resolve_labels(y, logits)
-    if classes is not None and len(classes) < logits.shape[-1]:
-        raise InputError("classes", f"{len(classes)} names", f"{logits.shape[-1]}, one per class")
+    named = inputs.resolve_classes(classes, logits.shape[-1])
     owner = model if isinstance(model, nn.Module) else None
     game = MaskedGame(
         logits_model, x, absent, players, payoff, labels, chunk_size=chunk_size, owner=owner
@@ -189,7 +188,7 @@ def ask(
         "names": tuple(shown),
         "payoff": payoff if isinstance(payoff, str) else getattr(payoff, "__name__", "payoff"),
         "network": network or _name(model),
-        "classes": None if classes is None else [str(classes[k]) for k in range(len(classes))],
+        "classes": named,
     }
     return Question(game, about)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from interaction_train.concepts.graph import numbers_of
-from interaction_train.errors import InputError, at_least, one_of
+from interaction_train.errors import InputError, one_of, whole
 from interaction_train.explaining.results import Results
 from interaction_train.indices.exact import all_coalitions, dividends
 
@@ -55,7 +55,7 @@ class Explanation(Results):
         Raises:
             InputError: arguments out of range, or concepts of a sampled explanation.
         """
-        at_least("k", k, 1)
+        whole("k", k, 1)
         one_of("kind", kind, get_args(Kind))
         if settings and kind != "concepts":
             raise InputError("settings", ", ".join(settings), "none, for what is no concept")

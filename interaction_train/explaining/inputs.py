@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,11 +120,29 @@ def resolve_names(names: Sequence[str] | None, players: Players, shape: Sequence
     """A name for each player."""
     if names is None:
         return list(players.names(shape))
-    n, given = players.count(shape), [str(name) for name in names]
-    if isinstance(names, str) or len(given) != n:
-        got = repr(names) if isinstance(names, str) else f"{len(given)} names"
+    n = players.count(shape)
+    if isinstance(names, str) or not isinstance(names, Collection) or len(names) != n:
+        listed = isinstance(names, Collection) and not isinstance(names, str)
+        got = f"{len(names)} names" if listed else repr(names)
         raise InputError("names", got, f"{n}, one for each player")
-    return given
+    return [str(name) for name in names]
+
+
+def resolve_classes(
+    classes: Sequence[str] | Mapping[int, str] | None, count: int
+) -> list[str] | None:
+    """A name for each class."""
+    if classes is None:
+        return None
+    if isinstance(classes, str) or not isinstance(classes, Collection):
+        raise InputError("classes", repr(classes), f"{count} names, one per class")
+    if len(classes) < count:
+        raise InputError("classes", f"{len(classes)} names", f"{count}, one per class")
+    try:
+        return [str(classes[k]) for k in range(count)]
+    except (KeyError, TypeError):
+        expected = f"a sequence, or a mapping of 0 … {count - 1} to names"
+        raise InputError("classes", repr(classes), expected) from None
 
 
 def predicted(network: nn.Module, x: Tensor, rows: int | None) -> Tensor:

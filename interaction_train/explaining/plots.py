@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from interaction_train.concepts.graph_figure import default_title, number, short
-from interaction_train.errors import at_least
+from interaction_train.errors import whole
 from interaction_train.explaining.canvas import (
     HALO,
     Numbers,
@@ -83,7 +83,7 @@ class Plots:
     @styled()
     def pairs(self, sample: int = 0, count: int = 10) -> Figure:
         """The ``count`` strongest Shapley interactions as lines, as wide as they are strong."""
-        at_least("count", count, 1)
+        whole("count", count, 1)
         figure, axes, places = self._stage(sample)
         axes.scatter(places[:, 0], places[:, 1], s=9, color=INK, zorder=4, clip_on=False)
         drawn = self._lines(axes, places, sample, count)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from operator import index
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from interaction_train.concepts.graph import ConceptGraph, concept_graph
 from interaction_train.concepts.selection import select_concepts
 from interaction_train.concepts.sparse import sparse_concepts
 from interaction_train.concepts.trees import InteractionTree, interaction_tree
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, whole
 from interaction_train.explaining.sampled import Sampler, pair_matrices
 from interaction_train.game.players import Players
 from interaction_train.indices.exact import multi_order_interactions
@@ -169,6 +168,8 @@ class Results:
             InputError: arguments out of range, or a sampled explanation.
         """
         at = self.at(sample)
+        whole("count", count, 1)
+        whole("merges", merges, 0)
         values = self.all_values("concepts").double()
         chosen = select_concepts(self.concepts(**settings), values, min(count, 2 << self.n))
         return concept_graph(chosen[at], self.names, merges)
@@ -239,9 +240,7 @@ class Results:
 
     def at(self, sample: int) -> int:
         """The place of a sample in the batch, counted from the end where negative."""
-        sample = index(sample)
-        if not -len(self) <= sample < len(self):
-            raise InputError("sample", sample, f"one of the {len(self)} samples, from 0 on")
+        sample = whole("sample", sample, -len(self), len(self) - 1)
         return sample % len(self)
 
     @cached_property
@@ -250,9 +249,7 @@ class Results:
         return multi_order_interactions(values.double(), values.dtype)
 
     def _order(self, m: int) -> tuple[Tensor, Tensor]:
-        m = index(m)
-        if not 0 <= m <= self.n - 2:
-            raise InputError("m", m, f"an order 0 … n − 2 = {self.n - 2}")
+        m = whole("m", m, 0, self.n - 2)
         if self.exact:
             return self._multi_order[:, m], torch.zeros_like(self.pairs)
         sampler = self._sampler("order")

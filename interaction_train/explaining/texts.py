@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from interaction_train.errors import InputError, at_least
+from interaction_train.errors import InputError, whole
 from interaction_train.explaining.explain import ask
 from interaction_train.explaining.explanation import Explanation
 from interaction_train.explaining.progress import reported
@@ -66,7 +66,7 @@ def explain_texts(
     Raises:
         InputError: as ``explain``, or what is no sentence of two words or more.
     """
-    at_least("budget", budget, 1)
+    whole("budget", budget, 1)
     if isinstance(texts, str) or not texts:
         raise InputError("texts", repr(texts), "a list of sentences, at least one")
     labels = [y] * len(texts) if y is None or isinstance(y, int) else list(y)

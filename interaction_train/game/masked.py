@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from interaction_train.errors import InputError, at_least, checked_labels, checked_logits
+from interaction_train.errors import InputError, checked_labels, checked_logits, whole
 from interaction_train.game.chunks import chunk_rows, gradient_rows
 from interaction_train.game.evaluation import Network, evaluation_mode, without_grad
 from interaction_train.game.layers import LayerPrefix, LayerSuffix
@@ -95,7 +95,7 @@ class MaskedGame:
         if rivals is not None and self.payoff is not margin:
             raise InputError("rivals", "a tensor", "None for payoffs other than 'margin'")
         if chunk_size is not None:
-            at_least("chunk_size", chunk_size, 1)
+            whole("chunk_size", chunk_size, 1)
         self._absent = _checked_absent(absent, present)
         self.extra = dict(extra or {})
         if isinstance(model, LayerSuffix) and {*model.inputs} != {*self.extra}:

@@ -85,6 +85,6 @@ def get_payoff(payoff: str | Payoff) -> Payoff:
     """Look a payoff up by name; callables pass through."""
     if callable(payoff):
         return payoff
-    if payoff not in PAYOFFS:
+    if payoff not in list(PAYOFFS):
         raise InputError("payoff", repr(payoff), f"one of {', '.join(PAYOFFS)}, or a callable")
     return PAYOFFS[payoff]

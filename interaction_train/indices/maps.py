@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from interaction_train.errors import at_least, one_of, whole
+from interaction_train.errors import one_of, whole
 from interaction_train.game.masked import ROWS, MaskedGame
 from interaction_train.game.players import Players
 from interaction_train.game.precision import wide
@@ -63,12 +63,11 @@ class Partners(PairSampler):
         number: about how many partners each player has, at least 1.
 
     Raises:
-        InputError: fewer.
+        InputError: fewer, or no whole number.
     """
 
     def __init__(self, number: int) -> None:
-        at_least("partners", number, 1)
-        self.number = number
+        self.number = whole("partners", number, 1)
 
     def count(self, n: int) -> int:
         """How many partners each of n players has at least."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interaction_train.errors import InputError, at_least
+from interaction_train.errors import InputError, at_least, whole
 from interaction_train.game.masked import MaskedGame
 from interaction_train.indices.curve import require_finite
 from interaction_train.indices.flips import Sums, sample
@@ -94,6 +94,8 @@ def resolve_orders(
     else:
         return tuple(dict.fromkeys(round(ratio * (n - 2)) for ratio in REFERENCE_RATIOS))
     for value in given:
+        if name == "orders":
+            whole(name, value, 0)
         if not 0 <= value <= last:
             raise InputError(name, value, wanted)
     result = tuple(round(value * unit) for value in given)

@@ -21,6 +21,8 @@ def several(n: int, device: torch.device | None = None) -> Tensor:
 
 def check_counts(n: int, strengthen: int, weaken: int) -> None:
     """Refuse more sets than there are."""
+    if n < 2:
+        raise InputError("players", f"{n} player", "at least 2, whose sets are revised")
     whole("strengthen", strengthen, 1)
     whole("weaken", weaken, 0)
     most = (1 << n) - n - 1 - strengthen
