@@ -131,13 +131,13 @@ class Adapter:
     def __init__(
         self, model: Model, batch: Keys | FindBatch, normalization: Normalization | None = None
     ) -> None:
-        if not callable(batch) and (isinstance(batch, str) or len(batch) != 2):
+        if not callable(batch) and (not isinstance(batch, list | tuple) or len(batch) != 2):
             raise InputError("batch", batch, "two indices or keys, of inputs and labels")
         self.model, self.keys = model, batch
         self.layer: Normalize | None = None
         if normalization is not None:
-            if set(normalization) != {"mean", "std"}:
-                raise InputError("normalization", list(normalization), "the keys mean and std")
+            if not isinstance(normalization, Mapping) or set(normalization) != {"mean", "std"}:
+                raise InputError("normalization", normalization, "the keys mean and std")
             self.layer = Normalize(normalization["mean"], normalization["std"])
 
     def network(self, pl_module: L.LightningModule, x: Tensor | None) -> nn.Module:

@@ -25,10 +25,14 @@ def fixed_names(groups: Groups | None, names: Sequence[str] | None) -> tuple[str
     if names is None:
         return ("wrong", "right") if groups == "correct" else ()
     if groups is None:
-        raise InputError("group_names", list(names), "none without groups")
-    if not names or len(set(names)) < len(names) or any(not n or "/" in n for n in names):
-        raise InputError("group_names", list(names), "different ones without '/'")
-    return tuple(names)
+        raise InputError("group_names", names, "none without groups")
+    listed = names if isinstance(names, list | tuple) else ()
+    good = all(isinstance(name, str) and name and "/" not in name for name in listed)
+    if not listed or not good or len(set(listed)) < len(listed):
+        raise InputError("group_names", repr(names), "a list of different ones without '/'")
+    if groups == "correct" and len(listed) != 2:
+        raise InputError("group_names", list(listed), "two, of wrong samples and of right ones")
+    return tuple(listed)
 
 
 def plain_results(found: Statistics, names: Sequence[str]) -> Result:

@@ -30,7 +30,7 @@ from interaction_train.callbacks.samples import (
     population,
     spread,
 )
-from interaction_train.errors import InputError, at_least, checked_labels
+from interaction_train.errors import InputError, checked_labels, whole
 from interaction_train.game.absence import NO_BASELINE, has_baseline, read_baseline
 from interaction_train.tracking.figures import heat_map_figure, save_figure
 from interaction_train.tracking.folders import run_folder
@@ -39,6 +39,7 @@ from interaction_train.tracking.loggers import log_figure, log_table
 Result = dict[str, Any]
 Split = Literal["val", "test"]
 
+_NO_FOLDER = ("", ".", "..")  # that a name makes in the run's
 _TRIED = 8  # samples that show which network the module's is
 
 
@@ -80,8 +81,8 @@ class Monitor(L.Callback, ABC):
         normalization: Normalization | None = None,
         name: str | None = None,
     ) -> None:
-        at_least("every", every, 1)
-        if name is not None and (not name or "/" in name):
+        whole("every", every, 1)
+        if name is not None and (not isinstance(name, str) or name in _NO_FOLDER or "/" in name):
             raise InputError("name", repr(name), "another one, without '/'")
         self.every, self.name = every, name
         # What the logged keys of ``fit`` begin with.

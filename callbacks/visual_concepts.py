@@ -90,8 +90,8 @@ class VisualConcepts(GridMonitor):
         super().__init__(rows, cols, n_samples, **common)
         self.map_players = GridPlayers(map_rows, map_cols)
         for name, several in (("strengthen", strengthen), ("weaken", weaken)):
-            if not several:
-                raise InputError(name, "none", "at least one number of sets")
+            if not several or not isinstance(several, list | tuple):
+                raise InputError(name, several or "none", "a list of at least one number of sets")
         self.pairs = list(product(weaken, strengthen))
         for m1, m2 in self.pairs:
             check_counts(self.n, m2, m1)

@@ -65,7 +65,7 @@ def prediction_difference(game: MaskedGame, *, absents: Tensor) -> Tensor:
 
 def patch_places(n: int, patches: Patches) -> Tensor:
     """The patch that each of n players is in, int64 ``(n,)``; refuses what is no partition."""
-    expected = f"lists of players, a partition of 0 … {n - 1}"
+    expected = f"lists, a partition of the players 0 … {n - 1}"
     try:
         lists = [[index(i) for i in patch] for patch in patches]
     except TypeError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,11 +121,12 @@ def resolve_names(names: Sequence[str] | None, players: Players, shape: Sequence
     if names is None:
         return list(players.names(shape))
     n = players.count(shape)
-    if isinstance(names, str) or not isinstance(names, Collection) or len(names) != n:
-        listed = isinstance(names, Collection) and not isinstance(names, str)
-        got = f"{len(names)} names" if listed else repr(names)
+    listed = isinstance(names, Iterable) and not isinstance(names, str)
+    given = [str(name) for name in names] if listed else []
+    if len(given) != n:
+        got = f"{len(given)} names" if listed else repr(names)
         raise InputError("names", got, f"{n}, one for each player")
-    return [str(name) for name in names]
+    return given
 
 
 def resolve_classes(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import index
 from typing import Any
 
 import torch
@@ -240,8 +241,9 @@ class Results:
 
     def at(self, sample: int) -> int:
         """The place of a sample in the batch, counted from the end where negative."""
-        sample = whole("sample", sample, -len(self), len(self) - 1)
-        return sample % len(self)
+        if not hasattr(sample, "__index__") or not -len(self) <= index(sample) < len(self):
+            raise InputError("sample", sample, f"one of the {len(self)} samples, from 0 on")
+        return index(sample) % len(self)
 
     @cached_property
     def _multi_order(self) -> Tensor:
@@ -249,7 +251,9 @@ class Results:
         return multi_order_interactions(values.double(), values.dtype)
 
     def _order(self, m: int) -> tuple[Tensor, Tensor]:
-        m = whole("m", m, 0, self.n - 2)
+        if not hasattr(m, "__index__") or not 0 <= index(m) <= self.n - 2:
+            raise InputError("m", m, f"an order 0 … n − 2 = {self.n - 2}")
+        m = index(m)
         if self.exact:
             return self._multi_order[:, m], torch.zeros_like(self.pairs)
         sampler = self._sampler("order")

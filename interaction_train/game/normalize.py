@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from interaction_train.errors import InputError, at_least
+from interaction_train.errors import InputError, at_least, in_range
 
 
 class Normalize(nn.Module):
@@ -108,7 +108,12 @@ class Standardize(nn.Module):
 
 def _moments(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
     """Both as float32 ``(C,)``, checked."""
+    for name, numbers in (("mean", mean), ("std", std)):
+        if not isinstance(numbers, Iterable):
+            raise InputError(name, numbers, "one number per channel, or column")
     mean, std = tuple(mean), tuple(std)
+    for value in mean:
+        in_range("mean", value, -float("inf"), float("inf"), above=True, below=True)
     if not mean:
         raise InputError("mean", mean, "one number per channel, or column")
     if len(std) != len(mean):

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from interaction_train.errors import InputError, at_least, one_of
+from interaction_train.errors import InputError, one_of, whole
 
 
 class Players(ABC):
@@ -78,9 +78,7 @@ class GridPlayers(Players):
     """
 
     def __init__(self, rows: int, cols: int) -> None:
-        at_least("rows", rows, 1)
-        at_least("cols", cols, 1)
-        self.rows, self.cols = rows, cols
+        self.rows, self.cols = whole("rows", rows, 1), whole("cols", cols, 1)
 
     def __repr__(self) -> str:
         return f"GridPlayers({self.rows}, {self.cols})"

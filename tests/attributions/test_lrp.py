@@ -1,6 +1,7 @@
 """Relevance propagation: exact values, gradient × input, conservation, and zennit."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -151,8 +152,45 @@ def test_numbers_that_are_refused():
     game = unit_game(nn.Linear(3, 2), torch.rand(2, 3))
     with pytest.raises(InputError, match="epsilon"):
         lrp_epsilon(game, 0.0)
-    with pytest.raises(InputError, match="beta"):
-        lrp_alpha_beta(game, 2, 1)
+    for alpha, beta in ((2, 1), (math.inf, -math.inf), (math.nan, math.nan), (2, "1")):
+        with pytest.raises(InputError, match="alpha|beta"):
+            lrp_alpha_beta(game, alpha, beta)
+
+
+class Spelled(nn.Module):
+    """Two linear layers without module, in one of torch's spellings."""
+
+    def __init__(self, product):
+        super().__init__()
+        draws = torch.Generator().manual_seed(0)
+        shapes = (5, 3), (2, 5)
+        weights = (torch.randn(s, generator=draws, dtype=torch.float64) for s in shapes)
+        self.weights = nn.ParameterList(weights)
+        self.product = product
+
+    def forward(self, x):
+        first, second = self.weights
+        return self.product(torch.div(self.product(x, first), other=2).relu(), second)
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda x, w: torch.matmul(input=x, other=w.T),
+        lambda x, w: torch.mm(x, mat2=w.T),
+        lambda x, w: torch.addmm(x.new_zeros(len(w)), mat1=x, mat2=w.T / 2, alpha=2),
+        lambda x, w: torch.einsum("bi,oi->bo", x, w),
+        lambda x, w: torch.einsum("oi,bi->bo", [w, x]),
+        lambda x, w: torch.stack([torch.mv(x, row) for row in w], 1),
+        lambda x, w: torch.sum(input=torch.mul(input=x[:, None], other=w), dim=-1),
+    ],
+    ids=["matmul", "mm", "addmm", "einsum", "lists", "mv", "sum"],
+)
+def test_products_are_layers_however_they_are_spelled(product):
+    x = rand(2, 3, seed=1)
+    plain, other = unit_game(Spelled(F.linear), x), unit_game(Spelled(product), x)
+    for method in METHODS:
+        close(method(other), method(plain))
 
 
 def zennit_relevance(network, game, rules):

@@ -123,6 +123,13 @@ def test_from_the_command_line(tmp_path):
         ({"group_names": ["a"]}, r"group_names: got \['a'\], expected none without groups"),
         ({"groups": "label", "group_names": ["a", "a"]}, "group_names: got"),
         ({"groups": "label", "group_names": ["a/b"]}, "group_names: got"),
+        ({"groups": "label", "group_names": "ab"}, "group_names: got 'ab'"),
+        ({"groups": "label", "group_names": [0, 1]}, "group_names: got"),
+        ({"groups": "correct", "group_names": ["a"]}, "group_names: .*expected two"),
+        ({"every": 1.5}, "every: got 1.5"),
+        ({"name": ".."}, "name: got"),
+        ({"batch": 0}, "batch: got 0"),
+        ({"normalization": {"mean": [math.nan], "std": [1.0]}}, "mean: got nan"),
         ({"groups": "correct", "only_correct": True}, "only_correct: got True"),
     ],
 )

@@ -281,6 +281,12 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("argument", "changes"),
         [
+            ("budget", {"budget": 2000.5}),
+            ("chunk_size", {"chunk_size": 1.5}),
+            ("classes", {"classes": {1: "cat", 2: "dog", 3: "eel", 4: "fox"}}),
+            ("classes", {"classes": "abcd"}),
+            ("names", {"names": 4}),
+            ("payoff", {"payoff": ["logit"]}),
             ("players", {"players": "grid:4"}),
             ("players", {"players": "grid:0x3"}),
             ("players", {"players": "superpixels"}),
@@ -343,9 +349,9 @@ class TestBadInput:
         for two in (2, np.int64(2), torch.tensor(2)):
             assert found.top(1, sample=two).equals(found.top(1, sample=2))
             assert torch.equal(found.order(two), found.order(2))
-        with pytest.raises(TypeError):
+        with pytest.raises(InputError, match="sample: got 1.5"):
             found.top(1, sample=1.5)
-        with pytest.raises(TypeError):
+        with pytest.raises(InputError, match="m: got 1.5"):
             found.order(1.5)
 
     def test_probabilities(self):

@@ -126,6 +126,8 @@ def test_default_orders_are_low_middle_and_high():
     ("options", "message"),
     [
         ({"order": 8}, "orders: got 8"),
+        ({"order": 1.5}, "orders: got 1.5, expected a whole number"),
+        ({"order": 0, "partners": 1.5}, "partners: got 1.5"),
         ({"order": 0, "contexts": 1}, "contexts: got 1"),
         ({"order": 0, "partners": 0}, "partners: got 0"),
         ({"order": 0, "reading": "rms"}, "reading: got 'rms'"),

@@ -268,7 +268,7 @@ def test_inference_mode_changes_nothing():
         ({"sets": "weak"}, "sets: got 'weak'"),
         ({"x": images() + 1}, "x: got values from"),
         ({"x": images(channels=2)}, "x: got shape"),
-        ({"players": it.UnitPlayers("channel")}, "strengthen: got 1"),
+        ({"players": it.UnitPlayers("channel")}, "players: got 1 player"),
         ({"model": Cut()}, "layer: got 'feature', whose output has no gradient"),
         ({"model": CutBeforeWeights()}, "layer: got 'feature', whose output has no gradient"),
         ({"baseline": None}, "baseline: got None"),
