@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -45,14 +45,14 @@ def weighted(call: Call) -> Weighted | None:
     if call.name == "linear" or call.name.startswith("conv"):
         return _layer(call)
     if call.name in ("matmul", "mm", "bmm", "mv"):
-        return _product(*call.args, call.function, axis=-1)
+        return _product(call.args, call.function, axis=-1)
     if call.name == "addmm":
         alpha = call.kwargs.get("alpha", 1)
-        return _product(*call.args[1:], lambda a, b: alpha * (a @ b), axis=-1)
+        return _product(call.args[1:], lambda a, b: alpha * (a @ b), axis=-1)
     if call.name == "einsum":
         equation, *operands = call.args
         factors = operands if isinstance(operands[0], Tensor) else operands[0]
-        return _product(*factors, partial(call.function, equation)) if len(factors) == 2 else None
+        return _product(factors, partial(call.function, equation)) if len(factors) == 2 else None
     if call.name == "sum":
         (x, *rest), kwargs = call.args, call.kwargs
         dims = rest[0] if rest else kwargs.get("dim")
@@ -62,9 +62,10 @@ def weighted(call: Call) -> Weighted | None:
 
 
 def _product(
-    a: Tensor, b: Tensor, function: Callable[..., Tensor], axis: int | None = None
+    factors: Sequence[Tensor], function: Callable[..., Tensor], axis: int | None = None
 ) -> Weighted | None:
     """A product, one of whose factors depends on the input; ``axis`` is that of the first one."""
+    a, b = factors
     if dependent(a):
         return Weighted(a, b.detach(), function, axis)
     if not dependent(b):  # what is added does

@@ -89,13 +89,12 @@ def resolve_orders(
         name, given, last, unit = "ratios", tuple(ratios), 1, n - 2
         wanted, twice = "numbers from 0 to 1", f"ratios that are the same order of {n} players"
     elif orders is not None:
-        name, given, last, unit = "orders", tuple(orders), n - 2, 1
+        name, last, unit = "orders", n - 2, 1
+        given = tuple(whole(name, order, 0) for order in orders)
         wanted, twice = f"0 … n − 2 = {n - 2}", "an order twice"
     else:
         return tuple(dict.fromkeys(round(ratio * (n - 2)) for ratio in REFERENCE_RATIOS))
     for value in given:
-        if name == "orders":
-            whole(name, value, 0)
         if not 0 <= value <= last:
             raise InputError(name, value, wanted)
     result = tuple(round(value * unit) for value in given)

@@ -127,9 +127,9 @@ class TestRefusals:
     def test_distribute(self):
         J = torch.zeros(8)  # noqa: N806
         game = game_of(MONOMIAL, [1.0] * 3)
-        for order in (0, 4):
+        for order in (0, 4, 1.5):
             with pytest.raises(InputError, match="order: got"):
-                distribute("shapley_taylor", J, order=order)
+                distribute("recursive_shapley", J, order=order)
         with pytest.raises(InputError, match="policy: got 'banzhaf'"):
             distribute("banzhaf", J, order=1)
         with pytest.raises(InputError, match=r"effects: got shape \(8,\), expected \(\..., 3, 8\)"):

@@ -189,7 +189,7 @@ class TestKinks:
 
     def test_ranges(self):
         game = game_of(SHEET, X)
-        for degrees in (0, 17):
+        for degrees in (0, 17, 1.5):
             with pytest.raises(InputError, match="degrees: got"):
                 degree_effects(game, degrees)
         with pytest.raises(InputError, match="13"):
@@ -254,6 +254,8 @@ class TestTableIV:
                 table_iv(method, effects)
         with pytest.raises(InputError, match="z: got None"):
             table_iv("deep_taylor", effects)
+        with pytest.raises(InputError, match="beta: got 1"):
+            table_iv("lrp_alpha_beta", effects, z=torch.ones(1, 3), beta=1.0)
         with pytest.raises(InputError, match="patches: got None"):
             table_iv("occlusion_patch", effects)
         with pytest.raises(InputError, match=r"patches: .* a partition of the players 0 … 2"):

@@ -261,7 +261,13 @@ class TestRefusals:
         with pytest.raises(InputError, match="options: got no absents"):
             attribute(self.game, "expected_gradients")
 
-    @pytest.mark.parametrize("patches", [[[0, 1]], [[0, 1], [1, 2]], [[0, 1, 2], []], [[0, 1, 3]], [[0, 1.5, 2]], [0, 1, 2]])
+    @pytest.mark.parametrize(
+        "patches",
+        [
+            *([[0, 1]], [[0, 1], [1, 2]], [[0, 1, 2], []], [[0, 1, 3]]),
+            *([[0, 1.5, 2]], [0, 1, 2]),
+        ],
+    )
     def test_no_partition(self, patches):
         with pytest.raises(InputError, match=r"patches: .*partition of the players 0 … 2"):
             attribute(self.game, "occlusion_patch", patches=patches)

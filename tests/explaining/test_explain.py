@@ -349,9 +349,9 @@ class TestBadInput:
         for two in (2, np.int64(2), torch.tensor(2)):
             assert found.top(1, sample=two).equals(found.top(1, sample=2))
             assert torch.equal(found.order(two), found.order(2))
-        with pytest.raises(InputError, match="sample: got 1.5"):
+        with pytest.raises(InputError, match=r"sample: got 1\.5"):
             found.top(1, sample=1.5)
-        with pytest.raises(InputError, match="m: got 1.5"):
+        with pytest.raises(InputError, match=r"m: got 1\.5"):
             found.order(1.5)
 
     def test_probabilities(self):
