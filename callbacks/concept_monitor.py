@@ -29,6 +29,7 @@ from interaction_train.indices.means import told_mean
 
 _TOGETHER = 16  # samples of one call; no result depends on it
 _KINDS = {"and": "AND", "or": "OR"}
+_COLUMNS = ("sample", "label", "players", "kind", "value", "refitted")
 
 
 class ConceptMonitor(GridMonitor):
@@ -188,10 +189,9 @@ class ConceptMonitor(GridMonitor):
         return table
 
     def csv_rows(self, result: Result) -> Mapping[str, Sequence[Iterable[Any]]]:
-        about, more = ["sample", "label"], ["kind", "value", "refitted"]
-        rows = [
-            [*(sample[k] for k in about), " ".join(concept["players"]), *(concept[k] for k in more)]
+        rows = (
+            {**sample, **concept, "players": " ".join(concept["players"])}
             for sample in result["concepts"]
             for concept in sample["concepts"]
-        ]
-        return {self.stem: [[*about, "players", *more], *rows]}
+        )
+        return {self.stem: [_COLUMNS, *([row[name] for name in _COLUMNS] for row in rows)]}

@@ -17,13 +17,13 @@ from interaction_train.callbacks.grid_monitor import GridMonitor, with_error
 from interaction_train.callbacks.monitor import Result, Split
 from interaction_train.callbacks.recovery_rows import csv_table, recovered_in_words
 from interaction_train.callbacks.samples import gather, is_fast, population, shard, spread
-from interaction_train.errors import InputError, in_range, one_of, whole
+from interaction_train.errors import InputError, whole
 from interaction_train.game.precision import wide
 from interaction_train.indices.exact import summable
 from interaction_train.indices.means import told_mean
 from interaction_train.recovery import WalshModel, budget_curve, fit_rows, strongest
 from interaction_train.recovery.figure import recovery_figure
-from interaction_train.recovery.fit import Rho
+from interaction_train.recovery.fit import Rho, check_rho
 from interaction_train.recovery.model import ORDERS
 from interaction_train.recovery.rows import drawn
 from interaction_train.recovery.strongest import MOST, NOT_EXPLAINED
@@ -94,10 +94,7 @@ class RecoveryMonitor(GridMonitor):
         whole("shown", shown, 0)
         whole("max_order", max_order, 1, self.n)
         whole("budget", budget, 2 * self.n)
-        if isinstance(rho, str):
-            one_of("rho", rho, ("loo", "learned"))
-        else:
-            in_range("rho", rho, 0, 1, above=True, below=True)
+        check_rho(rho)
         if budget + _FRESH > 1 << self.n:
             expected = f"with {_FRESH} fresh ones no more than the 2^{self.n} that there are"
             raise InputError("budget", f"{budget} coalitions of {self.n} cells", expected)

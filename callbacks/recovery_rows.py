@@ -47,13 +47,9 @@ def recovered_in_words(
 
 def csv_table(samples: Sequence[dict[str, Any]]) -> list[list[Any]]:
     """A row for each interaction, below the names of the columns."""
-    rows = [
-        [
-            sample["sample"],
-            sample["label"],
-            *(" ".join(one[k]) if k == "players" else one[k] for k in COLUMNS[2:]),
-        ]
+    rows = (
+        {**sample, **one, "players": " ".join(one["players"])}
         for sample in samples
         for one in sample["interactions"]
-    ]
-    return [list(COLUMNS), *rows]
+    )
+    return [list(COLUMNS), *([row[name] for name in COLUMNS] for row in rows)]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from interaction_train.concepts.selection import Surrogate
 from interaction_train.errors import InputError
-from interaction_train.tracking.figures import new_panels, show_image
+from interaction_train.tracking.figures import new_panels, set_caption, show_image
 from interaction_train.tracking.style import NEGATIVE, POSITIVE, SIGNED, styled
 
 _PANEL = 2.1  # inches
@@ -62,14 +62,14 @@ def recovery_figure(
         limit = float(np.abs(values).max())
         limit = limit if limit > _ROUNDING * scale else 1.0
         line[1].imshow(values[place], cmap=SIGNED, vmin=-limit, vmax=limit)
-        line[1].set_title(f"Shapley values, ±{limit:.2g}", fontsize=7, loc="center", pad=3)
+        set_caption(line[1], f"Shapley values, ±{limit:.2g}")
         line[1].set_axis_off()
         alone = f"{int(one.count)} strongest, R² {float(one.r2):.2f}"
         show_image(line[2], 1 - _FADED * (1 - pixels), alone)
         _draw_sets(line[2], one, place)
         line[3].plot(budgets, r2[b], marker="o")
         line[3].set(ylim=(min(0.0, np.nanmin(r2[b], initial=0.0)), 1.02), box_aspect=1)
-        line[3].set_title("R² on fresh coalitions", fontsize=7, loc="center", pad=3)
+        set_caption(line[3], "R² on fresh coalitions")
         line[3].xaxis.set_major_locator(MaxNLocator(3, integer=True))
     panels[-1, 3].set_xlabel("coalitions of the fit")
     figure.suptitle(title)

@@ -76,9 +76,8 @@ def fit_walsh(
     rows, more = drawn(draws, n, budget, 0 if complete else fresh)
     values = evaluated(game, torch.cat([rows, more])).detach()
     values, others = values.split([len(rows), len(more)], -1)
-    if complete and isinstance(rho, str):
-        one_of("rho", rho, ("loo", "learned"))
-        rho = _COMPLETE_RHO
+    check_rho(rho)
+    rho = _COMPLETE_RHO if complete and isinstance(rho, str) else rho
     noise = 0.0 if complete else None
     return fit_rows(rows, values, rho=rho, fresh=(more, others), noise=noise)
 
@@ -107,8 +106,7 @@ def fit_rows(
     """
     checked_rows(coalitions, values)
     at_least("rows", len(coalitions), 2)
-    if fresh is None:
-        fresh = coalitions[:0], values[:, :0]
+    fresh = fresh or (coalitions[:0], values[:, :0])
     checked_rows(*fresh, "fresh")
     if fresh[0].shape[1] != coalitions.shape[1] or len(fresh[1]) != len(values):
         got = f"{fresh[0].shape[1]} players of {len(fresh[1])} samples"
@@ -124,15 +122,22 @@ def fit_rows(
     return WalshModel(coalitions, values, others, new, *found)
 
 
+def check_rho(rho: Rho) -> None:
+    """Refuse what is neither a number in (0, 1) nor a way to choose."""
+    if isinstance(rho, str):
+        one_of("rho", rho, ("loo", "learned"))
+    else:
+        in_range("rho", rho, 0, 1, above=True, below=True)
+
+
 def _hyperparameters(
     coalitions: Tensor, values: Tensor, rho: Rho, noise: float | None
 ) -> tuple[Tensor, Tensor]:
     """ρ ``(B, n)`` and noise ``(B,)``."""
+    check_rho(rho)
     if isinstance(rho, str):
-        one_of("rho", rho, ("loo", "learned"))
         single = choose_rho(coalitions, values)
     else:
-        in_range("rho", rho, 0, 1, above=True, below=True)
         single = values.new_full((len(values),), rho)
     found = single.unsqueeze(-1).expand(-1, coalitions.shape[1]).contiguous()
     given = None if noise is None else values.new_full((len(values),), max(_LEAST_NOISE, noise))

@@ -43,29 +43,22 @@ class Projection:
 
     Attributes:
         weights: ``(..., m, m)``, P = C⁻¹ − C⁻¹1 (1ᵀC⁻¹1)⁻¹ 1ᵀC⁻¹, symmetric: α = P y.
-        pull: ``(..., m)``, C⁻¹1 / 1ᵀC⁻¹1: the mean is its product with y.
         precision: ``(...)``, 1ᵀC⁻¹1.
-        log_det: ``(...)``, log |C| + log 1ᵀC⁻¹1.
     """
 
     weights: Tensor
-    pull: Tensor
     precision: Tensor
-    log_det: Tensor
 
 
 def project(kernel: Tensor, noise: Tensor) -> Projection:
     """The projection of a kernel ``(..., m, m)`` and a noise ``(...)`` in its units."""
     covariance = kernel.clone()
     covariance.diagonal(dim1=-2, dim2=-1).add_(noise.unsqueeze(-1))
-    factor = torch.linalg.cholesky(covariance)
-    inverse = torch.cholesky_inverse(factor)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
     sums = inverse.sum(-1)
     precision = sums.sum(-1)
-    pull = sums / precision.unsqueeze(-1)
-    log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1) + precision.log()
-    weights = inverse - pull.unsqueeze(-1) * sums.unsqueeze(-2)
-    return Projection(weights, pull, precision, log_det)
+    outer = sums.unsqueeze(-1) * sums.unsqueeze(-2)
+    return Projection(inverse - outer / precision[..., None, None], precision)
 
 
 def complements(coalitions: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -66,10 +66,8 @@ class WalshModel:
         if not -len(self) <= sample < len(self):
             raise IndexError(f"sample {sample} of {len(self)}")
         own = slice(sample % len(self), sample % len(self) + 1)
-        return WalshModel(
-            self.coalitions, self.values[own], self.fresh_coalitions, self.fresh_values[own],
-            self.rho[own], self.noise[own],
-        )  # fmt: skip
+        names = ("values", "fresh_values", "rho", "noise")
+        return replace(self, **{name: getattr(self, name)[own] for name in names})
 
     def predict(self, coalitions: Tensor) -> Tensor:
         """Values ``(B, K)`` of coalitions, bool ``(K, n)`` or ``(B, K, n)``.

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from interaction_train.errors import InputError
-from interaction_train.tracking.figures import new_panels, show_image
+from interaction_train.tracking.figures import new_panels, set_caption, show_image
 from interaction_train.tracking.style import SEQUENTIAL, SIGNED, styled
 
 _PANEL = 0.95  # inches
@@ -65,6 +65,6 @@ def cell_maps_figure(
             axes.set_axis_off()
             above = fill(name.replace("_", " "), _LETTERS) + "\n" if b == 0 else ""
             scale = f"±{limit:.2g}" if signed else f"0 to {limit:.2g}"
-            axes.set_title(above + scale, fontsize=7, loc="center", pad=3)
+            set_caption(axes, above + scale)
     figure.suptitle(title)
     return figure

@@ -87,8 +87,13 @@ def show_image(axes: Axes, pixels: Any, caption: str) -> None:
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=1)
     width = axes.get_position().width * axes.figure.get_figwidth()  # type: ignore[union-attr]
     lines = (fill(line, max(8, int(1.2 * width * _LETTERS))) for line in caption.split("\n"))
-    axes.set_title("\n".join(lines), fontsize=7, loc="center", pad=3)
+    set_caption(axes, "\n".join(lines))
     axes.set_axis_off()
+
+
+def set_caption(axes: Axes, text: str) -> None:
+    """A title in small print."""
+    axes.set_title(text, fontsize=7, loc="center", pad=3)
 
 
 def pixel_step(eps: float) -> str:
