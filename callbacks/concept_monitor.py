@@ -17,9 +17,9 @@ from interaction_train.callbacks.concept_rows import (
     from_rows,
     row_length,
 )
-from interaction_train.callbacks.grid_monitor import GridMonitor, with_error
-from interaction_train.callbacks.monitor import Result, Split
-from interaction_train.callbacks.samples import gather, is_fast, population, shard, spread
+from interaction_train.callbacks.grid_monitor import GridMonitor
+from interaction_train.callbacks.monitor import Result, Split, with_error
+from interaction_train.callbacks.samples import gather, shard
 from interaction_train.concepts.fidelity import strength_by_order
 from interaction_train.concepts.graph import ConceptGraph, concept_graph
 from interaction_train.errors import in_range, whole
@@ -95,10 +95,9 @@ class ConceptMonitor(GridMonitor):
 
     def measure(self, trainer: L.Trainer, loader: Any) -> Result:
         network = self.network(trainer, loader)
-        places = spread(population(loader), 2 if is_fast(trainer) else self.n_samples)
+        places = self.places(trainer, loader)
         own = [place for block in shard(places, trainer) for place in block]
-        empty = torch.zeros(0, row_length(self.n), device=trainer.strategy.root_device)
-        rows = [wide(summable(empty))]
+        rows = []
         for start in range(0, len(own), _TOGETHER):
             block = own[start : start + _TOGETHER]
             x, y = self.samples(trainer, loader, block)
@@ -108,7 +107,8 @@ class ConceptMonitor(GridMonitor):
             if bool(kept.any()):
                 known = torch.stack([torch.tensor(block), y.cpu()], 1).to(values)
                 rows.append(concept_rows(known[kept], values[kept], self.noise))
-        return self._result_of(trainer, loader, places, gather(torch.cat(rows)))
+        gathered = gather(rows, row_length(self.n), trainer)
+        return self._result_of(trainer, loader, places, gathered)
 
     def _result_of(
         self, trainer: L.Trainer, loader: Any, places: list[int], rows: Tensor
@@ -184,7 +184,7 @@ class ConceptMonitor(GridMonitor):
             table.add_section()
         names = {"k90": "concepts for 90 % of Σ|I|", "salient": "above 5 % of the strongest"}
         names |= {f"r2_{self.count}": f"R² of the {self.count} strongest"}
-        means = (f"{name}: {with_error(result[key])}" for key, name in names.items())
+        means = (f"{name}: {with_error(**result[key])}" for key, name in names.items())
         table.caption = f"Means over {result['samples']} samples: {'; '.join(means)}"
         return table
 

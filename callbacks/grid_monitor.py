@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
@@ -94,9 +93,3 @@ class GridMonitor(Monitor):
                 f"{type(self).__name__}: {len(places)} of {of} samples are left out, as the "
                 f"network's {self.payoff} {reason}, or not finite: {', '.join(map(str, places))}."
             )
-
-
-def with_error(mean: Mapping[str, float], digits: str = ".3g") -> str:
-    """A mean and its standard error, where there is one."""
-    value, error = mean["value"], mean["stderr"]
-    return f"{value:{digits}}" + (f" ± {error:.2g}" if error == error else "")

@@ -71,6 +71,7 @@ class Monitor(L.Callback, ABC):
     stem: str  # the name of the files
     summary = ""  # that of the JSON file, where it is another one
     stages: tuple[str, ...] = ("fit", "validate", "test")  # that measure
+    n_samples: int  # that are measured, over all processes
 
     def __init__(
         self,
@@ -149,6 +150,10 @@ class Monitor(L.Callback, ABC):
         """The bare network of the module, as one of pixels, tried on samples of the loader."""
         batch = fetch(trainer, loader, spread(population(loader), _TRIED))
         return self.adapter.network(trainer.lightning_module, self.adapter.read(batch)[0])
+
+    def places(self, trainer: L.Trainer, loader: Any, fast: int = 2) -> list[int]:
+        """The places of the ``n_samples``, in ``fast_dev_run`` of a few, in a loader's data set."""
+        return spread(population(loader), fast if is_fast(trainer) else self.n_samples)
 
     def samples(self, trainer: L.Trainer, loader: Any, places: list[int]) -> tuple[Tensor, Tensor]:
         """Pixels ``(B, ...)`` and labels ``(B,)`` int64 at some places of a loader's data set."""
@@ -286,6 +291,11 @@ class Monitor(L.Callback, ABC):
     def _named(self, key: str) -> str:
         """A key with this callback's name after the split."""
         return key if self.name is None else key.replace("/", f"/{self.name}/", 1)
+
+
+def with_error(value: float, stderr: float, digits: str = ".3g") -> str:
+    """A value and its standard error, where there is one."""
+    return f"{value:{digits}}" + ("" if math.isnan(stderr) else f" ± {stderr:.2g}")
 
 
 def watchers(trainer: Any) -> list[tuple[str, str, Any]]:

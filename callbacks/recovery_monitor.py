@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from rich.table import Column, Table
 from torch import Tensor
 
-from interaction_train.callbacks.grid_monitor import GridMonitor, with_error
-from interaction_train.callbacks.monitor import Result, Split
+from interaction_train.callbacks.grid_monitor import GridMonitor
+from interaction_train.callbacks.monitor import Result, Split, with_error
 from interaction_train.callbacks.recovery_rows import csv_table, recovered_in_words
-from interaction_train.callbacks.samples import gather, is_fast, population, shard, spread
+from interaction_train.callbacks.samples import gather, is_fast, shard
 from interaction_train.errors import InputError, whole
 from interaction_train.game.precision import wide
 from interaction_train.indices.exact import summable
@@ -131,15 +131,14 @@ class RecoveryMonitor(GridMonitor):
 
     def _games(self, trainer: L.Trainer, loader: Any, coalitions: Tensor) -> tuple[Tensor, Tensor]:
         """Place and label of all processes' samples, ``(B, 2)``, and their games, ``(B, K)``."""
-        network, fast = self.network(trainer, loader), is_fast(trainer)
-        empty = torch.zeros(0, 2 + len(coalitions), device=coalitions.device)
-        rows = [wide(summable(empty))]
-        for block in shard(spread(population(loader), 1 if fast else self.n_samples), trainer):
+        network, rows = self.network(trainer, loader), []
+        for block in shard(self.places(trainer, loader, fast=1), trainer):
             x, y = self.samples(trainer, loader, block)
             values = wide(summable(self.game(trainer, network, x, y)(coalitions)))
             known = torch.stack([torch.tensor(block), y.cpu()], 1).to(values)
             rows.append(torch.cat([known, values], 1))
-        own, values = gather(torch.cat(rows)).split([2, len(coalitions)], 1)
+        gathered = gather(rows, 2 + len(coalitions), trainer)
+        own, values = gathered.split([2, len(coalitions)], 1)
         return own.long(), values
 
     def _recovered(self, trainer: L.Trainer, loader: Any, own: Tensor, model: WalshModel) -> Result:
@@ -199,7 +198,7 @@ class RecoveryMonitor(GridMonitor):
             table.add_row(*head, "", r2 + line, "")
             table.add_section()
         names = {"r2": "R² of the fit", "r2_surrogate": f"of the {self.count} strongest"}
-        means = (f"{name} {with_error(result[key], '.3f')}" for key, name in names.items())
+        means = (f"{name} {with_error(**result[key], digits='.3f')}" for key, name in names.items())
         table.caption = (
             f"Means over {result['samples']} samples, on {result['fresh']} fresh coalitions: "
             f"{', '.join(means)}"

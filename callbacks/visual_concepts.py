@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from interaction_train.callbacks.grid_monitor import GridMonitor
 from interaction_train.callbacks.monitor import Result, Split
-from interaction_train.callbacks.samples import is_fast, population, spread
+from interaction_train.callbacks.samples import is_fast
 from interaction_train.concepts.features import MOST
 from interaction_train.errors import InputError, in_range, one_of, whole
 from interaction_train.game.evaluation import inner_modules
@@ -30,6 +30,7 @@ from interaction_train.revising.revision import Revision
 from interaction_train.revising.sets import check_counts
 
 _SUMS = ("strengthened", "weakened")
+_NOTHING = {"value": torch.nan, "stderr": torch.nan}
 
 
 class VisualConcepts(GridMonitor):
@@ -117,13 +118,12 @@ class VisualConcepts(GridMonitor):
     def measure(self, trainer: Any, loader: Any) -> Result:
         if not trainer.is_global_zero:
             return {}
-        fast = is_fast(trainer)
-        places = spread(population(loader), 2 if fast else self.n_samples)
+        places = self.places(trainer, loader)
         with torch.inference_mode(False):  # whose tensors have no gradients, a Normalize's either
             network, (x, y) = self.network(trainer, loader), self.samples(trainer, loader, places)
             game = self.game(trainer, network, x, y, self.map_players)
             maps = interaction_maps(game, self.contexts)
-            steps = min(2, self.steps) if fast else self.steps
+            steps = min(2, self.steps) if is_fast(trainer) else self.steps
             revisions = [self._revised(network, x, m1, m2, steps) for m1, m2 in self.pairs]
         self._shown = y, maps, revisions
         return {
@@ -216,7 +216,7 @@ def _told(revision: Revision, places: list[int], y: Tensor, names: Sequence[str]
     first, last = revision.history[:, 0].double(), revision.history[:, -1].double()
     odds = torch.stack([log_odds(z, y) for z in (revision.logits, revision.revised_logits)], 1)
     result: Result = {
-        name: told_mean(last[:, k], first[:, k]) if bool(first[:, k].any()) else _nothing()
+        name: told_mean(last[:, k], first[:, k]) if bool(first[:, k].any()) else _NOTHING
         for k, name in enumerate(_SUMS)
     }
     result["log_odds"] = told_mean(odds.double().diff().squeeze(1))
@@ -240,10 +240,6 @@ def _sets(revision: Revision, b: int, names: Sequence[str]) -> Iterator[dict[str
     strengths = (one[b, index].tolist() for one in (revision.strengths, revision.revised_strengths))
     for chosen, before, after in zip(members.tolist(), *strengths, strict=True):
         yield {"players": list(compress(names, chosen)), "before": before, "after": after}
-
-
-def _nothing() -> dict[str, float]:
-    return {"value": torch.nan, "stderr": torch.nan}
 
 
 def _times(before: float, after: float) -> str:

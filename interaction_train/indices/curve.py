@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,15 +10,15 @@ from torch import Tensor
 
 from interaction_train.errors import InputError, at_least
 from interaction_train.game.masked import ROWS, MaskedGame
-from interaction_train.game.precision import wide, wide_dtype
+from interaction_train.game.precision import wide
 from interaction_train.sampling.random import Draws, content_hash
 
 
 def player_interactions(game: MaskedGame) -> Tensor:
     """Σ_{j≠i} I^Shap(i,j) = v(N) − v(N∖i) − v({i}) + v(∅) of every player, ``(B, n)``; exact.
 
-    2n + 2 evaluations. From Shapley values with and without a player. Needs
-    2 players, and payoffs of one number, which is finite.
+    2n + 2 evaluations. From Shapley values with and without a player. Needs 2 players, and payoffs
+    of one number, which is finite.
     """
     single = torch.eye(game.n, dtype=torch.bool, device=game.present.device)
     values = finite_values(game, torch.cat([end_coalitions(game), single, ~single]))
@@ -76,20 +76,16 @@ def sample_order_curve(game: MaskedGame, chains: int = 100, *, seed: int = 0) ->
         chains: number of chains, at least 2.
         seed: seed of the draws.
     """
-    n, batch, device = game.n, len(game.present), game.present.device
+    n = game.n
     at_least("chains", chains, 2)
     draws = Draws(content_hash(game.present), seed, "order_curve")
     ends = finite_values(game, end_coalitions(game))
-    sums = torch.zeros(2, batch, 2 * n, dtype=wide_dtype(device), device=device)
-    for _, curve in nested_chains(game, chains, draws, ends):
-        both = torch.cat([curve, curve.diff(n=2)], -1)
-        sums += torch.stack([both.sum(1), both.square().sum(1)])
-    mean, square = sums / chains
-    error = ((square - mean.square()).clamp(min=0) / (chains - 1)).sqrt()
-    require_finite(mean)
+    found = nested_chains(game, chains, draws, ends)
+    both = (torch.cat([curve, curve.diff(n=2)], -1) for _, curve in found)
+    mean, error = mean_of_chains(both, chains)
     mean[:, [0, n]], error[:, [0, n]] = ends, 0
-    found = (part.split([n + 1, n - 1], 1) for part in (mean, error))
-    (curve, orders), (curve_error, orders_error) = found
+    parts = (part.split([n + 1, n - 1], 1) for part in (mean, error))
+    (curve, orders), (curve_error, orders_error) = parts
     return OrderCurve(curve, curve_error, orders, orders_error, chains, chains * (n - 1) + 2)
 
 
@@ -112,6 +108,16 @@ def nested_chains(
         values = coalition_values(game, coalitions).unflatten(1, (len(span), n - 1))
         first, last = ends[:, None].expand(-1, len(span), -1).split(1, -1)
         yield place, torch.cat([first, values, last], -1)
+
+
+def mean_of_chains(blocks: Iterable[Tensor], chains: int) -> tuple[Tensor, Tensor]:
+    """The mean over chains and its standard error, ``(B, ...)``; of blocks ``(B, k, ...)``."""
+    total: Tensor | float = 0.0
+    for block in blocks:
+        total = total + torch.stack([block.sum(1), block.square().sum(1)])
+    mean, square = total / chains
+    require_finite(mean)
+    return mean, ((square - mean.square()).clamp(min=0) / (chains - 1)).sqrt()
 
 
 def require_finite(values: Tensor) -> None:

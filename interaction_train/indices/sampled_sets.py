@@ -74,9 +74,7 @@ def sample_multivariate(
     All these Shapley values average over the same contexts T ⊆ N∖S, which hold each player with
     one probability from U(0, 1), at |S| + 2 evaluations. Args: as :func:`sample_strength`.
     """
-    inside = _Subset(
-        game, subset, contexts, Draws(content_hash(game.present), seed, "multivariate")
-    )
+    inside = _Subset(game, subset, contexts, seed, "multivariate")
     size = len(inside.players)
     single = torch.eye(size, dtype=torch.bool, device=inside.players.device)
     parts = torch.cat([torch.zeros_like(single[:1]), torch.ones_like(single[:1]), single])
@@ -119,7 +117,7 @@ def sample_strength(
     at_least("candidates", candidates, 8)
     at_least("rounds", rounds, 1)
     in_range("enumerate_up_to", enumerate_up_to, 0, 12)
-    inside = _Subset(game, subset, contexts, Draws(content_hash(game.present), seed, "strength"))
+    inside = _Subset(game, subset, contexts, seed, "strength")
     size = len(inside.players)
     if exhaustive := size <= enumerate_up_to:
         best, found = inside.enumerate()
@@ -138,11 +136,12 @@ class _Subset:
     """S and the contexts around it."""
 
     def __init__(
-        self, game: MaskedGame, subset: Sequence[int], contexts: int, draws: Draws
+        self, game: MaskedGame, subset: Sequence[int], contexts: int, seed: int, name: str
     ) -> None:
         players = checked_subset(subset, game.n)
         at_least("contexts", contexts, 2)
-        self.game, self.contexts, self.draws = game, contexts, draws
+        self.game, self.contexts = game, contexts
+        self.draws = Draws(content_hash(game.present), seed, name)
         self.players = torch.tensor(players, device=game.present.device)
         self.dtype = wide_dtype(self.players.device)
         # Of the maximum and the minimum over partitions.

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from interaction_train.errors import at_least
 from interaction_train.game.masked import MaskedGame
-from interaction_train.game.precision import wide_dtype
 from interaction_train.indices.curve import (
     end_coalitions,
     finite_values,
+    mean_of_chains,
     nested_chains,
-    require_finite,
 )
 from interaction_train.sampling.random import Draws, content_hash
 
@@ -62,15 +60,8 @@ def sample_shapley_values(game: MaskedGame, chains: int = 100, *, seed: int = 0)
         (torch.Size([2, 16]), 152)
     """
     at_least("chains", chains, 2)
-    device = game.present.device
     ends = finite_values(game, end_coalitions(game))
     draws = Draws(content_hash(game.present), seed, "shapley_values")
-    shape = 2, len(game.present), game.n
-    sums = torch.zeros(shape, dtype=wide_dtype(device), device=device)
-    for place, curve in nested_chains(game, chains, draws, ends):
-        gains = curve.diff().gather(-1, place)
-        sums += torch.stack([gains.sum(1), gains.square().sum(1)])
-    mean, square = sums / chains
-    require_finite(mean)
-    error = ((square - mean.square()).clamp(min=0) / (chains - 1)).sqrt()
+    found = nested_chains(game, chains, draws, ends)
+    mean, error = mean_of_chains((curve.diff().gather(-1, place) for place, curve in found), chains)
     return ValueEstimates(mean, error, ends, chains, chains * (game.n - 1) + 2)
