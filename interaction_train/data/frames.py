@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from interaction_train.data.sources import Split
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, reason
 
 _SUFFIXES = (".csv", ".tsv", ".jsonl")
 
@@ -59,8 +59,8 @@ def read_frame(argument: str, path: str, text: str | None = None) -> pd.DataFram
                 warnings.simplefilter("error", pd.errors.ParserWarning)
                 frame = pd.read_csv(path, index_col=False, **form)
     except Exception as error:  # whatever a damaged file makes pandas raise
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(argument, repr(path), f"a readable {suffix[1:]} file ({said})") from error
+        expected = f"a readable {suffix[1:]} file ({reason(error)})"
+        raise InputError(argument, repr(path), expected) from error
     if not len(frame):
         raise InputError(argument, f"{path!r} without rows", "at least one")
     return frame

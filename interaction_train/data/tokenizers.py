@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, reason
 
 
 class HuggingFaceTokenizer:
@@ -26,8 +26,7 @@ class HuggingFaceTokenizer:
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())[:200]
-            expected = f"a folder or name of a tokenizer ({reason})"
+            expected = f"a folder or name of a tokenizer ({reason(error)[:200]})"
             raise InputError("name", repr(name), expected) from error
 
     def __call__(self, text: Any, **settings: Any) -> Any:

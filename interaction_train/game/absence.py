@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -56,7 +57,8 @@ def input_baseline(
     if not (baseline is None or isinstance(baseline, Real | Sequence)):
         expected = f"a number, numbers or the {SUFFIX} file of a learned baseline"
         raise InputError("baseline", f"a {type(baseline).__name__}", expected)
-    if not all(map(math.isfinite, baseline if isinstance(baseline, Sequence) else [baseline or 0])):
+    numbers: Any = baseline if isinstance(baseline, Sequence) else [baseline or 0.0]
+    if not all(map(math.isfinite, numbers)):
         raise InputError("baseline", baseline, "finite numbers")
     if not x.is_floating_point():
         if isinstance(baseline, Sequence):

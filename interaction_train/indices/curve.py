@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -53,7 +54,6 @@ class OrderCurve:
         orders: ``(B, n − 1)``, mean over pairs of I^(m)(i,j), m = 0 … n−2: second differences of
             the curve, f(m+2) − 2f(m+1) + f(m).
         orders_stderr: ``(B, n − 1)``, over chains.
-        chains: number of chains.
         evaluations: coalitions evaluated per sample.
     """
 
@@ -61,7 +61,6 @@ class OrderCurve:
     curve_stderr: Tensor
     orders: Tensor
     orders_stderr: Tensor
-    chains: int
     evaluations: int
 
 
@@ -86,7 +85,7 @@ def sample_order_curve(game: MaskedGame, chains: int = 100, *, seed: int = 0) ->
     mean[:, [0, n]], error[:, [0, n]] = ends, 0
     parts = (part.split([n + 1, n - 1], 1) for part in (mean, error))
     (curve, orders), (curve_error, orders_error) = parts
-    return OrderCurve(curve, curve_error, orders, orders_error, chains, chains * (n - 1) + 2)
+    return OrderCurve(curve, curve_error, orders, orders_error, chains * (n - 1) + 2)
 
 
 def nested_chains(
@@ -112,10 +111,8 @@ def nested_chains(
 
 def mean_of_chains(blocks: Iterable[Tensor], chains: int) -> tuple[Tensor, Tensor]:
     """The mean over chains and its standard error, ``(B, ...)``; of blocks ``(B, k, ...)``."""
-    total: Tensor | float = 0.0
-    for block in blocks:
-        total = total + torch.stack([block.sum(1), block.square().sum(1)])
-    mean, square = total / chains
+    sums = (torch.stack([block.sum(1), block.square().sum(1)]) for block in blocks)
+    mean, square = reduce(torch.add, sums) / chains
     require_finite(mean)
     return mean, ((square - mean.square()).clamp(min=0) / (chains - 1)).sqrt()
 

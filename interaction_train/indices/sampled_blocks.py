@@ -26,13 +26,11 @@ class BetweenBlocks:
         value: ``(B,)``, or ``(B, P)`` for P pairs of blocks; unbiased.
         stderr: like ``value``, standard errors over contexts, widened by Student's t: ±2 of them
             hold the truth as often at few contexts as ±2 of an exact one.
-        contexts: number of contexts of each pair.
         evaluations: coalitions evaluated per sample.
     """
 
     value: Tensor
     stderr: Tensor
-    contexts: int
     evaluations: int
 
 
@@ -87,7 +85,7 @@ def sample_between(
     require_finite(value)
     if single:
         value, stderr = value[:, 0], stderr[:, 0]
-    return BetweenBlocks(value, stderr, contexts, 4 * contexts * pairs)
+    return BetweenBlocks(value, stderr, 4 * contexts * pairs)
 
 
 def _widened(slices: int) -> float:

@@ -28,7 +28,6 @@ class Multivariate:
         stderr: ``(B,)``, standard errors over contexts.
         shapley: ``(B,)``, φ([S] | N∖S ∪ {[S]}), unbiased.
         shapley_stderr: ``(B,)``, standard errors over contexts.
-        contexts: number of contexts.
         evaluations: coalitions evaluated per sample.
     """
 
@@ -36,7 +35,6 @@ class Multivariate:
     stderr: Tensor
     shapley: Tensor
     shapley_stderr: Tensor
-    contexts: int
     evaluations: int
 
 
@@ -52,7 +50,6 @@ class Strength:
         highest: ``(B, |S|)`` int64, the block of each player of S in the partition that maximises.
         lowest: ``(B, |S|)``, in the one that minimises.
         exhaustive: whether all partitions took part.
-        contexts: number of contexts of each half.
         evaluations: coalitions evaluated per sample.
     """
 
@@ -62,7 +59,6 @@ class Strength:
     highest: Tensor
     lowest: Tensor
     exhaustive: bool
-    contexts: int
     evaluations: int
 
 
@@ -81,8 +77,7 @@ def sample_multivariate(
     coefficients = torch.tensor([[size - 1, 1, *[-1] * size], [-1, 1, *[0] * size]]).T
     mean, error = inside.moments(parts.expand(len(game.present), -1, -1), coefficients, "contexts")
     (value, shapley), (stderr, shapley_stderr) = mean.unbind(1), error.unbind(1)
-    evaluations = contexts * (size + 2)
-    return Multivariate(value, stderr, shapley, shapley_stderr, contexts, evaluations)
+    return Multivariate(value, stderr, shapley, shapley_stderr, contexts * (size + 2))
 
 
 def sample_strength(
@@ -129,7 +124,7 @@ def sample_strength(
     lower, error = inside.moments(parts, sums @ inside.sign[:, None], "confirm")
     evaluations += 2 * contexts * (size + 1)
     high, low = best.unbind(1)
-    return Strength(lower[:, 0], error[:, 0], found, high, low, exhaustive, contexts, evaluations)
+    return Strength(lower[:, 0], error[:, 0], found, high, low, exhaustive, evaluations)
 
 
 class _Subset:

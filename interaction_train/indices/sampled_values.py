@@ -25,14 +25,12 @@ class ValueEstimates:
         value: ``(B, n)``, unbiased; they sum to v(N) − v(∅), up to rounding.
         stderr: ``(B, n)``, standard errors over chains.
         ends: ``(B, 2)``, v(∅) and v(N); exact.
-        chains: number of chains.
         evaluations: coalitions evaluated per sample.
     """
 
     value: Tensor
     stderr: Tensor
     ends: Tensor
-    chains: int
     evaluations: int
 
 
@@ -64,4 +62,4 @@ def sample_shapley_values(game: MaskedGame, chains: int = 100, *, seed: int = 0)
     draws = Draws(content_hash(game.present), seed, "shapley_values")
     found = nested_chains(game, chains, draws, ends)
     mean, error = mean_of_chains((curve.diff().gather(-1, place) for place, curve in found), chains)
-    return ValueEstimates(mean, error, ends, chains, chains * (game.n - 1) + 2)
+    return ValueEstimates(mean, error, ends, chains * (game.n - 1) + 2)
