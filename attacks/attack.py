@@ -172,8 +172,9 @@ class TransferAttack(torchattacks.attack.Attack):
                 step, gradient = problem.step(
                     number, self.steps, start, adversarial, replace(draws, step=number), memory
                 )
-                broken |= ~gradient.isfinite().flatten(1).all(1)
-                moved |= (gradient != 0).flatten(1).any(1)
+                largest = torch.linalg.vector_norm(gradient.flatten(1), torch.inf, 1)
+                broken |= ~largest.isfinite()
+                moved |= largest != 0
                 gradient, alpha = step.directed(gradient)
                 adversarial = step_and_project(
                     adversarial, gradient, clean, self.norm, self.eps, alpha

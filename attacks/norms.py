@@ -47,7 +47,7 @@ def project(adversarial: Tensor, clean: Tensor, norm: Norm, eps: float) -> Tenso
         >>> project(clean + torch.tensor([[0.3, -0.3]]), clean, "Linf", 0.1)
         tensor([[0.6000, 0.0000]])
     """
-    return (clean + within(adversarial - clean, norm, eps)).clamp(0, 1)
+    return within(adversarial - clean, norm, eps).add_(clean).clamp_(0, 1)
 
 
 def within(delta: Tensor, norm: Norm, eps: float) -> Tensor:

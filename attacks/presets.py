@@ -10,22 +10,46 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from interaction_train.attacks.attack import TransferAttack
 from interaction_train.attacks.objectives import Loss, Objective
-from interaction_train.attacks.parts.base import Part
+from interaction_train.attacks.parts.base import Part, Step
 from interaction_train.attacks.parts.gradients import Momentum
 from interaction_train.attacks.parts.inputs import InputDiversity, RandomNoise
 from interaction_train.attacks.parts.structure import StructureInvariance
 from interaction_train.errors import at_least
+
+_SMALL = 16  # pixels of a side, below which blocks are too small to be changed
+# Without what turns blocks upside down or smooths them: these transfer worse, and smoothing costs.
+_CHANGES = (
+    "vertical shift",
+    "horizontal shift",
+    "horizontal flip",
+    "scale",
+    "noise",
+    "dropout",
+)
+
+
+class _BySize(Part):
+    """Changed blocks (SIA, six of its ten changes); of small images, resizing (DI)."""
+
+    spatial = shared = True
+
+    def __init__(self) -> None:
+        self.large, self.small = StructureInvariance(changes=_CHANGES), InputDiversity()
+
+    def vary(self, rows: Tensor, copy: Tensor, step: Step) -> Tensor:
+        part = self.small if min(rows.shape[-2:]) < _SMALL else self.large
+        return part.vary(rows, copy, step)
 
 
 class _Preset(TransferAttack):
     """A random change a step, noise and momentum."""
 
     loss: Loss = "margin"
-    changes: type[Part] = StructureInvariance
+    changes: type[Part] = _BySize
 
     def __init__(
         self, model: nn.Module, eps: float, alpha: float | None, steps: int, **common: Any
@@ -62,7 +86,11 @@ class Fast(_Preset, sets=("objective", "parts")):
 
 
 class Strong(_Preset, sets=("objective", "parts")):
-    """80 passes: changed blocks (SIA), noise and momentum. Arguments as of :class:`Fast`."""
+    """80 passes: changed blocks (SIA; resizing below 16 pixels), noise and momentum.
+
+    Of SIA's changes those that neither turn blocks upside down nor smooth them.
+    Arguments as of :class:`Fast`.
+    """
 
     def __init__(
         self,

@@ -105,7 +105,8 @@ class Problem:
             self._gradients(some, copies, rows, [value or self.loss_values])[0]
             for some in points.split(together, 1)
         ]
-        return torch.cat(found, 1) / copies
+        gradient = torch.cat(found, 1) if len(found) > 1 else found[0]
+        return gradient / copies if copies > 1 else gradient
 
     def at_full(self, point: Tensor, step: Step, same: bool) -> tuple[Tensor, Tensor, Logits]:
         """At the full adversarial images: the loss's gradient, v(N)'s, and the frozen rivals.

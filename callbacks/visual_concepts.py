@@ -24,9 +24,8 @@ from interaction_train.indices.map_figure import interaction_maps_figure
 from interaction_train.indices.maps import InteractionMaps, interaction_maps
 from interaction_train.indices.means import told_mean
 from interaction_train.revising.changes import CHANGES, Kind
-from interaction_train.revising.figure import revisions_figure
 from interaction_train.revising.revise import revise_image
-from interaction_train.revising.revision import Revision
+from interaction_train.revising.revision import Revision, revisions_figure
 from interaction_train.revising.sets import check_counts
 
 _SUMS = ("strengthened", "weakened")

@@ -18,6 +18,7 @@ from torch import Tensor
 from interaction_train.errors import InputError
 
 MAX_GROUPS = 10  # the rows of a context are bits of an int64
+_WORDS = torch.int8, torch.int16, torch.int32, torch.int64
 
 
 def check_groups(groups: int) -> None:
@@ -40,13 +41,14 @@ def group_coalitions(group: Tensor, context: Tensor, groups: int) -> Tensor:
         groups: number of groups g.
     """
     members = [(), *((i,) for i in range(groups)), *combinations(range(groups), 2)]
-    # One word per player: bit r says whether the player is present in row r.
-    word = torch.where((group >= groups) & context, -1, 0)
+    # One word per player, as short as can be: bit r says whether the player is present in row r.
+    dtype = next(d for d in _WORDS if len(members) < torch.iinfo(d).bits)
+    word = ((group >= groups) & context).to(dtype).neg_()
     for i in range(groups):
         rows = sum(1 << r for r, inside in enumerate(members) if i in inside)
-        word = torch.where(group == i, rows, word)
-    bits = torch.arange(len(members), device=group.device).unsqueeze(-1)
-    return ((word.unsqueeze(-2) >> bits) & 1).bool()
+        word.add_((group == i).to(dtype), alpha=rows)
+    bit = (1 << torch.arange(len(members), device=group.device)).to(dtype).unsqueeze(-1)
+    return (word.unsqueeze(-2) & bit) != 0
 
 
 def group_differences(values: Tensor, groups: int) -> Tensor:

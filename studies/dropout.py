@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 import torchattacks
 from common import Check, Mean, Part, Settings, Study, Summary, columns, logits, paired
+from loss_variants import SCHEDULES, Variant
 from matplotlib.figure import Figure
 from scipy import stats
 from sklearn.datasets import load_breast_cancer
@@ -118,25 +119,31 @@ def train(
     bed: Mapping[str, Any], seed: int, *, dropout: float = 0.0, everywhere: bool = False,
     decay: float = 0.0, smoothing: float = 0.0, mixup: float = 0.0, penalty: float = 0.0,
     weight: float = 0.0, layer: str = "before", loss: Settings | None = None,
-    measured: bool = False,
+    early: float = 0.0, schedule: str = "constant", measured: bool = False,
 ) -> Summary:  # fmt: skip
     """Train one network with Adam along a cosine, and measure it, on test samples if ``measured``.
 
     ``seed`` is that of the split, the first weights, the order of batches and all draws; ``decay``
     is decoupled, ``mixup`` α of the Beta distribution, ``penalty`` the weight of minus the outputs'
     entropy, ``weight`` λ of the interaction loss at ``layer`` (``before``, early, or ``after``, the
-    last hidden one), and ``loss`` its settings other than the defaults.
+    last hidden one), and ``loss`` its settings other than the defaults. A second term is early,
+    at ``early`` times the weight, and ``schedule`` is the weights' course.
     """
     data = split(load(bed["source"]), bed, seed)
     torch.manual_seed(seed)
     network = build(bed["network"], dropout, everywhere).to(memory_format=torch.channels_last)
-    term = it.InteractionLoss(bed.get("layers", {}).get(layer, layer), seed=seed, **(loss or {}))
+    layers, course = bed.get("layers", {}), SCHEDULES[schedule]
+    terms = {Variant(layers.get(layer, layer), seed=seed, **(loss or {})): weight}
+    if early:
+        second = layers.get("before", "before")
+        terms[Variant(second, seed=seed, name="second", **(loss or {}))] = early * weight
     x, y = data["train"]
     one_hot = F.one_hot(y).float()
     steps = len(x) // bed["batch"]
     optimizer = torch.optim.AdamW(network.parameters(), bed["lr"], weight_decay=decay)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, bed["epochs"] * steps)
     beta = torch.distributions.Beta(mixup or 1.0, mixup or 1.0)
+    wanted = [name for term in terms for name in term.layers] if weight else []
     for _ in range(bed["epochs"]):
         for batch in torch.randperm(len(x)).split(bed["batch"])[:steps]:
             images, labels = x[batch], one_hot[batch]
@@ -144,11 +151,13 @@ def train(
                 share, other = beta.sample(), torch.randperm(len(images))
                 images = torch.lerp(images[other], images, share)
                 labels = torch.lerp(labels[other], labels, share)
-            with it.record(network, term.layers if weight else ()) as forward:
+            strength = course(scheduler.last_epoch / scheduler.T_max)
+            with it.record(network, wanted) as forward:
                 forward.logits = network(images)
             total = F.cross_entropy(forward.logits, labels, label_smoothing=smoothing)
-            if weight:
-                total = total + weight * term(network, images, labels, forward=forward)
+            for term, factor in terms.items() if weight and strength else ():
+                value = term(network, images, labels, forward=forward)
+                total = total + factor * strength * value
             if penalty:
                 log_p = forward.logits.log_softmax(1)
                 total = total + penalty * (log_p.exp() * log_p).sum(1).mean()

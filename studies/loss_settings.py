@@ -1,5 +1,8 @@
 """How the interaction loss should be set: payoff, group size, form, share of the batch and layer.
 
+And what the package does not have (``loss_variants.py``): keep rates of the contexts, Δ² over a
+scale of the logits, two layers at once, and the course of λ, beside dropout too.
+
 Every combination is trained at several weights λ, on the beds and in the way of ``dropout.py``; a
 row of the table is a combination at the λ with the lowest validation NLL. Only validation samples
 are looked at: ``dropout.py`` reports what was chosen on others.
@@ -17,8 +20,6 @@ from matplotlib.figure import Figure
 from interaction_train.tracking.figures import new_figure
 from interaction_train.tracking.style import INK, styled
 
-DEFAULT = "log_odds, .25"
-
 
 def best(part: Part, found: Mapping[str, Summary]) -> dict[str, dict[str, Any]]:
     """Combination → its best λ, and there the accuracies and NLLs over seeds."""
@@ -28,6 +29,13 @@ def best(part: Part, found: Mapping[str, Summary]) -> dict[str, dict[str, Any]]:
         row = {key: [run[key] for run in runs] for key in ("accuracy", "NLL")}
         result[name] = {"λ": choices[name][number].get("weight", 0), **row}
     return result
+
+
+def combinations(part: Part) -> dict[str, tuple[list[float], dict[str, Any]]]:
+    """Combination → its weights, and its other settings."""
+    given = part.settings["combinations"]
+    split = {name: dict(entry) for name, entry in given.items()}
+    return {name: (entry.pop("weights"), entry) for name, entry in split.items()}
 
 
 @styled()
@@ -53,11 +61,8 @@ def main() -> None:
     for part in study.parts():
         with part:
             choices = {
-                name: [
-                    {"weight": weight, "layer": entry.get("layer", "before"), "loss": entry["loss"]}
-                    for weight in entry["weights"]
-                ]
-                for name, entry in part.settings["combinations"].items()
+                name: [{"layer": "before", **entry, "weight": weight} for weight in weights]
+                for name, (weights, entry) in combinations(part).items()
             }
             part.settings["choices"] = {"none": [{}], **choices}
             rows = best(part, part.runs(plan(part, part.settings["choices"], part.seeds), train))
@@ -74,9 +79,9 @@ def main() -> None:
             part.table(table)
             part.figure(figure(rows, part.settings["title"]))
             checks = []
-            for name in part.settings["worse"]:
-                gap = paired(rows[name]["NLL"], rows[DEFAULT]["NLL"])
-                said = f"{DEFAULT} has a lower NLL than {name}"
+            for name, other in part.settings["claims"]:
+                gap = paired(rows[other]["NLL"], rows[name]["NLL"])
+                said = f"{name} has a lower NLL than {other}"
                 checks.append(Check(said, gap.clearly(1), f"by {gap}"))
             part.verdict(checks)
 

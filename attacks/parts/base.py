@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from interaction_train.attacks.norms import Norm
@@ -59,8 +60,10 @@ class Step:
     def noise(self, stream: str, copies: int | range | Tensor) -> Tensor:
         """Uniform in [-1, 1), ``(B, copies, C, H, W)``; of numbers, those copies of the whole."""
         shape = self.clean.shape[1:]
-        unit = self.draws.uniform(stream, copies, shape.numel())
-        return (2 * unit - 1).unflatten(-1, shape).to(self.clean)
+        # 64 bits make four numbers of 2^16 levels.
+        bits = self.draws.bits(stream, copies, -(-shape.numel() // 4)).view(torch.int16)
+        noise = bits[..., : shape.numel()].to(self.clean)
+        return noise.mul_(2**-15).unflatten(-1, shape)
 
 
 def settings_repr(self: object) -> str:

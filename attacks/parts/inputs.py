@@ -41,7 +41,7 @@ class RandomNoise(Part):
             noise = step.draws.normal("noise", copy, rows[0, 0].numel()).view_as(rows).to(rows)
         else:
             noise = step.noise("noise", copy)
-        return rows + self.radius * step.pixel_eps * noise
+        return torch.add(rows, noise, alpha=self.radius * step.pixel_eps)
 
 
 class ScaleInvariance(Part):

@@ -36,6 +36,7 @@ CHANGES = (
 """What can happen to a block."""
 
 _DROPPED = 0.1
+_FILTERS = {"resize": resizing, "low pass": low_pass}
 
 
 class StructureInvariance(Part):
@@ -80,19 +81,18 @@ class StructureInvariance(Part):
         gain = torch.where(self._is(kind, "scale"), amount, 1.0)
         kept = (draws[:, :, 2:] >= _DROPPED) / (1 - _DROPPED)
         gain = torch.where(self._is(kind, "dropout"), kept, gain)
-        gain = gain * ~self._is(kind, "resize", "low pass")
-        shares = [self._is(kind, change) for change in ("noise", "resize", "low pass")]
+        gain = gain * ~self._is(kind, *_FILTERS)
+        added = [change for change in ("noise", *_FILTERS) if change in self.changes]
+        shares = [self._is(kind, change) for change in added]
         weights = spread_both(torch.cat([gain, *shares], 2).to(rows), up, left)
-        noisy, resized, smooth = weights[:, :, channels:].split(1, 2)
-        made = self._moved(rows, kind[:, :, 0], amount[:, :, 0], up, left)
-        made = made * weights[:, :, :channels]
-        if "noise" in self.changes:
-            made = made + noisy * step.pixel_eps * _noise(rows, copy, step)
-        for change, matrix, share in (
-            ("resize", resizing, resized),
-            ("low pass", low_pass, smooth),
-        ):
-            if change in self.changes:
+        gain, *shares = weights.split([channels, *(1 for _ in added)], 2)
+        made = self._moved(rows, kind[:, :, 0], amount[:, :, 0], up, left) * gain
+        for change, share in zip(added, shares, strict=True):
+            if change == "noise":
+                noise = step.noise("structure noise", copy)
+                made = made + noise.mul_(share * step.pixel_eps)
+            else:
+                matrix = _FILTERS[change]
                 made = made + share * filtered(rows, matrix(up, rows), matrix(left, rows))
         return made
 
@@ -123,10 +123,3 @@ class StructureInvariance(Part):
         # Found are columns × rows of pixels, and rows × columns.
         source, target = (found[0].mT * rows.shape[4] + found[1] for found in (sources, targets))
         return move(rows, source, target)
-
-
-def _noise(rows: Tensor, copy: Tensor, step: Step) -> Tensor:
-    """Uniform in [−1, 1), in the shape of rows: four numbers of 16 bits to a draw."""
-    size = rows[0, 0].numel()
-    bits = step.draws.bits("structure noise", copy, -(-size // 4)).view(torch.int16)
-    return bits[..., :size].to(rows).mul_(2**-15).view_as(rows)

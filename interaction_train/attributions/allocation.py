@@ -17,9 +17,8 @@ from interaction_train.attributions.occlusion import (
     patch_places,
     prediction_difference,
 )
-from interaction_train.attributions.shapley import shapley
+from interaction_train.attributions.shapley import all_values, shapley
 from interaction_train.attributions.subgames import masked_attributions, over_baselines
-from interaction_train.attributions.values import all_values
 from interaction_train.errors import InputError
 from interaction_train.game.masked import MaskedGame
 from interaction_train.indices.exact import CELLS, all_coalitions, dividends

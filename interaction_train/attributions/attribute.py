@@ -9,12 +9,15 @@ from typing import Any
 
 from torch import Tensor
 
-from interaction_train.attributions.deep_shap import deep_shap
-from interaction_train.attributions.deeplift import deeplift_rescale, deeplift_reveal_cancel
+from interaction_train.attributions.deeplift import (
+    deep_shap,
+    deeplift_rescale,
+    deeplift_reveal_cancel,
+)
 from interaction_train.attributions.grad_cam import grad_cam
-from interaction_train.attributions.gradient_input import gradient_input
 from interaction_train.attributions.integrated_gradients import (
     expected_gradients,
+    gradient_input,
     integrated_gradients,
 )
 from interaction_train.attributions.lrp import deep_taylor, lrp_alpha_beta, lrp_epsilon

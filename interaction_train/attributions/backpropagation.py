@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from interaction_train.attributions.gradients import pass_rows, require_floats
-from interaction_train.attributions.sums import player_sums
+from interaction_train.attributions.gradients import pass_rows, player_sums, require_floats
 from interaction_train.errors import InputError, checked_logits
 from interaction_train.game.evaluation import Network, evaluation_mode, unwrap
 from interaction_train.game.function_mode import FunctionMode
@@ -34,11 +34,17 @@ def plain_network(game: MaskedGame) -> Network:
     return unwrap(game.model) if isinstance(game.model, nn.Module) else game.model
 
 
-def label_logits(network: Network, rows: Tensor, labels: Tensor, owner: object) -> Tensor:
-    """The differentiable logits ``(rows,)`` of the labels, from a network in eval."""
-    with evaluation_mode(owner):
-        logits = checked_logits(network(rows), len(rows))
-    return logit(logits, labels)
+def label_logits(
+    network: Network,
+    rows: Tensor,
+    labels: Tensor,
+    owner: object,
+    rules: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Tensor:
+    """The differentiable logits ``(rows,)`` of the labels, from a network in eval, under a mode."""
+    with evaluation_mode(owner), rules():
+        output = network(rows)
+    return logit(checked_logits(output, len(rows)), labels)
 
 
 @torch.inference_mode(False)
@@ -56,7 +62,7 @@ def pair_attributions(game: MaskedGame, rules: Callable[[], FunctionMode]) -> Te
         x = present.requires_grad_()
         with torch.enable_grad():
             pair = torch.cat([x, absent])  # no leaf: it depends on the input
-            values = label_logits(_ruled(network, rules), pair, y.repeat(2), game.owner)
+            values = label_logits(network, pair, y.repeat(2), game.owner, rules)
             value = values[: len(x)]
             elements = gradient_of(value, x, torch.ones_like(value)) * (x.detach() - absent)
         found.append(elements.to(values.dtype))
@@ -89,19 +95,9 @@ def relevances(game: MaskedGame, rules: Callable[[], FunctionMode]) -> Tensor:
             start = x.clone()  # no leaf: it depends on the input
             rows = start if normalize is None else present
             with _replaced(normalize, start):
-                values = label_logits(_ruled(network, rules), rows, y, game.owner)
+                values = label_logits(network, rows, y, game.owner, rules)
             found.append(gradient_of(values, x, values.detach()).to(values.dtype))
     return player_sums(game, torch.cat(found))
-
-
-def _ruled(network: Network, rules: Callable[[], FunctionMode]) -> Network:
-    """A network under a mode."""
-
-    def run(rows: Tensor) -> Tensor:
-        with rules():
-            return network(rows)
-
-    return run
 
 
 @contextmanager
@@ -138,8 +134,7 @@ def gradient_of(values: Tensor, x: Tensor, weights: Tensor) -> Tensor:
     """d(Σ weights · values)/dx; zeros where nothing depends on x."""
     if not values.requires_grad:
         return torch.zeros_like(x)
-    (gradient,) = torch.autograd.grad(values, x, weights, allow_unused=True)
-    return torch.zeros_like(x) if gradient is None else gradient
+    return torch.autograd.grad(values, x, weights, materialize_grads=True)[0]
 
 
 def _check_sum(elements: Tensor, logits: Tensor, dtype: torch.dtype) -> None:

@@ -17,18 +17,6 @@ def decomposition(call: Call) -> Callable[..., Any] | None:
     return _SIMPLER.get(call.name)
 
 
-def _divide(numerator: Tensor, denominator: Tensor) -> Tensor:
-    return denominator.reciprocal() * numerator
-
-
-def _maximum(a: Tensor, b: Tensor) -> Tensor:
-    return (a - b).relu() + b
-
-
-def _minimum(a: Tensor, b: Tensor) -> Tensor:
-    return (b - a).relu() * -1 + b
-
-
 def _prelu(input: Tensor, weight: Tensor) -> Tensor:
     if weight.numel() > 1:  # one for every channel
         weight = weight.view(-1, *(1 for _ in input.shape[2:]))
@@ -71,10 +59,10 @@ def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
 
 
 _SIMPLER: dict[str, Callable[..., Any]] = {
-    "div": _divide,
+    "div": lambda a, b: b.reciprocal() * a,
     "group_norm": _group_norm,
     "layer_norm": _layer_norm,
-    "maximum": _maximum,
-    "minimum": _minimum,
+    "maximum": lambda a, b: (a - b).relu() + b,
+    "minimum": lambda a, b: (b - a).relu() * -1 + b,
     "prelu": _prelu,
 }

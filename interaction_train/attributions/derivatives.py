@@ -9,10 +9,10 @@ from interaction_train.attributions.gradients import (
     pass_rows,
     path_points,
     payoff_gradients,
+    player_sums,
     weighted_sum,
 )
 from interaction_train.attributions.subgames import game_at
-from interaction_train.attributions.sums import player_sums
 from interaction_train.game.evaluation import evaluation_mode
 from interaction_train.game.masked import MaskedGame
 

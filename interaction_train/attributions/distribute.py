@@ -14,11 +14,7 @@ from torch import Tensor
 from interaction_train.attributions.integrated_hessian import integrated_hessian
 from interaction_train.errors import InputError, in_range, one_of
 from interaction_train.game.masked import MaskedGame
-from interaction_train.indices.exact import (
-    all_coalitions,
-    count_players,
-    values_from_dividends,
-)
+from interaction_train.indices.exact import all_coalitions, count_players, values_from_dividends
 
 POLICIES = ("shapley_taylor", "recursive_shapley", "sum_of_powers", "integrated_hessian")
 
@@ -101,10 +97,6 @@ def onto(length: int, size: int) -> int:
 
 def _shares(n: int, order: int, less: int) -> Tensor:
     """1/C(s + less, k + less) for sets of s = 0 … n players, 0 where s < k."""
-    return torch.tensor(
-        [
-            1 / math.comb(size + less, order + less) if size >= order else 0.0
-            for size in range(n + 1)
-        ],
-        dtype=torch.float64,
-    )
+    sizes = range(n + 1)
+    shares = [1 / math.comb(s + less, order + less) if s >= order else 0.0 for s in sizes]
+    return torch.tensor(shares, dtype=torch.float64)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from interaction_train.attributions.derivatives import path_derivatives
-from interaction_train.attributions.gradients import path_points, payoffs_at
+from interaction_train.attributions.gradients import path_payoffs, payoffs_at
 from interaction_train.attributions.subgames import masked_attributions
 from interaction_train.errors import InputError, in_range
 from interaction_train.game.evaluation import evaluation_mode, without_grad
@@ -148,10 +148,8 @@ def _fitted(game: MaskedGame, degrees: int, nodes: int) -> Tensor:
     batch, device = len(game.present), game.present.device
     rules = (torch.from_numpy(rule) for rule in _chebyshev(nodes))
     at, waves, powers = (rule.to(device, wide_dtype(device)) for rule in rules)
-    with evaluation_mode(game.owner), without_grad():
-        blocks = path_points(game, at.to(game.present), game.choose_chunk(batch * nodes))
-        values = torch.cat([payoffs_at(game, x, samples) for _, _, x, samples in blocks])
-    known = wide(values).view(batch, nodes)
+    values = path_payoffs(game, at, game.choose_chunk(batch * nodes))
+    known = wide(values)
     coefficients, powers = known @ waves, powers[:, 1 : degrees + 1]
     # What the last coefficients add tells how far off the rest, which is left out, may be.
     doubt = (coefficients[:, -2:].abs() @ powers[-2:].abs()).amax(-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from interaction_train.errors import InputError
-from interaction_train.game.function_mode import Function
+from interaction_train.game.function_mode import Function, FunctionMode
 
 _SEQUENCES = (list, tuple)
 
@@ -107,11 +108,6 @@ class Call:
 
     def on(self, *inputs: Tensor) -> Any:
         """The same with other inputs, which must not be changed later on."""
-        args, kwargs = self.replaced(*inputs)
-        return self.function(*args, **kwargs)
-
-    def replaced(self, *inputs: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments with other inputs."""
         rest = iter(inputs)
 
         def other(value: Any) -> Any:
@@ -122,8 +118,7 @@ class Call:
                 return type(value)(*map(other, value)) if named else type(value)(map(other, value))
             return next(rest) if dependent(value) else value
 
-        args = tuple(map(other, self.args))
-        return args, {name: other(value) for name, value in self.kwargs.items()}
+        return self.function(*map(other, self.args), **other(self.kwargs))
 
     @property
     def in_place(self) -> bool:
@@ -155,12 +150,21 @@ class Call:
         return self.args[0].copy_(output) if self.in_place else output
 
 
-def independent(function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """A call without dependent tensors, whose result will not count as one either."""
-    if any(t.requires_grad for t in tensors(args, kwargs)):
-        with torch.no_grad():
-            return function(*args, **kwargs)
-    return function(*args, **kwargs)
+class Rules(FunctionMode):
+    """A mode in which calls that depend on the input run by a rule."""
+
+    def call(self, function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        call = Call(function, args, kwargs)
+        if call.inputs:
+            return self.rule(call)
+        if any(t.requires_grad for t in tensors(args, kwargs)):
+            with torch.no_grad():  # the result shall not count as dependent either
+                return call()
+        return call()
+
+    @abstractmethod
+    def rule(self, call: Call) -> Any:
+        """What the call returns."""
 
 
 def is_affine(call: Call) -> bool:

@@ -16,8 +16,7 @@ from interaction_train.attributions.backpropagation import (
     label_logits,
     plain_network,
 )
-from interaction_train.attributions.gradients import pass_rows
-from interaction_train.attributions.sums import player_sums
+from interaction_train.attributions.gradients import pass_rows, player_sums
 from interaction_train.errors import InputError
 from interaction_train.game.evaluation import (
     evaluation_mode,

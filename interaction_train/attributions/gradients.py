@@ -1,4 +1,4 @@
-"""Gradients of a game's payoff at inputs, and their sums on the way from absent to present."""
+"""Gradients of a game's payoff, their sums on the way from absent to present, and by player."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from interaction_train.errors import InputError, checked_logits
 from interaction_train.game.chunks import gradient_rows
-from interaction_train.game.evaluation import evaluation_mode
+from interaction_train.game.evaluation import evaluation_mode, without_grad
 from interaction_train.game.masked import MaskedGame
 
 _ELEMENTS = 2**15  # of a pass on a processor; small inputs take less time per row in large ones
@@ -92,6 +92,14 @@ def path_points(
                 game.progress(len(inputs))
 
 
+def path_payoffs(game: MaskedGame, nodes: Tensor, rows: int) -> Tensor:
+    """Payoffs ``(B, P)`` at b + t d of nodes t ``(P,)``; without gradient."""
+    with evaluation_mode(game.owner), without_grad():
+        blocks = path_points(game, nodes.to(game.present), rows)
+        values = torch.cat([payoffs_at(game, x, samples) for _, _, x, samples in blocks])
+    return values.view(len(game.present), -1)
+
+
 def path_gradients(game: MaskedGame, nodes: Tensor, weights: Tensor) -> Tensor:
     """Σ_p w_p d ⊙ ∂v/∂x at b + t_p d, with d = x − b, for every element: ``(B, ...)``.
 
@@ -113,3 +121,24 @@ def path_gradients(game: MaskedGame, nodes: Tensor, weights: Tensor) -> Tensor:
 def weighted_sum(weights: Tensor, by_node: Tensor) -> Tensor:
     """Σ_p w_p of ``(S, P, ...)``; no matrix product, which may be rounded to TF32 on GPUs."""
     return (weights.view(1, -1, *(1 for _ in by_node.shape[2:])) * by_node).sum(1)
+
+
+def player_sums(game: MaskedGame, elements: Tensor) -> Tensor:
+    """Sums ``(B, n)`` over the elements of each player, of numbers ``(B, ...)`` like the inputs.
+
+    Differentiable.
+
+    Examples:
+        >>> import interaction_train as it
+        >>> x, y = torch.ones(1, 1, 2, 4), torch.tensor([0])
+        >>> game = it.MaskedGame(torch.nn.Flatten(), x, 0.0, it.GridPlayers(1, 2), labels=y)
+        >>> player_sums(game, x.cumsum(-1))
+        tensor([[ 6., 14.]])
+    """
+    batch, n, shape = len(game.present), game.n, game.present.shape[1:]
+    single = torch.eye(n, dtype=torch.bool, device=game.present.device)
+    count = 1 if game.players.samples is None else batch
+    masks = game.players.mask(single.expand(count, n, n), shape)
+    # First over axes on which masks do not differ, such as channels.
+    alike = elements.sum_to_size(batch, *masks.shape[2:])
+    return (alike.unsqueeze(1) * masks).flatten(2).sum(-1)

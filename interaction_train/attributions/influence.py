@@ -5,14 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from interaction_train.attributions.values import all_values
+from interaction_train.attributions.shapley import all_values
 from interaction_train.errors import one_of
 from interaction_train.game.masked import MaskedGame
-from interaction_train.indices.exact import (
-    all_coalitions,
-    summable,
-    values_from_dividends,
-)
+from interaction_train.indices.exact import all_coalitions, summable, values_from_dividends
 
 READINGS = ("minimal", "share", "pivotal")
 

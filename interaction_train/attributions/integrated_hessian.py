@@ -12,9 +12,9 @@ from torch import Tensor
 from interaction_train.attributions.derivatives import path_derivatives
 from interaction_train.attributions.integrated_gradients import gauss_legendre
 from interaction_train.attributions.subgames import masked_attributions
-from interaction_train.attributions.values import values_of
 from interaction_train.errors import InputError, at_least
 from interaction_train.game.masked import MaskedGame
+from interaction_train.indices.curve import one_number
 
 _MOST = 20  # players, as the result has a number for every set
 
@@ -65,7 +65,7 @@ def integrated_hessian(game: MaskedGame, *, augmented: bool = False, steps: int 
         # What a pair's effect gives each set is what x_ij's parts have beyond x_i's and x_j's.
         alone, both = masked_attributions(game, small, parts).split([n, len(i)], -1)
         given = both.sum(-1) - (n - 1) * alone.sum(-1)
-        values = values_of(game, torch.cat([torch.zeros_like(single[:1]), small])).to(given)
+        values = one_number(game(torch.cat([torch.zeros_like(single[:1]), small]))).to(given)
         empty, one, two = values.split([1, n, len(i)], -1)
         found = found - given
         found[:, n:] += two - one[:, i] - one[:, j] + empty

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,14 +14,13 @@ from interaction_train.attributions.functions import (
     MAXIMA,
     MOVES,
     Call,
-    independent,
+    Rules,
     is_affine,
     without_rule,
 )
 from interaction_train.attributions.secant import Slope
 from interaction_train.attributions.weighted import weighted
 from interaction_train.errors import InputError, in_range
-from interaction_train.game.function_mode import Function, FunctionMode
 from interaction_train.game.masked import MaskedGame
 
 
@@ -65,13 +63,10 @@ def deep_taylor(game: MaskedGame) -> Tensor:
     return lrp_alpha_beta(game, 1.0, 0.0)
 
 
-class _Relevance(FunctionMode):
+class _Relevance(Rules):
     """A backward pass of relevances: the gradient of a number is its relevance."""
 
-    def call(self, function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        call = Call(function, args, kwargs)
-        if not call.inputs:
-            return independent(function, args, kwargs)
+    def rule(self, call: Call) -> Any:
         if call.name in MOVES or call.name in MAXIMA:  # relevance goes where the number came from
             return call()
         if is_affine(call):
@@ -116,7 +111,8 @@ class _AlphaBeta(_Relevance):
                 constant = call.on(*map(torch.zeros_like, call.inputs))
             return _over(value, value.detach(), value.detach() - constant)
         x = layer.input
-        ups, downs = (Slope.apply(x, (part, part), False) for part in _signs(x.detach()))
+        signs = x.detach().clamp(min=0), x.detach().clamp(max=0)
+        ups, downs = (Slope.apply(x, (part, part), False) for part in signs)
         more, less = layer.signed(ups, downs)
         with torch.no_grad():
             value = call()
@@ -136,7 +132,3 @@ def _over(z: Tensor, value: Tensor, divisor: Tensor, share: float = 1.0) -> Tens
     """Numbers of whose relevance a share is divided on its way to z; none goes on over 0."""
     inverse = torch.where(divisor == 0, 0, share / torch.where(divisor == 0, 1, divisor))
     return Slope.apply(z, (value, inverse), False)
-
-
-def _signs(x: Tensor) -> tuple[Tensor, Tensor]:
-    return x.clamp(min=0), x.clamp(max=0)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from interaction_train.attributions.subgames import over_baselines
-from interaction_train.attributions.values import values_of
 from interaction_train.errors import InputError
 from interaction_train.game.masked import ROWS, MaskedGame
+from interaction_train.indices.curve import one_number
 
 Patches = Sequence[Sequence[int]]
 
@@ -43,7 +43,7 @@ def occlusion_patch(game: MaskedGame, *, patches: Patches) -> Tensor:
     place = patch_places(game.n, patches).to(game.present.device)
     removed = place == torch.arange(len(patches), device=place.device).unsqueeze(-1)
     full = torch.zeros_like(removed[:1])
-    values = values_of(game, ~torch.cat([full, removed]))
+    values = one_number(game(~torch.cat([full, removed])))
     return (values[:, :1] - values[:, 1:])[:, place]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from interaction_train.attributions.values import all_values
+from interaction_train.attributions.shapley import all_values
 from interaction_train.errors import InputError
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.precision import wide

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from interaction_train.attributions.decompositions import decomposition
@@ -13,13 +14,11 @@ from interaction_train.attributions.functions import (
     MAXIMA,
     PRODUCTS,
     Call,
-    independent,
+    Rules,
     is_affine,
     without_rule,
 )
-from interaction_train.attributions.pools import pooled
 from interaction_train.errors import InputError
-from interaction_train.game.function_mode import Function, FunctionMode
 
 
 class Slope(torch.autograd.Function):
@@ -134,7 +133,7 @@ def relu_secant(low: Tensor, high: Tensor) -> Tensor:
     return torch.maximum(high, low).div_(way).clamp_(0, 1)
 
 
-class Secant(FunctionMode):
+class Secant(Rules):
     """The rule Rescale of DeepLIFT, for networks that run on pairs.
 
     The rows are those of the inputs and then those of their baselines. A gradient of an output in
@@ -149,15 +148,12 @@ class Secant(FunctionMode):
         InputError: in a forward pass, a function that has no rule.
     """
 
-    def call(self, function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        call = Call(function, args, kwargs)
-        if not call.inputs:
-            return independent(function, args, kwargs)
+    def rule(self, call: Call) -> Any:
         if is_affine(call):
             return self.affine(call)
         if (simpler := decomposition(call)) is not None:
             with self:
-                return call.result(simpler(*args, **kwargs))
+                return call.result(simpler(*call.args, **call.kwargs))
         if call.is_elementwise:
             return self.elementwise(call)
         if call.name in PRODUCTS and len(call.inputs) == 2:
@@ -195,8 +191,11 @@ class Secant(FunctionMode):
     def maximum(self, call: Call) -> Any:
         """Max-pooling."""
         (z,) = call.inputs
-        dims, value, places = pooled(call)
+        kind = call.name.removesuffix("_with_indices")
+        dims = int(kind[-2])  # the last ones; places count through them in one number
+        kwargs = {name: v for name, v in call.kwargs.items() if name != "return_indices"}
         with torch.no_grad():
+            value, places = getattr(F, f"{kind}_with_indices")(*call.args, **kwargs)
             first, second = halves(z.flatten(-dims))
             top, bottom = halves(value.flatten(-dims))
             here, there = halves(places.flatten(-dims))

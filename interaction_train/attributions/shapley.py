@@ -1,12 +1,17 @@
-"""Shapley values as an attribution."""
+"""Shapley values as an attribution, from a game's values."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from interaction_train.attributions.values import all_values
 from interaction_train.game.masked import MaskedGame
-from interaction_train.indices.exact import shapley_values
+from interaction_train.indices.curve import one_number
+from interaction_train.indices.exact import exact_values, shapley_values
+
+
+def all_values(game: MaskedGame) -> Tensor:
+    """Values ``(B, 2^n)`` of all coalitions of at most 20 players, of a payoff of one number."""
+    return one_number(exact_values(game))
 
 
 def shapley(game: MaskedGame) -> Tensor:

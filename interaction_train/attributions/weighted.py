@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from interaction_train.attributions.functions import Call, dependent
 
 
+@dataclass(frozen=True)
 class Weighted:
     """What a linear layer, a convolution, a product with weights or a sum multiplies.
 
@@ -20,16 +22,11 @@ class Weighted:
         filters: whether the weights ``(outputs, ...)`` hold a filter for every output.
     """
 
-    def __init__(
-        self,
-        input: Tensor,
-        weight: Tensor | None,
-        apply: Callable[..., Tensor],
-        axis: int | None = None,
-        filters: bool = False,
-    ) -> None:
-        self.input, self.weight, self.apply = input, weight, apply
-        self.axis, self.filters = axis, filters
+    input: Tensor
+    weight: Tensor | None
+    apply: Callable[..., Tensor]
+    axis: int | None = None
+    filters: bool = False
 
     def signed(self, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
         """Sums of the positive and of the other products, of inputs split by their sign."""
@@ -50,9 +47,8 @@ def weighted(call: Call) -> Weighted | None:
         a, b = call.args
         if dependent(a):
             return Weighted(a, b.detach(), lambda x, w: call.function(x, w), -1)
-        return Weighted(
-            b, a.detach(), lambda x, w: call.function(w, x), -2 if b.dim() > 1 else None
-        )
+        axis = -2 if b.dim() > 1 else None
+        return Weighted(b, a.detach(), lambda x, w: call.function(w, x), axis)
     if call.name == "addmm" and not call.kwargs:
         _, x, weight = call.args
         return Weighted(x, weight.detach(), lambda x, w: x @ w, -1) if dependent(x) else None
@@ -65,11 +61,9 @@ def weighted(call: Call) -> Weighted | None:
 
 
 def _layer(call: Call) -> Weighted:
-    names = ("input", "weight", "bias")
-    first = dict(zip(names, call.args, strict=False))
-    rest = call.args[len(names) :]
+    names, rest = ("input", "weight", "bias"), call.args[3:]
+    given = {**dict(zip(names, call.args, strict=False)), **call.kwargs}
     others = {name: value for name, value in call.kwargs.items() if name not in names}
-    given = {**first, **{n: call.kwargs[n] for n in names if n in call.kwargs}}
 
     def apply(x: Tensor, weight: Tensor | None) -> Tensor:
         result: Tensor = call.function(x, weight, None, *rest, **others)

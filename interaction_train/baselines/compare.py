@@ -82,21 +82,17 @@ def compare_baselines(
     shown = some_of(x, y, samples)
     rows = {}
     for name, given in named.items():
-        value: Tensor | Start
-        if isinstance(given, LearnedBaseline):
-            value = given.value
-        elif given == "learned":
-            value = learn_baseline(
-                model, (x, y), players, objective=objective, payoff=payoff, contexts=contexts,
-                layer=layer, samples=samples, seed=seed, chunk_size=chunk_size, **learning,
-            ).value  # fmt: skip
-        elif given == "blur":
+        if given == "blur":
             rows[name] = problem.measure(*shown, _blurred(problem.present(shown[0])))
             continue
-        else:
-            value = given
-        found = starting_value(value, observed, f"baselines[{name!r}]")
-        rows[name] = problem.measure(*shown, found)
+        if given == "learned":
+            given = learn_baseline(
+                model, (x, y), players, objective=objective, payoff=payoff, contexts=contexts,
+                layer=layer, samples=samples, seed=seed, chunk_size=chunk_size, **learning,
+            )  # fmt: skip
+        start = given.value if isinstance(given, LearnedBaseline) else given
+        value = starting_value(start, observed, f"baselines[{name!r}]")
+        rows[name] = problem.measure(*shown, value)
     return measures_table(rows)
 
 

@@ -30,17 +30,7 @@ _PREFIX_ROWS = 256  # samples at once up to a layer
 class BaselineProblem:
     """Games of samples against one baseline, and the objective on them.
 
-    Args:
-        model: the network, ``(B, ...)`` → logits ``(B, classes)``.
-        players: how a sample, or the layer's output, splits into players.
-        objective: one of :data:`~interaction_train.baselines.objectives.OBJECTIVES`, or a callable.
-        payoff: as :class:`~interaction_train.game.masked.MaskedGame` has it; one number.
-        contexts: contexts of each order.
-        layer: the layer whose output is split and masked; default: the input.
-        seed: seed of the draws.
-        chunk_size: rows sent through the network at once; with one, memory is flat.
-        relative: whether the objective is divided by the mean |v(N) − v(∅)|, so that the samples
-            themselves, where nothing is absent, are no minimum; default: that of a low order.
+    Arguments are those of :func:`~interaction_train.baselines.learn.learn_baseline`.
 
     Raises:
         InputError: an argument out of its range.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +14,6 @@ from interaction_train.game.absence import SUFFIX, check_fits, read_baseline
 from interaction_train.game.precision import wide
 
 Start = str | Path | float | Sequence[float] | Tensor
-STATISTICS = ("mean", "median", "zero")
 
 
 class SharedBaseline(nn.Module):
@@ -115,17 +114,10 @@ def _columns(x: Tensor, shape: Sequence[int]) -> Tensor:
     return x.permute(*kept, *rest).reshape(math.prod(shape), -1)
 
 
-def _mean(columns: Tensor) -> Tensor:
-    return wide(columns).mean(-1)
-
-
-def _median(columns: Tensor) -> Tensor:
-    """The middle, of an even count the mean of both in the middle (``median`` has the lower)."""
-    return (columns.median(-1).values - (-columns).median(-1).values) / 2
-
-
-def _zero(columns: Tensor) -> Tensor:
-    return columns.new_zeros(len(columns))
-
-
-_STATISTICS = {"mean": _mean, "median": _median, "zero": _zero}
+_STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda columns: wide(columns).mean(-1),
+    # Of an even count the mean of both in the middle, of which torch's has the lower.
+    "median": lambda columns: (columns.median(-1).values - (-columns).median(-1).values) / 2,
+    "zero": lambda columns: columns.new_zeros(len(columns)),
+}
+STATISTICS = tuple(_STATISTICS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -45,16 +44,3 @@ class Concepts:
     def values(self) -> Tensor:
         """What the interactions sum to on all coalitions, ``(..., 2^n)``."""
         return self.constant.unsqueeze(-1) + values_from_and_or(self.and_, self.or_)
-
-    def reshaped(self, lead: Sequence[int], samples: Sequence[int]) -> Concepts:
-        """With other leading axes: those of the interactions, and those of the samples."""
-        return Concepts(
-            self.and_.reshape(*lead, -1),
-            self.or_.reshape(*lead, -1),
-            self.constant.reshape(lead),
-            self.objective.reshape(samples),
-            self.lower_bound.reshape(samples),
-            self.violation.reshape(lead),
-            self.steps.reshape(samples),
-            self.converged.reshape(samples),
-        )

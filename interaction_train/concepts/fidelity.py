@@ -29,8 +29,6 @@ class Fidelity:
         explained_share: ``(B, C)``, Σ_sel |I| / Σ|I|; NaN where there are no interactions.
         explain_ratio: ``(B, C)``, Σ_sel |I| / (Σ_sel |I| + |Σ_rest I|) of the released code. It
             flatters: signs cancel in the sum over the rest.
-        normalized_error: ``(B, C)``, Σ_S (v − v_surrogate)² / Σ_S v², not refitted, of the released
-            code; NaN where the game is 0.
         k90: ``(B,)`` int64, how many of the strongest make 90 % of Σ|I|.
         salient: ``(B,)`` int64, how many have |I| > .05 max |I|.
     """
@@ -40,7 +38,6 @@ class Fidelity:
     r2_refitted: Tensor
     explained_share: Tensor
     explain_ratio: Tensor
-    normalized_error: Tensor
     k90: Tensor
     salient: Tensor
 
@@ -75,14 +72,12 @@ def fidelity(concepts: Concepts, v: Tensor, counts: Sequence[int]) -> Fidelity:
     strength = ordered.abs().cumsum(-1)
     total = strength[:, -1:]
     rest = (ordered.sum(-1, keepdim=True) - ordered.cumsum(-1))[:, last].abs()
-    error = torch.stack([(values - fitted).square().sum(-1) for fitted in raw], -1)
     return Fidelity(
         counts=tuple(counts),
         r2=torch.stack([r_squared(values, fitted) for fitted in raw], -1).to(v),
         r2_refitted=torch.stack([r_squared(values, fitted) for fitted in refitted], -1).to(v),
         explained_share=(strength[:, last] / total).to(v),
         explain_ratio=(strength[:, last] / (strength[:, last] + rest)).to(v),
-        normalized_error=(error / values.square().sum(-1, keepdim=True)).to(v),
         k90=k90(weights).to(v.device),
         salient=(ordered.abs() > _SALIENT * ordered[:, :1].abs()).sum(-1).to(v.device),
     )

@@ -99,7 +99,7 @@ def concept_graph(
     everyone = surrogate(torch.ones(1, n, dtype=torch.bool, device=surrogate.members.device))
     total = GraphNode("sum", "sum", "Σ", tuple(range(n)), float(everyone), False)
     words = _words(merging, value.abs(), players)
-    rows = zip(map(_numbers, members), is_or.tolist(), value.tolist(), strict=True)
+    rows = zip(map(numbers_of, members), is_or.tolist(), value.tolist(), strict=True)
     concepts = [
         GraphNode(f"concept{k}", "concept", _label(players, who, either), who, x, either)
         for k, (who, either, x) in enumerate(rows)
@@ -122,7 +122,7 @@ def _words(merging: Merging, strength: Tensor, names: Sequence[str]) -> list[Gra
     kinds = [False] * n + merging.is_or.tolist()
     holds = _holds(merging)
     nodes = []
-    for w, (who, is_or) in enumerate(zip(map(_numbers, merging.players), kinds, strict=True)):
+    for w, (who, is_or) in enumerate(zip(map(numbers_of, merging.players), kinds, strict=True)):
         kind: Kind = "player" if w < n else "coalition"
         name = f"{kind}{w if w < n else w - n}"
         value = float(strength @ holds[:, w].double())
@@ -146,17 +146,18 @@ def _edges(
     inner = [
         (words[w].id, coalition.id)
         for coalition, part in zip(coalitions, merging.parts, strict=True)
-        for w in _numbers(part)
+        for w in numbers_of(part)
     ]
     used = [
         (words[w].id, concept.id)
         for concept, part in zip(concepts, merging.uses, strict=True)
-        for w in _numbers(part)
+        for w in numbers_of(part)
     ]
     return (*inner, *used, *((concept.id, total.id) for concept in concepts))
 
 
-def _numbers(chosen: Tensor) -> tuple[int, ...]:
+def numbers_of(chosen: Tensor) -> tuple[int, ...]:
+    """The places where a bool ``(n,)`` is true."""
     return tuple(chosen.nonzero().flatten().tolist())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from textwrap import fill
 
@@ -19,9 +20,9 @@ from interaction_train.errors import InputError
 from interaction_train.tracking.figures import new_figure
 from interaction_train.tracking.style import INK, NEGATIVE, POSITIVE, styled
 
-_GREY = "#8c8c8c"
-_FONT = 9  # points
-_LETTER = 0.085  # inches, a wide one
+GREY = "#8c8c8c"
+FONT = 9  # points
+LETTER = 0.085  # inches, a wide one
 _ROW, _BOX, _GAP = 0.36, 0.26, 1.5  # inches: between rows, height of a box, between layers at least
 _PAGE = 4.5  # inches, for title and legend, where the graph is smaller
 _THUMBNAIL, _THUMBNAIL_ROW = 0.52, 0.62
@@ -70,7 +71,7 @@ def graph_figure(
         _draw_node(axes, graph, node, places[node.id], pictures.get(node.id))
     _draw_legend(figure, graph)
     title = default_title(graph) if title is None else title
-    axes.set_title(fill(title, int(page / _LETTER)), fontsize=_FONT + 1)
+    axes.set_title(fill(title, int(page / LETTER)), fontsize=FONT + 1)
     return figure
 
 
@@ -86,24 +87,15 @@ def _ordered(layer: list[GraphNode], places: dict[str, _Place]) -> list[GraphNod
 
 def _text(graph: Layers, node: GraphNode) -> str:
     if node.kind == "sum":
-        return f"Σ = {_number(graph, node.value)}\nconstant = {_number(graph, graph.constant)}"
+        total, constant = (number(v, _strongest(graph)) for v in (node.value, graph.constant))
+        return f"Σ = {total}\nconstant = {constant}"
     label = " ".join(node.label.split())
-    if len(label) > _LETTERS:
-        several = f"{'OR' if node.is_or else 'AND'} of {len(node.players)}"
-        label = label[: _LETTERS - 1] + "…" if len(node.players) == 1 else several
+    if len(label) > _LETTERS and len(node.players) > 1:
+        label = f"{'OR' if node.is_or else 'AND'} of {len(node.players)}"
+    label = short(label, _LETTERS)
     if node.kind != "concept":
         return label
-    sign = "+" if node.value >= 0 else ""
-    return f"{sign}{_number(graph, node.value)}   {label}"
-
-
-def _number(graph: Layers, value: float) -> str:
-    """With three digits of the strongest concept; as powers of ten where these would be many."""
-    power = int(np.floor(np.log10(_strongest(graph))))
-    if not -4 < power < 5:
-        return f"{value + 0.0:.2e}".replace("-", "−")
-    decimals = max(0, 2 - power)
-    return f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "−")  # no negative zero
+    return f"{number(node.value, _strongest(graph), sign='+')}   {label}"
 
 
 def _strongest(graph: Layers) -> float:
@@ -111,7 +103,7 @@ def _strongest(graph: Layers) -> float:
 
 
 def _text_width(graph: Layers, node: GraphNode) -> float:
-    return max(0.35, _LETTER * max(map(len, _text(graph, node).split("\n"))) + 0.12)
+    return max(0.35, LETTER * max(map(len, _text(graph, node).split("\n"))) + 0.12)
 
 
 def _draw_edges(axes: Axes, graph: Layers, places: dict[str, _Place], height: float) -> None:
@@ -120,7 +112,7 @@ def _draw_edges(axes: Axes, graph: Layers, places: dict[str, _Place], height: fl
     between = [places[node.id] for node in graph.layer("coalition")]
     for source, target in graph.edges:
         concept = concepts.get(target) or concepts.get(source)
-        colour, width = _GREY, 0.8
+        colour, width = GREY, 0.8
         if concept is not None:
             colour = POSITIVE if concept.value >= 0 else NEGATIVE
             width = 0.5 + 3.5 * abs(concept.value) / _strongest(graph)
@@ -192,7 +184,7 @@ def _draw_node(
         text,
         ha="center",
         va="center",
-        fontsize=_FONT,
+        fontsize=FONT,
         color=colour,
         zorder=5,
     )
@@ -205,9 +197,24 @@ def _draw_legend(figure: Figure, graph: Layers) -> None:
     ]
     if any(node.is_or for node in graph.nodes):
         handles.append(Line2D([], [], color=INK, linestyle="--", label="OR: one player is enough"))
-    figure.legend(
-        handles=handles, loc="outside lower center", ncol=3, frameon=False, fontsize=_FONT
-    )
+    figure.legend(handles=handles, loc="outside lower center", ncol=3, frameon=False, fontsize=FONT)
+
+
+def short(name: str, most: int = 24) -> str:
+    """A name in one line, cut where it is long."""
+    name = " ".join(name.split())
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def number(value: float, largest: float, digits: int = 3, sign: str = "") -> str:
+    """A number to so many digits of the largest; as powers of ten where these would be many."""
+    power = math.floor(math.log10(largest))
+    if -4 < power < 5:
+        decimals = max(0, digits - 1 - power)
+        text = f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"  # no negative zero
+    else:
+        text = f"{value + 0.0:{sign}.{digits - 1}e}"
+    return text.replace("-", "−")
 
 
 def default_title(graph: Layers) -> str:

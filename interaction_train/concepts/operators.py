@@ -16,8 +16,11 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache, reduce
+from itertools import accumulate
 
+import numpy as np
 import torch
+from numpy.polynomial.polynomial import polymul, polypow
 from torch import Tensor
 
 from interaction_train.indices.exact import all_coalitions
@@ -147,7 +150,8 @@ def _couple(paths: dict[int, int], size: int) -> tuple[_Coupling, dict[int, int]
     Entry k of a block has as many players present, beyond the pairs that cancel. The new player's
     bit is the highest: present, an entry lies ``size`` further on.
     """
-    start = dict(zip(paths, _starts(paths), strict=True))
+    ends = accumulate((ways * (d + 1) for d, ways in paths.items()), initial=0)
+    start = dict(zip(paths, ends, strict=False))
     places: dict[int, list[Tensor]] = {}
     weights: dict[int, list[Tensor]] = {}
     for d, ways in paths.items():
@@ -176,11 +180,6 @@ def _couple(paths: dict[int, int], size: int) -> tuple[_Coupling, dict[int, int]
     return _Coupling(place, weight), found
 
 
-def _starts(paths: dict[int, int]) -> list[int]:
-    ends = torch.tensor([0] + [ways * (d + 1) for d, ways in paths.items()]).cumsum(0)
-    return ends[:-1].tolist()
-
-
 def _symmetric(n: int, device: torch.device) -> Tensor:
     """The vectors 1 and c, ``(2, 2^n)``."""
     sizes = all_coalitions(n, device).sum(-1)
@@ -190,16 +189,10 @@ def _symmetric(n: int, device: torch.device) -> Tensor:
 def _symmetric_power(matrix: Tensor, d: int) -> Tensor:
     """Sym^d of a 2 × 2 matrix on the orthonormal basis of k = 0 … d players present."""
     (a, b), (c, e) = matrix.tolist()
-    columns = []
-    for k in range(d + 1):
-        # The image of (d − k) absent and k present ones is a product of linear forms.
-        form = torch.ones(1, dtype=torch.float64)
-        for absent, present in [(a, c)] * (d - k) + [(b, e)] * k:
-            padded = torch.nn.functional.pad(form, (0, 1)), torch.nn.functional.pad(form, (1, 0))
-            form = absent * padded[0] + present * padded[1]
-        columns.append(form * math.sqrt(math.comb(d, k)))
-    ways = torch.tensor([math.comb(d, r) for r in range(d + 1)], dtype=torch.float64)
-    return torch.stack(columns, 1) / ways.sqrt()[:, None]
+    root = np.sqrt([math.comb(d, k) for k in range(d + 1)])
+    # The image of (d − k) absent and k present ones is a product of linear forms.
+    columns = [polymul(polypow([a, c], d - k), polypow([b, e], k)) for k in range(d + 1)]
+    return torch.from_numpy(np.stack(columns, 1) * root / root[:, None])
 
 
 def _power(matrix: Tensor, n: int) -> Tensor:

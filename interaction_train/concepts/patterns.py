@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from interaction_train.concepts.operators import operators
-from interaction_train.indices.exact import all_coalitions
+from interaction_train.indices.exact import all_coalitions, count_players
 
 
 def values_of(weights: Tensor) -> Tensor:
     """K x: what patterns of weights ``(B, 2^(n+1))`` sum to on all coalitions, ``(B, 2^n)``."""
     pairs = weights.unflatten(-1, (2, -1))
-    return operators(_players(pairs), weights.device).values(pairs)
+    return operators(count_players(weights) - 1, weights.device).values(pairs)
 
 
 def sums_of(r: Tensor) -> Tensor:
     """Kᵀ r: the inner product of r ``(B, 2^n)`` with every column, ``(B, 2^(n+1))``."""
-    return operators(_players(r), r.device).adjoint(r).flatten(-2)
+    return operators(count_players(r), r.device).adjoint(r).flatten(-2)
 
 
 def counted_on(n: int, device: torch.device) -> Tensor:
@@ -55,7 +55,7 @@ def least_squares(v: Tensor, index: Tensor, used: Tensor) -> tuple[Tensor, Tenso
         index: ``(B, k)``, the patterns of each sample.
         used: bool ``(B, k)``; the others get weight 0.
     """
-    n = v.shape[-1].bit_length() - 1
+    n = count_players(v)
     # The constant is the AND of no players, which has index 0.
     index = torch.nn.functional.pad(index, (1, 0))
     used = torch.nn.functional.pad(used, (1, 0), value=True)
@@ -92,10 +92,6 @@ def _supersets(players: Tensor, n: int) -> Tensor:
     """How many coalitions hold all of some players."""
     sizes = all_coalitions(n, players.device).sum(-1)
     return 1 << (n - sizes[players])
-
-
-def _players(values: Tensor) -> int:
-    return values.shape[-1].bit_length() - 1
 
 
 def _is_or(index: Tensor, n: int) -> Tensor:

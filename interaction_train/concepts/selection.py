@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -61,17 +61,10 @@ class Surrogate:
         """One sample (B = 1), without rows after its concepts."""
         if not -len(self) <= sample < len(self):
             raise IndexError(f"sample {sample} of {len(self)}")
-        one = slice(sample % len(self), sample % len(self) + 1)
-        k = slice(int(self.count[sample]))
-        return Surrogate(
-            members=self.members[one, k],
-            is_or=self.is_or[one, k],
-            value=self.value[one, k],
-            constant=self.constant[one],
-            r2=self.r2[one],
-            max_error=self.max_error[one],
-            count=self.count[one],
-        )
+        at, k = sample % len(self), int(self.count[sample])
+        one = {field.name: getattr(self, field.name)[at : at + 1] for field in fields(self)}
+        one |= {name: one[name][:, :k] for name in ("members", "is_or", "value")}
+        return Surrogate(**one)
 
     def __call__(self, coalitions: Tensor) -> Tensor:
         """Values ``(B, K)`` of coalitions, bool ``(K, n)`` or ``(B, K, n)``.
@@ -134,7 +127,12 @@ def select_concepts(
     fitted = constant.unsqueeze(-1) + values_of(spread(value, index, n))
     found = r_squared(values, fitted)
     if r2 is not None and bool((found < r2 - 1e-9).any()):
-        _warn_below(r2, found)
+        below = found[found < r2]
+        warnings.warn(
+            f"{len(below)} of {len(found)} surrogates stay below r2 = {r2}, the worst at "
+            f"{float(below.min()):.4g}: decompose with less noise",
+            stacklevel=2,
+        )
     members, is_or = described(index, n)
     return Surrogate(
         members=(members & used.unsqueeze(-1)).to(v.device),
@@ -198,7 +196,7 @@ def r_squared(v: Tensor, fitted: Tensor) -> Tensor:
 
 def _removed_down_to(r2: float, v: Tensor, weights: Tensor, constant: Tensor) -> Tensor:
     """Which concepts are left, bool ``(B, 2^(n+1))``, of a removal that keeps R² ≥ r2."""
-    n = v.shape[-1].bit_length() - 1
+    n = count_players(v)
     kept = weights != 0
     allowed = (1 - r2) * (v - v.mean(-1, keepdim=True)).square().sum(-1)
     residual = v - constant.unsqueeze(-1) - values_of(weights)
@@ -215,12 +213,3 @@ def _removed_down_to(r2: float, v: Tensor, weights: Tensor, constant: Tensor) ->
         residual = residual + gone * columns(which, n)
         kept = kept.scatter(-1, place, kept.gather(-1, place) & ~going.unsqueeze(-1))
     return kept
-
-
-def _warn_below(r2: float, found: Tensor) -> None:
-    below = found[found < r2]
-    warnings.warn(
-        f"{len(below)} of {len(found)} surrogates stay below r2 = {r2}, the worst at "
-        f"{float(below.min()):.4g}: decompose with less noise",
-        stacklevel=3,
-    )

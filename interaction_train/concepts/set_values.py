@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,8 +48,8 @@ class SetValues:
     shapley_stderr: float = math.nan
 
 
-class Source(ABC):
-    """Interactions of one game.
+class Exact:
+    """Interactions of one game, from its values.
 
     Attributes:
         n: number of players.
@@ -60,58 +59,7 @@ class Source(ABC):
         evaluations: coalitions evaluated so far.
     """
 
-    n: int
     names: tuple[str, ...]
-    noise: float
-    exact: bool
-    evaluations: int
-
-    @abstractmethod
-    def between(
-        self, a: Sequence[Sequence[int]], b: Sequence[Sequence[int]]
-    ) -> tuple[Tensor, Tensor]:
-        """ψ of P pairs of blocks and its standard errors, ``(P,)`` each; 0 where they are noise."""
-
-    @abstractmethod
-    def within(self, players: Sequence[int], strength: bool = True) -> SetValues:
-        """The interactions within a set; T only if wanted."""
-
-
-def open_game(
-    v_or_game: Tensor | MaskedGame,
-    contexts: int | None,
-    names: Sequence[str] | None,
-    seed: int,
-) -> Source:
-    """Exact values, or those of a game of up to 16 players; sampled beyond and with ``contexts``.
-
-    Raises:
-        InputError: several games, fewer than two players, names of another number, or contexts for
-            exact values.
-    """
-    source: Source
-    if not isinstance(v_or_game, MaskedGame):
-        if contexts is not None:
-            raise InputError("contexts", contexts, "None for exact values, which need none")
-        source = _Exact(v_or_game, 0)
-    else:
-        if len(v_or_game.present) != 1:
-            got = f"a game of {len(v_or_game.present)} samples"
-            raise InputError("v_or_game", got, "one sample at a time")
-        end_coalitions(v_or_game)  # refuses fewer than two players
-        if contexts is None and v_or_game.n <= EXACT_PLAYERS:
-            source = _Exact(exact_values(v_or_game), 1 << v_or_game.n)
-        else:
-            source = _Sampled(v_or_game, CONTEXTS if contexts is None else contexts, seed)
-        source.names = v_or_game.players.names(v_or_game.present.shape[1:])
-    if names is not None:
-        source.names = tuple(map(str, names))
-        if len(source.names) != source.n:
-            raise InputError("names", f"{len(source.names)} names", f"{source.n}, one per player")
-    return source
-
-
-class _Exact(Source):
     exact = True
 
     def __init__(self, v: Tensor, evaluations: int) -> None:
@@ -127,11 +75,13 @@ class _Exact(Source):
     def between(
         self, a: Sequence[Sequence[int]], b: Sequence[Sequence[int]]
     ) -> tuple[Tensor, Tensor]:
+        """ψ of P pairs of blocks and its standard errors, ``(P,)`` each; 0 where they are noise."""
         psi = block_interaction(self._v, a, b)
         psi = psi.masked_fill(psi.abs() <= self.noise, 0)
         return psi, torch.zeros_like(psi)
 
     def within(self, players: Sequence[int], strength: bool = True) -> SetValues:
+        """The interactions within a set; T only if wanted."""
         phi = block_shapley_values(wide(self._v), players)
         together = phi[-1] - phi[[1 << k for k in range(len(players))]].sum()
         t = together.new_full((), math.nan)
@@ -151,7 +101,10 @@ class _Exact(Source):
         return 0.0 if abs(float(value)) <= terms * self.noise else float(value)
 
 
-class _Sampled(Source):
+class Sampled:
+    """The same, from samples; the attributes are those of :class:`Exact`."""
+
+    names: tuple[str, ...]
     exact = False
 
     def __init__(self, game: MaskedGame, contexts: int, seed: int) -> None:
@@ -193,3 +146,34 @@ class _Sampled(Source):
     def _needed(self, size: int, least: int) -> int:
         """How many contexts a set of a size needs: that of all players has but one, ∅."""
         return min(least, self._contexts) if size == self.n else self._contexts
+
+
+def open_game(
+    v_or_game: Tensor | MaskedGame, contexts: int | None, names: Sequence[str] | None, seed: int
+) -> Exact | Sampled:
+    """Exact values, or those of a game of up to 16 players; sampled beyond and with ``contexts``.
+
+    Raises:
+        InputError: several games, fewer than two players, names of another number, or contexts for
+            exact values.
+    """
+    source: Exact | Sampled
+    if not isinstance(v_or_game, MaskedGame):
+        if contexts is not None:
+            raise InputError("contexts", contexts, "None for exact values, which need none")
+        source = Exact(v_or_game, 0)
+    else:
+        if len(v_or_game.present) != 1:
+            got = f"a game of {len(v_or_game.present)} samples"
+            raise InputError("v_or_game", got, "one sample at a time")
+        end_coalitions(v_or_game)  # refuses fewer than two players
+        if contexts is None and v_or_game.n <= EXACT_PLAYERS:
+            source = Exact(exact_values(v_or_game), 1 << v_or_game.n)
+        else:
+            source = Sampled(v_or_game, CONTEXTS if contexts is None else contexts, seed)
+        source.names = v_or_game.players.names(v_or_game.present.shape[1:])
+    if names is not None:
+        source.names = tuple(map(str, names))
+        if len(source.names) != source.n:
+            raise InputError("names", f"{len(source.names)} names", f"{source.n}, one per player")
+    return source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import fields
 
 import torch
 from torch import Tensor
@@ -11,11 +12,7 @@ from interaction_train.concepts.concepts import Concepts
 from interaction_train.concepts.operators import operators
 from interaction_train.concepts.penalty import Penalty
 from interaction_train.concepts.solver import FEASIBLE, solve
-from interaction_train.concepts.transforms import (
-    fewest_pairs,
-    merge_single,
-    values_from_and_or,
-)
+from interaction_train.concepts.transforms import fewest_pairs, merge_single, values_from_and_or
 from interaction_train.errors import InputError, at_least, in_range
 from interaction_train.game.precision import wide
 from interaction_train.indices.exact import count_players, summable
@@ -60,7 +57,9 @@ def sparse_concepts(
     count_players(v, least=1)
     flat = v.reshape(1, -1, v.shape[-1])
     found = _decompose(flat, "v", noise, tolerance, max_steps, 1.0)
-    return found.reshaped(v.shape[:-1], v.shape[:-1])
+    tensors = {field.name: getattr(found, field.name) for field in fields(found)}
+    lead = v.shape[:-1]  # in place of (1, B), or of (B,)
+    return Concepts(**{name: t.reshape((*lead, *t.shape[2:])) for name, t in tensors.items()})
 
 
 def joint_concepts(
@@ -95,8 +94,7 @@ def joint_concepts(
     if vs.dim() != 3:
         raise InputError("vs", f"shape {tuple(vs.shape)}", "(M, B, 2^n), networks first")
     in_range("alpha", alpha, 0, 1)
-    found = _decompose(vs, "vs", noise, tolerance, max_steps, alpha)
-    return found.reshaped(vs.shape[:2], vs.shape[1:2])
+    return _decompose(vs, "vs", noise, tolerance, max_steps, alpha)
 
 
 def shared(concepts: Concepts, threshold: float = 0.05) -> tuple[Tensor, Tensor]:

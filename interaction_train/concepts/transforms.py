@@ -45,7 +45,8 @@ def values_from_and_or(i_and: Tensor, i_or: Tensor) -> Tensor:
         >>> values_from_and_or(dividends(half), or_interactions(half))
         tensor([0., 1., 2., 4.])
     """
-    return values_from_and(i_and) + values_from_or(_same_players(i_and, i_or))
+    _same_players(i_and, i_or)
+    return values_from_and(i_and) + values_from_or(i_or)
 
 
 def values_from_or(i_or: Tensor) -> Tensor:
@@ -61,7 +62,7 @@ def merge_single(i_and: Tensor, i_or: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         InputError: tensors of different numbers of players.
     """
-    n = count_players(_same_players(i_and, i_or))
+    n = _same_players(i_and, i_or)
     single = all_coalitions(n, i_or.device).sum(-1) <= 1
     moved = i_or * single
     return i_and + moved, i_or - moved
@@ -74,7 +75,7 @@ def fewest_pairs(i_and: Tensor, i_or: Tensor) -> tuple[Tensor, Tensor]:
     sparsest decompositions, which this leaves among them, it takes one of fewer interactions. The
     ORs of single players must be 0 (:func:`merge_single`).
     """
-    n = count_players(_same_players(i_and, i_or))
+    n = _same_players(i_and, i_or)
     members = all_coalitions(n, i_and.device)
     pair = members.sum(-1) == 2
     smaller = torch.minimum(i_and.abs(), i_or.abs())
@@ -88,7 +89,8 @@ def _with_constant(interactions: Tensor, constant: Tensor) -> Tensor:
     return torch.cat([constant, interactions[..., 1:]], -1)
 
 
-def _same_players(i_and: Tensor, i_or: Tensor) -> Tensor:
-    if count_players(i_and, name="i_and") != count_players(i_or, name="i_or"):
+def _same_players(i_and: Tensor, i_or: Tensor) -> int:
+    n = count_players(i_or, name="i_or")
+    if count_players(i_and, name="i_and") != n:
         raise InputError("i_or", f"shape {tuple(i_or.shape)}", f"as i_and, {tuple(i_and.shape)}")
-    return i_or
+    return n

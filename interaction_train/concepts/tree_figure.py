@@ -9,25 +9,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from interaction_train.concepts.graph_figure import FONT, GREY, LETTER, number, short
 from interaction_train.concepts.tree_nodes import TreeNode, TreeNodes
 from interaction_train.tracking.figures import new_figure
 from interaction_train.tracking.style import INK, NEGATIVE, POSITIVE, styled
 
-_GREY = "#8c8c8c"
-_FONT = 9  # points
-_LETTER = 0.085  # inches, a wide one
 _LEVEL = 0.42  # inches between levels
 _WORD, _TURNED = 0.55, 0.5  # inches a word takes at least, and takes when turned
 _PAGE, _WIDEST = 4.5, 16.0  # inches, for title and legend; beyond which words are turned
-_LETTERS = 24  # of a word, beyond which it is shortened
 
 
 @styled()
 def tree_figure(tree: TreeNodes, title: str | None) -> Figure:
     """The figure that :meth:`~interaction_train.concepts.trees.InteractionTree.plot` returns."""
     order = _leaves(tree)
-    words = [_short(tree.names[i]) for i in order]
-    widths = [max(_WORD, _LETTER * len(word) + 0.12) for word in words]
+    words = [short(tree.names[i]) for i in order]
+    widths = [max(_WORD, LETTER * len(word) + 0.12) for word in words]
     turned = sum(widths) > _WIDEST
     if turned:
         widths = [_TURNED] * len(words)
@@ -41,8 +38,8 @@ def tree_figure(tree: TreeNodes, title: str | None) -> Figure:
             x[k] = sum(x[part] for part in node.parts) / 2
             height[k] = 1 + max(height[part] for part in node.parts)
     top, page = _LEVEL * height[-1], max(left, _PAGE)
-    below = _LETTER * max(map(len, words)) + 0.1 if turned else 0.25
-    title = fill(_default_title(tree) if title is None else title, int(page / _LETTER))
+    below = LETTER * max(map(len, words)) + 0.1 if turned else 0.25
+    title = fill(_default_title(tree) if title is None else title, int(page / LETTER))
     figure, axes = new_figure()
     figure.set_size_inches(page + 0.3, top + below + 1.1 + 0.17 * title.count("\n"))
     side = 0.5 * (page - left) + 0.1
@@ -54,9 +51,9 @@ def tree_figure(tree: TreeNodes, title: str | None) -> Figure:
     for i, word in zip(order, words, strict=True):
         look = {"rotation": 90, "va": "top"} if turned else {"va": "center"}
         y = -0.06 if turned else -0.14
-        axes.text(x[i], y, word, ha="center", fontsize=_FONT, color=INK, **look)
+        axes.text(x[i], y, word, ha="center", fontsize=FONT, color=INK, **look)
     _draw_legend(figure, tree)
-    axes.set_title(title, fontsize=_FONT + 1)
+    axes.set_title(title, fontsize=FONT + 1)
     return figure
 
 
@@ -72,18 +69,13 @@ def _leaves(tree: TreeNodes) -> list[int]:
     return found
 
 
-def _short(word: str) -> str:
-    word = " ".join(word.split())
-    return word if len(word) <= _LETTERS else word[: _LETTERS - 1] + "…"
-
-
 def _draw_merge(
     axes: Axes, node: TreeNode, x: list[float], height: list[int], at: int, strongest: float
 ) -> None:
     """The bracket over a node's two parts, and ψ below its bar."""
     first, second = node.parts
     y = _LEVEL * height[at]
-    colour = _colour(node.psi)
+    colour = GREY if node.psi == 0 else POSITIVE if node.psi > 0 else NEGATIVE
     axes.plot(
         [x[first], x[first], x[second], x[second]],
         [_LEVEL * height[first], y, y, _LEVEL * height[second]],
@@ -96,30 +88,13 @@ def _draw_merge(
     axes.text(
         x[at],
         y - 0.06,
-        _number(node.psi, strongest),
+        number(node.psi, strongest, sign="+") if node.psi else "0",
         ha="center",
         va="top",
-        fontsize=_FONT - 2,
+        fontsize=FONT - 2,
         color=colour,
         zorder=5,
     )
-
-
-def _colour(psi: float) -> str:
-    if psi == 0:
-        return _GREY
-    return POSITIVE if psi > 0 else NEGATIVE
-
-
-def _number(value: float, strongest: float) -> str:
-    """With three digits of the strongest; as powers of ten where these would be many."""
-    if value == 0:
-        return "0"
-    power = math.floor(math.log10(strongest))
-    if not -4 < power < 4:
-        return f"{value:+.1e}".replace("-", "−")
-    decimals = max(0, 2 - power)
-    return f"{round(value, decimals) + 0.0:+.{decimals}f}".replace("-", "−")  # no negative zero
 
 
 def _draw_legend(figure: Figure, tree: TreeNodes) -> None:
@@ -130,7 +105,7 @@ def _draw_legend(figure: Figure, tree: TreeNodes) -> None:
     if any(node.tie for node in tree.merges):
         label = "tie: another within two errors"
         handles.append(Line2D([], [], color=INK, linestyle="--", label=label))
-    figure.legend(handles=handles, loc="outside lower center", ncol=3, fontsize=_FONT)
+    figure.legend(handles=handles, loc="outside lower center", ncol=3, fontsize=FONT)
 
 
 def _default_title(tree: TreeNodes) -> str:

@@ -22,7 +22,7 @@ class Merge:
     Attributes:
         parts: the two nodes; the n players come first, then the merges.
         psi: ψ of the two.
-        stderr: its standard error.
+        psi_stderr: its standard error.
         density: r, as in :class:`~.tree_nodes.TreeNode`.
         tie: likewise.
         near: Σ|ψ| over the pairs of neighbours before the merge.
@@ -31,7 +31,7 @@ class Merge:
 
     parts: Pair
     psi: float
-    stderr: float
+    psi_stderr: float
     density: float
     tie: bool
     near: float
@@ -83,7 +83,7 @@ def merge_all(
             Merge(
                 parts=candidates[at],
                 psi=float(psi[at]),
-                stderr=float(stderr[at]),
+                psi_stderr=float(stderr[at]),
                 density=float(density[at]),
                 tie=len(rivals) > 1,
                 near=sum(abs(known[pair][0]) for pair in close),

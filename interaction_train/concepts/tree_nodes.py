@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from interaction_train.concepts.set_values import SetValues
 
+_LETTERS = 60  # of a node's words in a line, beyond which they are shortened
 Nested = str | int | tuple["Nested", "Nested"]
 
 
@@ -82,9 +84,39 @@ class TreeNodes:
             words.append(" ".join(self.names[player].split()))
         return " ".join(words)
 
+    def text(self) -> str:
+        """The tree as lines for a terminal: ψ, then the words of a node; its parts below it."""
+        lines = [*self._lines(self.nodes[-1], "", "")]
+        if any(node.tie for node in self.merges):
+            lines.append("~ another merge came within two errors")
+        return "\n".join(lines)
+
+    __str__ = text
+
     def to_json(self) -> str:
         """Nodes and the rest as an object of JSON; NaN is null."""
         return json.dumps(_without_nan(asdict(self)), ensure_ascii=False, indent=2, allow_nan=False)
+
+    def _lines(self, node: TreeNode, first: str, rest: str) -> Iterator[str]:
+        """A node's line, which begins with ``first``, and its parts', which begin with ``rest``."""
+        words = _short(self.label(node))
+        if not node.parts:
+            yield f"{first}{words}"
+            return
+        error = f" ± {node.psi_stderr:.2g}" if node.psi_stderr else ""
+        tie = " ~" if node.tie else ""
+        psi = f"{node.psi:+.4g}" if node.psi else "0"
+        yield f"{first}{psi}{error}{tie}  {words}"
+        for part, branch, below in zip(node.parts, ("├─ ", "└─ "), ("│  ", "   "), strict=True):
+            yield from self._lines(self.nodes[part], rest + branch, rest + below)
+
+
+def _short(words: str) -> str:
+    """Whole words, as many as fit, or letters of the first."""
+    if len(words) <= _LETTERS:
+        return words
+    most = words[: _LETTERS - 1]
+    return f"{most.rpartition(' ')[0] or most[:-1]} …"
 
 
 def _without_nan(content: Any) -> Any:

@@ -95,14 +95,12 @@ def span_agreement(
         >>> span_agreement(control_spans(4, "left"), tree_spans([5, 5, 6, 6, 7, 7, 0]))
         0.5
     """
-    own, known = (_without(some, ignore) for some in (spans, constituents))
+    own, known = (
+        {frozenset(span).difference(ignore) for span in some} for some in (spans, constituents)
+    )
     whole = max(map(len, own | known), default=0)
     inner = [span for span in own if 1 < len(span) < whole]
     return sum(span in known for span in inner) / len(inner) if inner else math.nan
-
-
-def _without(spans: Iterable[Sequence[int]], ignore: Collection[int]) -> set[frozenset[int]]:
-    return {frozenset(span).difference(ignore) for span in spans}
 
 
 def _halves(start: int, stop: int) -> list[tuple[int, int]]:

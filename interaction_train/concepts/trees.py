@@ -14,21 +14,15 @@ from interaction_train.concepts.set_values import SetValues, open_game
 from interaction_train.concepts.tree_figure import tree_figure
 from interaction_train.concepts.tree_merging import merge_all
 from interaction_train.concepts.tree_nodes import TreeNode, TreeNodes
-from interaction_train.concepts.tree_text import tree_text
 from interaction_train.errors import one_of
 from interaction_train.game.masked import MaskedGame
 
 RULES = ("density", "strength")
+_OF_A_MERGE = ("parts", "psi", "psi_stderr", "density", "tie")
 
 
 class InteractionTree(TreeNodes):
     """What :func:`interaction_tree` returns: :class:`~.tree_nodes.TreeNodes`."""
-
-    def text(self) -> str:
-        """The tree as lines for a terminal: ψ, then the words of a node; its parts below it."""
-        return tree_text(self)
-
-    __str__ = text
 
     def plot(self, title: str | None = None) -> Figure:
         """A dendrogram over the words; colour is the sign of ψ, width |ψ|, dashes are ties.
@@ -99,19 +93,10 @@ def interaction_tree(
     )
     inside = [asdict(source.within(who) if measure else SetValues()) for who in found]
     leaves = [TreeNode(players=(i,), **inside[i]) for i in range(source.n)]
+    joins = [{name: getattr(merge, name) for name in _OF_A_MERGE} for merge in merges]
     inner = [
-        TreeNode(
-            players=players,
-            parts=merge.parts,
-            psi=merge.psi,
-            psi_stderr=merge.stderr,
-            density=merge.density,
-            tie=merge.tie,
-            **values,
-        )
-        for players, merge, values in zip(
-            found[source.n :], merges, inside[source.n :], strict=True
-        )
+        TreeNode(players=who, **join, **values)
+        for who, join, values in zip(found[source.n :], joins, inside[source.n :], strict=True)
     ]
     near, total = ([getattr(merge, name) for merge in merges] for name in ("near", "total"))
     return InteractionTree(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +13,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from torch import Tensor
 
+from interaction_train.concepts.graph_figure import short
 from interaction_train.tracking.style import INK
 
 Numbers = NDArray[np.float64]
@@ -96,23 +96,6 @@ def draw_circle(axes: Axes, names: Sequence[str]) -> Numbers:
     axes.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), aspect="equal")
     axes.set_axis_off()
     return places
-
-
-def short(name: str, most: int = 24) -> str:
-    """A name in one line, cut where it is long."""
-    name = " ".join(name.split())
-    return name if len(name) <= most else f"{name[: most - 1]}…"
-
-
-def signed(value: float, form: str) -> str:
-    """A number with its sign, a true minus."""
-    return f"{value + 0.0:+{form}}".replace("-", "−")
-
-
-def number_format(largest: float) -> str:
-    """Two digits of the largest of some numbers; as powers of ten where these would be many."""
-    power = math.floor(math.log10(largest))
-    return f".{max(0, 1 - power)}f" if -4 < power < 5 else ".1e"
 
 
 def numbers(values: Tensor) -> Numbers:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from interaction_train.errors import InputError, at_least, refuse_probabilities
 from interaction_train.explaining import inputs
 from interaction_train.explaining.explanation import Explanation
-from interaction_train.explaining.sampled import Sampler, pair_matrices, reported
+from interaction_train.explaining.progress import reported
+from interaction_train.explaining.sampled import Sampler, pair_matrices
 from interaction_train.game.evaluation import Logits, logits_of, unwrap
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.payoffs import Payoff, all_logits, get_payoff

@@ -19,11 +19,11 @@ from interaction_train.tracking.figures import save_figure
 
 _ROUNDING = 1e-6  # relative, of a network's outputs
 _PLOTS = ("heatmap", "pairs", "matrix", "spectrum", "network")
-_TABLES = ("explanation.json", "players.csv", "pairs.csv")
-_OF_CONCEPTS = ("concepts.csv", "graph.dot", "graph.json")
-_OF_TREES = ("tree.txt", "tree.json")
-_DRAWN = (*_PLOTS, "concepts", "tree")
-_FIGURES = tuple(f"{name}.{kind}" for name in _DRAWN for kind in ("png", "svg"))
+_FILES = (
+    *(f"{name}.{kind}" for name in (*_PLOTS, "concepts", "tree") for kind in ("png", "svg")),
+    *("explanation.json", "players.csv", "pairs.csv"),
+    *("concepts.csv", "graph.dot", "graph.json", "tree.txt", "tree.json"),
+)
 
 
 @dataclass(frozen=True)
@@ -129,5 +129,4 @@ def _draw(explanation: Explanation, name: str, folder: Path) -> None:
 
 
 def _there(folder: Path) -> list[str]:
-    names = (*_FIGURES, *_TABLES, *_OF_CONCEPTS, *_OF_TREES)
-    return [name for name in names if (folder / name).exists()]
+    return [name for name in _FILES if (folder / name).exists()]

@@ -26,10 +26,7 @@ def resolve_players(players: str | Players) -> Players:
     """Players by their short name; others pass through."""
     if isinstance(players, Players):
         return players
-    grid = (
-        re.fullmatch(r"grid:([1-9]\d*)x([1-9]\d*)", players) if isinstance(players, str) else None
-    )
-    if grid:
+    if grid := re.fullmatch(r"grid:([1-9]\d*)x([1-9]\d*)", str(players)):
         return GridPlayers(int(grid[1]), int(grid[2]))
     if players == "features":
         return FeaturePlayers()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -16,12 +17,7 @@ from torch import Tensor, nn
 from interaction_train.errors import InputError, at_least, in_range
 from interaction_train.explaining.explain import explain
 from interaction_train.explaining.explanation import Explanation
-from interaction_train.explaining.files import (
-    FewConcepts,
-    check_folder,
-    few_concepts,
-    write_files,
-)
+from interaction_train.explaining.files import FewConcepts, check_folder, few_concepts, write_files
 from interaction_train.explaining.pictures import Fitting, channels_of
 from interaction_train.explaining.preset import Preset, find_preset
 from interaction_train.explaining.subjects import (
@@ -149,7 +145,7 @@ def explain_samples(
     if text is not None:
         inputs = list(sentences(_lines("text", text), data, players))
     elif data is not None:
-        inputs = list(first_samples(data, samples, players))
+        inputs = first_samples(data, samples, players)
     else:
         if isinstance(baseline, str):
             pixels = read_baseline(baseline).flatten().tolist()
@@ -157,7 +153,7 @@ def explain_samples(
             pixels = baseline if isinstance(baseline, list) else [baseline or 0.0]
         if not all(0 <= value <= 1 for value in pixels):
             raise InputError("baseline", baseline, "pixel values in [0, 1]")
-        fitting = _fitting(_channels(channels, model), size, known)
+        fitting = _fitting(model, channels, size, known)
         files = [image] if isinstance(image, str | Path) else list(image or ())
         inputs = [image_file(path, fitting, players or GRID) for path in files]
     folders = [Path(out, item.name) for item in inputs]
@@ -217,17 +213,15 @@ def _network(
     return nn.Sequential(Normalize(mean, std), logits_of(model))
 
 
-def _channels(given: int | None, model: nn.Module) -> int | None:
+def _fitting(
+    model: nn.Module, channels: int | None, size: int | None, known: Preset | None
+) -> Fitting:
     own = channels_of(model)
-    if None not in (own, given) and own != given:
-        raise InputError("channels", given, f"{own}, as the network takes")
-    return own or given
-
-
-def _fitting(channels: int | None, size: int | None, known: Preset | None) -> Fitting:
+    if None not in (own, channels) and own != channels:
+        raise InputError("channels", channels, f"{own}, as the network takes")
     if size is None and known is not None:
-        return Fitting(channels, known.resize, known.crop, known.interpolation)
-    return Fitting(channels, size, size)
+        return replace(known.fitting, channels=own or channels)
+    return Fitting(own or channels, size, size)
 
 
 def _classes(classes: list[str] | str | None, known: Preset | None, count: int) -> list[str] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from textwrap import fill
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,22 +15,19 @@ from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from interaction_train.concepts.graph import ConceptGraph
-from interaction_train.concepts.graph_figure import default_title
-from interaction_train.errors import InputError, at_least
+from interaction_train.concepts.graph_figure import default_title, number, short
+from interaction_train.errors import at_least
 from interaction_train.explaining.canvas import (
     HALO,
     Numbers,
     centroids,
     draw_borders,
     draw_circle,
-    number_format,
     numbers,
     picture,
-    short,
     show_pale,
-    signed,
 )
+from interaction_train.explaining.results import Results
 from interaction_train.tracking.figures import draw_spectrum, new_figure, new_panels, show_ticks
 from interaction_train.tracking.style import INK, NEGATIVE, POSITIVE, RULE, SIGNED, styled
 
@@ -42,50 +39,24 @@ _WIDEST, _LARGEST = 6.0, 700.0  # a line's width, a node's area; in points
 _PER_INCH = 12  # letters of a title
 
 
-class Explained(Protocol):
-    """What is drawn of an :class:`~interaction_train.explaining.explanation.Explanation`."""
-
-    x: Tensor
-    names: tuple[str, ...]
-    payoff: str
-    network: str
-    shapley: Tensor
-    shapley_stderr: Tensor
-    pairs: Tensor
-    pairs_stderr: Tensor
-
-    def spectrum(self) -> dict[str, Any]:
-        """``orders``, ``value``, ``stderr``, and ``reading``, ``"rms"`` or ``"mean"``."""
-
-    def cells(self, sample: int) -> Tensor | None:
-        """The player of each pixel ``(H, W)``."""
-
-    def title(self, sample: int) -> str:
-        """Network, class and payoff."""
-
-    def graph(self, sample: int, count: int, **settings: Any) -> ConceptGraph:
-        """The strongest concepts."""
-
-
 class Plots:
     """Figures of an explanation, each of one sample but for :meth:`spectrum`.
 
     Players that are regions of an image are drawn over it, others on a circle or as bars, with
     their names. Orange is positive, blue (and dashed) negative. Write a figure with
     :func:`~interaction_train.tracking.figures.save_figure`.
+
+    Raises:
+        InputError: by the methods: no such sample, or a count below 1.
     """
 
-    def __init__(self, explanation: Explained) -> None:
+    def __init__(self, explanation: Results) -> None:
         self._of = explanation
 
     @styled()
     def heatmap(self, sample: int = 0) -> Figure:
-        """Shapley values over the image, beside it; of other players bars with standard errors.
-
-        Raises:
-            InputError: no such sample.
-        """
-        cells, values = self._cells(sample), numbers(self._of.shapley[sample])
+        """Shapley values over the image, beside it; of other players bars with standard errors."""
+        cells, values = self._of.cells(sample), numbers(self._of.shapley[sample])
         if cells is None:
             return self._bars(sample, values)
         limit = _limit(values)
@@ -93,15 +64,16 @@ class Plots:
         tinted = np.where(labels >= 0, values[labels], np.nan)
         figure, panels = new_panels(1, 2, 7.0, _height(cells, 2.7, 2.0) + 0.9)
         plain, axes = panels[0]
-        _show_input(plain, self._of.x[sample])
+        plain.imshow(numbers(picture(self._of.x[sample]).movedim(0, -1)), "gray", vmin=0, vmax=1)
+        plain.set_title("input", loc="center", fontsize=8)
+        plain.set_axis_off()
         show_pale(axes, self._of.x[sample], 0.3)
         tint = axes.imshow(tinted, cmap=SIGNED, vmin=-limit, vmax=limit, alpha=0.75)
         draw_borders(axes, cells)
         if len(values) <= _TOLD:
-            form = number_format(limit)
             for value, (x, y) in zip(values, centroids(cells, len(values)), strict=True):
                 if not np.isnan(x):
-                    told = signed(value, form)
+                    told = number(value, limit, 2, "+")
                     text = axes.text(x, y, told, ha="center", va="center", fontsize=8)
                     text.set_path_effects(HALO)
         figure.colorbar(tint, ax=axes, label=self._label("Shapley value"))
@@ -110,29 +82,21 @@ class Plots:
 
     @styled()
     def pairs(self, sample: int = 0, count: int = 10) -> Figure:
-        """The ``count`` strongest Shapley interactions as lines, as wide as they are strong.
-
-        Raises:
-            InputError: no such sample, or no pair to draw.
-        """
+        """The ``count`` strongest Shapley interactions as lines, as wide as they are strong."""
         at_least("count", count, 1)
         figure, axes, places = self._stage(sample)
         axes.scatter(places[:, 0], places[:, 1], s=9, color=INK, zorder=4, clip_on=False)
         drawn = self._lines(axes, places, sample, count)
-        self._legend(figure, drawn, self._unit())
+        self._legend(figure, drawn)
         headline = f"Shapley interactions, the {len(drawn)} strongest pairs"
         self._headline(figure, headline, sample, self._of.pairs_stderr)
         return figure
 
     @styled()
     def matrix(self, sample: int = 0) -> Figure:
-        """Shapley interactions of all pairs ``(n, n)``, signed; the diagonal is blank.
-
-        Raises:
-            InputError: no such sample.
-        """
-        self._checked(sample)
-        table, names = numbers(self._of.pairs[sample]).copy(), [short(n) for n in self._of.names]
+        """Shapley interactions of all pairs ``(n, n)``, signed; the diagonal is blank."""
+        table = numbers(self._of.pairs[self._of.at(sample)]).copy()
+        names = [short(name) for name in self._of.names]
         limit, n = _limit(table), len(names)
         np.fill_diagonal(table, np.nan)
         beside = 0.075 * max(map(len, names))
@@ -171,11 +135,7 @@ class Plots:
 
     @styled()
     def network(self, sample: int = 0) -> Figure:
-        """Players as nodes, as large as |Shapley value|; the strongest pairs as lines.
-
-        Raises:
-            InputError: no such sample.
-        """
+        """Players as nodes, as large as |Shapley value|; the strongest pairs as lines."""
         figure, axes, places = self._stage(sample)
         values = numbers(self._of.shapley[sample])
         areas = _LARGEST * np.abs(values) / _limit(values) * min(1, 16 / len(values))
@@ -183,7 +143,7 @@ class Plots:
         x, y = places.T
         axes.scatter(x, y, s=areas, c=colours, edgecolors="white", zorder=4, clip_on=False)
         drawn = self._lines(axes, places, sample, _EDGES)
-        self._legend(figure, drawn, self._unit(), largest=np.abs(values).max())
+        self._legend(figure, drawn, largest=np.abs(values).max())
         headline = f"Shapley values and the {len(drawn)} strongest pairs"
         self._headline(figure, headline, sample, self._of.pairs_stderr)
         return figure
@@ -194,23 +154,14 @@ class Plots:
         Raises:
             InputError: arguments out of range, or a sampled explanation.
         """
-        cells, graph = self._cells(sample), self._of.graph(sample, count, **settings)
+        cells, graph = self._of.cells(sample), self._of.graph(sample, count, **settings)
         x = self._of.x[sample]
         title = f"{self._of.title(sample)}: {default_title(graph)}"
         return graph.plot(None if cells is None else picture(x), cells, title)
 
-    def _checked(self, sample: int) -> None:
-        count = len(self._of.x)
-        if not -count <= sample < count:
-            raise InputError("sample", sample, f"one of the {count} samples, from 0 on")
-
-    def _cells(self, sample: int) -> Tensor | None:
-        self._checked(sample)
-        return self._of.cells(sample)
-
     def _stage(self, sample: int) -> tuple[Figure, Axes, Numbers]:
         """The image or the circle, and the players' places ``(n, 2)``."""
-        cells, n = self._cells(sample), len(self._of.names)
+        cells, n = self._of.cells(sample), len(self._of.names)
         if cells is None:
             figure, axes = new_figure(5.5, 6.0)
             return figure, axes, draw_circle(axes, self._of.names)
@@ -244,10 +195,9 @@ class Plots:
             axes.add_patch(line)
         return values[strongest]
 
-    def _legend(
-        self, figure: Figure, drawn: Numbers, unit: str, largest: float | None = None
-    ) -> None:
+    def _legend(self, figure: Figure, drawn: Numbers, largest: float | None = None) -> None:
         """Signs, and what the widest line and the largest node stand for."""
+        unit = self._unit()
         handles = [
             Line2D([], [], color=POSITIVE, lw=3, label="I > 0: more together"),
             Line2D([], [], color=NEGATIVE, lw=3, ls=(0, (2, 0.8)), label="I < 0: less together"),
@@ -281,7 +231,8 @@ class Plots:
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.grid(visible=False, axis="y")
         notes = ["bars: one standard error"] * bool(bars)
-        notes += [f"{len(left)} others: {signed(values[left].sum(), '.3g')}"] * bool(len(left))
+        rest = f"{values[left].sum() + 0.0:+.3g}".replace("-", "−")
+        notes += [f"{len(left)} others: {rest}"] * bool(len(left))
         axes.set_xlabel("\n".join([self._label("Shapley value"), "; ".join(notes)]).strip())
         self._headline(figure, "Shapley values", sample)
         return figure
@@ -303,12 +254,6 @@ class Plots:
         payoff, unit = self._of.payoff.replace("_", "-"), self._unit().strip()
         known = payoff if not unit or unit.startswith(payoff) else f"{payoff} in {unit}"
         return f"{what} ({known})"
-
-
-def _show_input(axes: Axes, x: Tensor) -> None:
-    axes.imshow(numbers(picture(x).movedim(0, -1)), cmap="gray", vmin=0, vmax=1)
-    axes.set_title("input", loc="center", fontsize=8)
-    axes.set_axis_off()
 
 
 def _height(cells: Tensor, width: float, least: float) -> float:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from torchvision.models import get_weight
-from torchvision.transforms import InterpolationMode
 
 from interaction_train.errors import InputError
+from interaction_train.explaining.pictures import Fitting
 
 
 @dataclass(frozen=True)
@@ -18,17 +18,13 @@ class Preset:
     Attributes:
         mean: of the normalisation.
         std: likewise.
-        resize: what the shorter side of an image becomes.
-        crop: side of the square in the middle.
-        interpolation: of the resizing.
+        fitting: of pictures.
         classes: names.
     """
 
     mean: list[float]
     std: list[float]
-    resize: int
-    crop: int
-    interpolation: InterpolationMode
+    fitting: Fitting
     classes: list[str]
 
 
@@ -40,13 +36,11 @@ def find_preset(name: str) -> Preset:
     """
     try:
         weights = get_weight(name)
-        transforms: Any = weights.transforms()
+        t: Any = weights.transforms()
         return Preset(
-            list(transforms.mean),
-            list(transforms.std),
-            transforms.resize_size[0],
-            transforms.crop_size[0],
-            transforms.interpolation,
+            list(t.mean),
+            list(t.std),
+            Fitting(None, t.resize_size[0], t.crop_size[0], t.interpolation),
             list(weights.meta["categories"]),
         )
     except (ValueError, AttributeError, KeyError, TypeError) as error:

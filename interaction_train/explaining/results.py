@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 
 from interaction_train.concepts.concepts import Concepts
+from interaction_train.concepts.graph import ConceptGraph, concept_graph
+from interaction_train.concepts.selection import select_concepts
 from interaction_train.concepts.sparse import sparse_concepts
+from interaction_train.concepts.trees import InteractionTree, interaction_tree
 from interaction_train.errors import InputError
 from interaction_train.explaining.sampled import Sampler, pair_matrices
 from interaction_train.game.players import Players
@@ -148,6 +151,44 @@ class Results:
         if key not in self._concepts:
             self._concepts[key] = sparse_concepts(values.double(), **settings)
         return self._concepts[key]
+
+    def graph(
+        self, sample: int = 0, count: int = 12, merges: int = 5, **settings: Any
+    ) -> ConceptGraph:
+        """The graph of a sample's strongest concepts, refitted, with the coalitions they share.
+
+        ``plot.graph()`` draws it over the image.
+
+        Args:
+            sample: which sample.
+            count: how many concepts, at most.
+            merges: how many shared coalitions, at most.
+            **settings: of :meth:`concepts`.
+
+        Raises:
+            InputError: arguments out of range, or a sampled explanation.
+        """
+        at = self.at(sample)
+        values = self.all_values("concepts").double()
+        chosen = select_concepts(self.concepts(**settings), values, min(count, 2 << self.n))
+        return concept_graph(chosen[at], self.names, merges)
+
+    def tree(self, sample: int = 0, **settings: Any) -> InteractionTree:
+        """Which neighbouring players form phrases, and which of these join, for words above all.
+
+        Args:
+            sample: which sample; a sampled explanation needs to be of a single one, and evaluates
+                the network, which must be as it was.
+            **settings: of :func:`~interaction_train.concepts.trees.interaction_tree`.
+
+        Raises:
+            InputError: arguments out of range.
+        """
+        at = self.at(sample)
+        if self.values is not None:
+            return interaction_tree(self.values[at], names=self.names, **settings)
+        game = self._sampler("tree").game
+        return interaction_tree(game, names=self.names, **settings)
 
     def strongest(self, count: int = 12, max_order: int | None = None) -> Recovered:
         """The few ANDs and ORs that explain a sampled game best, and how well they do.

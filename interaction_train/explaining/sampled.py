@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from interaction_train.errors import InputError
-from interaction_train.explaining.progress import progress_bar
-from interaction_train.game.batch import GameBatch
+from interaction_train.explaining.progress import reported
 from interaction_train.game.masked import MaskedGame
 from interaction_train.indices.readings import product
 from interaction_train.indices.sampled_pairs import (
@@ -122,23 +119,6 @@ class Sampler:
     def _too_small(self, what: str, least: int) -> InputError:
         expected = f"at least {least} evaluations, for {what}; or fewer players"
         return InputError("budget", self.budget, expected)
-
-
-@contextmanager
-def reported(
-    game: MaskedGame | GameBatch, title: str, evaluations: int, shown: bool | None
-) -> Iterator[None]:
-    """Show a bar while so many coalitions of a game, each of all samples, are evaluated.
-
-    Of a batch of games so many rows.
-    """
-    samples = 1 if isinstance(game, GameBatch) else len(game.present)
-    with progress_bar(title, evaluations * samples, shown) as advance:
-        game.progress = advance
-        try:
-            yield
-        finally:
-            game.progress = None
 
 
 def pair_matrices(estimates: PairEstimates, n: int) -> tuple[Tensor, Tensor]:

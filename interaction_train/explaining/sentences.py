@@ -38,7 +38,10 @@ class Sentence:
 
 
 def read_sentence(
-    text: Text, tokenizer: Tokenizer | None = None, vocabulary: Vocabulary | None = None
+    text: Text,
+    tokenizer: Tokenizer | None = None,
+    vocabulary: Vocabulary | None = None,
+    argument: str = "texts",
 ) -> Sentence:
     """A sentence's ids and words.
 
@@ -47,9 +50,10 @@ def read_sentence(
         tokenizer: a string → tokens, default: what is between spaces; or one of Hugging Face, whose
             pieces of a word become one player.
         vocabulary: the ids of tokens; not for a tokenizer of Hugging Face, which has its own.
+        argument: what the error calls the sentence.
 
     Raises:
-        InputError: no sentence, one without words, or tokens without a vocabulary.
+        InputError: no sentence, one of fewer than two words, or tokens without a vocabulary.
     """
     words = text if isinstance(text, str) else list(text)
     if not isinstance(words, str):
@@ -67,8 +71,8 @@ def read_sentence(
         known = set(vocabulary.tokens)
         unknown = tuple(dict.fromkeys(name for name in names if name not in known))
         sentence = Sentence(ids, TokenPlayers(), names, unknown)
-    if not sentence.names:
-        raise InputError("texts", repr(text), "sentences of words")
+    if len(sentence.names) < 2:
+        raise InputError(argument, repr(text), "sentences of at least 2 words")
     return sentence
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -69,29 +70,23 @@ def sentences(texts: Sequence[str], data: Any, players: str | None) -> Iterator[
         expected = "none: its samples are no sentences"
         raise InputError("text", f"sentences, and {type(data).__name__} as data", expected)
     for k, text in enumerate(texts):
-        read = read_sentence(text, tokenizer, vocabulary)
-        if len(read.names) < 2:
-            raise InputError("text", repr(text), "sentences of at least 2 words")
+        read = read_sentence(text, tokenizer, vocabulary, "text")
         if read.unknown:
             print(f"sentence{k}: {read.told}", file=sys.stderr)
         yield Input(f"sentence{k}", read.ids, read.players, read.names)
 
 
-def first_samples(data: Any, count: int, players: str | None) -> Iterator[Input]:
+def first_samples(data: Any, count: int, players: str | None) -> list[Input]:
     """The first ``count`` samples of the test loader, as the data module gives them."""
     texts = getattr(data, "texts", None)
     if isinstance(texts, Mapping):
-        found = texts["test"][:count]
-        yield from sentences(found, data, players)
+        found = list(sentences(texts["test"][:count], data, players))
     else:
-        found = []
-        for x in _test_samples(data):
-            found.append(x)
-            yield _sample(f"sample{len(found) - 1}", x, data, players)
-            if len(found) == count:
-                return
+        first = enumerate(islice(_test_samples(data), count))
+        found = [_sample(f"sample{k}", x, data, players) for k, x in first]
     if len(found) < count:
         raise InputError("samples", count, f"at most {len(found)}, as many as there are to test")
+    return found
 
 
 def _test_samples(data: Any) -> Iterator[Tensor]:

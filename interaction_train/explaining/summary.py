@@ -68,13 +68,9 @@ def _concepts(
     if isinstance(found, Recovered):
         return [(str(one), one.value) for one in found.interactions(names=explanation.names)]
     nodes = sorted(found.graph.layer("concept"), key=lambda node: -abs(node.value))
-    return [
-        (
-            (" OR " if node.is_or else " AND ").join(explanation.names[i] for i in node.players),
-            node.value,
-        )
-        for node in nodes
-    ]
+    names, between = explanation.names, (" AND ", " OR ")
+    words = (between[node.is_or].join(names[i] for i in node.players) for node in nodes)
+    return [(word, node.value) for word, node in zip(words, nodes, strict=True)]
 
 
 def _told(explanation: Explanation, found: FewConcepts, shown: int) -> str:

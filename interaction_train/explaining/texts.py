@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from interaction_train.errors import InputError, at_least
 from interaction_train.explaining.explain import ask
 from interaction_train.explaining.explanation import Explanation
-from interaction_train.explaining.sampled import reported
+from interaction_train.explaining.progress import reported
 from interaction_train.explaining.sentences import Text, Tokenizer, read_sentence
 from interaction_train.game.batch import GameBatch
 from interaction_train.game.evaluation import logits_of
@@ -75,8 +75,6 @@ def explain_texts(
     questions, one = [], logits_of(model)  # games of one batch are of one network
     for text, label in zip(texts, labels, strict=True):
         sentence = read_sentence(text, tokenizer, vocabulary)
-        if len(sentence.names) < 2:
-            raise InputError("texts", repr(text), "sentences of at least 2 words")
         if sentence.unknown:
             warnings.warn(f"{text!r}: {sentence.told}", stacklevel=2)
         questions.append(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from typing import Literal
 
 from torch import Tensor
@@ -20,26 +19,8 @@ LIMITS = {"sharpness": 1.0, "brightness": 0.5, "saturation": 0.5, "hue": 0.1}
 _LUMA = (0.2989, 0.587, 0.114)  # of red, green and blue in the grey that saturation starts from
 
 
-class Change(ABC):
-    """A family of images around given ones, by parameters.
-
-    Attributes:
-        start: the parameters ``(B, ...)`` of the images themselves.
-        low: bound on every parameter.
-        high: the same from above.
-    """
-
-    start: Tensor
-    low: float
-    high: float
-
-    @abstractmethod
-    def images(self, parameters: Tensor) -> Tensor:
-        """The images ``(B, C, H, W)`` in [0, 1], differentiable in the parameters."""
-
-
-class PixelChange(Change):
-    """Every pixel is free in [0, 1]."""
+class PixelChange:
+    """Every pixel is free in [0, 1]; ``start`` are the images themselves, as parameters."""
 
     low, high = 0.0, 1.0
 
@@ -47,11 +28,14 @@ class PixelChange(Change):
         self.start = x
 
     def images(self, parameters: Tensor) -> Tensor:
+        """The parameters."""
         return parameters
 
 
-class ColourChange(Change):
+class ColourChange:
     """Sharpness and brightness of each cell, of colour images saturation and hue too.
+
+    Parameters are ``(B, n, settings)`` in [``low``, ``high``]; at ``start`` nothing changes.
 
     A cell's pixels change by its own parameters alone, which are parts of :data:`LIMITS`. Factors
     do what torchvision's ``adjust_sharpness``, ``adjust_brightness`` and ``adjust_saturation`` do,
@@ -81,6 +65,7 @@ class ColourChange(Change):
         self.start = x.new_zeros(len(x), players.count(x.shape[1:]), len(limits))
 
     def images(self, parameters: Tensor) -> Tensor:
+        """The images ``(B, C, H, W)`` in [0, 1], differentiable in the parameters."""
         chosen = parameters.gather(1, self.cells.unsqueeze(-1).expand(-1, -1, len(self.limits)))
         size = self.x.shape[-2:]
         settings = (chosen * self.limits).movedim(-1, 0).unflatten(-1, size).unsqueeze(2)

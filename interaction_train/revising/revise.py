@@ -19,12 +19,7 @@ from interaction_train.game.players import Players
 from interaction_train.indices.exact import all_coalitions
 from interaction_train.revising.changes import CHANGES, Kind
 from interaction_train.revising.revision import Revision
-from interaction_train.revising.sets import (
-    Choice,
-    check_counts,
-    choose_sets,
-    without_interaction,
-)
+from interaction_train.revising.sets import Choice, check_counts, choose_sets, without_interaction
 
 _LEAST = 1e-3  # of an image's largest gradient: Adam would take rounding for a direction
 

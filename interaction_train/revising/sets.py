@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from interaction_train.errors import InputError, in_range, whole
-from interaction_train.indices.exact import NOISE, all_coalitions
+from interaction_train.indices.exact import NOISE, all_coalitions, count_players
 from interaction_train.sampling.random import Draws, content_hash
 
 Choice = Literal["prototypical", "random"]
@@ -39,7 +39,7 @@ def choose_sets(
     Weakened are the weakest of two or more players. Strengthened are the strongest; for the choice
     ``"random"`` any that are not weakened, from the seed and the image.
     """
-    sets = several(strengths.shape[-1].bit_length() - 1, strengths.device)
+    sets = several(count_players(strengths), strengths.device)
     sets = sets[strengths[:, sets].argsort(dim=-1, descending=True, stable=True)]
     rest, weak = sets.split([sets.shape[1] - weaken, weaken], 1)
     if choice == "random":
@@ -50,7 +50,7 @@ def choose_sets(
 
 def without_interaction(strengths: Tensor) -> Tensor:
     """Samples whose sets of two or more players add no more than rounding does, bool ``(B,)``."""
-    n = strengths.shape[-1].bit_length() - 1
+    n = count_players(strengths)
     joint = all_coalitions(n, strengths.device).sum(1) > 1
     reach = strengths[:, ~joint].sum(-1)  # without interaction no value is larger
     noise = NOISE * torch.finfo(strengths.dtype).eps * 2 ** (n / 2) * reach

@@ -48,8 +48,8 @@ def disjoint_groups(keys: Tensor, sizes: Sequence[int]) -> Tensor:
     n, total = keys.shape[-1], sum(sizes)
     if not sizes or min(sizes) < 1 or total > n:
         raise InputError("sizes", tuple(sizes), f"sizes of at least 1, at most {n} in all")
-    lowest = keys.topk(total, largest=False, sorted=True).values
-    group = torch.zeros_like(keys)
-    for size in accumulate(sizes):
-        group += keys > lowest[..., size - 1 : size]
+    lowest, group = keys, torch.zeros_like(keys)
+    for size in reversed(list(accumulate(sizes))):  # the largest of the lowest, never all in order
+        lowest = lowest.topk(size, largest=False, sorted=False).values
+        group += keys > lowest.amax(-1, keepdim=True)
     return group

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from interaction_train.errors import InputError, at_least, one_of
 from interaction_train.game.layers import ForwardRecord
 from interaction_train.losses.base import InteractionTerm
 
-Ramp = Literal["constant", "linear", "cosine"]
+Ramp = Literal["constant", "linear", "cosine", "falling"]
 _MEMORY = 0.9  # of the running means behind an adaptive weight
 
 
@@ -31,7 +31,8 @@ class WeightedTerm:
         weight: its factor, at least 0.
         warmup_epochs: epochs at the start in which the term is left out and costs nothing.
         ramp: after the warm-up, ``"constant"``: the whole weight at once; ``"linear"`` or
-            ``"cosine"``: growing from 0, step by step, within ``ramp_epochs``.
+            ``"cosine"``: growing from 0, step by step, within ``ramp_epochs``; ``"falling"``: to
+            0 within them, as the square of what is left; after them the term is left out.
         ramp_epochs: length of the ramp; 0 for a constant weight.
         loss_ratio: hold factor · |term| at ``weight`` · this times the classification loss.
         max_weight: the most that ``loss_ratio`` may multiply by: early in training terms are tiny.
@@ -63,7 +64,7 @@ class WeightedTerm:
         if not 0 <= self.weight < math.inf:
             raise InputError("weight", self.weight, "a number of at least 0")
         at_least("warmup_epochs", self.warmup_epochs, 0)
-        one_of("ramp", self.ramp, ("constant", "linear", "cosine"))
+        one_of("ramp", self.ramp, get_args(Ramp))
         if self.ramp_epochs < 0 or (self.ramp == "constant") != (self.ramp_epochs == 0):
             expected = "0 for a constant weight" if self.ramp == "constant" else "at least 1"
             raise InputError("ramp_epochs", self.ramp_epochs, expected)
@@ -74,7 +75,8 @@ class WeightedTerm:
 
     def active(self, epoch: float) -> bool:
         """Whether the term takes part at this point (epochs are counted from 0)."""
-        return self.weight > 0 and epoch >= self.warmup_epochs
+        over = self.ramp == "falling" and epoch >= self.warmup_epochs + self.ramp_epochs
+        return self.weight > 0 and epoch >= self.warmup_epochs and not over
 
     def scheduled(self, epoch: float) -> float:
         """``weight`` · ramp(epoch); a fraction of ``epoch`` says how far it has come."""
@@ -85,6 +87,8 @@ class WeightedTerm:
         progress = min(1.0, (epoch - self.warmup_epochs) / self.ramp_epochs)
         if self.ramp == "cosine":
             progress = (1 - math.cos(math.pi * progress)) / 2
+        elif self.ramp == "falling":
+            progress = (1 - progress) ** 2
         return self.weight * progress
 
     def factor(self, epoch: float, value: Tensor, classification: Tensor) -> float | Tensor:

@@ -68,6 +68,21 @@ def test_targeted_reaches_the_classes_it_aims_at(digits):
     assert float(black) > float(before) + 0.2
 
 
+@pytest.mark.parametrize(("side", "blocks"), [(15, False), (16, True)])
+def test_strong_changes_blocks_of_16_pixels_or_more_and_resizes_smaller_images(side, blocks):
+    x = torch.rand(2, 1, side, 20, generator=torch.Generator().manual_seed(side))
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(side * 20, 4))
+    y = torch.tensor([0, 3])
+    shifts = ["vertical shift", "horizontal shift"]
+    changes = [*shifts, "horizontal flip", "scale", "noise", "dropout"]
+    change = it.attacks.StructureInvariance(changes=changes)
+    parts = [change if blocks else it.attacks.InputDiversity()]
+    parts += [it.attacks.RandomNoise(), it.attacks.Momentum()]
+    objective = it.attacks.Objective("margin")
+    plain = it.TransferAttack(net, EPS, EPS * 0.6, 5, objective=objective, parts=parts)
+    assert torch.equal(presets.Strong(net, EPS, steps=5)(x, y), plain(x, y))
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_no_steps(name):
     with pytest.raises(it.InputError, match=r"^steps: got 0"):

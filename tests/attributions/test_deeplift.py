@@ -8,8 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from interaction_train.attributions.deep_shap import deep_shap
-from interaction_train.attributions.deeplift import deeplift_rescale, deeplift_reveal_cancel
+from interaction_train.attributions.deeplift import (
+    deep_shap,
+    deeplift_rescale,
+    deeplift_reveal_cancel,
+)
 from interaction_train.errors import InputError
 from interaction_train.game.layers import LayerSuffix, features
 from interaction_train.game.masked import MaskedGame

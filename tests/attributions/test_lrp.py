@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from interaction_train.attributions.gradients import player_sums
 from interaction_train.attributions.lrp import deep_taylor, lrp_alpha_beta, lrp_epsilon
-from interaction_train.attributions.sums import player_sums
 from interaction_train.errors import InputError
 from interaction_train.game.normalize import Normalize, normalized
 from tests.attributions.networks import (

@@ -25,6 +25,11 @@ class StandIn:
     orders: Tensor
     label_map: Tensor | None
 
+    at = Explanation.at
+
+    def __len__(self) -> int:
+        return len(self.x)
+
     def cells(self, sample: int) -> Tensor | None:
         return self.label_map
 

@@ -1,6 +1,7 @@
 """Images explained by the job: what it reads, writes and says, against ``it.explain`` itself."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -163,7 +164,7 @@ def test_a_preset_prepares_pictures_as_torchvision_does(project_data):
         picture = Image.fromarray(data["x"][3]).resize((400, 300))
     weights = ResNet18_Weights.IMAGENET1K_V1
     preset = find_preset(str(weights))
-    x = Fitting(3, preset.resize, preset.crop, preset.interpolation).image(picture)
+    x = replace(preset.fitting, channels=3).image(picture)
     assert torch.equal(it.Normalize(preset.mean, preset.std)(x), weights.transforms()(picture))
     assert preset.classes[:2] == ["tench", "goldfish"]
 

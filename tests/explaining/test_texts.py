@@ -209,6 +209,7 @@ class TestJob:
             ({"text": "good film", "players": "grid:2x2"}, "players: got 'grid:2x2'"),
             ({"players": "features"}, "players: got 'features'"),
             ({"text": "good"}, "text: got 'good', expected sentences of at least 2"),
+            ({"text": " "}, "text: got ' ', expected sentences of at least 2"),
             ({"image": "a.png"}, "image: got image and data"),
         ],
     )

@@ -52,6 +52,14 @@ def test_cosine_ramp():
     assert values == pytest.approx([0, 1 - math.sqrt(0.5), 0.5, 1, 1.5, 2, 2])
 
 
+def test_falling_ramp():
+    weighted = WeightedTerm(Given(1.0), weight=2.0, warmup_epochs=1, ramp="falling", ramp_epochs=4)
+    assert scheduled(weighted, 0.5, 1, 2, 2.5, 4.75, 5, 9) == [
+        0, 2, 1.125, 0.78125, 0.0078125, 0, 0,
+    ]  # fmt: skip
+    assert [weighted.active(epoch) for epoch in (0, 1, 4.75, 5)] == [False, True, True, False]
+
+
 def step(losses: dict, classification: float, number: int = 0, epoch: float = 0) -> tuple:
     return add_terms(
         losses,
@@ -128,6 +136,7 @@ def test_share_keeps_gradients_out_of_the_weight():
         ({"warmup_epochs": -1}, "warmup_epochs"),
         ({"ramp": "step"}, "ramp"),
         ({"ramp": "linear"}, "ramp_epochs"),
+        ({"ramp": "falling"}, "ramp_epochs"),
         ({"ramp_epochs": 2}, "ramp_epochs"),
         ({"loss_ratio": 0.0}, "loss_ratio"),
         ({"max_weight": 0.0}, "max_weight"),

@@ -34,7 +34,8 @@ def unit(gradient):
 
 def drawn(x, stream, number, count, name="attack"):
     draws = Draws(content_hash(x[None]), 0, name, number)
-    return (2 * draws.uniform(stream, count, x.numel()).double() - 1).view(count, *x.shape)
+    levels = draws.bits(stream, count, -(-x.numel() // 4)).view(torch.int16)[..., : x.numel()]
+    return (levels.double() / 2**15).view(count, *x.shape)
 
 
 def moved(x, clean, step):

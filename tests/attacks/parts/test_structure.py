@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from interaction_train.attacks.parts.blocks import blocks_along, random_cuts
-from interaction_train.attacks.parts.structure import CHANGES, StructureInvariance, _noise
+from interaction_train.attacks.parts.structure import CHANGES, StructureInvariance
 from tests.attacks.parts.steps import bounds, images, step_of
 
 
@@ -50,7 +50,7 @@ def test_every_block_is_changed_as_published(change, shape, blocks):
     rows = x.unsqueeze(1).expand(-1, 2, *shape)
     found = part.vary(rows, copy, step)
     draws = step.draws.uniform("structure", copy, 2 + shape[0], blocks, blocks)
-    noise = _noise(rows, copy, step)
+    noise = step.noise("structure noise", copy)
     up = random_cuts(step, "structure rows", copy, shape[1], blocks).block
     left = random_cuts(step, "structure columns", copy, shape[2], blocks).block
     seen = set()
