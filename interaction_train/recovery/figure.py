@@ -54,8 +54,7 @@ def recovery_figure(
     figure, panels = new_panels(lines, 4, 4 * _PANEL, 0.5 + 1.15 * _PANEL * lines)
     budgets, r2 = curves[0], curves[1].detach().double().cpu().numpy()
     for b, line in enumerate(panels):
-        pixels = images[b].detach().float().cpu().movedim(0, -1).numpy()
-        show_image(line[0], pixels, rows[b])
+        show_image(line[0], images[b], rows[b])
         one = surrogate[b]
         values = shapley[b].detach().double().cpu().numpy()
         scale = float(one.max_error) + float(one.value.abs().sum())
@@ -65,7 +64,7 @@ def recovery_figure(
         set_caption(line[1], f"Shapley values, ±{limit:.2g}")
         line[1].set_axis_off()
         alone = f"{int(one.count)} strongest, R² {float(one.r2):.2f}"
-        show_image(line[2], 1 - _FADED * (1 - pixels), alone)
+        show_image(line[2], 1 - _FADED * (1 - images[b].float()), alone)
         _draw_sets(line[2], one, place)
         line[3].plot(budgets, r2[b], marker="o")
         line[3].set(ylim=(min(0.0, np.nanmin(r2[b], initial=0.0)), 1.02), box_aspect=1)

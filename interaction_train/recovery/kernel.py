@@ -8,8 +8,6 @@ log(1 + ρ s) = ½ log(1 − ρ²) + s atanh ρ for s = ±1, all 2^n sets take o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -33,32 +31,6 @@ def log_prior(members: Tensor, rho: Tensor) -> Tensor:
     """
     chosen = (members.to(rho) @ rho.log().unsqueeze(-1)).squeeze(-1)
     return chosen - rho.log1p().sum(-1, keepdim=True)
-
-
-@dataclass(frozen=True)
-class Projection:
-    """What turns values y ``(m,)`` into a kernel fit with a mean that costs nothing.
-
-    With C the kernel plus the noise on its diagonal.
-
-    Attributes:
-        weights: ``(..., m, m)``, P = C⁻¹ − C⁻¹1 (1ᵀC⁻¹1)⁻¹ 1ᵀC⁻¹, symmetric: α = P y.
-        precision: ``(...)``, 1ᵀC⁻¹1.
-    """
-
-    weights: Tensor
-    precision: Tensor
-
-
-def project(kernel: Tensor, noise: Tensor) -> Projection:
-    """The projection of a kernel ``(..., m, m)`` and a noise ``(...)`` in its units."""
-    covariance = kernel.clone()
-    covariance.diagonal(dim1=-2, dim2=-1).add_(noise.unsqueeze(-1))
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
-    sums = inverse.sum(-1)
-    precision = sums.sum(-1)
-    outer = sums.unsqueeze(-1) * sums.unsqueeze(-2)
-    return Projection(inverse - outer / precision[..., None, None], precision)
 
 
 def complements(coalitions: Tensor) -> Tensor:

@@ -14,11 +14,10 @@ from interaction_train.recovery.kernel import (
     complements,
     left_out,
     log_prior,
-    project,
     signs,
     walsh_kernel,
 )
-from interaction_train.recovery.pairs import from_blocks, solve
+from interaction_train.recovery.pairs import from_blocks, project_blocks, solve
 from interaction_train.recovery.readings import degree, order_variances, pairs_of, shapley_of
 from interaction_train.recovery.sets import Sets, memberships
 
@@ -160,10 +159,11 @@ class WalshModel:
         prior, characters = log_prior(members, self.rho).exp(), self.characters(members)
 
         def own(samples: Tensor, rho: Tensor, noise: Tensor) -> Tensor:
-            found = project(walsh_kernel(self._z, self._z, rho), noise)
+            kernel = walsh_kernel(self._z, self._z, rho)
+            weights, pull = project_blocks(kernel.unsqueeze(0), noise)
             columns, before = characters[samples], prior[samples]
-            explained = (columns * (found.weights @ columns)).sum(-2)
-            empty = 1 / found.precision - (-rho.log1p().sum()).exp()
+            explained = (columns * (weights @ columns)).sum(-2)
+            empty = pull @ kernel @ pull + noise * pull.square().sum() - (-rho.log1p().sum()).exp()
             after = before - before.square() * explained
             return torch.where(members[samples].any(-1), after, empty)
 

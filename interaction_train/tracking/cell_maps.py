@@ -57,7 +57,7 @@ def cell_maps_figure(
     place = cells.cpu().numpy()
     colours = SIGNED if signed else SEQUENTIAL
     for b, (image, line) in enumerate(zip(images, panels, strict=True)):
-        show_image(line[0], image.detach().float().cpu().movedim(0, -1).numpy(), rows[b])
+        show_image(line[0], image, rows[b])
         for axes, name in zip(line[1:], names, strict=True):
             values = maps[name][b].detach().double().cpu().numpy()
             limit = float(np.nan_to_num(np.abs(values)).max()) or 1.0

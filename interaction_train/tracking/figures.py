@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from torch import Tensor
 
 from interaction_train.errors import InputError
 from interaction_train.tracking.style import SEQUENTIAL, StyledFigure, styled
@@ -80,10 +81,12 @@ def draw_spectrum(axes: Axes, spectra: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def show_image(axes: Axes, pixels: Any, caption: str) -> None:
-    """Draw an image ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)`` in [0, 1], or bytes, captioned.
+    """Draw an image in [0, 1] with a caption, which is broken into lines where it is long.
 
-    A long caption is broken into lines.
+    A tensor ``(1 or 3, H, W)``, or an array ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)``, or bytes.
     """
+    if isinstance(pixels, Tensor):
+        pixels = pixels.detach().float().cpu().movedim(0, -1)
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=1)
     width = axes.get_position().width * axes.figure.get_figwidth()  # type: ignore[union-attr]
     lines = (fill(line, max(8, int(1.2 * width * _LETTERS))) for line in caption.split("\n"))
