@@ -15,13 +15,12 @@ from torch import Tensor
 
 from interaction_train.callbacks.grid_monitor import GridMonitor
 from interaction_train.callbacks.monitor import Result, Split, with_error
-from interaction_train.callbacks.recovery_rows import csv_table, recovered_in_words
 from interaction_train.callbacks.samples import gather, is_fast, shard
 from interaction_train.errors import InputError, whole
 from interaction_train.game.precision import wide
 from interaction_train.indices.exact import summable
 from interaction_train.indices.means import told_mean
-from interaction_train.recovery import WalshModel, budget_curve, fit_rows, strongest
+from interaction_train.recovery import Recovered, WalshModel, budget_curve, fit_rows, strongest
 from interaction_train.recovery.figure import recovery_figure
 from interaction_train.recovery.fit import Rho, check_rho
 from interaction_train.recovery.model import ORDERS
@@ -29,6 +28,7 @@ from interaction_train.recovery.rows import drawn
 from interaction_train.recovery.strongest import MOST, NOT_EXPLAINED
 from interaction_train.sampling.random import Draws
 
+_COLUMNS = ("sample", "label", "kind", "order", "players", "value")
 _FRESH = 256  # coalitions that R² is measured on
 _CURVE = 5  # budgets of the curve
 
@@ -165,7 +165,7 @@ class RecoveryMonitor(GridMonitor):
         return {
             **_means(model.r2_holdout, found.r2, model.spectrum()),
             "budgets": budgets,
-            "recovered": recovered_in_words(own, model, found, curve, self.cell_names),
+            "recovered": _in_words(own, model, found, curve, self.cell_names),
         }
 
     def keys(self, split: Split, result: Result) -> dict[str, float]:
@@ -206,7 +206,12 @@ class RecoveryMonitor(GridMonitor):
         return table
 
     def csv_rows(self, result: Result) -> Mapping[str, Sequence[Iterable[Any]]]:
-        return {self.stem: csv_table(result["recovered"])}
+        rows = (
+            {**sample, **one, "players": " ".join(one["players"])}
+            for sample in result["recovered"]
+            for one in sample["interactions"]
+        )
+        return {self.stem: [_COLUMNS, *([row[name] for name in _COLUMNS] for row in rows)]}
 
 
 def _means(r2: Tensor, r2_surrogate: Tensor, spectrum: Tensor) -> dict[str, Any]:
@@ -216,3 +221,36 @@ def _means(r2: Tensor, r2_surrogate: Tensor, spectrum: Tensor) -> dict[str, Any]
         "r2_surrogate": told_mean(r2_surrogate),
         "order": told_mean(spectrum[varied]),
     }
+
+
+def _in_words(
+    own: Tensor, model: WalshModel, found: Recovered, curve: Tensor, names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """What was found of each sample, its interactions the strongest first.
+
+    Args:
+        own: place and label of the samples, ``(B, 2)``.
+        model: their fits.
+        found: their strongest interactions.
+        curve: R² by budget, ``(B, budgets)``.
+        names: of the n players.
+    """
+    numbers = {
+        "r2": model.r2_holdout,
+        "r2_loo": model.r2_loo,
+        "r2_surrogate": found.r2,
+        "explained": found.explained,
+        "constant": found.surrogate.constant,
+        "r2_curve": curve,
+        "spectrum": model.spectrum(),
+        "shapley": model.shapley(),
+    }
+    samples = []
+    for b, (place, label) in enumerate(own.tolist()):
+        interactions = [
+            {"kind": kind, "order": len(players), "players": list(players), "value": value}
+            for kind, players, value in found.interactions(b, names)
+        ]
+        told = {name: values[b].tolist() for name, values in numbers.items()}
+        samples.append({"sample": place, "label": label, **told, "interactions": interactions})
+    return samples
