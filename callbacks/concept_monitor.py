@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from rich.table import Column, Table
 from torch import Tensor
 
-from interaction_train.callbacks.grid_monitor import GridMonitor
+from interaction_train.callbacks.grid_monitor import GridMonitor, rows_of_sets
 from interaction_train.callbacks.monitor import Result, Split, with_error
 from interaction_train.callbacks.samples import gather, shard
 from interaction_train.concepts.concepts import Concepts
@@ -28,7 +28,6 @@ from interaction_train.indices.means import told_mean
 _TOGETHER = 16  # samples of one call; no result depends on it
 _KINDS = {"and": "AND", "or": "OR"}
 _SCALARS = ("constant", "objective", "lower_bound", "violation", "steps", "converged")
-_COLUMNS = ("sample", "label", "players", "kind", "value", "refitted")
 
 
 class ConceptMonitor(GridMonitor):
@@ -188,12 +187,8 @@ class ConceptMonitor(GridMonitor):
         return table
 
     def csv_rows(self, result: Result) -> Mapping[str, Sequence[Iterable[Any]]]:
-        rows = (
-            {**sample, **concept, "players": " ".join(concept["players"])}
-            for sample in result["concepts"]
-            for concept in sample["concepts"]
-        )
-        return {self.stem: [_COLUMNS, *([row[name] for name in _COLUMNS] for row in rows)]}
+        columns = ("sample", "label", "players", "kind", "value", "refitted")
+        return {self.stem: rows_of_sets(columns, result["concepts"], "concepts")}
 
 
 def _row_length(n: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -93,3 +94,15 @@ class GridMonitor(Monitor):
                 f"{type(self).__name__}: {len(places)} of {of} samples are left out, as the "
                 f"network's {self.payoff} {reason}, or not finite: {', '.join(map(str, places))}."
             )
+
+
+def rows_of_sets(
+    columns: Sequence[str], samples: Iterable[Mapping[str, Any]], key: str
+) -> list[Sequence[Any]]:
+    """Rows of a file: one for each set of players, listed under a key of its sample."""
+    rows = (
+        {**sample, **one, "players": " ".join(one["players"])}
+        for sample in samples
+        for one in sample[key]
+    )
+    return [columns, *([row[name] for name in columns] for row in rows)]

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from rich.table import Column, Table
 from torch import Tensor
 
-from interaction_train.callbacks.grid_monitor import GridMonitor
+from interaction_train.callbacks.grid_monitor import GridMonitor, rows_of_sets
 from interaction_train.callbacks.monitor import Result, Split, with_error
 from interaction_train.callbacks.samples import gather, is_fast, shard
 from interaction_train.errors import InputError, whole
@@ -28,7 +28,6 @@ from interaction_train.recovery.rows import drawn
 from interaction_train.recovery.strongest import MOST, NOT_EXPLAINED
 from interaction_train.sampling.random import Draws
 
-_COLUMNS = ("sample", "label", "kind", "order", "players", "value")
 _FRESH = 256  # coalitions that R² is measured on
 _CURVE = 5  # budgets of the curve
 
@@ -206,12 +205,8 @@ class RecoveryMonitor(GridMonitor):
         return table
 
     def csv_rows(self, result: Result) -> Mapping[str, Sequence[Iterable[Any]]]:
-        rows = (
-            {**sample, **one, "players": " ".join(one["players"])}
-            for sample in result["recovered"]
-            for one in sample["interactions"]
-        )
-        return {self.stem: [_COLUMNS, *([row[name] for name in _COLUMNS] for row in rows)]}
+        columns = ("sample", "label", "kind", "order", "players", "value")
+        return {self.stem: rows_of_sets(columns, result["recovered"], "interactions")}
 
 
 def _means(r2: Tensor, r2_surrogate: Tensor, spectrum: Tensor) -> dict[str, Any]:

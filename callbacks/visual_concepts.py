@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from rich.table import Column, Table
 from torch import Tensor, nn
 
-from interaction_train.callbacks.grid_monitor import GridMonitor
+from interaction_train.callbacks.grid_monitor import GridMonitor, rows_of_sets
 from interaction_train.callbacks.monitor import Result, Split
 from interaction_train.callbacks.samples import is_fast
 from interaction_train.concepts.features import MOST
@@ -199,15 +199,9 @@ class VisualConcepts(GridMonitor):
         return table
 
     def csv_rows(self, result: Result) -> Mapping[str, Sequence[Sequence[Any]]]:
-        rows: list[list[Any]] = [["sample", "label", "m1", "m2", "players", "before", "after"]]
-        for told in result["revisions"]:
-            for image in told["images"]:
-                about = [image["sample"], image["label"], told["m1"], told["m2"]]
-                rows += [
-                    [*about, " ".join(one["players"]), one["before"], one["after"]]
-                    for one in image["sets"]
-                ]
-        return {self.stem: rows}
+        columns = ("sample", "label", "m1", "m2", "players", "before", "after")
+        images = ({**told, **image} for told in result["revisions"] for image in told["images"])
+        return {self.stem: rows_of_sets(columns, images, "sets")}
 
 
 def _told(revision: Revision, places: list[int], y: Tensor, names: Sequence[str]) -> Result:
