@@ -13,7 +13,13 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from interaction_train.data.frames import Classes, need_columns, no_files_beside, read_frames
+from interaction_train.data.frames import (
+    class_numbers,
+    classes_of,
+    need_columns,
+    no_files_beside,
+    read_frames,
+)
 from interaction_train.data.grammar import grammar_sentences
 from interaction_train.data.keyed import KeyedPart, KeyedSampler
 from interaction_train.data.parts import PartsDataModule
@@ -204,8 +210,8 @@ class TextDataModule(PartsDataModule):
         for name, frame in found.items():
             need_columns(frame, name, text=self.text, label=self.label)
             _check_texts(frame[self.text], name)
-        classes = Classes.of(found["train"][self.label], "label")
-        labels = {n: classes.numbers(f[self.label], "label", n) for n, f in found.items()}
+        classes = classes_of(found["train"][self.label])
+        labels = {n: class_numbers(f[self.label], classes, n) for n, f in found.items()}
         parts = self.divide(labels)
         return {name: found[file].iloc[index.numpy()] for name, (file, index) in parts.items()}
 
@@ -214,15 +220,14 @@ class TextDataModule(PartsDataModule):
         tokens = {name: self._tokens(name, frame) for name, frame in self._frames.items()}
         train = tokens["train"]
         if not self.class_names:
-            self.class_names = Classes.of(self._frames["train"][self.label], "label").names
+            self.class_names = classes_of(self._frames["train"][self.label])
         if self.vocabulary is None and isinstance(train[0][0], str):
             self.vocabulary = Vocabulary.build(train, self.max_vocabulary, self.min_count)
         encode = list if self.vocabulary is None else self.vocabulary.encode
-        classes = Classes(self.class_names)
         self.parts = {
             name: TokenPart(
                 [encode(sentence) for sentence in tokens[name]],
-                classes.numbers(frame[self.label], "label", name),
+                class_numbers(frame[self.label], self.class_names, name),
                 self.pad_id,
                 self.pad_multiple,
                 self.max_length,

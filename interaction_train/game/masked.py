@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import partial
 
@@ -167,6 +167,13 @@ class MaskedGame:
     def choose_chunk(self, rows: int) -> int:
         """The chunk size for a job of so many rows; one that comes in several calls asks first."""
         return self.chunk_size or self.fastest_chunk(rows)
+
+    def spans(self, count: int, rows: int) -> Iterator[range]:
+        """Ranges of ``count`` items with so many rows of a sample each, one after the other."""
+        rows *= len(self.present)
+        self.choose_chunk(rows * count)
+        for start in range(0, count, width := max(1, ROWS // rows)):
+            yield range(count)[start : start + width]
 
     def fastest_chunk(self, rows: int, grad: bool = False) -> int:
         """The chunk size for so many rows where none is given."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from interaction_train.errors import InputError, at_least
-from interaction_train.game.masked import ROWS, MaskedGame
+from interaction_train.game.masked import MaskedGame
 from interaction_train.game.precision import wide
 from interaction_train.sampling.random import Draws, content_hash
 
@@ -144,12 +144,9 @@ def nested_chains(
     n − 1 evaluations each. Yields the place of every player in that order, int64 ``(B, k, n)``, and
     v along the chain, ``(B, k, n + 1)``, between v(∅) and v(N), which are given: ``(B, 2)``.
     """
-    n, batch = game.n, len(game.present)
-    game.choose_chunk(batch * chains * (n - 1))
+    n = game.n
     sizes = torch.arange(1, n, device=game.present.device)
-    block = max(1, ROWS // (batch * n))
-    for start in range(0, chains, block):
-        span = range(start, min(start + block, chains))
+    for span in game.spans(chains, n - 1):
         place = draws.bits("chains", span, n).argsort(-1).argsort(-1)
         coalitions = (place.unsqueeze(2) < sizes[:, None]).flatten(1, 2)
         values = coalition_values(game, coalitions).unflatten(1, (len(span), n - 1))

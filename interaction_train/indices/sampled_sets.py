@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from interaction_train.errors import at_least, in_range
-from interaction_train.game.masked import ROWS, MaskedGame
+from interaction_train.game.masked import MaskedGame
 from interaction_train.game.precision import wide, wide_dtype
-from interaction_train.indices.curve import coalition_values, require_finite
+from interaction_train.indices.curve import coalition_values
 from interaction_train.indices.exact import all_coalitions
 from interaction_train.indices.exact_sets import best_partition, checked_subset
-from interaction_train.indices.stratified import StratifiedMean
+from interaction_train.indices.stratified import stratified_mean
 from interaction_train.sampling.coalitions import bernoulli
 from interaction_train.sampling.random import Draws, content_hash
 
@@ -147,23 +147,19 @@ class _Subset:
 
         ``parts`` are the C_k, bool ``(B, K, |S|)``; ``coefficients`` ``(K, F)`` or ``(B, K, F)``.
         """
-        batch, count, _ = parts.shape
+        count = parts.shape[1]
         coefficients = coefficients.to(self.players.device, self.dtype).unsqueeze(-3)
-        block = max(1, ROWS // (batch * count))
-        mean = StratifiedMean(self.contexts)
-        self.game.choose_chunk(batch * count * self.contexts)
-        for start in range(0, self.contexts, block):
-            span = range(start, min(start + block, self.contexts))
+
+        def found(span: range) -> Tensor:
             place = torch.tensor(span, device=self.players.device)
             keep = (place + self.draws.uniform(f"keep {stream}", span)) / self.contexts
             keys = self.draws.bits(f"players {stream}", span, self.game.n)
             rows = bernoulli(keys, keep.unsqueeze(-1)).unsqueeze(2).repeat(1, 1, count, 1)
             rows[..., self.players] = parts.unsqueeze(1)
             v = coalition_values(self.game, rows.flatten(1, 2)).unflatten(1, (len(span), 1, -1))
-            mean.add((v @ coefficients).squeeze(2))
-        value, error = mean.moments()
-        require_finite(value)
-        return value, error
+            return (v @ coefficients).squeeze(2)
+
+        return stratified_mean(map(found, self.game.spans(self.contexts, count)), self.contexts)
 
     def partitions(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The blocks of R partitions ``(B, R, |S|)``, then ∅; what each counts in their Σ_C φ([C]).
