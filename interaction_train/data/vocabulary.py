@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from interaction_train.errors import InputError, at_least, reason
 
 
+@dataclass(repr=False, unsafe_hash=True)
 class Vocabulary:
     """Tokens and their ids: padding 0, unknown 1, mask 2, then the given ones from 3 on.
 
@@ -27,8 +29,10 @@ class Vocabulary:
     PAD, UNKNOWN, MASK = 0, 1, 2
     SPECIAL = ("[PAD]", "[UNK]", "[MASK]")
 
-    def __init__(self, tokens: Sequence[str]) -> None:
-        self.tokens = tuple(tokens)
+    tokens: Sequence[str]
+
+    def __post_init__(self) -> None:
+        self.tokens = tuple(self.tokens)
         self._ids = {token: k for k, token in enumerate(self.tokens, len(self.SPECIAL))}
         if len(self._ids) < len(self.tokens):
             again = next(t for k, t in enumerate(self.tokens) if t in self.tokens[:k])
@@ -57,12 +61,6 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.SPECIAL) + len(self.tokens)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Vocabulary) and self.tokens == other.tokens
-
-    def __hash__(self) -> int:
-        return hash(self.tokens)
 
     def encode(self, tokens: Iterable[str]) -> list[int]:
         """Ids; of tokens outside the vocabulary 1."""

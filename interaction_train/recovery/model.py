@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import index
 
 import torch
 from torch import Tensor
@@ -19,9 +20,9 @@ from interaction_train.recovery.kernel import (
 )
 from interaction_train.recovery.pairs import from_blocks, project_blocks, solve
 from interaction_train.recovery.readings import degree, order_variances, pairs_of, shapley_of
-from interaction_train.recovery.sets import Sets, memberships
 
 ORDERS = 10
+Sets = Tensor | Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,7 @@ class WalshModel:
         """
         if not isinstance(coalitions, Tensor):
             raise InputError("coalitions", type(coalitions).__name__, "a bool tensor")
-        coalitions = memberships(coalitions, self.n, len(self), self.values.device, "coalitions")
+        coalitions = self._membership(coalitions, "coalitions")
         asked = signs(coalitions)
 
         def own(samples: Tensor, rho: Tensor, noise: Tensor) -> Tensor:
@@ -181,8 +182,30 @@ class WalshModel:
         return 1 - 2 * (present % 2)
 
     def _members(self, sets: Sets) -> Tensor:
-        members = memberships(sets, self.n, len(self), self.rho.device)
-        return members.expand(len(self), -1, -1)
+        return self._membership(sets).expand(len(self), -1, -1)
+
+    def _membership(self, sets: Sets, argument: str = "sets") -> Tensor:
+        """Sets as membership, bool ``(k, n)`` or ``(B, k, n)``."""
+        n, device = self.n, self.values.device
+        if isinstance(sets, Tensor):
+            shape = tuple(sets.shape)
+            fits = len(shape) > 1 and shape[-1] == n and shape[:-2] in ((), (len(self),))
+            if sets.dtype != torch.bool or not fits:
+                expected = f"bool (k, {n}) or ({len(self)}, k, {n})"
+                raise InputError(argument, f"{sets.dtype} {shape}", expected)
+            return sets.to(device)
+        if not isinstance(sets, Sequence):
+            raise InputError("sets", repr(sets), "a sequence of sets")
+        members = torch.zeros(len(sets), n, dtype=torch.bool)
+        for at, one in enumerate(sets):
+            try:
+                players = [index(i) for i in one]
+            except TypeError:
+                players = [n]  # none of them
+            if any(not 0 <= i < n for i in players) or len(set(players)) < len(players):
+                raise InputError(f"sets[{at}]", repr(one), f"different players from 0 to {n - 1}")
+            members[at, players] = True
+        return members.to(device)
 
     def _dividend(self, members: Tensor, z: Tensor) -> Tensor:
         """Σ_j α_j Π_{i∉S} (1 + ρ_i z_i) / (1 + ρ_i) · Π_{i∈S} (−2 ρ_i z_i) / (1 + ρ_i)."""
