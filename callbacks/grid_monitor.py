@@ -22,10 +22,7 @@ class GridMonitor(Monitor):
     """A monitor of games whose players are the cells of a grid.
 
     Args:
-        rows: rows of the grid.
-        cols: columns of it.
-        n_samples: number of samples, over all processes.
-        every: k, how often in ``fit``; the first validation is one of them.
+        rows: this, ``cols``, ``n_samples`` and ``every`` are as each of them says.
         payoff: what the game reads off the logits, but for ``all``.
         baseline: of absent cells, a number, one per channel, or the file of a learned baseline;
             default: the mean in ``Normalize``.

@@ -32,7 +32,7 @@ from interaction_train.callbacks.samples import (
 )
 from interaction_train.errors import InputError, at_least, checked_labels
 from interaction_train.game.absence import NO_BASELINE, has_baseline, read_baseline
-from interaction_train.tracking.figures import heat_map_figure, save_figure
+from interaction_train.tracking.figures import RATIOS, heat_map_figure, save_figure
 from interaction_train.tracking.folders import run_folder
 from interaction_train.tracking.loggers import log_figure, log_table
 
@@ -118,14 +118,16 @@ class Monitor(L.Callback, ABC):
         """The same as :meth:`figures` for the whole history, at the end of ``fit``."""
         return {}
 
-    def over_training(self, key: str, label: str, title: str, axis: str = "") -> dict[str, Figure]:
+    def over_training(
+        self, key: str, label: str, title: str, axis: str = RATIOS
+    ) -> dict[str, Figure]:
         """``<key>_over_training``: a heat map of what ``<key>/…`` logged, where anything, by epoch.
 
         Args:
             key: without ``val/``.
             label: of the values.
             title: of the figure.
-            axis: what tells them apart; default: ratios of orders.
+            axis: what tells them apart.
         """
         start = f"val/{key}/"
         points = [point["values"] for point in self.history]
@@ -133,10 +135,8 @@ class Monitor(L.Callback, ABC):
         if not ends:
             return {}
         values = [[point.get(start + end, math.nan) for end in ends] for point in points]
-        figure = heat_map_figure(values, [p["epoch"] for p in self.history], ends, label, title)
-        if axis:
-            figure.axes[0].set_ylabel(axis)
-        return {f"{key}_over_training": figure}
+        epochs = [point["epoch"] for point in self.history]
+        return {f"{key}_over_training": heat_map_figure(values, epochs, ends, label, title, axis)}
 
     def table(self, result: Result) -> Table:
         """What ``validate`` and ``test`` print."""

@@ -88,7 +88,7 @@ class VisualConcepts(GridMonitor):
         contexts: int = 20,
         **common: Any,
     ) -> None:
-        super().__init__(rows, cols, n_samples, **common)
+        super().__init__(rows, cols, n_samples, 1, **common)
         self.map_players = GridPlayers(map_rows, map_cols)
         for name, several in (("strengthen", strengthen), ("weaken", weaken)):
             if not several:

@@ -16,6 +16,7 @@ from torch import Tensor
 from interaction_train.errors import InputError
 from interaction_train.tracking.style import SEQUENTIAL, StyledFigure, styled
 
+RATIOS = "order m/(n−2)"
 _FORMATS = (".png", ".svg", ".pdf")
 _LETTERS = 15.0  # of small print, per inch
 
@@ -57,6 +58,7 @@ def heat_map_figure(
     ratios: Sequence[str],
     label: str,
     title: str,
+    axis: str = RATIOS,
 ) -> Figure:
     """Values ``[epoch][order]`` over training: epochs across, orders up; NaN is left blank."""
     figure, axes = new_figure()
@@ -64,7 +66,7 @@ def heat_map_figure(
     image = axes.imshow(table, origin="lower", aspect="auto", vmin=0, cmap=SEQUENTIAL)
     show_ticks(axes.set_xticks, [str(epoch) for epoch in epochs], most=12)
     show_ticks(axes.set_yticks, ratios, most=20)
-    axes.set(xlabel="epoch", ylabel="order m/(n−2)", title=title)
+    axes.set(xlabel="epoch", ylabel=axis, title=title)
     axes.grid(visible=False)
     figure.colorbar(image, label=label)
     return figure
