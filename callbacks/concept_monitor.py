@@ -217,12 +217,7 @@ def _in_words(
 ) -> tuple[list[dict[str, Any]], Surrogate]:
     """All concepts of each sample, the strongest first, and those that stand for its game.
 
-    Args:
-        own: place and label of the samples, ``(B, 2)``.
-        values: their games, ``(B, 2^n)``.
-        concepts: decompositions of these.
-        names: of the n players.
-        count: how many of the strongest are refitted; the others have null there.
+    ``own`` are place and label ``(B, 2)``; all but the ``count`` strongest have null as refitted.
     """
     surrogate = select_concepts(concepts, values, count)
     everything = select_concepts(concepts, values, 2 * values.shape[-1], refit=False)

@@ -223,12 +223,7 @@ def _in_words(
 ) -> list[dict[str, Any]]:
     """What was found of each sample, its interactions the strongest first.
 
-    Args:
-        own: place and label of the samples, ``(B, 2)``.
-        model: their fits.
-        found: their strongest interactions.
-        curve: R² by budget, ``(B, budgets)``.
-        names: of the n players.
+    ``own`` are place and label ``(B, 2)``, ``curve`` is R² by budget ``(B, budgets)``.
     """
     numbers = {
         "r2": model.r2_holdout,

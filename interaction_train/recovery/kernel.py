@@ -1,4 +1,4 @@
-"""The Walsh kernel, and what a kernel fit with a free mean is made of.
+"""The Walsh kernel, and the errors of a kernel fit on rows left out.
 
 A coalition is z = 1 − 2x, −1 where a player is present, and χ_S(x) = Π_{i∈S} z_i. A game
 v = Σ_S c_S χ_S whose coefficients have the prior variances Π_{i∈S} ρ_i / Π_i (1 + ρ_i) has the
