@@ -73,5 +73,4 @@ from interaction_train.metrics.perturbation import (
     PerturbationInteraction as PerturbationInteraction,
     perturbation_game as perturbation_game,
     perturbation_interaction as perturbation_interaction,
-    sampled_interactions as sampled_interactions,
 )

@@ -21,7 +21,7 @@ from interaction_train.attacks.run import AttackFactory
 from interaction_train.attacks.transfer.rates import Proportion
 from interaction_train.callbacks.monitor import Monitor, Result, Split
 from interaction_train.callbacks.robust_curve import masking_signs, masking_warnings, robust_curve
-from interaction_train.callbacks.samples import gather, is_fast, population, shard, spread
+from interaction_train.callbacks.samples import gather, is_fast, shard
 from interaction_train.errors import InputError, at_least
 from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.precision import wide
@@ -102,15 +102,12 @@ class AdversarialRobustness(Monitor):
         network = self.network(trainer, loader)
         fast = is_fast(trainer)
         checked = self.checks and not fast and trainer.state.fn != "fit"
-        places = spread(population(loader), 2 if fast else self.n_samples)
-        width = 2 + len(self.attacks) * (1 + _SIGNS)
-        rows = [wide(torch.zeros(0, width, device=trainer.strategy.root_device))]
-        self._images = {}
-        for block in shard(places, trainer, self.batch_size):
+        rows, self._images = list[Tensor](), {}
+        for block in shard(self.places(trainer, loader), trainer, self.batch_size):
             x, y = self.samples(trainer, loader, block)
             own = torch.stack([torch.tensor(block).to(y), y], 1)
             rows.append(torch.cat([own, *self._attack(network, x, y, checked)], 1))
-        table = gather(torch.cat(rows)).cpu()
+        table = gather(rows, 2 + len(self.attacks) * (1 + _SIGNS), trainer).cpu()
         own, smallest, signs = table.tensor_split([2, 2 + len(self.attacks)], 1)
         if not fast and not bool((smallest > 0).any()):
             rank_zero_warn(

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
 from rich.table import Column, Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from interaction_train.attributions import (
     METHODS,
@@ -20,12 +20,11 @@ from interaction_train.attributions import (
     check_principles,
     infidelity,
 )
-from interaction_train.callbacks.monitor import Monitor, Result, Split
-from interaction_train.callbacks.samples import few_cells, is_fast, population, spread
+from interaction_train.callbacks.grid_monitor import GridMonitor
+from interaction_train.callbacks.monitor import Result, Split
+from interaction_train.callbacks.samples import few_cells, is_fast
 from interaction_train.errors import InputError, at_least, one_of
-from interaction_train.game.absence import Baseline, input_baseline
 from interaction_train.game.masked import MaskedGame
-from interaction_train.game.players import GridPlayers
 from interaction_train.indices.exact import dividends, exact_values
 from interaction_train.indices.means import told_mean
 from interaction_train.tracking.cell_maps import cell_maps_figure
@@ -34,12 +33,11 @@ _DEFAULT = (
     "gradient_input", "occlusion", "integrated_gradients", "shapley", "grad_cam", "lrp_epsilon",
     "lrp_alpha_beta", "deep_taylor", "deeplift_rescale", "deeplift_reveal_cancel",
 )  # fmt: skip
-_MOST = 12  # players: every method is run on all 4096 masked images
 _SHOWN = 4  # images in the figure
 _NUMBERS = ("unrelated", "incomplete", "gap", "infidelity")
 
 
-class AttributionReport(Monitor):
+class AttributionReport(GridMonitor):
     """Attributions of test images by several methods, and how each shares out interactions.
 
     After ``test``, for the label's logit on a coarse grid of cells. Of each method, over some test
@@ -65,18 +63,16 @@ class AttributionReport(Monitor):
         samples: number of test images; ``fast_dev_run`` takes two, and at most 2 × 2 cells.
         methods: names in :data:`~interaction_train.attributions.METHODS`; default: all that need no
             further settings, but for Deep SHAP, which admits small layers only.
-        baseline: of absent cells, a number, one per channel, or the file of a learned baseline;
-            default: the mean in ``Normalize``.
-        chunk_size: rows sent through the network at once; default: as
-            :class:`~interaction_train.game.masked.MaskedGame` chooses. Some hundreds are faster for
-            small inputs on a processor.
-        common: the other arguments of :class:`~interaction_train.callbacks.monitor.Monitor`.
+        common: ``baseline``, ``chunk_size`` (some hundreds are faster for small inputs on a
+            processor) and the other arguments of
+            :class:`~interaction_train.callbacks.monitor.Monitor`.
 
     Raises:
         InputError: an argument out of its range, or no baseline to be found.
     """
 
     keys_begin, stages, stem = ("attributions",), ("test",), "attributions"
+    most_cells = 12  # every method is run on all 4096 masked images
 
     def __init__(
         self,
@@ -84,39 +80,29 @@ class AttributionReport(Monitor):
         cols: int = 3,
         samples: int = 8,
         methods: Sequence[str] = _DEFAULT,
-        baseline: Baseline | None = None,
-        chunk_size: int | None = None,
         **common: Any,
     ) -> None:
-        super().__init__(1, **common)
         at_least("samples", samples, 2)  # for a standard error
-        self.players = self._played = GridPlayers(rows, cols)
-        if rows * cols > _MOST:
-            raise InputError("rows", f"{rows} x {cols} cells", f"at most {_MOST} cells")
+        super().__init__(rows, cols, samples, 1, "logit", **common)
+        self._played = self.players
         if not methods:
             raise InputError("methods", "none", "at least one")
         for method in methods:
             one_of("methods", method, METHODS)
         if len(set(methods)) < len(methods):
             raise InputError("methods", ", ".join(methods), "each of them once")
-        if chunk_size is not None:
-            at_least("chunk_size", chunk_size, 1)
-        self.n_samples, self.methods = samples, tuple(methods)
-        self.baseline, self.chunk_size = baseline, chunk_size
+        self.methods = tuple(methods)
         self._shown: tuple[Tensor, Tensor, dict[str, Tensor]] | None = None
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.require_baseline(self.baseline, pl_module)
 
     def measure(self, trainer: L.Trainer, loader: Any) -> Result:
         if not trainer.is_global_zero:
             return {}
-        fast = is_fast(trainer)
-        self._played = few_cells(self.players) if fast else self.players
-        places = spread(population(loader), 2 if fast else self.n_samples)
+        self._played = few_cells(self.players) if is_fast(trainer) else self.players
+        places = self.places(trainer, loader)
         network, (x, y) = self.network(trainer, loader), self.samples(trainer, loader, places)
         with torch.inference_mode(False), torch.enable_grad():
-            found, refused = self._evaluate(network, x.clone(), y.clone())
+            game = self.game(trainer, network, x.clone(), y.clone(), self._played)
+            found, refused = self._evaluate(game)
         for method, reason in refused.items():
             rank_zero_warn(f"AttributionReport leaves {method} out: {reason}")
         given = {name: told.pop("attributions") for name, told in found.items()}
@@ -125,7 +111,7 @@ class AttributionReport(Monitor):
             "samples": len(x),
             "places": places,
             "labels": y.tolist(),
-            "payoff": "logit",
+            "payoff": self.payoff,
             "grid": [self._played.rows, self._played.cols],
             "methods": {
                 name: {k: told_mean(v) for k, v in told.items()} for name, told in found.items()
@@ -134,12 +120,8 @@ class AttributionReport(Monitor):
             "refused": refused,
         }
 
-    def _evaluate(
-        self, network: nn.Module, x: Tensor, y: Tensor
-    ) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:
+    def _evaluate(self, game: MaskedGame) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:
         """Method → its attributions and numbers ``(B, …)`` on the CPU; method → why it is out."""
-        absent = input_baseline(network, self.baseline, x)
-        game = MaskedGame(network, x, absent, self._played, "logit", y, chunk_size=self.chunk_size)
         effects = dividends(exact_values(game).double())
         found, refused = dict[str, dict[str, Tensor]](), dict[str, str]()
         for method in self.methods:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import lightning as L
@@ -11,17 +12,14 @@ from matplotlib.figure import Figure
 from rich.table import Column, Table
 from torch import Tensor
 
-from interaction_train.callbacks.concept_rows import (
-    concept_rows,
-    concepts_in_words,
-    from_rows,
-    row_length,
-)
-from interaction_train.callbacks.grid_monitor import GridMonitor, with_error
-from interaction_train.callbacks.monitor import Result, Split
-from interaction_train.callbacks.samples import gather, is_fast, population, shard, spread
-from interaction_train.concepts.fidelity import strength_by_order
+from interaction_train.callbacks.grid_monitor import GridMonitor, rows_of_sets
+from interaction_train.callbacks.monitor import Result, Split, with_error
+from interaction_train.callbacks.samples import gather, shard
+from interaction_train.concepts.concepts import Concepts
+from interaction_train.concepts.fidelity import fidelity, strength_by_order
 from interaction_train.concepts.graph import ConceptGraph, concept_graph
+from interaction_train.concepts.selection import Surrogate, select_concepts
+from interaction_train.concepts.sparse import sparse_concepts
 from interaction_train.errors import in_range, whole
 from interaction_train.game.precision import wide
 from interaction_train.indices.exact import all_coalitions, summable
@@ -29,6 +27,7 @@ from interaction_train.indices.means import told_mean
 
 _TOGETHER = 16  # samples of one call; no result depends on it
 _KINDS = {"and": "AND", "or": "OR"}
+_SCALARS = ("constant", "objective", "lower_bound", "violation", "steps", "converged")
 
 
 class ConceptMonitor(GridMonitor):
@@ -94,10 +93,9 @@ class ConceptMonitor(GridMonitor):
 
     def measure(self, trainer: L.Trainer, loader: Any) -> Result:
         network = self.network(trainer, loader)
-        places = spread(population(loader), 2 if is_fast(trainer) else self.n_samples)
+        places = self.places(trainer, loader)
         own = [place for block in shard(places, trainer) for place in block]
-        empty = torch.zeros(0, row_length(self.n), device=trainer.strategy.root_device)
-        rows = [wide(summable(empty))]
+        rows = []
         for start in range(0, len(own), _TOGETHER):
             block = own[start : start + _TOGETHER]
             x, y = self.samples(trainer, loader, block)
@@ -106,18 +104,19 @@ class ConceptMonitor(GridMonitor):
             kept = values.isfinite().all(-1) & (values[:, -1] != values[:, 0])
             if bool(kept.any()):
                 known = torch.stack([torch.tensor(block), y.cpu()], 1).to(values)
-                rows.append(concept_rows(known[kept], values[kept], self.noise))
-        return self._result_of(trainer, loader, places, gather(torch.cat(rows)))
+                rows.append(_rows(known[kept], values[kept], self.noise))
+        gathered = gather(rows, _row_length(self.n), trainer)
+        return self._result_of(trainer, loader, places, gathered)
 
     def _result_of(
         self, trainer: L.Trainer, loader: Any, places: list[int], rows: Tensor
     ) -> Result:
-        own, values, concepts = from_rows(rows, self.n)
+        own, values, concepts = _from_rows(rows, self.n)
         left_out = sorted(set(places) - set(own[:, 0].tolist()))
         self.warn_of_left_out(left_out, len(places), "with all cells is that with none")
         told, self._shown = list[dict[str, Any]](), {}
         if len(rows):
-            told, surrogate = concepts_in_words(own, values, concepts, self.cell_names, self.count)
+            told, surrogate = _in_words(own, values, concepts, self.cell_names, self.count)
             if trainer.is_global_zero and self.graphs:
                 x, _ = self.samples(trainer, loader, own[: self.graphs, 0].tolist())
                 for b, (image, sample) in enumerate(zip(x.cpu(), told, strict=False)):
@@ -183,15 +182,70 @@ class ConceptMonitor(GridMonitor):
             table.add_section()
         names = {"k90": "concepts for 90 % of Σ|I|", "salient": "above 5 % of the strongest"}
         names |= {f"r2_{self.count}": f"R² of the {self.count} strongest"}
-        means = (f"{name}: {with_error(result[key])}" for key, name in names.items())
+        means = (f"{name}: {with_error(**result[key])}" for key, name in names.items())
         table.caption = f"Means over {result['samples']} samples: {'; '.join(means)}"
         return table
 
     def csv_rows(self, result: Result) -> Mapping[str, Sequence[Iterable[Any]]]:
-        about, more = ["sample", "label"], ["kind", "value", "refitted"]
-        rows = [
-            [*(sample[k] for k in about), " ".join(concept["players"]), *(concept[k] for k in more)]
-            for sample in result["concepts"]
-            for concept in sample["concepts"]
+        columns = ("sample", "label", "players", "kind", "value", "refitted")
+        return {self.stem: rows_of_sets(columns, result["concepts"], "concepts")}
+
+
+def _row_length(n: int) -> int:
+    """The number of columns of the rows of n players."""
+    return 2 + (3 << n) + len(_SCALARS)
+
+
+def _rows(own: Tensor, values: Tensor, noise: float) -> Tensor:
+    """Two numbers of each sample ``(B, 2)``, its game ``(B, 2^n)`` and its sparsest concepts."""
+    found = sparse_concepts(values, noise)
+    scalars = torch.stack([getattr(found, name).to(values) for name in _SCALARS], 1)
+    return torch.cat([own.to(values), values, found.and_, found.or_, scalars], 1)
+
+
+def _from_rows(rows: Tensor, n: int) -> tuple[Tensor, Tensor, Concepts]:
+    """What :func:`_rows` put together: two int64 numbers, the game, and its concepts."""
+    size = 1 << n
+    own, values, i_and, i_or, scalars = rows.split([2, size, size, size, len(_SCALARS)], 1)
+    more = dict(zip(_SCALARS, scalars.unbind(1), strict=True))
+    more |= {"steps": more["steps"].long(), "converged": more["converged"].bool()}
+    return own.long(), values, Concepts(i_and, i_or, **more)
+
+
+def _in_words(
+    own: Tensor, values: Tensor, concepts: Concepts, names: Sequence[str], count: int
+) -> tuple[list[dict[str, Any]], Surrogate]:
+    """All concepts of each sample, the strongest first, and those that stand for its game.
+
+    ``own`` are place and label ``(B, 2)``; all but the ``count`` strongest have null as refitted.
+    """
+    surrogate = select_concepts(concepts, values, count)
+    everything = select_concepts(concepts, values, 2 * values.shape[-1], refit=False)
+    explained = fidelity(concepts, values, [count])
+    samples = []
+    for b, (place, label) in enumerate(own.tolist()):
+        one, refitted = everything[b], surrogate[b].value[0].tolist()
+        refitted += [None] * (int(one.count) - len(refitted))
+        parts = one.members[0].tolist(), one.is_or[0].tolist(), one.value[0].tolist(), refitted
+        told = [
+            {
+                "players": list(compress(names, members)),
+                "kind": "OR" if is_or else "AND",
+                "value": value,
+                "refitted": best,
+            }
+            for members, is_or, value, best in zip(*parts, strict=True)
         ]
-        return {self.stem: [[*about, "players", *more], *rows]}
+        samples.append(
+            {
+                "sample": place,
+                "label": label,
+                **{name: getattr(concepts, name)[b].item() for name in _SCALARS},
+                "range": (values[b, -1] - values[b, 0]).item(),
+                "k90": int(explained.k90[b]),
+                "salient": int(explained.salient[b]),
+                f"r2_{count}": float(surrogate.r2[b]),
+                "concepts": told,
+            }
+        )
+    return samples, surrogate

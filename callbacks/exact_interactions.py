@@ -17,7 +17,7 @@ from rich.table import Column, Table
 from torch import Tensor, nn
 
 from interaction_train.callbacks.monitor import Monitor, Result, Split
-from interaction_train.callbacks.samples import few_cells, is_fast, population, spread
+from interaction_train.callbacks.samples import few_cells, is_fast
 from interaction_train.errors import at_least
 from interaction_train.game.absence import Baseline, input_baseline
 from interaction_train.game.masked import MaskedGame
@@ -85,7 +85,7 @@ class ExactInteractions(Monitor):
     def measure(self, trainer: L.Trainer, loader: Any) -> Result:
         if not trainer.is_global_zero:
             return {}
-        places = spread(population(loader), 2 if is_fast(trainer) else self.n_samples)
+        places = self.places(trainer, loader)
         network, (x, y) = self.network(trainer, loader), self.samples(trainer, loader, places)
         self._played = few_cells(self.players) if is_fast(trainer) else self.players
         result = {"samples": len(x), **self.evaluate(network, x, y)}

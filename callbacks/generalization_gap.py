@@ -25,7 +25,6 @@ from interaction_train.errors import at_least, in_range
 from interaction_train.game.absence import Baseline
 from interaction_train.game.evaluation import eval_logits
 from interaction_train.game.players import GridPlayers
-from interaction_train.game.precision import wide
 from interaction_train.metrics import InteractionStrength
 from interaction_train.sampling.pairs import PairSampler, RandomPairs
 
@@ -109,14 +108,14 @@ class GeneralizationGap(Monitor):
         result: Result = {"samples": count}
         for part, source in (("train", train), ("val", loader)):
             places = spread(population(source), count)
-            found = [torch.zeros(0, 3, device=trainer.strategy.root_device)]
+            found = []
             for block in shard(places, trainer, _BATCH):
                 x, y = self.samples(trainer, source, block)
                 logits = eval_logits(network, x).float()
                 loss = F.cross_entropy(logits, y, reduction="none")
                 own = torch.tensor(block).to(loss), loss, (logits.argmax(-1) == y).float()
                 found.append(torch.stack(own, 1))
-            _, mean, right = wide(gather(torch.cat(found))).mean(0).tolist()
+            _, mean, right = gather(found, 3, trainer).mean(0).tolist()
             result |= {f"{part}_acc": right, f"{part}_loss": mean}
             if self.strength_samples:
                 result |= self._strength(trainer, source, network, places, part)

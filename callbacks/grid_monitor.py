@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -22,10 +22,7 @@ class GridMonitor(Monitor):
     """A monitor of games whose players are the cells of a grid.
 
     Args:
-        rows: rows of the grid.
-        cols: columns of it.
-        n_samples: number of samples, over all processes.
-        every: k, how often in ``fit``; the first validation is one of them.
+        rows: this, ``cols``, ``n_samples`` and ``every`` are as each of them says.
         payoff: what the game reads off the logits, but for ``all``.
         baseline: of absent cells, a number, one per channel, or the file of a learned baseline;
             default: the mean in ``Normalize``.
@@ -96,7 +93,13 @@ class GridMonitor(Monitor):
             )
 
 
-def with_error(mean: Mapping[str, float], digits: str = ".3g") -> str:
-    """A mean and its standard error, where there is one."""
-    value, error = mean["value"], mean["stderr"]
-    return f"{value:{digits}}" + (f" ± {error:.2g}" if error == error else "")
+def rows_of_sets(
+    columns: Sequence[str], samples: Iterable[Mapping[str, Any]], key: str
+) -> list[Sequence[Any]]:
+    """Rows of a file: one for each set of players, listed under a key of its sample."""
+    rows = (
+        {**sample, **one, "players": " ".join(one["players"])}
+        for sample in samples
+        for one in sample[key]
+    )
+    return [columns, *([row[name] for name in columns] for row in rows)]

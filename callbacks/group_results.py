@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from rich.table import Column, Table
 
-from interaction_train.callbacks.monitor import Result
+from interaction_train.callbacks.monitor import Result, with_error
 from interaction_train.errors import InputError
 from interaction_train.metrics.groups import Groups, checked_groups, split_groups
 from interaction_train.metrics.rows import Statistics
@@ -95,8 +94,8 @@ def group_table(result: Result, key: str, title: str) -> Table:
     for name, told in result["groups"].items():
         cells = [name, str(told["samples"])]
         if flexible:
-            cells.append(number(told["flexibility"], told["flexibility_stderr"]))
-        table.add_row(*cells, *map(number, told[key], told[f"{key}_stderr"]))
+            cells.append(with_error(told["flexibility"], told["flexibility_stderr"]))
+        table.add_row(*cells, *map(with_error, told[key], told[f"{key}_stderr"]))
     return table
 
 
@@ -123,8 +122,3 @@ def group_curves(result: Result, key: str) -> dict[str, dict[str, Any]]:
         }
         for name, told in result["groups"].items()
     }  # fmt: skip
-
-
-def number(value: float, error: float) -> str:
-    """A value with its standard error, if that is known."""
-    return f"{value:.3g}" if math.isnan(error) else f"{value:.3g} ± {error:.2g}"

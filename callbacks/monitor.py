@@ -32,7 +32,7 @@ from interaction_train.callbacks.samples import (
 )
 from interaction_train.errors import InputError, checked_labels, whole
 from interaction_train.game.absence import NO_BASELINE, has_baseline, read_baseline
-from interaction_train.tracking.figures import heat_map_figure, save_figure
+from interaction_train.tracking.figures import RATIOS, heat_map_figure, save_figure
 from interaction_train.tracking.folders import run_folder
 from interaction_train.tracking.loggers import log_figure, log_table
 
@@ -72,6 +72,7 @@ class Monitor(L.Callback, ABC):
     stem: str  # the name of the files
     summary = ""  # that of the JSON file, where it is another one
     stages: tuple[str, ...] = ("fit", "validate", "test")  # that measure
+    n_samples: int  # that are measured, over all processes
 
     def __init__(
         self,
@@ -118,14 +119,16 @@ class Monitor(L.Callback, ABC):
         """The same as :meth:`figures` for the whole history, at the end of ``fit``."""
         return {}
 
-    def over_training(self, key: str, label: str, title: str, axis: str = "") -> dict[str, Figure]:
+    def over_training(
+        self, key: str, label: str, title: str, axis: str = RATIOS
+    ) -> dict[str, Figure]:
         """``<key>_over_training``: a heat map of what ``<key>/…`` logged, where anything, by epoch.
 
         Args:
             key: without ``val/``.
             label: of the values.
             title: of the figure.
-            axis: what tells them apart; default: ratios of orders.
+            axis: what tells them apart.
         """
         start = f"val/{key}/"
         points = [point["values"] for point in self.history]
@@ -133,10 +136,8 @@ class Monitor(L.Callback, ABC):
         if not ends:
             return {}
         values = [[point.get(start + end, math.nan) for end in ends] for point in points]
-        figure = heat_map_figure(values, [p["epoch"] for p in self.history], ends, label, title)
-        if axis:
-            figure.axes[0].set_ylabel(axis)
-        return {f"{key}_over_training": figure}
+        epochs = [point["epoch"] for point in self.history]
+        return {f"{key}_over_training": heat_map_figure(values, epochs, ends, label, title, axis)}
 
     def table(self, result: Result) -> Table:
         """What ``validate`` and ``test`` print."""
@@ -150,6 +151,10 @@ class Monitor(L.Callback, ABC):
         """The bare network of the module, as one of pixels, tried on samples of the loader."""
         batch = fetch(trainer, loader, spread(population(loader), _TRIED))
         return self.adapter.network(trainer.lightning_module, self.adapter.read(batch)[0])
+
+    def places(self, trainer: L.Trainer, loader: Any, fast: int = 2) -> list[int]:
+        """The places of the ``n_samples``, in ``fast_dev_run`` of a few, in a loader's data set."""
+        return spread(population(loader), fast if is_fast(trainer) else self.n_samples)
 
     def samples(self, trainer: L.Trainer, loader: Any, places: list[int]) -> tuple[Tensor, Tensor]:
         """Pixels ``(B, ...)`` and labels ``(B,)`` int64 at some places of a loader's data set."""
@@ -287,6 +292,11 @@ class Monitor(L.Callback, ABC):
     def _named(self, key: str) -> str:
         """A key with this callback's name after the split."""
         return key if self.name is None else key.replace("/", f"/{self.name}/", 1)
+
+
+def with_error(value: float, stderr: float, digits: str = ".3g") -> str:
+    """A value and its standard error, where there is one."""
+    return f"{value:{digits}}" + ("" if math.isnan(stderr) else f" ± {stderr:.2g}")
 
 
 def watchers(trainer: Any) -> list[tuple[str, str, Any]]:

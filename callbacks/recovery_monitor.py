@@ -13,17 +13,16 @@ from matplotlib.figure import Figure
 from rich.table import Column, Table
 from torch import Tensor
 
-from interaction_train.callbacks.grid_monitor import GridMonitor, with_error
-from interaction_train.callbacks.monitor import Result, Split
-from interaction_train.callbacks.recovery_rows import csv_table, recovered_in_words
-from interaction_train.callbacks.samples import gather, is_fast, population, shard, spread
-from interaction_train.errors import InputError, in_range, one_of, whole
+from interaction_train.callbacks.grid_monitor import GridMonitor, rows_of_sets
+from interaction_train.callbacks.monitor import Result, Split, with_error
+from interaction_train.callbacks.samples import gather, is_fast, shard
+from interaction_train.errors import InputError, whole
 from interaction_train.game.precision import wide
 from interaction_train.indices.exact import summable
 from interaction_train.indices.means import told_mean
-from interaction_train.recovery import WalshModel, budget_curve, fit_rows, strongest
+from interaction_train.recovery import Recovered, WalshModel, budget_curve, fit_rows, strongest
 from interaction_train.recovery.figure import recovery_figure
-from interaction_train.recovery.fit import Rho
+from interaction_train.recovery.fit import Rho, check_rho
 from interaction_train.recovery.model import ORDERS
 from interaction_train.recovery.rows import drawn
 from interaction_train.recovery.strongest import MOST, NOT_EXPLAINED
@@ -94,10 +93,7 @@ class RecoveryMonitor(GridMonitor):
         whole("shown", shown, 0)
         whole("max_order", max_order, 1, self.n)
         whole("budget", budget, 2 * self.n)
-        if isinstance(rho, str):
-            one_of("rho", rho, ("loo", "learned"))
-        else:
-            in_range("rho", rho, 0, 1, above=True, below=True)
+        check_rho(rho)
         if budget + _FRESH > 1 << self.n:
             expected = f"with {_FRESH} fresh ones no more than the 2^{self.n} that there are"
             raise InputError("budget", f"{budget} coalitions of {self.n} cells", expected)
@@ -134,15 +130,14 @@ class RecoveryMonitor(GridMonitor):
 
     def _games(self, trainer: L.Trainer, loader: Any, coalitions: Tensor) -> tuple[Tensor, Tensor]:
         """Place and label of all processes' samples, ``(B, 2)``, and their games, ``(B, K)``."""
-        network, fast = self.network(trainer, loader), is_fast(trainer)
-        empty = torch.zeros(0, 2 + len(coalitions), device=coalitions.device)
-        rows = [wide(summable(empty))]
-        for block in shard(spread(population(loader), 1 if fast else self.n_samples), trainer):
+        network, rows = self.network(trainer, loader), []
+        for block in shard(self.places(trainer, loader, fast=1), trainer):
             x, y = self.samples(trainer, loader, block)
             values = wide(summable(self.game(trainer, network, x, y)(coalitions)))
             known = torch.stack([torch.tensor(block), y.cpu()], 1).to(values)
             rows.append(torch.cat([known, values], 1))
-        own, values = gather(torch.cat(rows)).split([2, len(coalitions)], 1)
+        gathered = gather(rows, 2 + len(coalitions), trainer)
+        own, values = gathered.split([2, len(coalitions)], 1)
         return own.long(), values
 
     def _recovered(self, trainer: L.Trainer, loader: Any, own: Tensor, model: WalshModel) -> Result:
@@ -169,7 +164,7 @@ class RecoveryMonitor(GridMonitor):
         return {
             **_means(model.r2_holdout, found.r2, model.spectrum()),
             "budgets": budgets,
-            "recovered": recovered_in_words(own, model, found, curve, self.cell_names),
+            "recovered": _in_words(own, model, found, curve, self.cell_names),
         }
 
     def keys(self, split: Split, result: Result) -> dict[str, float]:
@@ -202,7 +197,7 @@ class RecoveryMonitor(GridMonitor):
             table.add_row(*head, "", r2 + line, "")
             table.add_section()
         names = {"r2": "R² of the fit", "r2_surrogate": f"of the {self.count} strongest"}
-        means = (f"{name} {with_error(result[key], '.3f')}" for key, name in names.items())
+        means = (f"{name} {with_error(**result[key], digits='.3f')}" for key, name in names.items())
         table.caption = (
             f"Means over {result['samples']} samples, on {result['fresh']} fresh coalitions: "
             f"{', '.join(means)}"
@@ -210,7 +205,8 @@ class RecoveryMonitor(GridMonitor):
         return table
 
     def csv_rows(self, result: Result) -> Mapping[str, Sequence[Iterable[Any]]]:
-        return {self.stem: csv_table(result["recovered"])}
+        columns = ("sample", "label", "kind", "order", "players", "value")
+        return {self.stem: rows_of_sets(columns, result["recovered"], "interactions")}
 
 
 def _means(r2: Tensor, r2_surrogate: Tensor, spectrum: Tensor) -> dict[str, Any]:
@@ -220,3 +216,31 @@ def _means(r2: Tensor, r2_surrogate: Tensor, spectrum: Tensor) -> dict[str, Any]
         "r2_surrogate": told_mean(r2_surrogate),
         "order": told_mean(spectrum[varied]),
     }
+
+
+def _in_words(
+    own: Tensor, model: WalshModel, found: Recovered, curve: Tensor, names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """What was found of each sample, its interactions the strongest first.
+
+    ``own`` are place and label ``(B, 2)``, ``curve`` is R² by budget ``(B, budgets)``.
+    """
+    numbers = {
+        "r2": model.r2_holdout,
+        "r2_loo": model.r2_loo,
+        "r2_surrogate": found.r2,
+        "explained": found.explained,
+        "constant": found.surrogate.constant,
+        "r2_curve": curve,
+        "spectrum": model.spectrum(),
+        "shapley": model.shapley(),
+    }
+    samples = []
+    for b, (place, label) in enumerate(own.tolist()):
+        interactions = [
+            {"kind": kind, "order": len(players), "players": list(players), "value": value}
+            for kind, players, value in found.interactions(b, names)
+        ]
+        told = {name: values[b].tolist() for name, values in numbers.items()}
+        samples.append({"sample": place, "label": label, **told, "interactions": interactions})
+    return samples

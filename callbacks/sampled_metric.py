@@ -19,11 +19,10 @@ from interaction_train.callbacks.group_results import (
     group_keys,
     group_rows,
     group_table,
-    number,
     plain_results,
 )
-from interaction_train.callbacks.monitor import Monitor, Result, Split
-from interaction_train.callbacks.samples import is_fast, population, shard, spread
+from interaction_train.callbacks.monitor import Monitor, Result, Split, with_error
+from interaction_train.callbacks.samples import is_fast, shard
 from interaction_train.errors import InputError, one_of, whole
 from interaction_train.game.absence import Baseline
 from interaction_train.game.evaluation import eval_logits
@@ -149,7 +148,7 @@ class SampledMetric(Monitor):
         attacked = copy.deepcopy(metric)
         attacked.only_correct = False  # they are chosen by the clean image
         attack = None if self.attack is None else make_attack(self.attack, network)
-        places = spread(population(loader), 1 if is_fast(trainer) else self.n_samples)
+        places = self.places(trainer, loader, fast=1)
         for block in shard(places, trainer, _MEASURED if attack is None else _ATTACKED):
             x, y = self.samples(trainer, loader, block)
             metric.update(network, x, y)
@@ -337,4 +336,4 @@ class DisentanglementMonitor(SampledMetric):
 
 
 def _with_errors(result: Result, key: str) -> Iterable[str]:
-    return map(number, result[key], result[f"{key}_stderr"])
+    return map(with_error, result[key], result[f"{key}_stderr"])

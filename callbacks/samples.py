@@ -22,6 +22,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from interaction_train.errors import InputError
 from interaction_train.game.players import GridPlayers, Players
+from interaction_train.game.precision import wide
 
 PlayersT = TypeVar("PlayersT", bound=Players)
 
@@ -91,8 +92,13 @@ def fetch(trainer: L.Trainer, loader: Any, places: Sequence[int]) -> Any:
         return trainer.strategy.batch_to_device(batch)
 
 
-def gather(rows: Tensor) -> Tensor:
-    """The rows ``(b, columns)`` of all processes, by their first column; b may differ, and be 0."""
+def gather(blocks: Sequence[Tensor], columns: int, trainer: L.Trainer) -> Tensor:
+    """The rows ``(b, columns)`` of all processes' blocks, by their first column; float64 if it can.
+
+    A process may have none.
+    """
+    nothing = wide(torch.zeros(0, columns, device=trainer.strategy.root_device))
+    rows = wide(torch.cat(list(blocks))) if blocks else nothing
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         rows = torch.cat(gather_all_tensors(rows.contiguous()))
     return rows[rows[:, 0].argsort(stable=True)]

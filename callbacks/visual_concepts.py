@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from rich.table import Column, Table
 from torch import Tensor, nn
 
-from interaction_train.callbacks.grid_monitor import GridMonitor
+from interaction_train.callbacks.grid_monitor import GridMonitor, rows_of_sets
 from interaction_train.callbacks.monitor import Result, Split
-from interaction_train.callbacks.samples import is_fast, population, spread
+from interaction_train.callbacks.samples import is_fast
 from interaction_train.concepts.features import MOST
 from interaction_train.errors import InputError, in_range, one_of, whole
 from interaction_train.game.evaluation import inner_modules
@@ -29,6 +29,7 @@ from interaction_train.revising.revision import Revision, revisions_figure
 from interaction_train.revising.sets import check_counts
 
 _SUMS = ("strengthened", "weakened")
+_NOTHING = {"value": torch.nan, "stderr": torch.nan}
 
 
 class VisualConcepts(GridMonitor):
@@ -87,7 +88,7 @@ class VisualConcepts(GridMonitor):
         contexts: int = 20,
         **common: Any,
     ) -> None:
-        super().__init__(rows, cols, n_samples, **common)
+        super().__init__(rows, cols, n_samples, 1, **common)
         self.map_players = GridPlayers(map_rows, map_cols)
         for name, several in (("strengthen", strengthen), ("weaken", weaken)):
             if not several or not isinstance(several, list | tuple):
@@ -116,13 +117,12 @@ class VisualConcepts(GridMonitor):
     def measure(self, trainer: Any, loader: Any) -> Result:
         if not trainer.is_global_zero:
             return {}
-        fast = is_fast(trainer)
-        places = spread(population(loader), 2 if fast else self.n_samples)
+        places = self.places(trainer, loader)
         with torch.inference_mode(False):  # whose tensors have no gradients, a Normalize's either
             network, (x, y) = self.network(trainer, loader), self.samples(trainer, loader, places)
             game = self.game(trainer, network, x, y, self.map_players)
             maps = interaction_maps(game, self.contexts)
-            steps = min(2, self.steps) if fast else self.steps
+            steps = min(2, self.steps) if is_fast(trainer) else self.steps
             revisions = [self._revised(network, x, m1, m2, steps) for m1, m2 in self.pairs]
         self._shown = y, maps, revisions
         return {
@@ -199,15 +199,9 @@ class VisualConcepts(GridMonitor):
         return table
 
     def csv_rows(self, result: Result) -> Mapping[str, Sequence[Sequence[Any]]]:
-        rows: list[list[Any]] = [["sample", "label", "m1", "m2", "players", "before", "after"]]
-        for told in result["revisions"]:
-            for image in told["images"]:
-                about = [image["sample"], image["label"], told["m1"], told["m2"]]
-                rows += [
-                    [*about, " ".join(one["players"]), one["before"], one["after"]]
-                    for one in image["sets"]
-                ]
-        return {self.stem: rows}
+        columns = ("sample", "label", "m1", "m2", "players", "before", "after")
+        images = ({**told, **image} for told in result["revisions"] for image in told["images"])
+        return {self.stem: rows_of_sets(columns, images, "sets")}
 
 
 def _told(revision: Revision, places: list[int], y: Tensor, names: Sequence[str]) -> Result:
@@ -215,7 +209,7 @@ def _told(revision: Revision, places: list[int], y: Tensor, names: Sequence[str]
     first, last = revision.history[:, 0].double(), revision.history[:, -1].double()
     odds = torch.stack([log_odds(z, y) for z in (revision.logits, revision.revised_logits)], 1)
     result: Result = {
-        name: told_mean(last[:, k], first[:, k]) if bool(first[:, k].any()) else _nothing()
+        name: told_mean(last[:, k], first[:, k]) if bool(first[:, k].any()) else _NOTHING
         for k, name in enumerate(_SUMS)
     }
     result["log_odds"] = told_mean(odds.double().diff().squeeze(1))
@@ -239,10 +233,6 @@ def _sets(revision: Revision, b: int, names: Sequence[str]) -> Iterator[dict[str
     strengths = (one[b, index].tolist() for one in (revision.strengths, revision.revised_strengths))
     for chosen, before, after in zip(members.tolist(), *strengths, strict=True):
         yield {"players": list(compress(names, chosen)), "before": before, "after": after}
-
-
-def _nothing() -> dict[str, float]:
-    return {"value": torch.nan, "stderr": torch.nan}
 
 
 def _times(before: float, after: float) -> str:

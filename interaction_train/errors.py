@@ -81,6 +81,11 @@ def one_of(argument: str, value: object, allowed: Collection[object]) -> None:
         raise InputError(argument, repr(value), f"one of {', '.join(map(repr, allowed))}")
 
 
+def reason(error: BaseException) -> str:
+    """What an exception says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def checked_logits(output: Any, rows: int, argument: str = "model") -> Tensor:
     """What a network returned for so many rows, if it is ``(rows, classes)``; no host sync."""
     shape = getattr(output, "shape", None)

@@ -17,7 +17,8 @@ from interaction_train.indices.curve import one_number
 from interaction_train.indices.exact import summable
 from interaction_train.losses.base import PlayerTerm, checked_batch, hard
 from interaction_train.losses.difference import Mode
-from interaction_train.recovery.kernel import project, signs, walsh_kernel
+from interaction_train.recovery.kernel import signs, walsh_kernel
+from interaction_train.recovery.pairs import project_blocks
 from interaction_train.recovery.readings import degree, order_scale, order_variances
 from interaction_train.recovery.rows import checked_budget, drawn
 
@@ -124,8 +125,9 @@ class WalshPenalty(PlayerTerm):
         rho = torch.full((n,), self.rho, dtype=values.dtype, device=values.device)
         z = signs(rows.to(values.device))
         with torch.no_grad():
-            found = project(walsh_kernel(z, z, rho), rho.new_tensor(self.noise))
-        orders = order_variances(z, values @ found.weights, rho, top)[:, 1:]
+            kernel = walsh_kernel(z, z, rho).unsqueeze(0)
+            (weights,), _ = project_blocks(kernel, rho.new_tensor(self.noise))
+        orders = order_variances(z, values @ weights, rho, top)[:, 1:]
         return orders * order_scale(rho), rounding.square()
 
     def compute(

@@ -44,7 +44,12 @@ from interaction_train.tracking.style import INK, styled
 NONE, DROPOUT, DECAY = "none", "dropout", "weight decay"
 LOSS, BOTH = "interaction loss", "interaction loss and dropout"
 EARLY, LATE = "interaction loss at λ = 1, early", "interaction loss at λ = 1, late"
-DEFAULTS = {EARLY: {"weight": 1.0}, LATE: {"weight": 1.0, "layer": "after"}}
+FALLING = "interaction loss at λ = 3, late, falling"
+DEFAULTS = {
+    EARLY: {"weight": 1.0},
+    LATE: {"weight": 1.0, "layer": "after"},
+    FALLING: {"weight": 3.0, "layer": "after", "schedule": "falling"},
+}
 
 Parts = dict[str, tuple[Tensor, Tensor]]
 Plan = dict[str, dict[str, Any]]
@@ -231,7 +236,7 @@ def choose(part: Part) -> dict[str, list[dict[str, Any]]]:
     chosen = {kind: [choices[kind][number]] for kind, number in best.items()}
     chosen |= {kind: [setting] for kind, setting in DEFAULTS.items()}
     if part.settings["bed"]["source"] == "tabular":  # whose log odds are additive at the end
-        del chosen[LATE]
+        del chosen[LATE], chosen[FALLING]
     return chosen
 
 

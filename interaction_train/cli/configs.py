@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, reason
 
 _FLAGS = ("--config", "-c")
 CONFIG = "--config="
@@ -73,8 +73,8 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError("--config", repr(str(path)), f"a YAML file ({reason})") from error
+        expected = f"a YAML file ({reason(error)})"
+        raise InputError("--config", repr(str(path)), expected) from error
     if not isinstance(content, dict):
         raise InputError("--config", repr(str(path)), "a YAML mapping of arguments")
     return content

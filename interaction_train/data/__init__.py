@@ -4,10 +4,8 @@ from interaction_train.data.grammar import Phrase, Sentence, grammar_sentences
 from interaction_train.data.keyed import Cutout, KeyedSampler
 from interaction_train.data.module import DigitsDataModule, ImageDataModule
 from interaction_train.data.tables import TableDataModule
-from interaction_train.data.text import TextDataModule
-from interaction_train.data.tokenizers import HuggingFaceTokenizer
-from interaction_train.data.tokens import BucketSampler
-from interaction_train.data.vocabulary import Vocabulary
+from interaction_train.data.text import BucketSampler, TextDataModule
+from interaction_train.data.vocabulary import HuggingFaceTokenizer, Vocabulary
 
 __all__ = [
     "BucketSampler",

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from interaction_train.data.sources import Split
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, reason
 
 _SUFFIXES = (".csv", ".tsv", ".jsonl")
 
@@ -59,8 +59,8 @@ def read_frame(argument: str, path: str, text: str | None = None) -> pd.DataFram
                 warnings.simplefilter("error", pd.errors.ParserWarning)
                 frame = pd.read_csv(path, index_col=False, **form)
     except Exception as error:  # whatever a damaged file makes pandas raise
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(argument, repr(path), f"a readable {suffix[1:]} file ({said})") from error
+        expected = f"a readable {suffix[1:]} file ({reason(error)})"
+        raise InputError(argument, repr(path), expected) from error
     if not len(frame):
         raise InputError(argument, f"{path!r} without rows", "at least one")
     return frame
@@ -81,42 +81,32 @@ def need_columns(frame: pd.DataFrame, part: Split, **columns: str) -> None:
             raise InputError(role, repr(name), f"a column of the {part} file: {there}")
 
 
-class Classes:
-    """Labels as numbers: integers, strings or truth values in sorted order.
-
-    Args:
-        names: the classes, as strings, in the order of their numbers.
-    """
-
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self.names = names
-
-    @classmethod
-    def of(cls, column: pd.Series, argument: str) -> Classes:
-        """Those that a column has; InputError for fewer than two, or labels of no class."""
-        _check_labels(column, argument)
-        found = cls(tuple(str(value) for value in sorted(column.unique())))
-        if len(found.names) < 2:
-            raise InputError(argument, f"the one label {found.names[0]!r}", "at least two classes")
-        return found
-
-    def numbers(self, column: pd.Series, argument: str, part: Split) -> Tensor:
-        """``(N,)`` int64; InputError for a label of another task, which training has not."""
-        _check_labels(column, argument)
-        numbers = pd.Index(self.names).get_indexer(column.astype(str))
-        if (unknown := np.flatnonzero(numbers < 0)).size:
-            got = f"{str(column.iloc[unknown[0]])!r} in row {unknown[0] + 1} of the {part} file"
-            names = ", ".join(map(repr, self.names[:10])) + (", …" if len(self.names) > 10 else "")
-            raise InputError(argument, got, f"a label that training has: {names}")
-        return torch.from_numpy(numbers.astype(np.int64))
+def classes_of(column: pd.Series) -> tuple[str, ...]:
+    """The labels of a column in sorted order; InputError for fewer than two, or what is none."""
+    _check_labels(column)
+    found = tuple(str(value) for value in sorted(column.unique()))
+    if len(found) < 2:
+        raise InputError("label", f"the one label {found[0]!r}", "at least two classes")
+    return found
 
 
-def _check_labels(column: pd.Series, argument: str) -> None:
+def class_numbers(column: pd.Series, classes: Sequence[str], part: Split) -> Tensor:
+    """Labels as places among the classes, ``(N,)`` int64; InputError for one of another task."""
+    _check_labels(column)
+    numbers = pd.Index(classes).get_indexer(column.astype(str))
+    if (unknown := np.flatnonzero(numbers < 0)).size:
+        got = f"{str(column.iloc[unknown[0]])!r} in row {unknown[0] + 1} of the {part} file"
+        names = ", ".join(map(repr, classes[:10])) + (", …" if len(classes) > 10 else "")
+        raise InputError("label", got, f"a label that training has: {names}")
+    return torch.from_numpy(numbers.astype(np.int64))
+
+
+def _check_labels(column: pd.Series) -> None:
     empty = column.isna() | (column.astype(str).str.strip() == "")
     if empty.any():
         row = int(np.flatnonzero(empty)[0]) + 1
-        raise InputError(argument, f"no label in row {row}", "one in each")
+        raise InputError("label", f"no label in row {row}", "one in each")
     kinds = {type(value) for value in column}
     if len(kinds) > 1 or pd.api.types.is_float_dtype(column):
         got = " and ".join(sorted(kind.__name__ for kind in kinds))
-        raise InputError(argument, f"labels that are {got}", "integers or strings")
+        raise InputError("label", f"labels that are {got}", "integers or strings")

@@ -14,7 +14,7 @@ from torch.utils.data import TensorDataset
 from torchvision import datasets
 from torchvision.transforms import v2
 
-from interaction_train.errors import InputError
+from interaction_train.errors import InputError, reason
 
 Split = Literal["train", "val", "test"]
 Source: TypeAlias = TensorDataset | datasets.ImageFolder
@@ -156,5 +156,4 @@ def _labels(name: str, y: np.ndarray, count: int) -> Tensor:
 
 
 def _refused(got: str, expected: str, error: Exception) -> InputError:
-    said = " ".join(str(error).split()) or type(error).__name__  # one line
-    return InputError("source", got, f"{expected} ({said})")
+    return InputError("source", got, f"{expected} ({reason(error)})")

@@ -16,7 +16,13 @@ import torch.nn.functional as F
 from sklearn import datasets
 from torch import Tensor
 
-from interaction_train.data.frames import Classes, need_columns, no_files_beside, read_frames
+from interaction_train.data.frames import (
+    class_numbers,
+    classes_of,
+    need_columns,
+    no_files_beside,
+    read_frames,
+)
 from interaction_train.data.keyed import KeyedPart
 from interaction_train.data.parts import PartsDataModule
 from interaction_train.data.sources import Split
@@ -131,13 +137,13 @@ class TableDataModule(PartsDataModule):
             for name, values in zip(columns, categories, strict=True)
             for value in ([None] if values is None else values)
         )
-        classes = Classes.of(train[self.label], "label")
-        self.class_names = names or classes.names
+        classes = classes_of(train[self.label])
+        self.class_names = names or classes
         rows, labels = dict[Split, Tensor](), dict[Split, Tensor]()
         for name, frame in frames.items():
             known = zip(columns, categories, strict=True)
             rows[name] = torch.cat([_features(frame[c], values, name) for c, values in known], 1)
-            labels[name] = classes.numbers(frame[self.label], "label", name)
+            labels[name] = class_numbers(frame[self.label], classes, name)
         self.parts = {
             name: TablePart(rows[file][index], labels[file][index])
             for name, (file, index) in self.divide(labels).items()

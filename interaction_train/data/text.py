@@ -1,27 +1,90 @@
-"""The data module for sentences with labels."""
+"""The data module for sentences with labels, in batches of similar lengths."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
-from interaction_train.data.frames import Classes, need_columns, no_files_beside, read_frames
+from interaction_train.data.frames import (
+    class_numbers,
+    classes_of,
+    need_columns,
+    no_files_beside,
+    read_frames,
+)
 from interaction_train.data.grammar import grammar_sentences
-from interaction_train.data.keyed import KeyedSampler
+from interaction_train.data.keyed import KeyedPart, KeyedSampler
 from interaction_train.data.parts import PartsDataModule
 from interaction_train.data.sources import Split
-from interaction_train.data.tokens import BucketSampler, TokenPart
 from interaction_train.data.vocabulary import Vocabulary
 from interaction_train.errors import InputError, at_least
 
 GRAMMAR = "grammar"
 _LEAST = {"max_length": 1, "pad_multiple": 1, "min_count": 1, "sentences": 1}
+
+
+@dataclass(eq=False)
+class TokenPart(KeyedPart):
+    """Token ids int64 ``(B, L)``, filled up with ``pad`` on the right.
+
+    L is the longest sentence's length rounded up to a multiple of ``multiple``, at most
+    ``max_length``.
+    """
+
+    sentences: Sequence[Sequence[int]]
+    labels: Tensor
+    pad: int
+    multiple: int
+    max_length: int
+
+    def __post_init__(self) -> None:
+        self.lengths = torch.tensor([len(sentence) for sentence in self.sentences])
+        self._starts = self.lengths.cumsum(0) - self.lengths
+        self._ids = torch.tensor([k for sentence in self.sentences for k in sentence] + [self.pad])
+
+    def inputs(self, places: Tensor, epochs: Tensor | None) -> Tensor:
+        lengths = self.lengths[places].unsqueeze(1)
+        width = -(-int(lengths.max()) // self.multiple) * self.multiple
+        at = torch.arange(min(width, self.max_length))
+        # Past a sentence's end stands the last id of all, which is padding.
+        return self._ids[torch.where(at < lengths, self._starts[places].unsqueeze(1) + at, -1)]
+
+
+class BucketSampler(KeyedSampler):
+    """Batches of similar lengths: whole epochs sorted by length, ties and batches shuffled.
+
+    The last batch, which may be smaller, holds sentences of any lengths. All processes have batches
+    of the same sorted run at a time. The other arguments are those of :class:`KeyedSampler`.
+
+    Args:
+        part: sentences with ``lengths``.
+        batch_size: of each process.
+    """
+
+    def __init__(
+        self, part: TokenPart, batch_size: int, seed: int = 0, num_replicas: int = 1, rank: int = 0
+    ) -> None:
+        super().__init__(part, seed, num_replicas, rank)
+        self.lengths, self.batch_size = part.lengths, batch_size
+
+    def order(self) -> Iterable[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        shuffled = torch.randperm(len(self.lengths), generator=generator)
+        shuffled = shuffled.repeat(-(-self.total_size // len(shuffled)))[: self.total_size]
+        rows = self.batch_size * self.num_replicas  # of a batch, over all processes
+        whole = len(shuffled) // rows * rows
+        run = shuffled[:whole]
+        run = run[self.lengths[run].argsort(stable=True)].view(-1, rows)
+        run = run[torch.randperm(len(run), generator=generator)].flatten()
+        return torch.cat([run, shuffled[whole:]])[self.rank :: self.num_replicas].tolist()
 
 
 @dataclass(eq=False)
@@ -147,8 +210,8 @@ class TextDataModule(PartsDataModule):
         for name, frame in found.items():
             need_columns(frame, name, text=self.text, label=self.label)
             _check_texts(frame[self.text], name)
-        classes = Classes.of(found["train"][self.label], "label")
-        labels = {n: classes.numbers(f[self.label], "label", n) for n, f in found.items()}
+        classes = classes_of(found["train"][self.label])
+        labels = {n: class_numbers(f[self.label], classes, n) for n, f in found.items()}
         parts = self.divide(labels)
         return {name: found[file].iloc[index.numpy()] for name, (file, index) in parts.items()}
 
@@ -157,15 +220,14 @@ class TextDataModule(PartsDataModule):
         tokens = {name: self._tokens(name, frame) for name, frame in self._frames.items()}
         train = tokens["train"]
         if not self.class_names:
-            self.class_names = Classes.of(self._frames["train"][self.label], "label").names
+            self.class_names = classes_of(self._frames["train"][self.label])
         if self.vocabulary is None and isinstance(train[0][0], str):
             self.vocabulary = Vocabulary.build(train, self.max_vocabulary, self.min_count)
         encode = list if self.vocabulary is None else self.vocabulary.encode
-        classes = Classes(self.class_names)
         self.parts = {
             name: TokenPart(
                 [encode(sentence) for sentence in tokens[name]],
-                classes.numbers(frame[self.label], "label", name),
+                class_numbers(frame[self.label], self.class_names, name),
                 self.pad_id,
                 self.pad_multiple,
                 self.max_length,

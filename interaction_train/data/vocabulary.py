@@ -1,13 +1,16 @@
-"""The tokens that a network knows, by number."""
+"""The tokens that a network knows, by number: our vocabularies, and those of Hugging Face."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from interaction_train.errors import InputError, at_least
+from interaction_train.errors import InputError, at_least, reason
 
 
+@dataclass(repr=False, unsafe_hash=True)
 class Vocabulary:
     """Tokens and their ids: padding 0, unknown 1, mask 2, then the given ones from 3 on.
 
@@ -26,8 +29,10 @@ class Vocabulary:
     PAD, UNKNOWN, MASK = 0, 1, 2
     SPECIAL = ("[PAD]", "[UNK]", "[MASK]")
 
-    def __init__(self, tokens: Sequence[str]) -> None:
-        self.tokens = tuple(tokens)
+    tokens: Sequence[str]
+
+    def __post_init__(self) -> None:
+        self.tokens = tuple(self.tokens)
         self._ids = {token: k for k, token in enumerate(self.tokens, len(self.SPECIAL))}
         if len(self._ids) < len(self.tokens):
             again = next(t for k, t in enumerate(self.tokens) if t in self.tokens[:k])
@@ -57,12 +62,6 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.SPECIAL) + len(self.tokens)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Vocabulary) and self.tokens == other.tokens
-
-    def __hash__(self) -> int:
-        return hash(self.tokens)
-
     def encode(self, tokens: Iterable[str]) -> list[int]:
         """Ids; of tokens outside the vocabulary 1."""
         return [self._ids.get(token, self.UNKNOWN) for token in tokens]
@@ -71,3 +70,37 @@ class Vocabulary:
         """Tokens; the special ids as [PAD], [UNK], [MASK]."""
         names = (*self.SPECIAL, *self.tokens)
         return [names[k] for k in ids]
+
+
+class HuggingFaceTokenizer:
+    """The tokenizer of a network of Hugging Face, as the library gives it.
+
+    Args:
+        name: a folder, or the name that it has there.
+
+    Raises:
+        InputError: the package ``transformers`` is missing, or there is no such tokenizer.
+    """
+
+    def __init__(self, name: str) -> None:
+        try:
+            from transformers import AutoTokenizer
+        except ImportError as error:
+            expected = "the package transformers: pip install 'interaction-train[text]'"
+            raise InputError("name", repr(name), expected) from error
+        try:
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError, KeyError) as error:
+            expected = f"a folder or name of a tokenizer ({reason(error)[:200]})"
+            raise InputError("name", repr(name), expected) from error
+
+    def __call__(self, text: Any, **settings: Any) -> Any:
+        return self.tokenizer(text, **settings)
+
+    def __len__(self) -> int:
+        return len(self.tokenizer)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "tokenizer":  # while a copy is made
+            raise AttributeError(name)
+        return getattr(self.tokenizer, name)

@@ -11,6 +11,7 @@ from torch import Tensor
 from interaction_train.errors import InputError
 from interaction_train.explaining.progress import reported
 from interaction_train.game.masked import MaskedGame
+from interaction_train.indices.curve import ValueEstimates, sample_shapley_values
 from interaction_train.indices.readings import product
 from interaction_train.indices.sampled_pairs import (
     REFERENCE_RATIOS,
@@ -18,7 +19,6 @@ from interaction_train.indices.sampled_pairs import (
     sample_multi_order,
     sample_shapley_pairs,
 )
-from interaction_train.indices.sampled_values import ValueEstimates, sample_shapley_values
 from interaction_train.recovery import WalshModel, fit_walsh
 from interaction_train.sampling.pairs import AllPairs
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from numbers import Real
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -57,9 +57,8 @@ def input_baseline(
     if not (baseline is None or isinstance(baseline, Real | Sequence)):
         expected = f"a number, numbers or the {SUFFIX} file of a learned baseline"
         raise InputError("baseline", f"a {type(baseline).__name__}", expected)
-    several = isinstance(baseline, Sequence)
-    given = cast(Sequence[float], baseline) if several else [cast(float, baseline or 0.0)]
-    if not all(map(math.isfinite, given)):
+    numbers: Any = baseline if isinstance(baseline, Sequence) else [baseline or 0.0]
+    if not all(map(math.isfinite, numbers)):
         raise InputError("baseline", baseline, "finite numbers")
     if not x.is_floating_point():
         if isinstance(baseline, Sequence):
@@ -96,12 +95,11 @@ def read_baseline(path: str | Path, argument: str = "baseline") -> Tensor:
     Raises:
         InputError: no such file, or one that holds no baseline.
     """
-    expected = f"numbers, or an existing {SUFFIX} file of a learned baseline"
     try:
-        value = _read(str(path), os.stat(path).st_mtime_ns)
+        return _read(str(path), os.stat(path).st_mtime_ns)
     except (OSError, SafetensorError, KeyError):
+        expected = f"numbers, or an existing {SUFFIX} file of a learned baseline"
         raise InputError(argument, repr(str(path)), expected) from None
-    return value
 
 
 @lru_cache(maxsize=8)

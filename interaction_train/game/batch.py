@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,6 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from interaction_train.errors import InputError, at_least
-from interaction_train.game.chunks import gradient_rows
 from interaction_train.game.evaluation import without_grad
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.samples import Samples, filling
@@ -93,27 +93,20 @@ class GameBatch:
 
     def evaluate(self, requests: Sequence[Request], *, grad: bool = False) -> list[Tensor]:
         """Payoffs for each request; a game may come several times."""
+        games = [at for at, _ in requests]
         wanted = [self.games[at].checked(masks) for at, masks in requests]
-        with nullcontext() if grad else without_grad():
-            return self._packed([at for at, _ in requests], wanted, grad)
-
-    def _packed(self, games: list[int], wanted: list[Tensor], grad: bool) -> list[Tensor]:
         parts: list[list[Tensor]] = [[] for _ in wanted]
-        saved = grad and torch.is_grad_enabled() and self.chunk_size is not None
-        for chunk in self._chunks(games, wanted, grad):
-            blocks = [self._block(games[k], wanted[k], rows) for k, rows in chunk]
-            own = [self.games[games[k]] for k, _ in chunk]
-            values = (
-                checkpoint(
-                    _values, own, blocks, self.pad, use_reentrant=False, preserve_rng_state=False
-                )
-                if saved
-                else _values(own, blocks, self.pad)
-            )
-            for (k, _), value in zip(chunk, values, strict=True):
-                parts[k].append(value)
-            if self.progress is not None:
-                self.progress(sum(len(rows) for _, rows in chunk))
+        run: Callable[..., list[Tensor]] = _values
+        if grad and torch.is_grad_enabled() and self.chunk_size is not None:
+            run = partial(checkpoint, run, use_reentrant=False, preserve_rng_state=False)
+        with nullcontext() if grad else without_grad():
+            for chunk in self._chunks(games, wanted, grad):
+                blocks = [self._block(games[k], wanted[k], rows) for k, rows in chunk]
+                own = [self.games[games[k]] for k, _ in chunk]
+                for (k, _), value in zip(chunk, run(own, blocks, self.pad), strict=True):
+                    parts[k].append(value)
+                if self.progress is not None:
+                    self.progress(sum(len(rows) for _, rows in chunk))
         return [
             torch.cat(own).unflatten(0, masks.shape[:2])
             for own, masks in zip(parts, wanted, strict=True)
@@ -134,10 +127,7 @@ class GameBatch:
         counts = [masks.shape[0] * masks.shape[1] for masks in wanted]
         shapes = [tuple(self.games[at].present.shape[1:]) for at in games]
         longest = self.games[games[max(range(len(games)), key=shapes.__getitem__)]]
-        total = sum(counts)
-        most = self.chunk_size or (
-            gradient_rows(longest.present[0], total) if grad else longest.fastest_chunk(total)
-        )
+        most = self.chunk_size or longest.fastest_chunk(sum(counts), grad)
         chunk: list[tuple[int, range]] = []
         room = most
         for k in sorted(range(len(games)), key=shapes.__getitem__):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import partial
 
@@ -96,7 +96,7 @@ class MaskedGame:
             raise InputError("rivals", "a tensor", "None for payoffs other than 'margin'")
         if chunk_size is not None:
             whole("chunk_size", chunk_size, 1)
-        self._absent = _checked_absent(absent, present)
+        self.absent = _checked_absent(absent, present)
         self.extra = dict(extra or {})
         if isinstance(model, LayerSuffix) and {*model.inputs} != {*self.extra}:
             expected = f"{list(model.inputs)}, those that the LayerSuffix was made with"
@@ -112,11 +112,6 @@ class MaskedGame:
             inner = model.model if isinstance(model, LayerPrefix | LayerSuffix) else model
             owner = inner if isinstance(inner, nn.Module) else None
         self.owner = owner
-
-    @property
-    def absent(self) -> Tensor:
-        """``(B, ...)``, what a sample shows where a player is absent."""
-        return self._absent
 
     def __call__(self, coalitions: Tensor, *, grad: bool = False) -> Tensor:
         """Payoffs ``(B, K)``, or ``(B, K, classes)`` for ``"all"``; float32 at least.
@@ -146,9 +141,7 @@ class MaskedGame:
     def _blocks(self, coalitions: Tensor, grad: bool) -> Tensor:
         batch, count, _ = coalitions.shape
         total = batch * count
-        rows = self.chunk_size or (
-            gradient_rows(self.present[0], total) if grad else self.choose_chunk(total)
-        )
+        rows = self.chunk_size or self.fastest_chunk(total, grad)
         # Whole samples while they fit, so that chunks are as full as they can be.
         samples, per_sample = min(batch, max(1, rows // count)), min(count, rows)
         run: Callable[..., Tensor] = self._evaluate
@@ -169,14 +162,23 @@ class MaskedGame:
     def samples(self) -> Samples:
         """The samples, with all that a value takes of each."""
         classes = tuple(one for one in (self.labels, self.rivals) if one is not None)
-        return Samples(self.players, self.present, self._absent, classes, self.extra)
+        return Samples(self.players, self.present, self.absent, classes, self.extra)
 
     def choose_chunk(self, rows: int) -> int:
         """The chunk size for a job of so many rows; one that comes in several calls asks first."""
         return self.chunk_size or self.fastest_chunk(rows)
 
-    def fastest_chunk(self, rows: int) -> int:
+    def spans(self, count: int, rows: int) -> Iterator[range]:
+        """Ranges of ``count`` items with so many rows of a sample each, one after the other."""
+        rows *= len(self.present)
+        self.choose_chunk(rows * count)
+        for start in range(0, count, width := max(1, ROWS // rows)):
+            yield range(count)[start : start + width]
+
+    def fastest_chunk(self, rows: int, grad: bool = False) -> int:
         """The chunk size for so many rows where none is given."""
+        if grad:
+            return gradient_rows(self.present[0], rows)
         with evaluation_mode(self.owner):
             return chunk_rows(self.network, self.owner, self.present[:1], rows)
 

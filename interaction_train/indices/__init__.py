@@ -6,9 +6,11 @@ Estimates are in float64, or in float32 on devices without it.
 from interaction_train.indices.blocks import block_interaction as block_interaction
 from interaction_train.indices.curve import (
     OrderCurve as OrderCurve,
+    ValueEstimates as ValueEstimates,
     mean_interaction as mean_interaction,
     player_interactions as player_interactions,
     sample_order_curve as sample_order_curve,
+    sample_shapley_values as sample_shapley_values,
 )
 from interaction_train.indices.exact import (
     all_coalitions as all_coalitions,
@@ -49,8 +51,4 @@ from interaction_train.indices.sampled_sets import (
     Strength as Strength,
     sample_multivariate as sample_multivariate,
     sample_strength as sample_strength,
-)
-from interaction_train.indices.sampled_values import (
-    ValueEstimates as ValueEstimates,
-    sample_shapley_values as sample_shapley_values,
 )

@@ -9,11 +9,11 @@ from scipy import stats
 from torch import Tensor
 
 from interaction_train.errors import InputError, at_least
-from interaction_train.game.masked import ROWS, MaskedGame
+from interaction_train.game.masked import MaskedGame
 from interaction_train.game.precision import wide_dtype
 from interaction_train.indices.blocks import Blocks, checked_blocks
-from interaction_train.indices.curve import coalition_values, require_finite
-from interaction_train.indices.stratified import StratifiedMean
+from interaction_train.indices.curve import coalition_values
+from interaction_train.indices.stratified import stratified_mean
 from interaction_train.sampling.coalitions import bernoulli
 from interaction_train.sampling.random import Draws, content_hash
 
@@ -26,13 +26,11 @@ class BetweenBlocks:
         value: ``(B,)``, or ``(B, P)`` for P pairs of blocks; unbiased.
         stderr: like ``value``, standard errors over contexts, widened by Student's t: ±2 of them
             hold the truth as often at few contexts as ±2 of an exact one.
-        contexts: number of contexts of each pair.
         evaluations: coalitions evaluated per sample.
     """
 
     value: Tensor
     stderr: Tensor
-    contexts: int
     evaluations: int
 
 
@@ -61,7 +59,7 @@ def sample_between(
     if contexts % 2:
         raise InputError("contexts", contexts, "an even number: they come in twos")
     first, second, single = checked_blocks(a, b, game.n)
-    batch, pairs, device = len(game.present), len(first), game.present.device
+    pairs, device = len(first), game.present.device
     first, second = first.to(device), second.to(device)
     corners = torch.stack([first | second, first, second, torch.zeros_like(first)], 1)
     others = ~corners[:, 0]
@@ -69,11 +67,8 @@ def sample_between(
     draws = Draws(content_hash(game.present), seed, "between")
     # Of both blocks alike: ψ(a,b) = ψ(b,a).
     pair = content_hash(first) + content_hash(second)
-    mean = StratifiedMean(contexts // 2)
-    block = max(1, ROWS // (batch * pairs * 8))
-    game.choose_chunk(batch * pairs * contexts * 4)
-    for start in range(0, contexts // 2, block):
-        span = range(start, min(start + block, contexts // 2))
+
+    def differences(span: range) -> Tensor:
         place = torch.tensor(span, device=device)
         # T's rate is from (0, 1/2), its complement's from (1/2, 1).
         rate = (place + draws.uniform("keep", pair, span)) / contexts
@@ -81,13 +76,14 @@ def sample_between(
         both = torch.stack([inside, ~inside], 3) & others[:, None, None]
         rows = both.unsqueeze(4) | corners[:, None, None]
         values = coalition_values(game, rows.flatten(1, 4)).unflatten(1, (pairs, len(span), 8))
-        mean.add((values @ signs / 2).transpose(1, 2))
-    value, stderr = mean.moments()
-    stderr = stderr * _widened(contexts // 2)
-    require_finite(value)
+        return (values @ signs / 2).transpose(1, 2)
+
+    slices = contexts // 2
+    value, stderr = stratified_mean(map(differences, game.spans(slices, pairs * 8)), slices)
+    stderr = stderr * _widened(slices)
     if single:
         value, stderr = value[:, 0], stderr[:, 0]
-    return BetweenBlocks(value, stderr, contexts, 4 * contexts * pairs)
+    return BetweenBlocks(value, stderr, 4 * contexts * pairs)
 
 
 def _widened(slices: int) -> float:

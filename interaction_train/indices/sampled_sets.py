@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from interaction_train.errors import at_least, in_range
-from interaction_train.game.masked import ROWS, MaskedGame
+from interaction_train.game.masked import MaskedGame
 from interaction_train.game.precision import wide, wide_dtype
-from interaction_train.indices.curve import coalition_values, require_finite
+from interaction_train.indices.curve import coalition_values
 from interaction_train.indices.exact import all_coalitions
 from interaction_train.indices.exact_sets import best_partition, checked_subset
-from interaction_train.indices.stratified import StratifiedMean
+from interaction_train.indices.stratified import stratified_mean
 from interaction_train.sampling.coalitions import bernoulli
 from interaction_train.sampling.random import Draws, content_hash
 
@@ -28,7 +28,6 @@ class Multivariate:
         stderr: ``(B,)``, standard errors over contexts.
         shapley: ``(B,)``, φ([S] | N∖S ∪ {[S]}), unbiased.
         shapley_stderr: ``(B,)``, standard errors over contexts.
-        contexts: number of contexts.
         evaluations: coalitions evaluated per sample.
     """
 
@@ -36,7 +35,6 @@ class Multivariate:
     stderr: Tensor
     shapley: Tensor
     shapley_stderr: Tensor
-    contexts: int
     evaluations: int
 
 
@@ -52,7 +50,6 @@ class Strength:
         highest: ``(B, |S|)`` int64, the block of each player of S in the partition that maximises.
         lowest: ``(B, |S|)``, in the one that minimises.
         exhaustive: whether all partitions took part.
-        contexts: number of contexts of each half.
         evaluations: coalitions evaluated per sample.
     """
 
@@ -62,7 +59,6 @@ class Strength:
     highest: Tensor
     lowest: Tensor
     exhaustive: bool
-    contexts: int
     evaluations: int
 
 
@@ -74,17 +70,14 @@ def sample_multivariate(
     All these Shapley values average over the same contexts T ⊆ N∖S, which hold each player with
     one probability from U(0, 1), at |S| + 2 evaluations. Args: as :func:`sample_strength`.
     """
-    inside = _Subset(
-        game, subset, contexts, Draws(content_hash(game.present), seed, "multivariate")
-    )
+    inside = _Subset(game, subset, contexts, seed, "multivariate")
     size = len(inside.players)
     single = torch.eye(size, dtype=torch.bool, device=inside.players.device)
     parts = torch.cat([torch.zeros_like(single[:1]), torch.ones_like(single[:1]), single])
     coefficients = torch.tensor([[size - 1, 1, *[-1] * size], [-1, 1, *[0] * size]]).T
     mean, error = inside.moments(parts.expand(len(game.present), -1, -1), coefficients, "contexts")
     (value, shapley), (stderr, shapley_stderr) = mean.unbind(1), error.unbind(1)
-    evaluations = contexts * (size + 2)
-    return Multivariate(value, stderr, shapley, shapley_stderr, contexts, evaluations)
+    return Multivariate(value, stderr, shapley, shapley_stderr, contexts * (size + 2))
 
 
 def sample_strength(
@@ -119,7 +112,7 @@ def sample_strength(
     at_least("candidates", candidates, 8)
     at_least("rounds", rounds, 1)
     in_range("enumerate_up_to", enumerate_up_to, 0, 12)
-    inside = _Subset(game, subset, contexts, Draws(content_hash(game.present), seed, "strength"))
+    inside = _Subset(game, subset, contexts, seed, "strength")
     size = len(inside.players)
     if exhaustive := size <= enumerate_up_to:
         best, found = inside.enumerate()
@@ -131,18 +124,19 @@ def sample_strength(
     lower, error = inside.moments(parts, sums @ inside.sign[:, None], "confirm")
     evaluations += 2 * contexts * (size + 1)
     high, low = best.unbind(1)
-    return Strength(lower[:, 0], error[:, 0], found, high, low, exhaustive, contexts, evaluations)
+    return Strength(lower[:, 0], error[:, 0], found, high, low, exhaustive, evaluations)
 
 
 class _Subset:
     """S and the contexts around it."""
 
     def __init__(
-        self, game: MaskedGame, subset: Sequence[int], contexts: int, draws: Draws
+        self, game: MaskedGame, subset: Sequence[int], contexts: int, seed: int, name: str
     ) -> None:
         players = checked_subset(subset, game.n)
         at_least("contexts", contexts, 2)
-        self.game, self.contexts, self.draws = game, contexts, draws
+        self.game, self.contexts = game, contexts
+        self.draws = Draws(content_hash(game.present), seed, name)
         self.players = torch.tensor(players, device=game.present.device)
         self.dtype = wide_dtype(self.players.device)
         # Of the maximum and the minimum over partitions.
@@ -153,23 +147,19 @@ class _Subset:
 
         ``parts`` are the C_k, bool ``(B, K, |S|)``; ``coefficients`` ``(K, F)`` or ``(B, K, F)``.
         """
-        batch, count, _ = parts.shape
+        count = parts.shape[1]
         coefficients = coefficients.to(self.players.device, self.dtype).unsqueeze(-3)
-        block = max(1, ROWS // (batch * count))
-        mean = StratifiedMean(self.contexts)
-        self.game.choose_chunk(batch * count * self.contexts)
-        for start in range(0, self.contexts, block):
-            span = range(start, min(start + block, self.contexts))
+
+        def found(span: range) -> Tensor:
             place = torch.tensor(span, device=self.players.device)
             keep = (place + self.draws.uniform(f"keep {stream}", span)) / self.contexts
             keys = self.draws.bits(f"players {stream}", span, self.game.n)
             rows = bernoulli(keys, keep.unsqueeze(-1)).unsqueeze(2).repeat(1, 1, count, 1)
             rows[..., self.players] = parts.unsqueeze(1)
             v = coalition_values(self.game, rows.flatten(1, 2)).unflatten(1, (len(span), 1, -1))
-            mean.add((v @ coefficients).squeeze(2))
-        value, error = mean.moments()
-        require_finite(value)
-        return value, error
+            return (v @ coefficients).squeeze(2)
+
+        return stratified_mean(map(found, self.game.spans(self.contexts, count)), self.contexts)
 
     def partitions(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The blocks of R partitions ``(B, R, |S|)``, then ∅; what each counts in their Σ_C φ([C]).

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from interaction_train.indices.curve import require_finite
 
-class StratifiedMean:
-    """The mean of values that come block by block, in the order of their slices, and its error.
+
+def stratified_mean(blocks: Iterable[Tensor], slices: int) -> tuple[Tensor, Tensor]:
+    """The mean and its standard error, ``(B, ...)`` each; InputError where it is not finite.
 
     Args:
-        slices: how many values there will be in all, at least 2.
+        blocks: values ``(B, k, ...)`` of the next k slices each, in their order.
+        slices: how many there are in all, at least 2.
     """
-
-    def __init__(self, slices: int) -> None:
-        self.slices = slices
-        self._sums: tuple[Tensor, Tensor] | None = None
-        self._last: Tensor | None = None
-
-    def add(self, values: Tensor) -> None:
-        """Values of the next k slices, ``(B, k, ...)``."""
-        before = values[:, :0] if self._last is None else self._last
+    last: Tensor | None = None
+    sums: Any = (0, 0)
+    for values in blocks:
         # Neighbours differ by as much as two draws from one slice, all together by more.
-        steps = torch.cat([before, values], 1).diff(dim=1)
-        self._last = values[:, -1:]
-        total, square = self._sums or (0, 0)
-        self._sums = total + values.sum(1), square + steps.square().sum(1)
-
-    def moments(self) -> tuple[Tensor, Tensor]:
-        """The mean and its standard error, ``(B, ...)`` each."""
-        assert self._sums is not None
-        total, square = self._sums
-        return total / self.slices, (square / (2 * (self.slices - 1) * self.slices)).sqrt()
+        steps = (values if last is None else torch.cat([last, values], 1)).diff(dim=1)
+        sums = sums[0] + values.sum(1), sums[1] + steps.square().sum(1)
+        last = values[:, -1:]
+    mean = sums[0] / slices
+    require_finite(mean)
+    return mean, (sums[1] / (2 * (slices - 1) * slices)).sqrt()

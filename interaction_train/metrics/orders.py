@@ -25,7 +25,7 @@ from interaction_train.metrics.flexibility import flexibility
 from interaction_train.metrics.groups import split_groups
 from interaction_train.metrics.rows import Statistics, disentanglement, spectrum, strength
 from interaction_train.sampling.pairs import NeighbourPairs, PairSampler
-from interaction_train.tracking.figures import draw_spectrum, legend_below, new_figure
+from interaction_train.tracking.figures import RATIOS, draw_spectrum, legend_below, new_figure
 from interaction_train.tracking.style import styled
 
 
@@ -88,7 +88,7 @@ class OrderMetric(PairMetric):
             for key, found in told.items()
         }
         draw_spectrum(axes, curves)
-        axes.set(xlabel="order m/(n−2)", ylabel=f"{self.letter}(m)", title=self.title(value))
+        axes.set(xlabel=RATIOS, ylabel=f"{self.letter}(m)", title=self.title(value))
         legend_below(axes)
         return figure, axes
 

@@ -18,10 +18,9 @@ from interaction_train.game.payoffs import best_rival
 from interaction_train.game.players import Players
 from interaction_train.indices.curve import coalition_values, end_coalitions, mean_interaction
 from interaction_train.indices.readings import READINGS
-from interaction_train.indices.sampled_pairs import PairEstimates, sample_shapley_pairs
+from interaction_train.indices.sampled_pairs import sample_shapley_pairs
 from interaction_train.metrics.base import InteractionMetric
 from interaction_train.metrics.rows import estimate_rows, perturbation_statistics
-from interaction_train.sampling.pairs import PairSampler, RandomPairs
 from interaction_train.sampling.random import content_hash
 
 
@@ -93,31 +92,6 @@ def perturbation_interaction(
     """
     images = model, clean, adversarial, labels, players
     return mean_interaction(perturbation_game(*images, targets=targets, chunk_size=chunk_size))
-
-
-def sampled_interactions(
-    model: nn.Module,
-    clean: Tensor,
-    adversarial: Tensor,
-    labels: Tensor,
-    players: Players,
-    *,
-    pairs: PairSampler | None = None,
-    contexts: int = 100,
-    seed: int = 0,
-    targets: Tensor | None = None,
-    chunk_size: int | None = None,
-) -> PairEstimates:
-    """I^Shap(i,j) of single pairs of a perturbation's players, sampled; one order, M = 1.
-
-    ``estimates.over_pairs(plug_in(estimates))`` is the mean of |I| in one of the three readings of
-    :mod:`interaction_train.indices.readings`. ``pairs`` are random by default, with at least 2
-    ``contexts`` each; draws depend on ``seed`` and the adversarial image. Else as
-    :func:`perturbation_game`.
-    """
-    images = model, clean, adversarial, labels, players
-    game = perturbation_game(*images, targets=targets, chunk_size=chunk_size)
-    return sample_shapley_pairs(game, pairs or RandomPairs(), contexts, seed=seed)
 
 
 class PerturbationInteraction(InteractionMetric):

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from interaction_train.errors import InputError, at_least
+from interaction_train.errors import InputError, at_least, reason
 from interaction_train.game.evaluation import Logits
 
 
@@ -75,13 +75,12 @@ def hugging_face(name: str) -> TokenNetwork:
         model = AutoModelForSequenceClassification.from_pretrained(name)
         tokenizer: Any = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        expected = f"a folder or name of a classifier with its tokenizer ({reason})"
+        expected = f"a folder or name of a classifier with its tokenizer ({reason(error)[:200]})"
         raise InputError("name", repr(name), expected) from error
     if tokenizer.mask_token_id is None:
         expected = "a tokenizer with a mask token; TokenNetwork(model, mask_id) takes another id"
         raise InputError("name", repr(name), expected)
-    kept = [one for one in tokenizer.all_special_ids if one != tokenizer.mask_token_id]
-    kept = [one for one in kept if one != tokenizer.unk_token_id]
+    hidden = (tokenizer.mask_token_id, tokenizer.unk_token_id)
+    kept = [one for one in tokenizer.all_special_ids if one not in hidden]
     network = TokenNetwork(model, tokenizer.mask_token_id, tokenizer.pad_token_id, kept)
     return network.train()  # loaded models are in eval, in which nothing should be fine-tuned

@@ -63,7 +63,7 @@ def counted(members: Tensor, is_or: Tensor, coalitions: Tensor) -> Tensor:
 
 def gather(members: Tensor, index: Tensor) -> Tensor:
     """Some of the sets ``(B, k, n)``, by index ``(B, l)``."""
-    return members.gather(1, index.unsqueeze(-1).expand(-1, -1, members.shape[-1]))
+    return members.take_along_dim(index.unsqueeze(-1), 1)
 
 
 def _children(model: WalshModel, parents: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from interaction_train.concepts.selection import Surrogate
 from interaction_train.errors import InputError
-from interaction_train.tracking.figures import new_panels, show_image
+from interaction_train.tracking.figures import new_panels, set_caption, show_image
 from interaction_train.tracking.style import NEGATIVE, POSITIVE, SIGNED, styled
 
 _PANEL = 2.1  # inches
@@ -54,22 +54,21 @@ def recovery_figure(
     figure, panels = new_panels(lines, 4, 4 * _PANEL, 0.5 + 1.15 * _PANEL * lines)
     budgets, r2 = curves[0], curves[1].detach().double().cpu().numpy()
     for b, line in enumerate(panels):
-        pixels = images[b].detach().float().cpu().movedim(0, -1).numpy()
-        show_image(line[0], pixels, rows[b])
+        show_image(line[0], images[b], rows[b])
         one = surrogate[b]
         values = shapley[b].detach().double().cpu().numpy()
         scale = float(one.max_error) + float(one.value.abs().sum())
         limit = float(np.abs(values).max())
         limit = limit if limit > _ROUNDING * scale else 1.0
         line[1].imshow(values[place], cmap=SIGNED, vmin=-limit, vmax=limit)
-        line[1].set_title(f"Shapley values, ±{limit:.2g}", fontsize=7, loc="center", pad=3)
+        set_caption(line[1], f"Shapley values, ±{limit:.2g}")
         line[1].set_axis_off()
         alone = f"{int(one.count)} strongest, R² {float(one.r2):.2f}"
-        show_image(line[2], 1 - _FADED * (1 - pixels), alone)
+        show_image(line[2], 1 - _FADED * (1 - images[b].float()), alone)
         _draw_sets(line[2], one, place)
         line[3].plot(budgets, r2[b], marker="o")
         line[3].set(ylim=(min(0.0, np.nanmin(r2[b], initial=0.0)), 1.02), box_aspect=1)
-        line[3].set_title("R² on fresh coalitions", fontsize=7, loc="center", pad=3)
+        set_caption(line[3], "R² on fresh coalitions")
         line[3].xaxis.set_major_locator(MaxNLocator(3, integer=True))
     panels[-1, 3].set_xlabel("coalitions of the fit")
     figure.suptitle(title)

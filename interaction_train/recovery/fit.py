@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -76,9 +77,8 @@ def fit_walsh(
     rows, more = drawn(draws, n, budget, 0 if complete else fresh)
     values = evaluated(game, torch.cat([rows, more])).detach()
     values, others = values.split([len(rows), len(more)], -1)
-    if complete and isinstance(rho, str):
-        one_of("rho", rho, ("loo", "learned"))
-        rho = _COMPLETE_RHO
+    check_rho(rho)
+    rho = _COMPLETE_RHO if complete and isinstance(rho, str) else rho
     noise = 0.0 if complete else None
     return fit_rows(rows, values, rho=rho, fresh=(more, others), noise=noise)
 
@@ -107,8 +107,7 @@ def fit_rows(
     """
     checked_rows(coalitions, values)
     at_least("rows", len(coalitions), 2)
-    if fresh is None:
-        fresh = coalitions[:0], values[:, :0]
+    fresh = fresh or (coalitions[:0], values[:, :0])
     checked_rows(*fresh, "fresh")
     if fresh[0].shape[1] != coalitions.shape[1] or len(fresh[1]) != len(values):
         got = f"{fresh[0].shape[1]} players of {len(fresh[1])} samples"
@@ -124,15 +123,48 @@ def fit_rows(
     return WalshModel(coalitions, values, others, new, *found)
 
 
+def budget_curve(model: WalshModel, budgets: Sequence[int], *, rho: Rho = "loo") -> Tensor:
+    """R² on the fresh rows of fits to the first rows of a model, ``(B, len(budgets))``.
+
+    Nested subsets: nothing is evaluated again. ρ and noise are chosen anew each time.
+
+    Args:
+        model: a fit with fresh rows.
+        budgets: numbers of rows, 2n (or all 2^n) to those of the model.
+        rho: as of :func:`~interaction_train.recovery.fit_walsh`.
+
+    Raises:
+        InputError: a budget out of range, or a model without fresh rows.
+    """
+    if model.fresh_values.shape[-1] == 0:
+        raise InputError("model", "a fit without fresh rows", "one made with fresh > 0")
+    rows, fresh = model.coalitions, (model.fresh_coalitions, model.fresh_values.detach())
+    found = []
+    if isinstance(budgets, int) or not len(budgets):
+        raise InputError("budgets", budgets, "some numbers of rows")
+    for budget in budgets:
+        whole("budgets", budget, min(2 * model.n, 1 << model.n), len(rows))
+        part = fit_rows(rows[:budget], model.values.detach()[:, :budget], rho=rho, fresh=fresh)
+        found.append(part.r2_holdout)
+    return torch.stack(found, -1)
+
+
+def check_rho(rho: Rho) -> None:
+    """Refuse what is neither a number in (0, 1) nor a way to choose."""
+    if isinstance(rho, str):
+        one_of("rho", rho, ("loo", "learned"))
+    else:
+        in_range("rho", rho, 0, 1, above=True, below=True)
+
+
 def _hyperparameters(
     coalitions: Tensor, values: Tensor, rho: Rho, noise: float | None
 ) -> tuple[Tensor, Tensor]:
     """ρ ``(B, n)`` and noise ``(B,)``."""
+    check_rho(rho)
     if isinstance(rho, str):
-        one_of("rho", rho, ("loo", "learned"))
         single = choose_rho(coalitions, values)
     else:
-        in_range("rho", rho, 0, 1, above=True, below=True)
         single = values.new_full((len(values),), rho)
     found = single.unsqueeze(-1).expand(-1, coalitions.shape[1]).contiguous()
     given = None if noise is None else values.new_full((len(values),), max(_LEAST_NOISE, noise))

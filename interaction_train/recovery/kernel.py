@@ -1,4 +1,4 @@
-"""The Walsh kernel, and what a kernel fit with a free mean is made of.
+"""The Walsh kernel, and the errors of a kernel fit on rows left out.
 
 A coalition is z = 1 − 2x, −1 where a player is present, and χ_S(x) = Π_{i∈S} z_i. A game
 v = Σ_S c_S χ_S whose coefficients have the prior variances Π_{i∈S} ρ_i / Π_i (1 + ρ_i) has the
@@ -7,8 +7,6 @@ log(1 + ρ s) = ½ log(1 − ρ²) + s atanh ρ for s = ±1, all 2^n sets take o
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -33,39 +31,6 @@ def log_prior(members: Tensor, rho: Tensor) -> Tensor:
     """
     chosen = (members.to(rho) @ rho.log().unsqueeze(-1)).squeeze(-1)
     return chosen - rho.log1p().sum(-1, keepdim=True)
-
-
-@dataclass(frozen=True)
-class Projection:
-    """What turns values y ``(m,)`` into a kernel fit with a mean that costs nothing.
-
-    With C the kernel plus the noise on its diagonal.
-
-    Attributes:
-        weights: ``(..., m, m)``, P = C⁻¹ − C⁻¹1 (1ᵀC⁻¹1)⁻¹ 1ᵀC⁻¹, symmetric: α = P y.
-        pull: ``(..., m)``, C⁻¹1 / 1ᵀC⁻¹1: the mean is its product with y.
-        precision: ``(...)``, 1ᵀC⁻¹1.
-        log_det: ``(...)``, log |C| + log 1ᵀC⁻¹1.
-    """
-
-    weights: Tensor
-    pull: Tensor
-    precision: Tensor
-    log_det: Tensor
-
-
-def project(kernel: Tensor, noise: Tensor) -> Projection:
-    """The projection of a kernel ``(..., m, m)`` and a noise ``(...)`` in its units."""
-    covariance = kernel.clone()
-    covariance.diagonal(dim1=-2, dim2=-1).add_(noise.unsqueeze(-1))
-    factor = torch.linalg.cholesky(covariance)
-    inverse = torch.cholesky_inverse(factor)
-    sums = inverse.sum(-1)
-    precision = sums.sum(-1)
-    pull = sums / precision.unsqueeze(-1)
-    log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1) + precision.log()
-    weights = inverse - pull.unsqueeze(-1) * sums.unsqueeze(-2)
-    return Projection(weights, pull, precision, log_det)
 
 
 def complements(coalitions: Tensor) -> Tensor:

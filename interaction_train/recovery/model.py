@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import index
 
 import torch
 from torch import Tensor
@@ -14,15 +15,14 @@ from interaction_train.recovery.kernel import (
     complements,
     left_out,
     log_prior,
-    project,
     signs,
     walsh_kernel,
 )
-from interaction_train.recovery.pairs import from_blocks, solve
+from interaction_train.recovery.pairs import from_blocks, project_blocks, solve
 from interaction_train.recovery.readings import degree, order_variances, pairs_of, shapley_of
-from interaction_train.recovery.sets import Sets, memberships
 
 ORDERS = 10
+Sets = Tensor | Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,10 +66,8 @@ class WalshModel:
         if not -len(self) <= sample < len(self):
             raise IndexError(f"sample {sample} of {len(self)}")
         own = slice(sample % len(self), sample % len(self) + 1)
-        return WalshModel(
-            self.coalitions, self.values[own], self.fresh_coalitions, self.fresh_values[own],
-            self.rho[own], self.noise[own],
-        )  # fmt: skip
+        names = ("values", "fresh_values", "rho", "noise")
+        return replace(self, **{name: getattr(self, name)[own] for name in names})
 
     def predict(self, coalitions: Tensor) -> Tensor:
         """Values ``(B, K)`` of coalitions, bool ``(K, n)`` or ``(B, K, n)``.
@@ -79,7 +77,7 @@ class WalshModel:
         """
         if not isinstance(coalitions, Tensor):
             raise InputError("coalitions", type(coalitions).__name__, "a bool tensor")
-        coalitions = memberships(coalitions, self.n, len(self), self.values.device, "coalitions")
+        coalitions = self._membership(coalitions, "coalitions")
         asked = signs(coalitions)
 
         def own(samples: Tensor, rho: Tensor, noise: Tensor) -> Tensor:
@@ -162,10 +160,11 @@ class WalshModel:
         prior, characters = log_prior(members, self.rho).exp(), self.characters(members)
 
         def own(samples: Tensor, rho: Tensor, noise: Tensor) -> Tensor:
-            found = project(walsh_kernel(self._z, self._z, rho), noise)
+            kernel = walsh_kernel(self._z, self._z, rho)
+            weights, pull = project_blocks(kernel.unsqueeze(0), noise)
             columns, before = characters[samples], prior[samples]
-            explained = (columns * (found.weights @ columns)).sum(-2)
-            empty = 1 / found.precision - (-rho.log1p().sum()).exp()
+            explained = (columns * (weights @ columns)).sum(-2)
+            empty = pull @ kernel @ pull + noise * pull.square().sum() - (-rho.log1p().sum()).exp()
             after = before - before.square() * explained
             return torch.where(members[samples].any(-1), after, empty)
 
@@ -183,8 +182,30 @@ class WalshModel:
         return 1 - 2 * (present % 2)
 
     def _members(self, sets: Sets) -> Tensor:
-        members = memberships(sets, self.n, len(self), self.rho.device)
-        return members.expand(len(self), -1, -1)
+        return self._membership(sets).expand(len(self), -1, -1)
+
+    def _membership(self, sets: Sets, argument: str = "sets") -> Tensor:
+        """Sets as membership, bool ``(k, n)`` or ``(B, k, n)``."""
+        n, device = self.n, self.values.device
+        if isinstance(sets, Tensor):
+            shape = tuple(sets.shape)
+            fits = len(shape) > 1 and shape[-1] == n and shape[:-2] in ((), (len(self),))
+            if sets.dtype != torch.bool or not fits:
+                expected = f"bool (k, {n}) or ({len(self)}, k, {n})"
+                raise InputError(argument, f"{sets.dtype} {shape}", expected)
+            return sets.to(device)
+        if not isinstance(sets, Sequence):
+            raise InputError("sets", repr(sets), "a sequence of sets")
+        members = torch.zeros(len(sets), n, dtype=torch.bool)
+        for at, one in enumerate(sets):
+            try:
+                players = [index(i) for i in one]
+            except TypeError:
+                players = [n]  # none of them
+            if any(not 0 <= i < n for i in players) or len(set(players)) < len(players):
+                raise InputError(f"sets[{at}]", repr(one), f"different players from 0 to {n - 1}")
+            members[at, players] = True
+        return members.to(device)
 
     def _dividend(self, members: Tensor, z: Tensor) -> Tensor:
         """Σ_j α_j Π_{i∉S} (1 + ρ_i z_i) / (1 + ρ_i) · Π_{i∈S} (−2 ρ_i z_i) / (1 + ρ_i)."""

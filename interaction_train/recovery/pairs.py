@@ -49,8 +49,9 @@ def from_blocks(values: Tensor) -> Tensor:
 def project_blocks(kernel: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """What the blocks ``(..., b, h, h)`` of a kernel with a noise ``(...)`` are projected with.
 
-    P of :class:`~interaction_train.recovery.kernel.Projection` in blocks, and C⁻¹1 / 1ᵀC⁻¹1 in the
-    first, ``(..., h)``, to which a constant belongs.
+    With C the kernel plus the noise on its diagonal: P = C⁻¹ − C⁻¹1 (1ᵀC⁻¹1)⁻¹ 1ᵀC⁻¹, symmetric, in
+    blocks, which turns values y into α = P y of a fit whose mean costs nothing; and C⁻¹1 / 1ᵀC⁻¹1
+    in the first block, ``(..., h)``, to which a constant belongs.
     """
     covariance = kernel.clone()
     covariance.diagonal(dim1=-2, dim2=-1).add_(noise[..., None, None])

@@ -20,9 +20,9 @@ _LISTED = 16  # players whose coalitions are dealt, none twice
 def drawn(draws: Draws, n: int, budget: int, fresh: int = 0) -> tuple[Tensor, ...]:
     """Coalitions of a fit, bool ``(budget, n)``, and fresh ones ``(fresh, n)``.
 
-    Rows 2k and 2k + 1 are complements, every player present with probability ½. The draws
-    are those of one content, so that all samples share a kernel. Up to 16 players
-    no coalition comes twice, and there are no more fresh ones than are left.
+    Rows 2k and 2k + 1 are complements, every player present with probability ½. The draws are those
+    of one content, so that all samples share a kernel. Up to 16 players no coalition comes twice,
+    and there are no more fresh ones than are left.
     """
     if n <= _LISTED:
         order = draws.bits("order", 1 << (n - 1))[0].argsort()

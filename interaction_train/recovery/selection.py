@@ -59,8 +59,7 @@ def choose(columns: Tensor, values: Tensor, allowed: Tensor, count: int) -> Choi
     columns = columns * allowed.unsqueeze(-2)
     judges = torch.arange(columns.shape[1], device=columns.device) // 2 % _HELD_BACK == 0
     constants, weights, index = _fits(columns[:, ~judges], values[:, ~judges], count)
-    unseen = columns[:, judges]
-    own = unseen.gather(-1, index.unsqueeze(-2).expand(-1, unseen.shape[-2], -1))
+    own = columns[:, judges].take_along_dim(index.unsqueeze(-2), -1)
     predicted = own @ weights.transpose(-1, -2) + constants.unsqueeze(-2)
     rest = values[:, judges].unsqueeze(-1) - predicted
     errors = rest.square().mean(-2)
@@ -121,8 +120,7 @@ def _fits(columns: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor, 
 
 def _among(gram: Tensor, index: Tensor) -> Tensor:
     """The products of some of the columns, by index ``(B, k)``: ``(B, k, k)``."""
-    rows = gram.gather(-2, index.unsqueeze(-1).expand(-1, -1, gram.shape[-1]))
-    return rows.gather(-1, index.unsqueeze(-2).expand(-1, index.shape[-1], -1))
+    return gram.take_along_dim(index.unsqueeze(-1), -2).take_along_dim(index.unsqueeze(-2), -1)
 
 
 def _forward(gram: Tensor, right: Tensor, total: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -150,8 +148,7 @@ def _forward(gram: Tensor, right: Tensor, total: Tensor, count: int) -> tuple[Te
         order.append(best)
         new.append(gain > _EXACT * total)
         length = norms.gather(-1, best).sqrt().masked_fill(~new[-1], torch.inf)
-        one = rest.gather(-2, best.unsqueeze(-1).expand(-1, -1, rest.shape[-1])).squeeze(-2)
-        one = one / length
+        one = rest.take_along_dim(best.unsqueeze(-1), -2).squeeze(-2) / length
         inner = inner - inner.gather(-1, best) / length * one
         rest = torch.baddbmm(rest, one.unsqueeze(-1), one.unsqueeze(-2), alpha=-1)
     return torch.cat(order, -1), torch.cat(new, -1)
@@ -170,7 +167,7 @@ def _backward(gram: Tensor, right: Tensor) -> Tensor:
         least = cost.masked_fill(removed, torch.inf).argmin(-1, keepdim=True)
         removed = removed.scatter(-1, least, True)
         order.append(least)
-        one = inverse.gather(-2, least.unsqueeze(-1).expand(-1, -1, inverse.shape[-1])).squeeze(-2)
+        one = inverse.take_along_dim(least.unsqueeze(-1), -2).squeeze(-2)
         scaled = one / one.gather(-1, least)
         weights = weights - weights.gather(-1, least) * scaled
         inverse = inverse - scaled.unsqueeze(-1) * one.unsqueeze(-2)

@@ -83,10 +83,8 @@ class Recovered:
         """How many interactions, and their R²; a line where they do not explain the game."""
         count = int(self.surrogate.count[sample])
         where = f"{self.fresh} fresh" if self.fresh else "the fit's own"
-        told = (
-            f"{count} interaction{'s' * (count != 1)}, R² {float(self.r2[sample]):.3f} on {where}"
-        )
-        told += " coalitions"
+        r2 = f"R² {float(self.r2[sample]):.3f} on {where} coalitions"
+        told = f"{count} interaction{'s' * (count != 1)}, {r2}"
         return told if bool(self.explained[sample]) else f"{told}: {NOT_EXPLAINED}"
 
     def summary(self, names: Sequence[str] | None = None) -> str:
@@ -119,11 +117,9 @@ def strongest(model: WalshModel, count: int, max_order: int | None = None) -> Re
         InputError: arguments out of range.
     """
     count = whole("count", count, 1, MOST)
-    if max_order is None:
-        max_order = min(_ORDERS, model.n)
-    max_order = whole("max_order", max_order, 1, model.n)
+    most = min(_ORDERS, model.n) if max_order is None else whole("max_order", max_order, 1, model.n)
     with torch.no_grad():
-        found = _recovered(model, count, max_order)
+        found = _recovered(model, count, most)
     if not bool(found.explained.all()):
         below = (~found.explained).nonzero()[:, 0].tolist()
         warnings.warn(

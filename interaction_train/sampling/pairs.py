@@ -110,8 +110,7 @@ class GivenPairs(PairSampler):
 
     def blocks(self, players: Players, shape: Sequence[int], draws: Draws) -> PairBlocks:
         n = _at_least_two(players, shape)
-        last = max(map(max, self.given))
-        if last >= n:
+        if (last := max(map(max, self.given))) >= n:
             raise InputError("pairs", f"player {last}", f"players 0 … {n - 1}")
         return _alike(torch.tensor(self.given), draws)
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from interaction_train.errors import InputError
-from interaction_train.tracking.figures import new_panels, show_image
+from interaction_train.tracking.figures import new_panels, set_caption, show_image
 from interaction_train.tracking.style import SEQUENTIAL, SIGNED, styled
 
 _PANEL = 0.95  # inches
@@ -57,7 +57,7 @@ def cell_maps_figure(
     place = cells.cpu().numpy()
     colours = SIGNED if signed else SEQUENTIAL
     for b, (image, line) in enumerate(zip(images, panels, strict=True)):
-        show_image(line[0], image.detach().float().cpu().movedim(0, -1).numpy(), rows[b])
+        show_image(line[0], image, rows[b])
         for axes, name in zip(line[1:], names, strict=True):
             values = maps[name][b].detach().double().cpu().numpy()
             limit = float(np.nan_to_num(np.abs(values)).max()) or 1.0
@@ -65,6 +65,6 @@ def cell_maps_figure(
             axes.set_axis_off()
             above = fill(name.replace("_", " "), _LETTERS) + "\n" if b == 0 else ""
             scale = f"±{limit:.2g}" if signed else f"0 to {limit:.2g}"
-            axes.set_title(above + scale, fontsize=7, loc="center", pad=3)
+            set_caption(axes, above + scale)
     figure.suptitle(title)
     return figure

@@ -11,10 +11,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from torch import Tensor
 
 from interaction_train.errors import InputError
 from interaction_train.tracking.style import SEQUENTIAL, StyledFigure, styled
 
+RATIOS = "order m/(n−2)"
 _FORMATS = (".png", ".svg", ".pdf")
 _LETTERS = 15.0  # of small print, per inch
 
@@ -56,6 +58,7 @@ def heat_map_figure(
     ratios: Sequence[str],
     label: str,
     title: str,
+    axis: str = RATIOS,
 ) -> Figure:
     """Values ``[epoch][order]`` over training: epochs across, orders up; NaN is left blank."""
     figure, axes = new_figure()
@@ -63,7 +66,7 @@ def heat_map_figure(
     image = axes.imshow(table, origin="lower", aspect="auto", vmin=0, cmap=SEQUENTIAL)
     show_ticks(axes.set_xticks, [str(epoch) for epoch in epochs], most=12)
     show_ticks(axes.set_yticks, ratios, most=20)
-    axes.set(xlabel="epoch", ylabel="order m/(n−2)", title=title)
+    axes.set(xlabel="epoch", ylabel=axis, title=title)
     axes.grid(visible=False)
     figure.colorbar(image, label=label)
     return figure
@@ -80,15 +83,22 @@ def draw_spectrum(axes: Axes, spectra: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def show_image(axes: Axes, pixels: Any, caption: str) -> None:
-    """Draw an image ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)`` in [0, 1], or bytes, captioned.
+    """Draw an image in [0, 1] with a caption, which is broken into lines where it is long.
 
-    A long caption is broken into lines.
+    A tensor ``(1 or 3, H, W)``, or an array ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)``, or bytes.
     """
+    if isinstance(pixels, Tensor):
+        pixels = pixels.detach().float().cpu().movedim(0, -1)
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=1)
     width = axes.get_position().width * axes.figure.get_figwidth()  # type: ignore[union-attr]
     lines = (fill(line, max(8, int(1.2 * width * _LETTERS))) for line in caption.split("\n"))
-    axes.set_title("\n".join(lines), fontsize=7, loc="center", pad=3)
+    set_caption(axes, "\n".join(lines))
     axes.set_axis_off()
+
+
+def set_caption(axes: Axes, text: str) -> None:
+    """A title in small print."""
+    axes.set_title(text, fontsize=7, loc="center", pad=3)
 
 
 def pixel_step(eps: float) -> str:

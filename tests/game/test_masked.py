@@ -400,7 +400,7 @@ class TestAutomaticChunks:
         model, game, coalitions = self.timed_game()
         model.float()
         game.present = game.present.float()
-        game._absent = game._absent.float()
+        game.absent = game.absent.float()
         game(coalitions)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             game(coalitions)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-import interaction_train.indices.sampled_blocks as sampled_blocks
 from interaction_train.errors import InputError
+from interaction_train.game import masked
 from interaction_train.game.masked import MaskedGame
 from interaction_train.game.players import UnitPlayers
 from interaction_train.indices.blocks import block_interaction
@@ -115,7 +115,7 @@ def test_draws_depend_on_sample_and_pair_alone(monkeypatch):
     torch.testing.assert_close(turned.value, together.value)
     other = sample_between(game(), FIRST, SECOND, 20, seed=1)
     assert (other.value != together.value)[:, :3].all()
-    monkeypatch.setattr(sampled_blocks, "ROWS", 1)
+    monkeypatch.setattr(masked, "ROWS", 1)
     small = game(chunk_size=7)
     state = torch.get_rng_state()
     slices = sample_between(small, FIRST, SECOND, 20)

@@ -10,7 +10,7 @@ import interaction_train as it
 from interaction_train.game.precision import wide, wide_dtype
 from interaction_train.indices import exact, exact_sets
 from interaction_train.indices.readings import plug_in, product, split_sign
-from interaction_train.metrics.perturbation import perturbation_interaction, sampled_interactions
+from interaction_train.metrics.perturbation import perturbation_interaction
 
 GRID = it.GridPlayers(3, 3)
 LABELS = torch.tensor([0, 1, 2])
@@ -102,9 +102,6 @@ CALLS = {
     ),
     "perturbation": lambda: perturbation_interaction(
         network(), images(), images() * 0.9, LABELS, GRID
-    ),
-    "perturbation_sampled": lambda: sampled_interactions(
-        network(), images(), images() * 0.9, LABELS, GRID, contexts=20
     ),
 }
 

@@ -6,7 +6,8 @@ from torch import nn
 
 import interaction_train as it
 from interaction_train.errors import InputError
-from interaction_train.indices import curve, sample_shapley_values
+from interaction_train.game import masked
+from interaction_train.indices import sample_shapley_values
 
 from .test_coverage import Mixed, covered, game
 
@@ -77,7 +78,7 @@ def test_memory_is_flat_and_evaluations_are_counted(monkeypatch):
 
     expected = sample_shapley_values(game(Mixed(), 2), 50)
     monkeypatch.setattr(it.MaskedGame, "__call__", spy)
-    monkeypatch.setattr(curve, "ROWS", 64)
+    monkeypatch.setattr(masked, "ROWS", 64)
     found = sample_shapley_values(game(Mixed(), 2), 50)
     assert max(rows) <= 64
     assert sum(rows) == 2 * found.evaluations == 2 * (50 * 8 + 2)

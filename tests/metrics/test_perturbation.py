@@ -11,11 +11,11 @@ from torch import nn
 from interaction_train.errors import InputError
 from interaction_train.game.players import GridPlayers
 from interaction_train.indices.readings import plug_in
+from interaction_train.indices.sampled_pairs import sample_shapley_pairs
 from interaction_train.metrics.perturbation import (
     PerturbationInteraction,
     perturbation_game,
     perturbation_interaction,
-    sampled_interactions,
 )
 from interaction_train.models import DigitsNet
 from interaction_train.sampling.pairs import AllPairs, RandomPairs
@@ -102,9 +102,8 @@ def test_equals_brute_force(rows, cols, targets):
     expected = [average(table.values()) for table in tables]
     assert found.tolist() == pytest.approx(expected, rel=1e-9)
     assert min(map(abs, expected)) > 1e-3
-    sampled = sampled_interactions(
-        net, *data, players, pairs=AllPairs(), contexts=1500, targets=targets
-    )
+    game = perturbation_game(net, *data, players, targets=targets)
+    sampled = sample_shapley_pairs(game, AllPairs(), 1500)
     for b, table in enumerate(tables):
         truth = torch.tensor([table[tuple(pair)] for pair in sampled.pairs[b].tolist()])
         error = (sampled.value[b, 0] - truth).abs()
