@@ -2,8 +2,9 @@
 
 Beds: the packaged digits networks; CIFAR-10 from ResNet-20 to ResNet-32 and, not at the quick
 scale, to a small VGG and a small ViT, which are trained first; ImageNet at 160 x 160 from
-EfficientNet-Lite0 to Lite1 and Lite2. A pass is one image forwards and backwards. Settings are searched for on tuning images and reported on others; a target counts
-on the images that it gets right. Peers run as their packages have them, at equal passes.
+EfficientNet-Lite0 to Lite1 and Lite2. A pass is one image forwards and backwards. Settings are
+searched for on tuning images and reported on others; a target counts on the images that it gets
+right. Peers run as their packages have them, at equal passes.
 """
 
 from __future__ import annotations
