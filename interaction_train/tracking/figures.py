@@ -88,7 +88,7 @@ def show_image(axes: Axes, pixels: Any, caption: str) -> None:
     A tensor ``(1 or 3, H, W)``, or an array ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)``, or bytes.
     """
     if isinstance(pixels, Tensor):
-        pixels = pixels.detach().float().cpu().movedim(0, -1)
+        pixels = pixels.detach().float().cpu().movedim(0, -1).numpy()
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=1)
     width = axes.get_position().width * axes.figure.get_figwidth()  # type: ignore[union-attr]
     lines = (fill(line, max(8, int(1.2 * width * _LETTERS))) for line in caption.split("\n"))

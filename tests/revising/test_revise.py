@@ -250,6 +250,7 @@ def test_inference_mode_changes_nothing():
         assert torch.equal(revise(x=images()).image, expected.image)
 
 
+@pytest.mark.filterwarnings("ignore:revise_image. in 'feature' no two cells")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
