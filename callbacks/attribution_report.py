@@ -22,7 +22,7 @@ from interaction_train.attributions import (
 )
 from interaction_train.callbacks.grid_monitor import GridMonitor
 from interaction_train.callbacks.monitor import Result, Split
-from interaction_train.callbacks.samples import few_cells, is_fast
+from interaction_train.callbacks.samples import few_cells
 from interaction_train.errors import InputError, at_least, one_of
 from interaction_train.game.masked import MaskedGame
 from interaction_train.indices.exact import dividends, exact_values
@@ -97,7 +97,7 @@ class AttributionReport(GridMonitor):
     def measure(self, trainer: L.Trainer, loader: Any) -> Result:
         if not trainer.is_global_zero:
             return {}
-        self._played = few_cells(self.players) if is_fast(trainer) else self.players
+        self._played = few_cells(self.players, trainer)
         places = self.places(trainer, loader)
         network, (x, y) = self.network(trainer, loader), self.samples(trainer, loader, places)
         with torch.inference_mode(False), torch.enable_grad():

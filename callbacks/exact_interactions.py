@@ -17,7 +17,7 @@ from rich.table import Column, Table
 from torch import Tensor, nn
 
 from interaction_train.callbacks.monitor import Monitor, Result, Split
-from interaction_train.callbacks.samples import few_cells, is_fast
+from interaction_train.callbacks.samples import few_cells
 from interaction_train.errors import at_least
 from interaction_train.game.absence import Baseline, input_baseline
 from interaction_train.game.masked import MaskedGame
@@ -87,22 +87,24 @@ class ExactInteractions(Monitor):
             return {}
         places = self.places(trainer, loader)
         network, (x, y) = self.network(trainer, loader), self.samples(trainer, loader, places)
-        self._played = few_cells(self.players) if is_fast(trainer) else self.players
-        result = {"samples": len(x), **self.evaluate(network, x, y)}
+        played = self._played = few_cells(self.players, trainer)
+        result = {"samples": len(x), **self.evaluate(network, x, y, played)}
         if self._untrained is not None:
             module = trainer.lightning_module
             trained = copy.deepcopy(module.state_dict())
             try:
                 module.load_state_dict(self._untrained)
-                result["J_before"] = self.evaluate(network, x, y)["J"]
+                result["J_before"] = self.evaluate(network, x, y, played)["J"]
             finally:
                 module.load_state_dict(trained)
         return result
 
-    def evaluate(self, network: nn.Module, x: Tensor, y: Tensor) -> dict[str, Any]:
+    def evaluate(
+        self, network: nn.Module, x: Tensor, y: Tensor, players: Players | None = None
+    ) -> dict[str, Any]:
         """Mean |I|, strength and spectrum of a network on images ``(B, C, H, W)`` in [0, 1]."""
         absent = input_baseline(network, self.baseline, x)
-        game = MaskedGame(network, x, absent, self._played, "all")
+        game = MaskedGame(network, x, absent, players or self.players, "all")
         values = exact_values(game).movedim(1, -1)
         logits = wide(values)
         scale = logit_scale(logits[:, -1], y)

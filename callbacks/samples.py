@@ -109,9 +109,9 @@ def is_fast(trainer: L.Trainer) -> bool:
     return bool(getattr(trainer, "fast_dev_run", False))
 
 
-def few_cells(players: PlayersT) -> PlayersT | GridPlayers:
-    """What ``fast_dev_run`` plays in place of some players: of a grid at most 2 × 2 cells."""
-    if not isinstance(players, GridPlayers):
+def few_cells(players: PlayersT, trainer: L.Trainer) -> PlayersT | GridPlayers:
+    """The players; in ``fast_dev_run``, of a grid at most 2 × 2 cells."""
+    if not (is_fast(trainer) and isinstance(players, GridPlayers)):
         return players
     return GridPlayers(min(2, players.rows), min(2, players.cols))
 

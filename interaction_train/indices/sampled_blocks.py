@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from interaction_train.errors import InputError, at_least
@@ -91,5 +90,7 @@ def _widened(slices: int) -> float:
 
     The degrees of freedom are those of squared differences of neighbours (von Neumann, 1941).
     """
+    from scipy.special import ndtr, stdtrit  # a third of a second, for those who need it
+
     freedom = 2 * (slices - 1) ** 2 / (3 * slices - 4)
-    return float(stats.t.ppf(stats.norm.cdf(2), freedom)) / 2
+    return float(stdtrit(freedom, ndtr(2.0))) / 2

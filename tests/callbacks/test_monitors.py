@@ -176,6 +176,17 @@ def test_exact_interactions_of_one_run_are_kept_apart(tmp_path, capsys):
         assert (path / "interactions.png").stat().st_size > 1000
 
 
+def test_a_fast_run_plays_few_cells_and_leaves_the_monitor_as_it_is(tmp_path, capsys):
+    net, x, y = case()
+    module, loader = InteractionClassifier(net), DataLoader(TensorDataset(x, y), batch_size=5)
+    exact = ExactInteractions(3, 3, n_samples=4, baseline=0.3)
+    trainer(tmp_path, callbacks=[exact], fast_dev_run=1).test(module, loader)
+    assert "mean |I|, 4 cells" in capsys.readouterr().out
+    found = exact.evaluate(net, x, y)
+    assert found["J"]["orders"] == list(range(8))  # of nine cells
+    assert found == ExactInteractions(3, 3, baseline=0.3).evaluate(net, x, y)
+
+
 def test_robustness_files_and_keys(tmp_path, capsys):
     epsilons = [0.1, 0.02, 0.05]
     monitor = AdversarialRobustness({"pgd": foreign}, epsilons, n_samples=24)
