@@ -82,15 +82,11 @@ def revisions_figure(
         raise InputError("rows", f"{len(rows)} texts", f"one for each of {lines} images")
     figure, panels = new_panels(lines, columns, _PANEL * columns, 0.4 + 1.25 * _PANEL * lines)
     for b, line in enumerate(panels):
-        show_image(line[0], _pixels(original[b]), rows[b])
+        show_image(line[0], original[b], rows[b])
         for axes, revision in zip(line[1:], revisions, strict=True):
             first, last = revision.ratio[b, [0, -1]].tolist()
             m1, m2 = revision.weakened.shape[1], revision.strengthened.shape[1]
             told = f"\nratio {first:.2g} → {last:.2g}" if m1 else ""
-            show_image(axes, _pixels(revision.image[b]), f"m₁ = {m1}, m₂ = {m2}{told}")
+            show_image(axes, revision.image[b], f"m₁ = {m1}, m₂ = {m2}{told}")
     figure.suptitle(title)
     return figure
-
-
-def _pixels(image: Tensor) -> object:
-    return image.detach().float().cpu().movedim(0, -1).numpy()
