@@ -172,7 +172,7 @@ class TransferAttack(torchattacks.attack.Attack):
                 step, gradient = problem.step(
                     number, self.steps, start, adversarial, replace(draws, step=number), memory
                 )
-                largest = torch.linalg.vector_norm(gradient.flatten(1), torch.inf, 1)
+                largest = gradient.abs().flatten(1).amax(1)
                 broken |= ~largest.isfinite()
                 moved |= largest != 0
                 gradient, alpha = step.directed(gradient)

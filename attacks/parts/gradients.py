@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -31,7 +32,7 @@ class Momentum(Part):
     def update(self, gradient: Tensor, step: Step) -> Tensor:
         gradient = normalize(gradient, self.normalize)
         if "momentum" in step.memory[self]:
-            gradient = gradient + step.memory[self]["momentum"] * self.decay
+            gradient = torch.add(gradient, step.memory[self]["momentum"], alpha=self.decay)
         step.memory[self]["momentum"] = gradient
         return gradient
 

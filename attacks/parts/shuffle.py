@@ -58,7 +58,8 @@ class BlockShuffle(Part):
 
     def _shuffled(self, step: Step, stream: str, copy: Tensor, side: int) -> Cuts:
         """Of each pixel, the block that comes to lie there."""
-        cuts = random_cuts(step, stream, copy, side, blocks_along(side, self.blocks))
+        blocks = blocks_along(side, self.blocks)
+        cuts = random_cuts(step.draws.bits(stream, copy, side - 1), blocks)
         rank = step.draws.bits(f"{stream} order", copy, self.blocks).unsqueeze(3)
         pixels = spread(rank, cuts).squeeze(3).argsort(stable=True, dim=2)
         return Cuts(*(values.gather(2, pixels) for values in astuple(cuts)))

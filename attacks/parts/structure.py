@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -20,6 +21,7 @@ from interaction_train.attacks.parts.blocks import (
     spread_both,
 )
 from interaction_train.errors import InputError, at_least, one_of
+from interaction_train.sampling.random import to_uniform
 
 CHANGES = (
     "vertical shift",
@@ -73,10 +75,12 @@ class StructureInvariance(Part):
     def vary(self, rows: Tensor, copy: Tensor, step: Step) -> Tensor:
         channels, height, width = rows.shape[2:]
         counts = blocks_along(height, self.blocks), blocks_along(width, self.blocks)
-        up = random_cuts(step, "structure rows", copy, height, counts[0])
-        left = random_cuts(step, "structure columns", copy, width, counts[1])
         # Per block: which change, how much, and for each channel whether it is dropped.
-        draws = step.draws.uniform("structure", copy, 2 + channels, *counts)
+        shape = 2 + channels, *counts
+        sizes = height - 1, width - 1, math.prod(shape)
+        *keys, bits = step.draws.bits("structure", copy, sum(sizes)).split(sizes, 2)
+        up, left = (random_cuts(key, count) for key, count in zip(keys, counts, strict=True))
+        draws = to_uniform(bits).unflatten(2, shape)
         kind, amount = (draws[:, :, :1] * len(self.changes)).long(), draws[:, :, 1:2]
         gain = torch.where(self._is(kind, "scale"), amount, 1.0)
         kept = (draws[:, :, 2:] >= _DROPPED) / (1 - _DROPPED)
@@ -90,10 +94,12 @@ class StructureInvariance(Part):
         for change, share in zip(added, shares, strict=True):
             if change == "noise":
                 noise = step.noise("structure noise", copy)
-                made = made + noise.mul_(share * step.pixel_eps)
+                made = torch.addcmul(made, noise, share, value=step.pixel_eps)
             else:
                 matrix = _FILTERS[change]
-                made = made + share * filtered(rows, matrix(up, rows), matrix(left, rows))
+                made = torch.addcmul(
+                    made, filtered(rows, matrix(up, rows), matrix(left, rows)), share
+                )
         return made
 
     def _is(self, kind: Tensor, *changes: str) -> Tensor:
@@ -106,8 +112,7 @@ class StructureInvariance(Part):
 
     def _moved(self, rows: Tensor, kind: Tensor, amount: Tensor, up: Cuts, left: Cuts) -> Tensor:
         """Rows with their blocks shifted and flipped, by ``(B, k, blocks up, blocks left)``."""
-        sources: list[Tensor] = []
-        targets: list[Tensor] = []
+        found: list[Tensor] = []
         for direction, cuts, other in (("vertical", up, left), ("horizontal", left, up)):
             flip = self._is(kind, f"{direction} flip", "rotation")
             shift = torch.where(self._is(kind, f"{direction} shift"), amount, 0)
@@ -117,9 +122,7 @@ class StructureInvariance(Part):
                 values.unsqueeze(3) for values in (cuts.offset, cuts.start, cuts.length)
             )
             flip, pixels = spread(flip, cuts), (spread(shift, cuts) * length).long()
-            for found, sign in ((sources, -1), (targets, 1)):
-                place = torch.where(flip, length - 1 - offset, (offset + sign * pixels) % length)
-                found.append(spread((start + place).mT, other))
-        # Found are columns × rows of pixels, and rows × columns.
-        source, target = (found[0].mT * rows.shape[4] + found[1] for found in (sources, targets))
-        return move(rows, source, target)
+            place = torch.where(flip, length - 1 - offset, (offset - pixels) % length)
+            found.append(spread((start + place).mT, other))
+        row, column = found  # that a pixel comes from: of columns × rows, and of rows × columns
+        return move(rows, row.mT * rows.shape[4] + column)

@@ -81,7 +81,7 @@ def test_blocks_change_places_and_turn(angle, blocks):
     units = 2 * step.draws.uniform("shuffle angles", COPIES, 1, blocks, blocks)[:, :, 0] - 1
     lines = {}
     for stream, side in (("shuffle rows", 15), ("shuffle columns", 11)):
-        cuts = random_cuts(step, stream, COPIES, side, blocks).block
+        cuts = random_cuts(step.draws.bits(stream, COPIES, side - 1), blocks).block
         ranks = step.draws.bits(f"{stream} order", COPIES, blocks)
         lines[stream] = cuts, ranks
     for b in range(3):

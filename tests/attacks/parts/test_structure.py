@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from interaction_train.attacks.parts.blocks import blocks_along, random_cuts
 from interaction_train.attacks.parts.structure import CHANGES, StructureInvariance
+from interaction_train.sampling.random import to_uniform
 from tests.attacks.parts.steps import bounds, images, step_of
 
 
@@ -49,10 +50,11 @@ def test_every_block_is_changed_as_published(change, shape, blocks):
     step, copy = step_of(x, eps=0.3), torch.arange(2)
     rows = x.unsqueeze(1).expand(-1, 2, *shape)
     found = part.vary(rows, copy, step)
-    draws = step.draws.uniform("structure", copy, 2 + shape[0], blocks, blocks)
+    sizes = shape[1] - 1, shape[2] - 1, (2 + shape[0]) * blocks**2
+    rows, columns, bits = step.draws.bits("structure", copy, sum(sizes)).split(sizes, 2)
+    up, left = random_cuts(rows, blocks).block, random_cuts(columns, blocks).block
+    draws = to_uniform(bits).view(6, 2, 2 + shape[0], blocks, blocks)
     noise = step.noise("structure noise", copy)
-    up = random_cuts(step, "structure rows", copy, shape[1], blocks).block
-    left = random_cuts(step, "structure columns", copy, shape[2], blocks).block
     seen = set()
     for b in range(6):
         for k in range(2):
@@ -89,7 +91,7 @@ def test_gradients_go_back_where_the_pixels_came_from():
 
 def test_cuts_are_uniform_over_all_ways_to_cut():
     x = images(400, 1, 2, 2)
-    cuts = random_cuts(step_of(x), "cuts", torch.arange(5), 5, 3)
+    cuts = random_cuts(step_of(x).draws.bits("cuts", 5, 4), 3)
     ways = Counter(tuple(line) for line in cuts.block.flatten(0, 1).tolist())
     assert len(ways) == 6  # two of the four places between five pixels
     assert all(abs(count / 2000 - 1 / 6) < 0.04 for count in ways.values())
