@@ -2,9 +2,9 @@
 
 Beds: the packaged digits networks; CIFAR-10 from ResNet-20 to ResNet-32 and to a small VGG and a
 small ViT, which are trained first; ImageNet at 160 x 160 from EfficientNet-Lite0 to Lite1, Lite2
-and SqueezeNet. A pass is one image forwards and backwards. Settings are
-searched for on tuning images and reported on others; a target counts on the images that it gets
-right. Peers run as their packages have them, at equal passes.
+and SqueezeNet. A pass is one image forwards and backwards. Settings are searched for on tuning
+images and reported on others; a target counts on the images that it gets right. Peers run as their
+packages have them, at equal passes.
 """
 
 from __future__ import annotations
@@ -52,7 +52,6 @@ from interaction_train.tracking.style import RULE, styled
 
 Factory = Callable[[nn.Module], Any]
 BATCH = 50
-_FIRE = ("squeeze1x1", "expand1x1", "expand3x3")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -128,8 +127,8 @@ def _squeezenet() -> nn.Module:
     file = package / "example_models" / "weights" / "squeezenet_weights.pkl"
     weights = pickle.loads(file.read_bytes())
     network = squeezenet1_1()
-    # Both list a fire module as squeeze1x1, expand1x1, expand3x3.
-    fires = (f"fire{number}/{part}" for number in range(2, 10) for part in _FIRE)
+    parts = ("squeeze1x1", "expand1x1", "expand3x3")  # in torchvision's order
+    fires = (f"fire{number}/{part}" for number in range(2, 10) for part in parts)
     layers = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     for layer, name in zip(layers, ("conv1", *fires, "conv10"), strict=True):
         kernel, bias = map(torch.from_numpy, weights[name])
