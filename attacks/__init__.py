@@ -59,7 +59,10 @@ from interaction_train.attacks.parts.steps import (
 )
 from interaction_train.attacks.parts.structure import StructureInvariance as StructureInvariance
 from interaction_train.attacks.parts.tokens import TokenGradient as TokenGradient
-from interaction_train.attacks.parts.warp import RandomWarp as RandomWarp
+from interaction_train.attacks.parts.warp import (
+    AdaptiveWarp as AdaptiveWarp,
+    RandomWarp as RandomWarp,
+)
 from interaction_train.attacks.sets.crafter import AdversarialCrafter as AdversarialCrafter
 from interaction_train.attacks.sets.dataset import (
     AdversarialSet as AdversarialSet,

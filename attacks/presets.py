@@ -18,11 +18,12 @@ from interaction_train.attacks.parts.base import Part, Step
 from interaction_train.attacks.parts.gradients import Momentum
 from interaction_train.attacks.parts.inputs import InputDiversity, RandomNoise
 from interaction_train.attacks.parts.structure import StructureInvariance
+from interaction_train.attacks.parts.warp import AdaptiveWarp
 from interaction_train.errors import at_least
 
 _SMALL = 16  # pixels of a side, below which blocks are too small to be changed
 # Without what turns blocks upside down or smooths them: these transfer worse, and smoothing costs.
-_CHANGES = (
+CHANGES = (
     "vertical shift",
     "horizontal shift",
     "horizontal flip",
@@ -38,7 +39,7 @@ class _BySize(Part):
     spatial = shared = True
 
     def __init__(self) -> None:
-        self.large, self.small = StructureInvariance(changes=_CHANGES), InputDiversity()
+        self.large, self.small = StructureInvariance(changes=CHANGES), InputDiversity()
 
     def vary(self, rows: Tensor, copy: Tensor, step: Step) -> Tensor:
         part = self.small if min(rows.shape[-2:]) < _SMALL else self.large
@@ -46,17 +47,21 @@ class _BySize(Part):
 
 
 class _Preset(TransferAttack):
-    """A random change a step, noise and momentum."""
+    """Random changes of one copy a step, noise and momentum."""
 
     loss: Loss = "margin"
-    changes: type[Part] = _BySize
+
+    @staticmethod
+    def changes() -> list[Part]:
+        """What changes the images."""
+        return [AdaptiveWarp(), _BySize()]
 
     def __init__(
         self, model: nn.Module, eps: float, alpha: float | None, steps: int, **common: Any
     ) -> None:
         at_least("steps", steps, 1)
         alpha = max(0.2, 3 / steps) * eps if alpha is None else alpha
-        parts = [self.changes(), RandomNoise(), Momentum()]
+        parts = [*self.changes(), RandomNoise(), Momentum()]
         objective = Objective(self.loss)
         super().__init__(model, eps, alpha, steps, objective=objective, parts=parts, **common)
 
@@ -72,7 +77,10 @@ class Fast(_Preset, sets=("objective", "parts")):
         common: the other settings of :class:`TransferAttack`.
     """
 
-    changes = InputDiversity
+    @staticmethod
+    def changes() -> list[Part]:
+        """Resizing alone."""
+        return [InputDiversity()]
 
     def __init__(
         self,
@@ -86,10 +94,10 @@ class Fast(_Preset, sets=("objective", "parts")):
 
 
 class Strong(_Preset, sets=("objective", "parts")):
-    """80 passes: changed blocks (SIA; resizing below 16 pixels), noise and momentum.
+    """80 passes: an adaptive warp, changed blocks (SIA), noise and momentum.
 
-    Of SIA's changes those that neither turn blocks upside down nor smooth them.
-    Arguments as of :class:`Fast`.
+    Of SIA's changes those that neither turn blocks upside down nor smooth them; below 16 pixels
+    resizing. Arguments as of :class:`Fast`.
     """
 
     def __init__(

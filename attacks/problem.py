@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from copy import copy
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -102,7 +103,7 @@ class Problem:
 
         together = max(1, self.width(len(points), points.shape[1] * copies) // copies)
         found = [
-            self._gradients(some, copies, rows, [value or self.loss_values])[0]
+            self._gradients(some, copies, rows, [value or self.loss_values], step)[0]
             for some in points.split(together, 1)
         ]
         gradient = torch.cat(found, 1) if len(found) > 1 else found[0]
@@ -124,7 +125,7 @@ class Problem:
 
         values = [self.loss_values, utility] if alone and not same else [utility]
         found = self._gradients(
-            point, 1, lambda leaf, _: self.changed(leaf.unsqueeze(1), step), values
+            point, 1, lambda leaf, _: self.changed(leaf.unsqueeze(1), step), values, step
         )
         loss = found[0] if alone else self.at(point, step)
         return loss, found[-1], rivals
@@ -145,7 +146,7 @@ class Problem:
             return self.changed(masked_rows(leaf, self.clean, reduction.players, cells), step)
 
         count = present.shape[1]
-        (gradient,) = self._gradients(point, count, rows, [value])
+        (gradient,) = self._gradients(point, count, rows, [value], step)
         return gradient, count
 
     def refined(self, gradient: Tensor, step: Step) -> Tensor:
@@ -211,6 +212,7 @@ class Problem:
         count: int,
         rows: Rows,
         values: Sequence[Value],
+        step: Step,
     ) -> list[Tensor]:
         """Per scalar value of the logits, its gradient with respect to a point ``(B, ...)``.
 
@@ -221,6 +223,8 @@ class Problem:
         for first in range(0, count, width):
             leaf = point.detach().requires_grad_()
             logits = self.logits(rows, leaf, range(count)[first : first + width])
+            for out, part in product(logits, step.parts):
+                part.observe(out.detach(), step)
             scalars = [value(logits) for value in values]
             found = [
                 torch.autograd.grad(scalar, leaf, retain_graph=scalar is not scalars[-1])[0]

@@ -117,6 +117,12 @@ class Part:
         """What the network sees, ``(B, k, C, H, W)``; ``copy`` ``(k,)``: the number of each."""
         return rows
 
+    def observe(self, logits: Tensor, step: Step) -> None:
+        """See the logits ``(B, k, classes)`` of copies or masked images whose gradient is taken.
+
+        Detached, of all passes of a step and of every network whose loss is averaged.
+        """
+
     def refine(self, gradient: Tensor, step: Step) -> Tensor:
         """Change the gradient of the classification loss, before interactions join it."""
         return gradient

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from interaction_train.attacks.parts.base import Part, Step
-from interaction_train.errors import at_least
+from interaction_train.errors import at_least, in_range
+from interaction_train.game.payoffs import margin
 
 
 class RandomWarp(Part):
@@ -40,11 +41,66 @@ class RandomWarp(Part):
         bend = torch.from_numpy(bending(height, width, self.points)).to(rows)
         count = bend.shape[1]
         unit = 2 * step.draws.uniform("warp", copy, count, 2).to(rows) - 1
-        moved = (bend @ unit) * self.radius / (self.points - 1)
+        moved = (bend @ unit) * self.reach(step) / (self.points - 1)
         y, x = moved.unflatten(2, (height, width)).unbind(4)
         y = y * (height - 1) + torch.arange(height, device=rows.device).unsqueeze(1)
         x = x * (width - 1) + torch.arange(width, device=rows.device)
         return sampled(rows, y, x)
+
+    def reach(self, step: Step) -> float | Tensor:
+        """How far a control point moves at most, one number or ``(B, 1, 1, 1)``."""
+        return self.radius
+
+
+class AdaptiveWarp(RandomWarp):
+    """A :class:`RandomWarp` of each sample that grows while it no longer saves the source.
+
+    A strong warp transfers across architectures, and costs success on networks alike the source
+    where the bound is tight. So the radius starts at 0; after each step it grows by ``rate`` of
+    the whole for samples whose copies the source clearly gets wrong, and shrinks for others.
+    Clearly: the margin of the best other logit over the label's (targeted: of the target's over
+    the best other) is more than ``need`` times the largest logit less their mean in the first
+    step. This one is ours, and costs no pass.
+
+    Args:
+        points: this and ``radius`` as in :class:`RandomWarp`.
+        radius: how far a control point moves once the warp is as large as it gets.
+        rate: what a step changes, as a share of ``radius``.
+        need: the margin above which the source is clearly wrong, in units of that spread.
+        copies: number of copies per step, over which the margin is averaged.
+    """
+
+    def __init__(
+        self,
+        points: int = 3,
+        radius: float = 0.6,
+        rate: float = 0.2,
+        need: float = 0.5,
+        copies: int = 1,
+    ) -> None:
+        super().__init__(points, radius, copies)
+        in_range("rate", rate, 0, 1)
+        at_least("need", need, 0)
+        self.rate, self.need = rate, need
+
+    def reach(self, step: Step) -> float | Tensor:
+        share = step.memory[self].get("share")
+        return 0.0 if share is None else self.radius * share.view(-1, 1, 1, 1)
+
+    def observe(self, logits: Tensor, step: Step) -> None:
+        towards = margin(logits, step.labels.unsqueeze(1).expand(logits.shape[:2]))
+        wrong = towards if step.targeted else -towards
+        spread = logits.amax(2) - logits.mean(2)
+        step.memory[self].setdefault("seen", []).append(torch.stack([wrong, spread]))
+
+    def settle(self, adversarial: Tensor, step: Step) -> Tensor:
+        memory = step.memory[self]
+        if seen := memory.pop("seen", None):
+            wrong, spread = torch.cat(seen, 2).mean(2)
+            grows = wrong > self.need * memory.setdefault("spread", spread)
+            change = torch.where(grows, self.rate, -self.rate)
+            memory["share"] = (memory.get("share", 0) + change).clamp(0, 1)
+        return adversarial
 
 
 @lru_cache(maxsize=8)

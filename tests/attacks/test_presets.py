@@ -76,8 +76,9 @@ def test_strong_changes_blocks_of_16_pixels_or_more_and_resizes_smaller_images(s
     shifts = ["vertical shift", "horizontal shift"]
     changes = [*shifts, "horizontal flip", "scale", "noise", "dropout"]
     change = it.attacks.StructureInvariance(changes=changes)
-    parts = [change if blocks else it.attacks.InputDiversity()]
-    parts += [it.attacks.RandomNoise(), it.attacks.Momentum()]
+    change = change if blocks else it.attacks.InputDiversity()
+    noise, momentum = it.attacks.RandomNoise(), it.attacks.Momentum()
+    parts = [it.attacks.AdaptiveWarp(), change, noise, momentum]
     objective = it.attacks.Objective("margin")
     plain = it.TransferAttack(net, EPS, EPS * 0.6, 5, objective=objective, parts=parts)
     assert torch.equal(presets.Strong(net, EPS, steps=5)(x, y), plain(x, y))

@@ -6,6 +6,7 @@ from torch import nn
 
 import interaction_train as it
 from interaction_train.attacks import (
+    AdaptiveWarp,
     Admix,
     BlockShuffle,
     InteractionObjective,
@@ -30,6 +31,7 @@ PARTS = [
     SpectrumScaling(copies=2),
     BlockShuffle(3, copies=2),
     RandomWarp(4, copies=2),
+    AdaptiveWarp(rate=0.6, need=0.0, copies=2),
     Admix(pool=POOL, copies=3),
 ]
 SETTINGS = [{}, {"norm": "L2", "eps": 0.5, "alpha": 0.2}]
