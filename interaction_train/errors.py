@@ -66,7 +66,7 @@ def in_range(
 
 
 def _number(argument: str, value: object) -> None:
-    if not hasattr(value, "__float__"):
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
         raise InputError(argument, _told(value), "a number")
 
 

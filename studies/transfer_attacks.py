@@ -250,25 +250,49 @@ def searched(eps: float, passes: int) -> dict[str, Factory]:
     return found
 
 
+def aimed(eps: float, passes: int) -> dict[str, Factory]:
+    """Attacks that aim at random classes."""
+    one = partial(attack, eps, passes, stride=0.1)
+    found: dict[str, Factory] = {
+        "preset Targeted": partial(presets.Targeted, eps=eps, steps=passes),
+        "logit + DI + MI": one([InputDiversity(), Momentum()], objective=Objective("logit")),
+        "MI": one([Momentum()], objective=Objective("cross_entropy")),
+    }
+    return {name: partial(_at_random, made) for name, made in found.items()}
+
+
+def _at_random(made: Factory, network: nn.Module) -> Any:
+    targeted = made(network)
+    targeted.set_mode_targeted_random(quiet=True)
+    return targeted
+
+
 def attacks(kind: str, eps: float, passes: int, pool: Tensor | None) -> dict[str, Factory]:
     """The attacks of a kind of run, by name."""
     if kind == "published":
         return published(eps, passes, pool)
     if kind == "searched":
         return searched(eps, passes)
+    if kind == "aimed":
+        return aimed(eps, passes)
     return {f"preset {kind}": partial(getattr(presets, kind), eps=eps, steps=passes)}
 
 
 def work(
     study: Study, data: str, kind: str, name: str, eps: float, passes: int, images: int, split: str
 ) -> Summary:
-    """Craft, and see at every target which images fool it (NaN: wrong when clean) and how much."""
+    """Craft, and see how many of the images that a target gets right fool it, and how much.
+
+    Attacks that aim fool it where it finds the class aimed at.
+    """
     found = bed(study, data)
     (x, y), (pool, _) = getattr(found, split), found.tune
     x, y = x[:images].to(DEVICE), y[:images].to(DEVICE)
     source, *targets = found.networks
     made = attacks(kind, eps, passes, pool[:images])[name](found.networks[source])
     run = partial(craft, made) if isinstance(made, torchattacks.attack.Attack) else made
+    labels = y.cpu()
+    aims = made.get_target_label(x, y).cpu() if kind == "aimed" else None
     torch.manual_seed(0)  # peers draw from it
     with counted_passes(found.networks[source]) as counts:
         batches = zip(x.split(BATCH), y.split(BATCH), strict=True)
@@ -277,9 +301,10 @@ def work(
         raise ValueError(f"{name} leaves the bound {eps}")
     summary: Summary = {"passes": (counts["forwards"] + counts["backwards"]) / 2 / len(x)}
     for target in targets:
-        network, labels = found.networks[target], y.cpu()
+        network = found.networks[target]
         right = logits(network, x).argmax(1) == labels
-        worth = -margin(logits(network, crafted), labels)
+        seen = logits(network, crafted)
+        worth = -margin(seen, labels) if aims is None else margin(seen, aims)
         summary[target] = {
             "fooled": worth[right].gt(0).tolist(),
             "worth": [round(value, 4) for value in worth[right].tolist()],
@@ -288,26 +313,36 @@ def work(
 
 
 def plan(part: Part) -> dict[str, dict[str, Any]]:
-    """Every run: ``eps_4/attack``, and at the first bound on tuning images ``search_80/attack``."""
+    """Every run: ``eps_4/attack``, ``aimed_8/attack``, on tuning images ``search_80/attack``."""
     settings = part.settings
+    first, *_ = bounds = settings["eps"]
+    presets_at = dict.fromkeys(bounds, settings["presets"])
+    presets_at[first] = presets_at[first] | settings.get("first_presets", {})
+    wanted = []
+    for eps in bounds:
+        wanted.append((f"eps_{eps}", "published", eps, settings["passes"]))
+        wanted += [(f"eps_{eps}", name, eps, passes) for name, passes in presets_at[eps].items()]
+    wanted += [(f"search_{passes}", "searched", first, passes) for passes in settings["search"]]
+    wanted += [(f"aimed_{eps}", "aimed", eps, passes) for eps, passes in aims(part).items()]
     runs = {}
-    for eps in settings["eps"]:
-        wanted = [("test", "published", settings["passes"], settings["images"])]
-        first = eps == settings["eps"][0]
-        kinds = settings["presets"] | (settings.get("first_presets", {}) if first else {})
-        wanted += [("test", kind, passes, settings["images"]) for kind, passes in kinds.items()]
-        if first:
-            wanted += [
-                ("tune", "searched", passes, settings["tune"]) for passes in settings["search"]
-            ]
-        for split, kind, passes, images in wanted:
-            for name in attacks(kind, eps / 255, passes, None):
-                given = {"kind": kind, "name": name, "eps": eps / 255, "passes": passes}
-                folder = f"search_{passes}" if split == "tune" else f"eps_{eps}"
-                runs[f"{folder}/{name.replace('/', ' ')}"] = {
-                    "data": part.data, **given, "images": images, "split": split,
-                }  # fmt: skip
+    for folder, kind, eps, passes in wanted:
+        tuning = kind == "searched"
+        for name in attacks(kind, eps / 255, passes, None):
+            runs[f"{folder}/{name.replace('/', ' ')}"] = {
+                "data": part.data,
+                "kind": kind,
+                "name": name,
+                "eps": eps / 255,
+                "passes": passes,
+                "images": settings["tune" if tuning else "images"],
+                "split": "tune" if tuning else "test",
+            }
     return runs
+
+
+def aims(part: Part) -> dict[int, int]:
+    """Bounds at which attacks aim at classes, and their passes."""
+    return dict(part.settings.get("aimed", {}))
 
 
 def rows(runs: Mapping[str, Summary], of: str, with_worth: bool = False) -> list[dict[str, Any]]:
@@ -361,6 +396,15 @@ def judge(part: Part, runs: Mapping[str, Summary]) -> None:
                     difference.points(),
                 )
             )
+    for eps in aims(part):
+        difference = gap(runs, f"aimed_{eps}/preset Targeted", f"aimed_{eps}/logit + DI + MI")
+        checks.append(
+            Check(
+                f"ε {eps}/255: Targeted hits more often than logit + DI + MI",
+                difference.clearly(1),
+                difference.points(),
+            )
+        )
     tuned = f"search_{max(part.settings['search'])}/"
     names = [key for key in runs if key.startswith(tuned) and "IR" in key]
     shares = [gap(runs, name, f"{tuned}SIA + masked + MI") for name in names]
@@ -420,6 +464,8 @@ def main() -> None:
             bounds = {eps: rows(runs, f"eps_{eps}") for eps in part.settings["eps"]}
             for eps, found in bounds.items():
                 part.table(found, f"eps_{eps}")
+            for eps in aims(part):
+                part.table(rows(runs, f"aimed_{eps}"), f"aimed_{eps}")
             for passes in part.settings["search"]:
                 found = rows(runs, f"search_{passes}", with_worth=True)
                 part.table(found, f"search_{passes}")

@@ -93,14 +93,14 @@ class AdaptiveWarp(RandomWarp):
         spread = logits.amax(2) - logits.mean(2)
         step.memory[self].setdefault("seen", []).append(torch.stack([wrong, spread]))
 
-    def settle(self, adversarial: Tensor, step: Step) -> Tensor:
+    def update(self, gradient: Tensor, step: Step) -> Tensor:
         memory = step.memory[self]
         if seen := memory.pop("seen", None):
             wrong, spread = torch.cat(seen, 2).mean(2)
             grows = wrong > self.need * memory.setdefault("spread", spread)
             change = torch.where(grows, self.rate, -self.rate)
             memory["share"] = (memory.get("share", 0) + change).clamp(0, 1)
-        return adversarial
+        return gradient
 
 
 @lru_cache(maxsize=8)

@@ -20,6 +20,10 @@ ALPHA = "alpha"
 _CANDIDATES: Settings = {
     "Objective": {"loss": ["cross_entropy", "margin"]},
     "RandomMask": {"keep": {"low": 0.7, "high": 0.95}},
+    "AdaptiveWarp": {
+        "radius": {"low": 0.2, "high": 1.0},
+        "need": {"low": 0.2, "high": 1.0},
+    },
     "StructureInvariance": {"blocks": [2, 3, 4], "copies": [1, 2, 4]},
     "BlockShuffle": {"blocks": [2, 3], "angle": {"low": 5.0, "high": 45.0}},
     "SpectrumScaling": {"rho": {"low": 0.2, "high": 0.8}},

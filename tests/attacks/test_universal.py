@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from interaction_train.attacks import (
     CWA,
+    AdaptiveWarp,
     Admix,
     Ensemble,
     ExpectedFlatness,
@@ -112,6 +113,7 @@ SETTINGS = [
     {"objective": MaskedObjective("margin", GROUPS), "parts": [Momentum()]},
     {"objective": InteractionObjective("cross_entropy", 0.5, "losses", GROUPS)},
     {"objective": Objective("margin"), "random_start": True},
+    {"objective": Objective("margin"), "parts": [AdaptiveWarp(need=0.0), Momentum()]},
 ]
 CASES = pytest.mark.parametrize("k", range(len(SETTINGS)))
 

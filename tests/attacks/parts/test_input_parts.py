@@ -110,6 +110,7 @@ def test_parts_for_images_say_so(part):
         (lambda: BlockShuffle(0), "blocks"),
         (lambda: BlockShuffle(angle=200), "angle"),
         (lambda: RandomWarp(2), "points"),
+        (lambda: RandomWarp(radius=True), "radius"),
         (lambda: RandomWarp(radius=float("nan")), "radius"),
         (lambda: Admix(-0.1), "share"),
         (lambda: Admix(scales=0), "scales"),

@@ -38,7 +38,7 @@ def test_the_radius_grows_where_the_copies_are_clearly_wrong(need, targeted):
         logits = LOGITS.flip(0) if flip else LOGITS
         for one in logits.split(1, 1):  # as chunks, or networks, show them
             part.observe(one, step)
-        assert torch.equal(part.settle(step.adversarial, step), step.adversarial)
+        assert torch.equal(part.update(step.adversarial, step), step.adversarial)
         for i in range(3):
             wrong, _ = wrong_and_spread(logits[i], i, targeted)
             _, spread = wrong_and_spread(LOGITS[i], i)
@@ -53,9 +53,9 @@ def test_the_radius_grows_where_the_copies_are_clearly_wrong(need, targeted):
 def test_a_step_without_passes_changes_nothing():
     part, step = AdaptiveWarp(rate=0.5, need=0.0), step_of(images(3))
     part.observe(LOGITS, step)
-    part.settle(step.adversarial, step)
+    part.update(step.adversarial, step)
     before = part.reach(step)
-    part.settle(step.adversarial, step)
+    part.update(step.adversarial, step)
     assert torch.equal(part.reach(step), before)
 
 
