@@ -24,12 +24,12 @@ from interaction_train.attacks.problem import Problem
 from interaction_train.attacks.run import float32_outside, rounded_inward, warn_of_bound
 from interaction_train.errors import (
     InputError,
-    at_least,
     checked_classes,
     checked_images,
     checked_labels,
     one_of,
     refuse_probabilities,
+    whole,
 )
 from interaction_train.game.evaluation import evaluation_mode, without_grad
 from interaction_train.game.players import GridPlayers
@@ -97,9 +97,9 @@ class TransferAttack(torchattacks.attack.Attack):
         for argument, value in (("eps", eps), ("alpha", alpha)):
             if not 0 <= value < float("inf"):
                 raise InputError(argument, value, "a finite number, at least 0")
-        at_least("steps", steps, 1)
+        whole("steps", steps, 1)
         if chunk_size is not None:
-            at_least("chunk_size", chunk_size, 1)
+            whole("chunk_size", chunk_size, 1)
         one_of("norm", norm, NORMS)
         super().__init__(type(self).__name__, model)
         self.supported_mode = ["default", "targeted"]

@@ -16,7 +16,7 @@ from interaction_train.attacks.objectives import Objective
 from interaction_train.attacks.parts.base import Step
 from interaction_train.attacks.parts.hooks import hooked, layers_of, networks_of
 from interaction_train.attacks.problem import Problem, Rows
-from interaction_train.errors import InputError, at_least, in_range
+from interaction_train.errors import InputError, at_least, in_range, whole
 from interaction_train.game.evaluation import without_grad
 
 
@@ -120,7 +120,7 @@ class FeatureImportance(FeatureObjective):
 
     def __init__(self, layer: str | Sequence[str], draws: int = 30, drop: float = 0.3) -> None:
         super().__init__(layer)
-        at_least("draws", draws, 1)
+        whole("draws", draws, 1)
         in_range("drop", drop, 0, 1)
         self.draws, self.drop = draws, drop
 
@@ -154,7 +154,7 @@ class NeuronAttribution(FeatureObjective):
 
     def __init__(self, layer: str | Sequence[str], points: int = 30, gamma: float = 1.0) -> None:
         super().__init__(layer)
-        at_least("points", points, 1)
+        whole("points", points, 1)
         at_least("gamma", gamma, 0)
         self.points, self.gamma = points, gamma
 

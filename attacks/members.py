@@ -13,7 +13,7 @@ from interaction_train.attacks.norms import normalize, project, step_and_project
 from interaction_train.attacks.objectives import Loss, Objective
 from interaction_train.attacks.parts.base import Step
 from interaction_train.attacks.problem import Logits, Problem
-from interaction_train.errors import InputError, at_least, in_range
+from interaction_train.errors import InputError, at_least, in_range, whole
 from interaction_train.game.evaluation import unwrap
 
 
@@ -45,7 +45,7 @@ class SVRE(Objective):
     ) -> None:
         super().__init__(loss)
         if updates is not None:
-            at_least("updates", updates, 1)
+            whole("updates", updates, 1)
         at_least("beta", beta, 0)
         at_least("decay", decay, 0)
         self.updates, self.beta, self.decay = updates, beta, decay

@@ -19,7 +19,7 @@ from interaction_train.attacks.parts.gradients import Momentum
 from interaction_train.attacks.parts.inputs import InputDiversity, RandomNoise
 from interaction_train.attacks.parts.structure import StructureInvariance
 from interaction_train.attacks.parts.warp import AdaptiveWarp
-from interaction_train.errors import at_least
+from interaction_train.errors import whole
 
 _SMALL = 16  # pixels of a side, below which blocks are too small to be changed
 # Without what turns blocks upside down or smooths them: these transfer worse, and smoothing costs.
@@ -59,7 +59,7 @@ class _Preset(TransferAttack):
     def __init__(
         self, model: nn.Module, eps: float, alpha: float | None, steps: int, **common: Any
     ) -> None:
-        at_least("steps", steps, 1)
+        whole("steps", steps, 1)
         alpha = max(0.2, 3 / steps) * eps if alpha is None else alpha
         parts = [*self.changes(), RandomNoise(), Momentum()]
         objective = Objective(self.loss)

@@ -33,7 +33,7 @@ from interaction_train.game.evaluation import evaluation_mode
 from interaction_train.sampling.random import Draws, content_hash, sample_hash
 from interaction_train.tracking.folders import run_folder
 
-_MEMORY = "universal_memory"  # in a checkpoint
+_MEMORY, _NAMES = "universal_memory", "universal_parts"  # in a checkpoint
 _OWN = "model"  # the surrogate's name among the networks that are measured
 
 
@@ -203,9 +203,16 @@ class UniversalPerturbation(L.LightningModule):
             {key: value for key, value in self._memory[part].items() if isinstance(value, Tensor)}
             for part in self._remembering
         ]
+        checkpoint[_NAMES] = self._names
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        for part, kept in zip(self._remembering, checkpoint.get(_MEMORY, []), strict=False):
+        if checkpoint.get(_NAMES) != self._names:
+            rank_zero_warn(
+                "the checkpoint is of an attack with other parts: its δ goes on, without what its "
+                "parts kept, such as momentum"
+            )
+            return
+        for part, kept in zip(self._remembering, checkpoint[_MEMORY], strict=True):
             self._memory[part] = dict(kept)
 
     def on_train_start(self) -> None:
@@ -217,6 +224,10 @@ class UniversalPerturbation(L.LightningModule):
     def _remembering(self) -> list[Objective | Part]:
         """What changes the network for the time of a step, and may keep something after it."""
         return [self.attack.objective, *self.attack.parts]
+
+    @property
+    def _names(self) -> list[str]:
+        return [type(part).__name__ for part in self._remembering]
 
     def _checked(self, batch: Any) -> tuple[Tensor, Tensor]:
         x, y = checked_batch(batch)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from interaction_train.attacks.norms import normalize, random_start, step_and_project
 from interaction_train.attacks.parts.base import Part, Step
-from interaction_train.errors import InputError, at_least, in_range
+from interaction_train.errors import InputError, at_least, in_range, whole
 
 
 class ReversePerturbation(Part):
@@ -25,7 +25,7 @@ class ReversePerturbation(Part):
 
     def __init__(self, radius: float = 1.0, iterations: int = 8, late_start: float = 0.25) -> None:
         at_least("radius", radius, 0)
-        at_least("iterations", iterations, 1)
+        whole("iterations", iterations, 1)
         if not 0 <= late_start < 1:
             raise InputError("late_start", late_start, "a share of the steps from 0, below 1")
         self.radius, self.iterations, self.late_start = radius, iterations, late_start
@@ -52,7 +52,7 @@ class Neighbourhood(Part):
     """
 
     def __init__(self, samples: int, beta: float) -> None:
-        at_least("samples", samples, 1)
+        whole("samples", samples, 1)
         at_least("beta", beta, 0)
         self.samples, self.beta = samples, beta
 
@@ -156,7 +156,7 @@ class GradientRelevance(Part):
     """
 
     def __init__(self, samples: int = 20, beta: float = 3.5) -> None:
-        at_least("samples", samples, 1)
+        whole("samples", samples, 1)
         at_least("beta", beta, 0)
         self.samples, self.beta = samples, beta
 

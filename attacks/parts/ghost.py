@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from interaction_train.attacks.parts.base import Part, Step
 from interaction_train.attacks.parts.hooks import hooked, networks_of
 from interaction_train.attacks.parts.skip import residual_blocks
-from interaction_train.errors import InputError, at_least, in_range
+from interaction_train.errors import InputError, in_range, whole
 from interaction_train.game.function_mode import FunctionMode
 
 
@@ -46,7 +46,7 @@ class GhostNetwork(Part):
                 raise InputError(argument, value, "less than 1")
         if not dropout and not skip:
             raise InputError("dropout", "0, and 0 as skip", "one of them above 0")
-        at_least("copies", copies, 1)
+        whole("copies", copies, 1)
         self.dropout, self.skip, self.copies = dropout, skip, copies
         self._erosion: Erosion | None = None  # while an attack runs
 

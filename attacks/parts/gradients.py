@@ -11,7 +11,7 @@ from torch import Tensor
 
 from interaction_train.attacks.norms import normalize
 from interaction_train.attacks.parts.base import Part, Step
-from interaction_train.errors import InputError, at_least, one_of
+from interaction_train.errors import InputError, at_least, one_of, whole
 
 
 class Momentum(Part):
@@ -103,7 +103,7 @@ class VarianceTuning(Part):
     """
 
     def __init__(self, samples: int = 5, beta: float = 1.5) -> None:
-        at_least("samples", samples, 1)
+        whole("samples", samples, 1)
         at_least("beta", beta, 0)
         self.samples, self.beta = samples, beta
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from interaction_train.attacks.parts.base import Part, Step
-from interaction_train.errors import InputError, at_least, in_range, one_of
+from interaction_train.errors import InputError, at_least, in_range, one_of, whole
 
 
 class RandomNoise(Part):
@@ -33,7 +33,7 @@ class RandomNoise(Part):
     ) -> None:
         at_least("radius", radius, 0)
         one_of("kind", kind, ("uniform", "normal"))
-        at_least("copies", copies, 1)
+        whole("copies", copies, 1)
         self.radius, self.kind, self.copies = radius, kind, copies
 
     def vary(self, rows: Tensor, copy: Tensor, step: Step) -> Tensor:
@@ -52,7 +52,7 @@ class ScaleInvariance(Part):
     """
 
     def __init__(self, copies: int = 5) -> None:
-        at_least("copies", copies, 1)
+        whole("copies", copies, 1)
         self.copies = copies
 
     def vary(self, rows: Tensor, copy: Tensor, step: Step) -> Tensor:
@@ -88,7 +88,7 @@ class InputDiversity(Part):
         if not 0 < resize_rate < float("inf"):
             raise InputError("resize_rate", resize_rate, "a positive number")
         in_range("probability", probability, 0, 1)
-        at_least("copies", copies, 1)
+        whole("copies", copies, 1)
         self.resize_rate, self.probability, self.fill = resize_rate, probability, fill
         self.copies = copies
 

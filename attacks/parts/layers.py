@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from interaction_train.attacks.parts.base import Part, Step
 from interaction_train.attacks.parts.hooks import hooked, layers_of, networks_of
-from interaction_train.errors import InputError, at_least, in_range
+from interaction_train.errors import InputError, at_least, in_range, whole
 
 
 class IntermediatePerturbationDecay(Part):
@@ -40,7 +40,7 @@ class IntermediatePerturbationDecay(Part):
     ) -> None:
         in_range("gamma", gamma, 0, 1, above=True)
         at_least("noise", noise, 0)
-        at_least("copies", copies, 1)
+        whole("copies", copies, 1)
         self.layer, self.gamma, self.noise, self.copies = layer, gamma, noise, copies
 
     def vary(self, rows: Tensor, copy: Tensor, step: Step) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from interaction_train.attacks.parts.base import Part, Step
 from interaction_train.attacks.parts.inputs import ScaleInvariance
 from interaction_train.attacks.parts.mixing import Admix
-from interaction_train.errors import InputError, at_least, in_range
+from interaction_train.errors import InputError, in_range, whole
 from interaction_train.game.players import GridPlayers, Players
 from interaction_train.sampling.coalitions import bernoulli
 
@@ -45,7 +45,7 @@ class RandomMask(Part):
             raise InputError("keep", keep, "a number, or two, the lower one first")
         in_range("keep", bounds[0], 0, 1, above=True)
         in_range("keep", bounds[1], 0, 1, above=True)
-        at_least("copies", copies, 1)
+        whole("copies", copies, 1)
         self.keep, self.copies = bounds, copies
         self.players = GridPlayers(8, 8) if players is None else players
 

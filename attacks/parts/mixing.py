@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from interaction_train.attacks.parts.base import Part, Step
-from interaction_train.errors import InputError, at_least, checked_images, checked_labels
+from interaction_train.errors import InputError, at_least, checked_images, checked_labels, whole
 
 
 class Admix(Part):
@@ -40,8 +40,8 @@ class Admix(Part):
         copies: int = 1,
     ) -> None:
         at_least("share", share, 0)
-        at_least("scales", scales, 1)
-        at_least("copies", copies, 1)
+        whole("scales", scales, 1)
+        whole("copies", copies, 1)
         if pool is not None:
             pool = checked_images(pool, "pool")
         if pool_labels is not None:

@@ -16,7 +16,7 @@ from interaction_train.attacks.parts.blocks import (
     spread_both,
 )
 from interaction_train.attacks.parts.warp import sampled
-from interaction_train.errors import at_least, in_range
+from interaction_train.errors import in_range, whole
 
 
 class BlockShuffle(Part):
@@ -36,9 +36,9 @@ class BlockShuffle(Part):
     spatial = shared = True
 
     def __init__(self, blocks: int = 2, angle: float = 24.0, copies: int = 1) -> None:
-        at_least("blocks", blocks, 1)
+        whole("blocks", blocks, 1)
         in_range("angle", angle, 0, 180)
-        at_least("copies", copies, 1)
+        whole("copies", copies, 1)
         self.blocks, self.angle, self.copies = blocks, angle, copies
 
     def vary(self, rows: Tensor, copy: Tensor, step: Step) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from interaction_train.attacks.parts.base import Part, Step
-from interaction_train.errors import at_least
+from interaction_train.errors import at_least, whole
 
 
 class SpectrumScaling(Part):
@@ -29,7 +29,7 @@ class SpectrumScaling(Part):
     def __init__(self, rho: float = 0.5, radius: float = 1.0, copies: int = 1) -> None:
         at_least("rho", rho, 0)
         at_least("radius", radius, 0)
-        at_least("copies", copies, 1)
+        whole("copies", copies, 1)
         self.rho, self.radius, self.copies = rho, radius, copies
 
     def vary(self, rows: Tensor, copy: Tensor, step: Step) -> Tensor:

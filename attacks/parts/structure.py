@@ -20,7 +20,7 @@ from interaction_train.attacks.parts.blocks import (
     spread,
     spread_both,
 )
-from interaction_train.errors import InputError, at_least, one_of
+from interaction_train.errors import InputError, one_of, whole
 from interaction_train.sampling.random import to_uniform
 
 CHANGES = (
@@ -68,8 +68,8 @@ class StructureInvariance(Part):
         for change in changes:
             one_of("changes", change, CHANGES)
         if blocks is not None:
-            at_least("blocks", blocks, 1)
-        at_least("copies", copies, 1)
+            whole("blocks", blocks, 1)
+        whole("copies", copies, 1)
         self.blocks, self.changes, self.copies = blocks, tuple(changes), copies
 
     def vary(self, rows: Tensor, copy: Tensor, step: Step) -> Tensor:

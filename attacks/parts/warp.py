@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from interaction_train.attacks.parts.base import Part, Step
-from interaction_train.errors import at_least, in_range
+from interaction_train.errors import in_range, whole
 from interaction_train.game.payoffs import margin
 
 
@@ -31,9 +31,9 @@ class RandomWarp(Part):
     spatial = shared = True
 
     def __init__(self, points: int = 3, radius: float = 1.0, copies: int = 1) -> None:
-        at_least("points", points, 3)
-        at_least("radius", radius, 0)
-        at_least("copies", copies, 1)
+        whole("points", points, 3)
+        in_range("radius", radius, 0, float("inf"), below=True)
+        whole("copies", copies, 1)
         self.points, self.radius, self.copies = points, radius, copies
 
     def vary(self, rows: Tensor, copy: Tensor, step: Step) -> Tensor:
@@ -60,7 +60,9 @@ class AdaptiveWarp(RandomWarp):
     the whole for samples whose copies the source clearly gets wrong, and shrinks for others.
     Clearly: the margin of the best other logit over the label's (targeted: of the target's over
     the best other) is more than ``need`` times the largest logit less their mean in the first
-    step. This one is ours, and costs no pass.
+    step. All that the gradient is taken at counts, masked images too. A network that gives some
+    classes logits of −∞, or far below the others, gets no warp. This one is ours, and costs no
+    pass.
 
     Args:
         points: this and ``radius`` as in :class:`RandomWarp`.
@@ -80,8 +82,12 @@ class AdaptiveWarp(RandomWarp):
     ) -> None:
         super().__init__(points, radius, copies)
         in_range("rate", rate, 0, 1)
-        at_least("need", need, 0)
+        in_range("need", need, 0, float("inf"), below=True)
         self.rate, self.need = rate, need
+
+    def lookahead(self, point: Tensor, step: Step) -> Tensor:
+        step.memory[self]["seen"] = []
+        return point
 
     def reach(self, step: Step) -> float | Tensor:
         share = step.memory[self].get("share")
@@ -98,7 +104,7 @@ class AdaptiveWarp(RandomWarp):
         if seen := memory.pop("seen", None):
             wrong, spread = torch.cat(seen, 2).mean(2)
             grows = wrong > self.need * memory.setdefault("spread", spread)
-            change = torch.where(grows, self.rate, -self.rate)
+            change = self.rate * (2 * grows.to(wrong) - 1)
             memory["share"] = (memory.get("share", 0) + change).clamp(0, 1)
         return gradient
 

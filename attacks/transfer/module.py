@@ -32,10 +32,10 @@ from interaction_train.attacks.transfer.rates import (
 from interaction_train.attacks.transfer.report import Line, print_transfer, report_transfer
 from interaction_train.errors import (
     InputError,
-    at_least,
     checked_classes,
     checked_images,
     checked_labels,
+    whole,
 )
 from interaction_train.models import weights_tag
 from interaction_train.sampling.random import sample_hash
@@ -140,9 +140,9 @@ class TransferEvaluation(L.LightningModule):
         if epsilons is not None and not (bounds and good):
             raise InputError("epsilons", epsilons, "a list of numbers between 0 and 1")
         check_targets("target_classes", target_classes)
-        at_least("steps", 1 if steps is None else steps, 1)
-        at_least("first_batch", first_batch, 0)
-        at_least("examples", examples, 0)
+        whole("steps", 1 if steps is None else steps, 1)
+        whole("first_batch", first_batch, 0)
+        whole("examples", examples, 0)
         self.networks = nn.ModuleDict(networks)
         self.epsilons, self.steps, self.best_step = epsilons, steps, best_step
         self.target_classes, self.first_batch = target_classes, first_batch

@@ -20,7 +20,7 @@ from interaction_train.attacks.transfer.rates import TransferCell
 from interaction_train.attacks.tuning.score import Bench
 from interaction_train.attacks.tuning.search import Search, import_optuna, title
 from interaction_train.attacks.tuning.space import Space, read_attack, with_budget
-from interaction_train.errors import InputError, at_least, one_of
+from interaction_train.errors import InputError, one_of, whole
 from interaction_train.models import weights_tag
 from interaction_train.sampling.random import Draws, sample_hash
 
@@ -80,10 +80,9 @@ def tune_attack(
     Raises:
         InputError: settings that do not fit, no optuna, or a folder of another search.
     """
-    for argument, value, least in (
-        ("passes", passes, 1), ("trials", trials, 1), ("images", images, 1), ("confirm", confirm, 1)
-    ):  # fmt: skip
-        at_least(argument, value, least)
+    counts = {"passes": passes, "trials": trials, "images": images, "confirm": confirm}
+    for argument, value in counts.items():
+        whole(argument, value, 1)
     if not 0 < eps < float("inf"):
         raise InputError("eps", eps, "a positive number")
     one_of("norm", norm, NORMS)

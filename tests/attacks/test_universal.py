@@ -145,6 +145,24 @@ def test_a_resumed_fit_ends_as_an_uninterrupted_one(k, tmp_path):
     torch.testing.assert_close(resumed, whole, rtol=0, atol=1e-12)
 
 
+def test_a_checkpoint_of_other_parts_gives_delta_alone(tmp_path):
+    kept = ModelCheckpoint(tmp_path, "epoch", every_n_epochs=2, save_top_k=-1)
+    before = fit(module(parts=[Momentum()]), tmp_path, 2, callbacks=[kept])
+    other = module(parts=[RandomNoise(), Momentum()])
+    with pytest.warns(UserWarning, match="an attack with other parts"):
+        found = fit(other, tmp_path, 2, ckpt_path=tmp_path / "epoch.ckpt")
+    assert torch.equal(found, before)  # which had all epochs
+
+
+def test_a_step_that_failed_leaves_nothing_to_the_next(tmp_path):
+    made = module(parts=[AdaptiveWarp(need=0.0)])
+    hook = made.model.register_forward_hook(lambda _, __, out: out * torch.inf)
+    with pytest.raises(InputError):
+        fit(made, tmp_path, 1)
+    hook.remove()
+    assert fit(made, tmp_path, 1, data=loader(5)).any()
+
+
 class Shares(L.LightningDataModule):
     """Of every batch of one process, two have a half each; Lightning's own sampler shuffles."""
 

@@ -119,6 +119,7 @@ def test_parts_for_images_say_so(part):
         (lambda: Admix(pool_labels=torch.arange(2)), "pool_labels"),
         (lambda: Admix(pool=POOL, pool_labels=torch.arange(2)), "pool_labels"),
         *((lambda part=part: part(copies=0), "copies") for part in {type(p) for p in PARTS}),
+        *((lambda part=part: part(copies=1.5), "copies") for part in {type(p) for p in PARTS}),
     ],
 )
 def test_bad_settings(make, argument):

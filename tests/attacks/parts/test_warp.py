@@ -85,6 +85,17 @@ def test_the_attack_of_what_is_wrong_already_warps_in_full_and_of_what_never_is_
     assert not torch.equal(fast, never)
 
 
+def test_the_default_dtype_does_not_matter():
+    x, y, net = images().float(), torch.arange(4), network().float()
+    attack = it.TransferAttack(net, steps=3, parts=[AdaptiveWarp(rate=1.0, need=0.0)])
+    plain = attack(x, y)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(attack(x, y), plain)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 class Spy(Part):
     """Keeps what it is shown."""
 
@@ -121,7 +132,7 @@ def test_parts_see_the_logits_of_all_networks_and_chunks():
 
 @pytest.mark.parametrize(
     ("settings", "argument"),
-    [({"rate": 1.5}, "rate"), ({"need": -1}, "need")],
+    [({"rate": 1.5}, "rate"), ({"need": -1}, "need"), ({"need": float("inf")}, "need")],
 )
 def test_bad_settings(settings, argument):
     with pytest.raises(InputError, match=f"^{argument}: got"):
