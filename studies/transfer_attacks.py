@@ -474,4 +474,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    torch.set_flush_denormal(True)  # with numbers near 0 cross entropies near 0 are 6 times as slow
     main()
