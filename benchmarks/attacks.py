@@ -117,7 +117,7 @@ def speed(quick: bool, device: str) -> dict[str, float]:
             leaf = x.repeat(-(-count // batch), 1, 1, 1)[:count].requires_grad_()
             torch.autograd.grad(net(leaf).sum(), leaf)
 
-    steps, large = 20, 32 if quick else 64  # enough steps that what a call costs once is small
+    steps, large = (10, 32) if quick else (20, 64)
     images, labels = (
         part.repeat(-(-large // batch), *(1,) * (part.dim() - 1))[:large] for part in (x, y)
     )
@@ -163,13 +163,13 @@ def success(quick: bool, device: str) -> dict[str, float]:
     folder = data_folder()
     if not folder:
         return {}
-    net, x, y = network_and_images(70 if quick else 400, device)
+    net, x, y = network_and_images(60 if quick else 400, device)
     target = network_and_images(1, device, 32)[0]
-    found = over_mi("cifar10", net, target, x, y, 40 if quick else 80)
+    found = over_mi("cifar10", net, target, x, y, 30 if quick else 80)
     if find_spec("efficientnet_lite_pytorch"):
         with np.load(folder / "imagenet100_224.npz") as file:
             images, labels = file["x"], torch.from_numpy(file["y"])
-        x = torch.from_numpy(images).movedim(-1, 1)[: 20 if quick else None].float() / 255
+        x = torch.from_numpy(images).movedim(-1, 1)[: 10 if quick else None].float() / 255
         x = F.interpolate(x, (160, 160), mode="bilinear", antialias=True).to(device)
         nets = [lite(size).to(device) for size in (0, 1)]
         found |= over_mi("imagenet", *nets, x, labels[: len(x)].to(device), 10 if quick else 40)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import astuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from interaction_train.attacks.parts.base import Part, Step
@@ -15,7 +17,6 @@ from interaction_train.attacks.parts.blocks import (
     spread,
     spread_both,
 )
-from interaction_train.attacks.parts.warp import sampled
 from interaction_train.errors import in_range, whole
 
 
@@ -63,3 +64,11 @@ class BlockShuffle(Part):
         rank = step.draws.bits(f"{stream} order", copy, self.blocks).unsqueeze(3)
         pixels = spread(rank, cuts).squeeze(3).argsort(stable=True, dim=2)
         return Cuts(*(values.gather(2, pixels) for values in astuple(cuts)))
+
+
+def sampled(rows: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """Rows ``(B, k, C, H, W)`` read at places ``(B, k, H, W)`` in pixels, bilinearly; outside 0."""
+    height, width = rows.shape[-2:]
+    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)
+    found = F.grid_sample(rows.flatten(0, 1), grid.flatten(0, 1), align_corners=False)
+    return found.view_as(rows)

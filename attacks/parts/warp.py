@@ -37,15 +37,16 @@ class RandomWarp(Part):
         self.points, self.radius, self.copies = points, radius, copies
 
     def vary(self, rows: Tensor, copy: Tensor, step: Step) -> Tensor:
-        height, width = rows.shape[-2:]
-        bend = torch.from_numpy(bending(height, width, self.points)).to(rows)
-        count = bend.shape[1]
-        unit = 2 * step.draws.uniform("warp", copy, count, 2).to(rows) - 1
-        moved = (bend @ unit) * self.reach(step) / (self.points - 1)
-        y, x = moved.unflatten(2, (height, width)).unbind(4)
-        y = y * (height - 1) + torch.arange(height, device=rows.device).unsqueeze(1)
-        x = x * (width - 1) + torch.arange(width, device=rows.device)
-        return sampled(rows, y, x)
+        sides = rows.shape[-2:]
+        bend, places = (torch.from_numpy(a).to(rows) for a in bending(*sides, self.points))
+        unit = 2 * step.draws.uniform("warp", copy, bend.shape[1], 2).to(rows) - 1
+        # Of y and x in units of the points' distance; grid_sample has x first, from -1 to 1.
+        down, right = (2 * (1 - 1 / side) / (self.points - 1) for side in sides)
+        y, x = (unit * self.reach(step)).unbind(3)
+        moves = torch.stack([x * right, y * down], 3).flatten(0, 1)
+        grid = (bend @ moves).add_(places).unflatten(1, sides)
+        found = F.grid_sample(rows.flatten(0, 1), grid, align_corners=False)
+        return found.view_as(rows)
 
     def reach(self, step: Step) -> float | Tensor:
         """How far a control point moves at most, one number or ``(B, 1, 1, 1)``."""
@@ -53,7 +54,7 @@ class RandomWarp(Part):
 
 
 class AdaptiveWarp(RandomWarp):
-    """A :class:`RandomWarp` of each sample that grows while it no longer saves the source.
+    """A :class:`RandomWarp` whose radius grows, per sample, while the source is clearly wrong.
 
     A strong warp transfers across architectures, and costs success on networks alike the source
     where the bound is tight. So the radius starts at 0; after each step it grows by ``rate`` of
@@ -110,11 +111,12 @@ class AdaptiveWarp(RandomWarp):
 
 
 @lru_cache(maxsize=8)
-def bending(height: int, width: int, points: int) -> np.ndarray:
-    """How far each pixel moves by inner control points' unit moves, ``(pixels, inner)`` float32.
+def bending(height: int, width: int, points: int) -> tuple[np.ndarray, np.ndarray]:
+    """How far each pixel moves by inner control points' unit moves, ``(pixels, inner)``.
 
     Thin plate splines through ``points`` × ``points`` control points on the unit square, of which
-    those at the border stay (Bookstein, 1989).
+    those at the border stay (Bookstein, 1989). Beside it the pixels' places in x and y, from −1 to
+    1, ``(pixels, 2)``.
     """
     line = np.linspace(0, 1, points)
     controls = np.stack(np.meshgrid(line, line, indexing="ij"), -1).reshape(-1, 2)
@@ -132,12 +134,6 @@ def bending(height: int, width: int, points: int) -> np.ndarray:
     inner = ((controls > 0) & (controls < 1)).all(1)
     wanted = np.eye(len(controls) + 3)[:, : len(controls)][:, inner]
     weights = np.linalg.solve(np.concatenate([at_controls, flat]), wanted)
-    return (terms(pixels) @ weights).astype(np.float32)
-
-
-def sampled(rows: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Rows ``(B, k, C, H, W)`` read at places ``(B, k, H, W)`` in pixels, bilinearly; outside 0."""
-    height, width = rows.shape[-2:]
-    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)
-    found = F.grid_sample(rows.flatten(0, 1), grid.flatten(0, 1), align_corners=False)
-    return found.view_as(rows)
+    lines = [(2 * np.arange(side) + 1) / side - 1 for side in (width, height)]
+    places = np.stack(np.meshgrid(*lines), -1).reshape(-1, 2)
+    return (terms(pixels) @ weights).astype(np.float32), places.astype(np.float32)
