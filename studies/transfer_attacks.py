@@ -323,7 +323,7 @@ def plan(part: Part) -> dict[str, dict[str, Any]]:
         wanted.append((f"eps_{eps}", "published", eps, settings["passes"]))
         wanted += [(f"eps_{eps}", name, eps, passes) for name, passes in presets_at[eps].items()]
     wanted += [(f"search_{passes}", "searched", first, passes) for passes in settings["search"]]
-    wanted += [(f"aimed_{eps}", "aimed", eps, passes) for eps, passes in aims(part).items()]
+    wanted += [(f"aimed_{eps}", "aimed", eps, passes) for eps, passes in aimed_at(part).items()]
     runs = {}
     for folder, kind, eps, passes in wanted:
         tuning = kind == "searched"
@@ -340,7 +340,7 @@ def plan(part: Part) -> dict[str, dict[str, Any]]:
     return runs
 
 
-def aims(part: Part) -> dict[int, int]:
+def aimed_at(part: Part) -> dict[int, int]:
     """Bounds at which attacks aim at classes, and their passes."""
     return dict(part.settings.get("aimed", {}))
 
@@ -396,7 +396,7 @@ def judge(part: Part, runs: Mapping[str, Summary]) -> None:
                     difference.points(),
                 )
             )
-    for eps in aims(part):
+    for eps in aimed_at(part):
         difference = gap(runs, f"aimed_{eps}/preset Targeted", f"aimed_{eps}/logit + DI + MI")
         checks.append(
             Check(
@@ -464,7 +464,7 @@ def main() -> None:
             bounds = {eps: rows(runs, f"eps_{eps}") for eps in part.settings["eps"]}
             for eps, found in bounds.items():
                 part.table(found, f"eps_{eps}")
-            for eps in aims(part):
+            for eps in aimed_at(part):
                 part.table(rows(runs, f"aimed_{eps}"), f"aimed_{eps}")
             for passes in part.settings["search"]:
                 found = rows(runs, f"search_{passes}", with_worth=True)
